@@ -1,0 +1,129 @@
+"""The contract that every representation keeps: points in, density and colour out.
+
+A field never sees rays, images, stages, steps or options. Its keyword-only constructor arguments
+are its whole configuration and go into the checkpoint as they are.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fieldmorph.fields.decoder import RadianceDecoder
+from fieldmorph.fields.errors import SettingError
+
+MAX_LOG_DENSITY = 15.0  # exp(15) per box length is opaque at any step; beyond it fp32 gains nothing
+
+
+class VolumeField(nn.Module, ABC):
+    """A density and a view-dependent colour at every point of a box.
+
+    Positions and directions are in world units, directions of unit length. Density is per world unit and
+    zero outside the box. Raw network outputs are the logarithm of density *per box length*
+    (`extent`), so that a scene and the same scene in other units train alike.
+
+    Subclasses are leaves: they implement `geometry` and `config` and, when they have no decoder,
+    `radiance`.
+    """
+
+    name: ClassVar[str]
+    presets: ClassVar[dict[str, dict[str, Any]]]
+
+    aabb: Tensor
+    decoder: RadianceDecoder | None = None
+
+    def __init__(self, aabb: Sequence[float]):
+        super().__init__()
+        values = [float(v) for v in aabb]
+        if len(values) != 6 or not all(map(math.isfinite, values)):
+            raise SettingError(f"aabb must be 6 finite numbers, min then max; got {values}")
+        if any(hi <= lo for lo, hi in zip(values[:3], values[3:], strict=True)):
+            raise SettingError(f"aabb must have min < max on every axis; got {values}")
+        self.register_buffer("aabb", torch.tensor(values, dtype=torch.float32), persistent=False)
+        self.extent = max(hi - lo for lo, hi in zip(values[:3], values[3:], strict=True))
+
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """Constructor arguments that rebuild this field, as JSON values (aabb included)."""
+
+    @abstractmethod
+    def geometry(
+        self, positions: Float[Tensor, "*batch 3"]
+    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch features"]]:
+        """First part of PVD's split: the logarithm of density per world unit, unclamped, and features.
+
+        Says nothing about the outside of the box; `query_density` and `forward` do.
+        """
+
+    def radiance(
+        self,
+        features: Float[Tensor, "*batch features"],
+        positions: Float[Tensor, "*batch 3"],
+        directions: Float[Tensor, "*batch 3"],
+    ) -> Float[Tensor, "*batch 3"]:
+        """Second part of PVD's split: sRGB in [0, 1]. By default the decoder's."""
+        assert self.decoder is not None, f"{type(self).__name__} has no decoder and must implement radiance"
+        return self.decoder(features, directions)
+
+    def forward(
+        self, positions: Float[Tensor, "*batch 3"], directions: Float[Tensor, "*batch 3"]
+    ) -> tuple[Float[Tensor, "*batch 3"], Float[Tensor, "*batch"]]:
+        """Colour in [0, 1] sRGB and density per world unit; the density equals `query_density`."""
+        log_sigma, features = self.geometry(positions)
+        rgb = self.radiance(features, positions, directions)
+        return rgb, self._density(log_sigma, positions)
+
+    def query_density(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
+        """Density per world unit, at least 0, exactly 0 outside the box."""
+        return self._density(self.geometry(positions)[0], positions)
+
+    @abstractmethod
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draw fresh initial parameters."""
+
+    def param_groups(self, lr_grid: float = 1e-2, lr_network: float = 1e-3) -> list[dict[str, Any]]:
+        """Optimiser groups: grids learn faster than networks and get no weight decay."""
+        return [{"params": list(self.parameters()), "lr": lr_network, "weight_decay": 0.0}]
+
+    def regularization(self) -> Float[Tensor, ""]:
+        """A penalty that belongs to the representation itself; 0 by default."""
+        return torch.zeros((), device=self.aabb.device)
+
+    def unit_positions(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+        """Positions rescaled so that the box is [0, 1]^3."""
+        return (positions - self.aabb[:3]) / (self.aabb[3:] - self.aabb[:3])
+
+    def contains(self, positions: Float[Tensor, "*batch 3"]) -> Tensor:
+        """Whether each position lies in the closed box, shape (*batch,)."""
+        return ((positions >= self.aabb[:3]) & (positions <= self.aabb[3:])).all(-1)
+
+    def box(self) -> list[float]:
+        """The aabb as plain numbers."""
+        return [float(v) for v in self.aabb]
+
+    def n_parameters(self) -> int:
+        """How many numbers are trained."""
+        return sum(p.numel() for p in self.parameters())
+
+    def _density(self, log_sigma: Tensor, positions: Tensor) -> Tensor:
+        limit = MAX_LOG_DENSITY - math.log(self.extent)
+        return _TruncatedExp.apply(log_sigma.float(), limit) * self.contains(positions)
+
+
+class _TruncatedExp(torch.autograd.Function):
+    """exp in fp32 that stops growing at `limit` but keeps a gradient there (Instant-NGP's)."""
+
+    @staticmethod
+    def forward(ctx: Any, log_sigma: Tensor, limit: float) -> Tensor:  # type: ignore[override]
+        sigma = torch.exp(log_sigma.clamp(max=limit))
+        ctx.save_for_backward(sigma)
+        return sigma
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        (sigma,) = ctx.saved_tensors
+        return grad * sigma, None

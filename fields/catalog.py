@@ -1,0 +1,63 @@
+"""Every representation by name."""
+
+from typing import Any
+
+import torch
+
+from fieldmorph.fields.base import VolumeField
+from fieldmorph.fields.errors import SettingError, known
+from fieldmorph.fields.hashgrid import HashGrid
+from fieldmorph.fields.mlp import MLP
+
+FIELDS: dict[str, type[VolumeField]] = {field.name: field for field in (HashGrid, MLP)}
+
+
+def field_settings(name: str, preset: str = "small", **overrides: Any) -> dict[str, Any]:
+    """Constructor arguments of a preset with some replaced, without building anything.
+
+    Raises:
+        SettingError: unknown field, preset or key, listing the known ones.
+    """
+    if name not in FIELDS:
+        raise known("field", name, FIELDS)
+    presets = FIELDS[name].presets
+    if preset not in presets:
+        raise known(f"preset of {name}", preset, presets)
+    keys = [key for key in FIELDS[name].__init__.__kwdefaults__ or {}]
+    for key in overrides:
+        if key not in keys:
+            raise known(f"setting of {name}", key, keys)
+    return {**presets[preset], **overrides}
+
+
+def make_field(
+    name: str,
+    preset: str = "small",
+    *,
+    aabb: tuple[float, ...] | list[float],
+    seed: int = 0,
+    **overrides: Any,
+) -> VolumeField:
+    """A freshly initialised field.
+
+    Raises:
+        SettingError: unknown names, as `field_settings`; a bad box or size.
+    """
+    settings = field_settings(name, preset, **overrides)
+    field = FIELDS[name](aabb=aabb, **settings)
+    field.reset_parameters(torch.Generator().manual_seed(seed))
+    return field
+
+
+def rebuild_field(name: str, config: dict[str, Any]) -> VolumeField:
+    """A field from its own `config()`, parameters not yet filled in.
+
+    Raises:
+        SettingError: the configuration names no field of this version or does not fit it.
+    """
+    if name not in FIELDS:
+        raise known("field", name, FIELDS)
+    try:
+        return FIELDS[name](**config)
+    except TypeError as error:
+        raise SettingError(f"settings of {name} do not fit this version: {error}") from None

@@ -1,0 +1,88 @@
+"""Instant-NGP's field: a multiresolution hash grid and a small density network."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fieldmorph.fields.base import VolumeField
+from fieldmorph.fields.decoder import RadianceDecoder
+from fieldmorph.fields.errors import SettingError
+from fieldmorph.fields.kernels.hash import hash_encode, hash_levels
+from fieldmorph.fields.network import Perceptron
+
+
+class HashGrid(VolumeField):
+    """A hash grid, a 64-wide density network to 1 + 15 numbers, and the decoder (Müller et al. 2022).
+
+    Args:
+        aabb: the box in world units, min then max.
+        n_levels, n_features_per_level, log2_hashmap_size, base_resolution: tiny-cuda-nn's names.
+        finest_resolution: of the last level; `per_level_scale` follows from it.
+    """
+
+    name = "hashgrid"
+    presets = {
+        "small": {"log2_hashmap_size": 15, "finest_resolution": 512},
+        "paper": {"log2_hashmap_size": 19, "finest_resolution": 2048},
+    }
+
+    def __init__(
+        self,
+        *,
+        aabb: Sequence[float],
+        n_levels: int = 16,
+        n_features_per_level: int = 2,
+        log2_hashmap_size: int = 15,
+        base_resolution: int = 16,
+        finest_resolution: int = 512,
+    ):
+        super().__init__(aabb)
+        if not (1 <= n_levels <= 32 and 4 <= log2_hashmap_size <= 24 and base_resolution >= 1):
+            raise SettingError(
+                "hashgrid needs 1..32 levels, log2_hashmap_size 4..24 and base_resolution >= 1; "
+                f"got {n_levels}, {log2_hashmap_size} and {base_resolution}"
+            )
+        if finest_resolution < base_resolution:
+            raise SettingError(
+                f"finest_resolution {finest_resolution} is below base_resolution {base_resolution}"
+            )
+        self._shape = {
+            "n_levels": n_levels,
+            "n_features_per_level": n_features_per_level,
+            "log2_hashmap_size": log2_hashmap_size,
+            "base_resolution": base_resolution,
+            "finest_resolution": finest_resolution,
+        }
+        per_level_scale = 2 ** (math.log2(finest_resolution / base_resolution) / max(n_levels - 1, 1))
+        self.levels = hash_levels(n_levels, log2_hashmap_size, base_resolution, per_level_scale)
+        self.table = nn.Parameter(torch.zeros(self.levels.n_entries, n_features_per_level))
+        self.density_network = Perceptron(n_levels * n_features_per_level, 16, width=64, depth=1, bias=False)
+        self.decoder = RadianceDecoder(n_features=15)
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Table entries uniform within 1e-4 as the paper's, networks He-uniform."""
+        nn.init.uniform_(self.table, -1e-4, 1e-4, generator=generator)
+        self.density_network.reset_parameters(generator)
+        self.decoder.reset_parameters(generator)
+
+    def config(self) -> dict[str, Any]:
+        return {"aabb": self.box(), **self._shape}
+
+    def geometry(
+        self, positions: Float[Tensor, "*batch 3"]
+    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch features"]]:
+        unit = self.unit_positions(positions).clamp(0, 1)
+        encoded = hash_encode(unit.reshape(-1, 3), self.table, self.levels)
+        out = self.density_network(encoded).reshape(*positions.shape[:-1], 16)
+        return out[..., 0] - math.log(self.extent), out[..., 1:]
+
+    def param_groups(self, lr_grid: float = 1e-2, lr_network: float = 1e-3) -> list[dict[str, Any]]:
+        networks = [*self.density_network.parameters(), *self.decoder.parameters()]
+        return [
+            {"params": [self.table], "lr": lr_grid, "weight_decay": 0.0},
+            {"params": networks, "lr": lr_network, "weight_decay": 0.0},
+        ]

@@ -1,0 +1,118 @@
+"""Volume rendering of packed samples, forward and backward (Max 1995; Mildenhall et al. 2020, eq. 3)."""
+
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fieldmorph.fields.kernels.launch import launch
+
+# weights per sample; colour, opacity and expected depth (not divided by opacity) per ray
+Composited = tuple[
+    Float[Tensor, "n_samples"], Float[Tensor, "n_rays 3"], Float[Tensor, "n_rays"], Float[Tensor, "n_rays"]
+]
+
+
+def composite(
+    sigma: Float[Tensor, "n_samples"],
+    rgb: Float[Tensor, "n_samples 3"],
+    t_starts: Float[Tensor, "n_samples"],
+    t_ends: Float[Tensor, "n_samples"],
+    offsets: Int[Tensor, "n_offsets"],
+) -> Composited:
+    """Weights of the samples, and colour over black, opacity and depth of the rays.
+
+    alpha_i = 1 - exp(-sigma_i (t_end - t_start)), weight_i = alpha_i prod_{j < i} (1 - alpha_j). Depth is the
+    weighted sum of sample centres. Differentiable in sigma and rgb.
+    """
+    if sigma.device.type == "cpu" and sigma.dtype == torch.float32:
+        return _Composite.apply(sigma, rgb.float(), t_starts, t_ends, offsets)
+    return composite_torch(sigma, rgb, t_starts, t_ends, offsets)
+
+
+def composite_torch(
+    sigma: Float[Tensor, "n_samples"],
+    rgb: Float[Tensor, "n_samples 3"],
+    t_starts: Float[Tensor, "n_samples"],
+    t_ends: Float[Tensor, "n_samples"],
+    offsets: Int[Tensor, "n_offsets"],
+) -> Composited:
+    """The plain twin of `composite`, on any device."""
+    n_rays = len(offsets) - 1
+    counts = offsets.diff()
+    ray_indices = torch.repeat_interleave(torch.arange(n_rays, device=sigma.device), counts)
+    optical = sigma * (t_ends - t_starts).to(sigma.dtype)
+    # One running sum over all rays, in double so that a ray late in the batch loses nothing.
+    total = torch.cat([optical.new_zeros(1, dtype=torch.float64), optical.double().cumsum(0)])
+    before = (total[:-1] - total[offsets[:-1]][ray_indices]).to(sigma.dtype)
+    weights = torch.exp(-before) * -torch.expm1(-optical)
+    centres = ((t_starts + t_ends) / 2).to(sigma.dtype)
+    per_sample = torch.cat([rgb, torch.ones_like(rgb[:, :1]), centres[:, None]], dim=-1) * weights[:, None]
+    rays = per_sample.new_zeros(n_rays, 5).index_add(0, ray_indices, per_sample)
+    return weights, rays[:, :3], rays[:, 3], rays[:, 4]
+
+
+class _Composite(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, sigma: Tensor, rgb: Tensor, t_starts: Tensor, t_ends: Tensor, offsets: Tensor
+    ) -> Composited:  # type: ignore[override]
+        sigma, rgb = sigma.detach().contiguous(), rgb.detach().contiguous()
+        weights, trans = torch.empty_like(sigma), torch.empty_like(sigma)
+        rays = torch.zeros(len(offsets) - 1, 5)
+        launch(
+            _forward,
+            *(x.numpy() for x in (sigma, rgb, t_starts, t_ends, offsets, weights, trans, rays)),
+        )
+        ctx.save_for_backward(rgb, t_starts, t_ends, offsets, weights, trans)
+        return weights, rays[:, :3], rays[:, 3], rays[:, 4]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        rgb, t_starts, t_ends, offsets, weights, trans = ctx.saved_tensors
+        sigma_grad, rgb_grad = torch.empty_like(weights), torch.empty_like(rgb)
+        inputs = (rgb, t_starts, t_ends, offsets, weights, trans, *(g.contiguous() for g in grads))
+        launch(_backward, *(x.numpy() for x in (*inputs, sigma_grad, rgb_grad)))
+        return sigma_grad, rgb_grad, None, None, None
+
+
+_OPTIONS: dict[str, Any] = {"parallel": True, "cache": True, "nogil": True, "error_model": "numpy"}
+
+
+@numba.njit(**_OPTIONS)
+def _forward(sigma, rgb, t_starts, t_ends, offsets, weights, trans, rays):
+    for r in numba.prange(offsets.shape[0] - 1):
+        optical = 0.0  # double: a long sum
+        red = green = blue = opacity = depth = np.float32(0)
+        for i in range(offsets[r], offsets[r + 1]):
+            step = sigma[i] * (t_ends[i] - t_starts[i])
+            after = np.float32(np.exp(-np.float32(optical + step)))
+            w = np.float32(np.exp(-np.float32(optical))) * -np.float32(np.expm1(-step))
+            optical += step
+            weights[i], trans[i] = w, after
+            red += w * rgb[i, 0]
+            green += w * rgb[i, 1]
+            blue += w * rgb[i, 2]
+            opacity += w
+            depth += w * (t_starts[i] + t_ends[i]) * np.float32(0.5)
+        rays[r, 0], rays[r, 1], rays[r, 2], rays[r, 3], rays[r, 4] = red, green, blue, opacity, depth
+
+
+@numba.njit(**_OPTIONS)
+def _backward(
+    rgb, t_starts, t_ends, offsets, weights, trans, g_weights, g_rgb, g_opacity, g_depth, sigma_grad, rgb_grad
+):
+    # d w_j / d sigma_i = dt_i (T_{i+1} [j = i] - w_j [j > i]), so one sweep from the far end serves.
+    for r in numba.prange(offsets.shape[0] - 1):
+        behind = 0.0
+        for k in range(offsets[r + 1] - offsets[r]):
+            i = offsets[r + 1] - 1 - k
+            g = g_weights[i] + g_opacity[r] + g_depth[r] * (t_starts[i] + t_ends[i]) * np.float32(0.5)
+            for c in range(3):
+                g += g_rgb[r, c] * rgb[i, c]
+                rgb_grad[i, c] = weights[i] * g_rgb[r, c]
+            sigma_grad[i] = (t_ends[i] - t_starts[i]) * (trans[i] * g - np.float32(behind))
+            behind += weights[i] * g

@@ -1,0 +1,39 @@
+"""How numba kernels are started: one threading layer for the process, safe under a server's threads."""
+
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numba
+
+_LOCK = threading.Lock()
+_GUARD: AbstractContextManager | None = None
+
+
+def launch(kernel: Callable, *args: Any) -> Any:
+    """Call a numba kernel, one caller at a time where the threading layer demands it.
+
+    The omp and tbb layers take concurrent callers; workqueue aborts the process on them.
+    """
+    global _GUARD
+    if _GUARD is not None:
+        with _GUARD:
+            return kernel(*args)
+    with _LOCK:  # the first call starts the layer
+        result = kernel(*args)
+        _GUARD = _LOCK if threading_layer() == "workqueue" else nullcontext()
+    return result
+
+
+def threading_layer() -> str:
+    """The layer in use: 'omp', 'tbb' or 'workqueue'; 'not started' before the first parallel kernel."""
+    try:
+        return numba.threading_layer()
+    except ValueError:
+        return "not started"
+
+
+def set_threads(n: int) -> None:
+    """Cores that kernels use, at most those numba found at import."""
+    numba.set_num_threads(max(1, min(n, numba.config.NUMBA_NUM_THREADS)))

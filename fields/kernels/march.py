@@ -1,0 +1,160 @@
+"""Marching rays through an occupancy grid: packed samples at equal steps, only in occupied cells."""
+
+import math
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from fieldmorph.fields.kernels.launch import launch
+
+# What comes back from a march: ray_indices, t_starts, t_ends of the samples, and where each ray's begin.
+Packed = tuple[
+    Int[Tensor, "n_samples"], Float[Tensor, "n_samples"], Float[Tensor, "n_samples"], Int[Tensor, "n_offsets"]
+]
+
+
+def march(
+    rays_o: Float[Tensor, "n_rays 3"],
+    rays_d: Float[Tensor, "n_rays 3"],
+    aabb: Float[Tensor, "6"],
+    occupied: Bool[Tensor, "x y z"],
+    render_step_size: float,
+    jitter: Float[Tensor, "n_rays"],
+    near_plane: float = 0.0,
+    far_plane: float = math.inf,
+) -> Packed:
+    """Samples of all rays, ordered by ray and depth.
+
+    The k-th sample of a ray is centred at `t_near + (k + jitter) render_step_size`, where t_near is where the ray
+    enters the box (or near_plane), and is kept when its centre lies in an occupied cell.
+
+    Args:
+        jitter: in [0, 1), one per ray; 0.5 for pictures.
+
+    Returns:
+        ray_indices, t_starts, t_ends, and offsets: ray r owns samples offsets[r] .. offsets[r + 1].
+    """
+    if rays_o.device.type != "cpu":
+        return march_torch(rays_o, rays_d, aabb, occupied, render_step_size, jitter, near_plane, far_plane)
+    arguments = (
+        rays_o.float().contiguous().numpy(),
+        rays_d.float().contiguous().numpy(),
+        aabb.double().numpy(),
+        occupied.contiguous().numpy(),
+        float(render_step_size),
+        jitter.float().contiguous().numpy(),
+        float(near_plane),
+        float(far_plane),
+    )
+    offsets = np.zeros(len(rays_o) + 1, np.int64)
+    launch(_count, *arguments, offsets)
+    np.cumsum(offsets, out=offsets)
+    ray_indices = torch.empty(int(offsets[-1]), dtype=torch.int64)
+    t_starts, t_ends = torch.empty(len(ray_indices)), torch.empty(len(ray_indices))
+    launch(_write, *arguments, offsets, ray_indices.numpy(), t_starts.numpy(), t_ends.numpy())
+    return ray_indices, t_starts, t_ends, torch.from_numpy(offsets)
+
+
+def march_torch(
+    rays_o: Float[Tensor, "n_rays 3"],
+    rays_d: Float[Tensor, "n_rays 3"],
+    aabb: Float[Tensor, "6"],
+    occupied: Bool[Tensor, "x y z"],
+    render_step_size: float,
+    jitter: Float[Tensor, "n_rays"],
+    near_plane: float = 0.0,
+    far_plane: float = math.inf,
+) -> Packed:
+    """The plain twin of `march`: every step of every ray is tested, on any device."""
+    o, d, box = rays_o.float().double(), rays_d.float().double(), aabb.double()
+    a, b = (box[:3] - o) / d, (box[3:] - o) / d  # an axis-parallel ray divides by zero: nan where it grazes
+    t_near = torch.fmin(a, b).nan_to_num(-math.inf).amax(-1).clamp(min=near_plane)
+    t_far = torch.fmax(a, b).nan_to_num(math.inf).amin(-1).clamp(max=far_plane)
+    longest = (t_far - t_near).clamp(min=0).max() if len(o) else torch.zeros(())
+    n_steps = math.ceil(float(longest) / render_step_size) + 1
+    steps = torch.arange(n_steps, device=o.device, dtype=torch.float64)
+    t_mid = t_near[:, None] + (steps + jitter[:, None].float().double()) * render_step_size
+    inside = t_mid < t_far[:, None]
+    resolution = torch.tensor(occupied.shape, device=o.device)
+    unit = (o[:, None] + t_mid[..., None] * d[:, None] - box[:3]) / (box[3:] - box[:3])
+    cell = (
+        (unit.nan_to_num(0, 0, 0) * resolution)
+        .long()
+        .clamp(min=torch.zeros_like(resolution), max=resolution - 1)
+    )
+    keep = inside & occupied[cell[..., 0], cell[..., 1], cell[..., 2]]
+    ray_indices = keep.nonzero()[:, 0]
+    centres = t_mid[keep]
+    offsets = torch.cat([keep.new_zeros(1, dtype=torch.int64), keep.sum(1).cumsum(0)])
+    half = render_step_size / 2
+    return ray_indices, (centres - half).float(), (centres + half).float(), offsets
+
+
+_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
+
+
+@numba.njit(inline="always", **_OPTIONS)
+def _walk(o, d, aabb, occupied, step, jitter, near, far, write, ray, cursor, ray_indices, t_starts, t_ends):
+    """Visit the samples of one ray and return how many there are; jumps over empty cells."""
+    t_near, t_far = near, far
+    scale = np.empty(3)
+    origin = np.empty(3)
+    for axis in range(3):
+        extent = aabb[3 + axis] - aabb[axis]
+        a, b = (aabb[axis] - o[axis]) / d[axis], (aabb[3 + axis] - o[axis]) / d[axis]
+        if d[axis] == 0.0:  # parallel: inside the slab for ever, or never
+            if o[axis] < aabb[axis] or o[axis] > aabb[3 + axis]:
+                return 0
+        else:
+            t_near, t_far = max(t_near, min(a, b)), min(t_far, max(a, b))
+        scale[axis] = d[axis] / extent * occupied.shape[axis]
+        origin[axis] = (o[axis] - aabb[axis]) / extent * occupied.shape[axis]
+    found = 0
+    k = 0
+    while True:
+        t = t_near + (k + jitter) * step
+        if not t < t_far:
+            return found
+        x, y, z = origin[0] + t * scale[0], origin[1] + t * scale[1], origin[2] + t * scale[2]
+        i = min(max(int(x), 0), occupied.shape[0] - 1)
+        j = min(max(int(y), 0), occupied.shape[1] - 1)
+        l = min(max(int(z), 0), occupied.shape[2] - 1)
+        if occupied[i, j, l]:
+            if write:
+                ray_indices[cursor + found] = ray
+                t_starts[cursor + found] = t - 0.5 * step
+                t_ends[cursor + found] = t + 0.5 * step
+            found += 1
+            k += 1
+        else:
+            leave = t_far
+            for axis, cell, place in ((0, i, x), (1, j, y), (2, l, z)):
+                if scale[axis] != 0.0:
+                    wall = cell + 1 if scale[axis] > 0.0 else cell
+                    leave = min(leave, t + (wall - place) / scale[axis])
+            # The first sample at or past the wall, less a hair, so that rounding never jumps over one.
+            k = max(k + 1, int((leave - t_near) / step - jitter - 1e-6) + 1)
+
+
+@numba.njit(parallel=True, **_OPTIONS)
+def _count(rays_o, rays_d, aabb, occupied, step, jitter, near, far, offsets):
+    i64, f32 = np.empty(0, np.int64), np.empty(0, np.float32)
+    for r in numba.prange(rays_o.shape[0]):
+        o, d = rays_o[r].astype(np.float64), rays_d[r].astype(np.float64)
+        offsets[r + 1] = _walk(
+            o, d, aabb, occupied, step, np.float64(jitter[r]), near, far, False, r, 0, i64, f32, f32
+        )
+
+
+@numba.njit(parallel=True, **_OPTIONS)
+def _write(rays_o, rays_d, aabb, occupied, step, jitter, near, far, offsets, ray_indices, t_starts, t_ends):
+    for r in numba.prange(rays_o.shape[0]):
+        o, d = rays_o[r].astype(np.float64), rays_d[r].astype(np.float64)
+        _walk(
+            o, d, aabb, occupied, step, np.float64(jitter[r]), near, far,
+            True, r, offsets[r], ray_indices, t_starts, t_ends,
+        )  # fmt: skip

@@ -1,0 +1,51 @@
+"""How alike two images are: PSNR and SSIM."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fieldmorph.fields.errors import InputError, SettingError
+
+SSIM_WINDOW = 11  # pixels; a Gaussian of sigma 1.5 cut off there, as in Wang et al. (2004)
+
+
+def psnr(image: Float[Tensor, "h w 3"], reference: Float[Tensor, "h w 3"]) -> float:
+    """Peak signal-to-noise ratio in dB of an image in [0, 1]; infinite for equal images.
+
+    Raises:
+        InputError: Images of different shapes, or not floating-point RGB.
+    """
+    _check(image, reference)
+    error = torch.mean((image.double() - reference.double()) ** 2).item()
+    return math.inf if error == 0 else -10 * math.log10(error)
+
+
+def ssim(image: Float[Tensor, "h w 3"], reference: Float[Tensor, "h w 3"]) -> float:
+    """Structural similarity of images in [0, 1], at most 1; 1 for equal images.
+
+    The mean over channels and all pixels, the border seen through reflection, by torchmetrics.
+
+    Raises:
+        InputError: Images of different shapes, or not floating-point RGB.
+        SettingError: An image smaller than the window, 11 pixels.
+    """
+    from torchmetrics.functional.image import structural_similarity_index_measure  # takes a second
+
+    _check(image, reference)
+    height, width, _ = image.shape
+    if min(height, width) < SSIM_WINDOW:
+        raise SettingError(
+            f"SSIM needs at least {SSIM_WINDOW} x {SSIM_WINDOW} pixels; got {width} x {height}"
+        )
+    first, second = (x.detach().double().movedim(-1, 0)[None] for x in (image, reference))
+    return float(structural_similarity_index_measure(first, second, sigma=1.5, data_range=1.0))
+
+
+def _check(image: Tensor, reference: Tensor) -> None:
+    for x in (image, reference):
+        if not x.is_floating_point() or x.ndim != 3 or x.shape[-1] != 3 or x.numel() == 0:
+            raise InputError(f"expected a float image of shape (h, w, 3); got {x.dtype} {tuple(x.shape)}")
+    if image.shape != reference.shape:
+        raise InputError(f"images differ in shape: {tuple(image.shape)} and {tuple(reference.shape)}")

@@ -1,0 +1,67 @@
+"""NeRF's field: a positional encoding and one perceptron for everything."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fieldmorph.fields.base import VolumeField
+from fieldmorph.fields.decoder import RadianceDecoder
+from fieldmorph.fields.encodings import positional_encoding
+from fieldmorph.fields.errors import SettingError
+from fieldmorph.fields.network import Perceptron
+
+
+class MLP(VolumeField):
+    """A perceptron on encoded positions to 1 + 15 numbers, and the decoder (Mildenhall et al. 2020, fig. 7).
+
+    Args:
+        aabb: the box in world units, min then max; the encoding sees it as [-1, 1]^3.
+        width, depth: of the hidden layers.
+        n_frequencies: of the positional encoding.
+        skip: index of the layer that sees the encoding again, or None.
+    """
+
+    name = "mlp"
+    presets = {
+        "small": {"width": 128, "depth": 4, "skip": None},
+        "paper": {"width": 256, "depth": 8, "skip": 5},
+    }
+
+    def __init__(
+        self,
+        *,
+        aabb: Sequence[float],
+        width: int = 128,
+        depth: int = 4,
+        n_frequencies: int = 10,
+        skip: int | None = None,
+    ):
+        super().__init__(aabb)
+        if width < 1 or depth < 1 or not 0 <= n_frequencies <= 16:
+            raise SettingError(
+                f"mlp needs width and depth >= 1 and 0..16 frequencies; got {width}, {depth} and {n_frequencies}"
+            )
+        if skip is not None and not 0 < skip <= depth:
+            raise SettingError(f"skip must name a layer from 1 to depth {depth}; got {skip}")
+        self._shape = {"width": width, "depth": depth, "n_frequencies": n_frequencies, "skip": skip}
+        self.trunk = Perceptron(3 * (1 + 2 * n_frequencies), 16, width=width, depth=depth, skip=skip)
+        self.decoder = RadianceDecoder(n_features=15)
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """He-uniform weights."""
+        self.trunk.reset_parameters(generator)
+        self.decoder.reset_parameters(generator)
+
+    def config(self) -> dict[str, Any]:
+        return {"aabb": self.box(), **self._shape}
+
+    def geometry(
+        self, positions: Float[Tensor, "*batch 3"]
+    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch features"]]:
+        encoded = positional_encoding(2 * self.unit_positions(positions) - 1, self._shape["n_frequencies"])
+        out = self.trunk(encoded)
+        return out[..., 0] - math.log(self.extent), out[..., 1:]

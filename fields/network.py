@@ -1,0 +1,49 @@
+"""The one perceptron that densities, decoders and MLP fields are made of."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fieldmorph.fields.runtime import network_autocast
+
+
+class Perceptron(nn.Module):
+    """ReLU layers of one width; runs in bf16 where the device does, returns float32 (or its input's float64).
+
+    Args:
+        n_in, n_out: widths of input and output.
+        width: width of the hidden layers.
+        depth: number of hidden layers.
+        bias: whether layers have one; tiny-cuda-nn's have none.
+        skip: index of the layer that sees the input again, beside its own (NeRF's fifth), or None.
+    """
+
+    def __init__(
+        self, n_in: int, n_out: int, *, width: int, depth: int, bias: bool = True, skip: int | None = None
+    ):
+        super().__init__()
+        self.skip = skip
+        widths = [n_in] + [width] * depth
+        layers = [
+            nn.utils.skip_init(nn.Linear, w + (n_in if i == skip else 0), out, bias=bias)
+            for i, (w, out) in enumerate(zip(widths, widths[1:] + [n_out], strict=True))
+        ]
+        self.layers = nn.ModuleList(layers)
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """He-uniform weights, zero biases."""
+        for i, layer in enumerate(self.layers):
+            gain = "linear" if i == len(self.layers) - 1 else "relu"
+            nn.init.kaiming_uniform_(layer.weight, nonlinearity=gain, generator=generator)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, inputs: Float[Tensor, "*batch n_in"]) -> Float[Tensor, "*batch n_out"]:
+        """Values of the last layer, without an activation."""
+        with network_autocast(inputs):
+            hidden = inputs
+            for i, layer in enumerate(self.layers):
+                hidden = torch.relu(hidden) if i else hidden
+                hidden = torch.cat([hidden, inputs.to(hidden.dtype)], dim=-1) if i == self.skip else hidden
+                hidden = layer(hidden)
+        return hidden.to(inputs.dtype)

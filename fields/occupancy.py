@@ -1,0 +1,97 @@
+"""Which cells of the box are worth a sample (Müller et al. 2022, appendix C)."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from fieldmorph.fields.base import VolumeField
+
+CELLS_PER_QUERY = 1 << 16
+OCCUPIED_ALPHA = 0.01  # a cell counts when one step through it would stop a hundredth of the light
+
+
+class OccupancyGrid:
+    """A density bound per cell, and the cells over a threshold.
+
+    Attributes:
+        density: float32 (r, r, r), the largest density per world unit seen lately in each cell.
+        occupied: bool (r, r, r).
+    """
+
+    def __init__(self, resolution: int = 64):
+        self.density = torch.zeros(resolution, resolution, resolution)
+        self.occupied = torch.ones(resolution, resolution, resolution, dtype=torch.bool)
+
+    @classmethod
+    def from_density(
+        cls, density: Float[Tensor, "r r r"], occupied: Bool[Tensor, "r r r"]
+    ) -> "OccupancyGrid":
+        """A saved grid."""
+        grid = cls(1)
+        grid.density, grid.occupied = density, occupied
+        return grid
+
+    @property
+    def resolution(self) -> int:
+        """Cells per axis."""
+        return self.occupied.shape[0]
+
+    @torch.no_grad()
+    def update(
+        self,
+        field: VolumeField,
+        render_step_size: float,
+        generator: torch.Generator,
+        *,
+        decay: float = 0.95,
+        fraction: float = 1.0,
+    ) -> None:
+        """Look at the field again at one random point per cell.
+
+        Args:
+            decay: what the remembered density is multiplied with before the maximum is taken.
+            fraction: of all cells that are looked at, half at random and half among the occupied.
+        """
+        n_cells = self.density.numel()
+        if fraction >= 1:
+            cells = torch.arange(n_cells)
+        else:
+            n = max(1, int(n_cells * fraction / 2))
+            cells = torch.randint(n_cells, (n,), generator=generator)
+            busy = self.occupied.flatten().nonzero()[:, 0]
+            if len(busy):
+                cells = torch.cat([cells, busy[torch.randint(len(busy), (n,), generator=generator)]])
+            cells = cells.unique()
+        fresh = self._look(field, cells, torch.rand(len(cells), 3, generator=generator))
+        flat = self.density.flatten()
+        flat[cells] = torch.maximum(flat[cells] * decay, fresh)
+        self.density = flat.reshape(self.density.shape)
+        alpha = -torch.expm1(-self.density * render_step_size)
+        self.occupied = alpha > min(OCCUPIED_ALPHA, float(alpha.mean()))
+
+    @torch.no_grad()
+    def rebuild(
+        self, field: VolumeField, render_step_size: float, generator: torch.Generator, *, looks: int = 4
+    ) -> None:
+        """Forget the past and bound the field afresh by several points per cell; one ring of cells is added.
+
+        A student is judged with a grid of its own: the teacher's would hide its floaters.
+        """
+        density = torch.zeros(self.density.numel())
+        cells = torch.arange(len(density))
+        for _ in range(looks):
+            offsets = torch.rand(len(cells), 3, generator=generator)
+            density = torch.maximum(density, self._look(field, cells, offsets))
+        self.density = density.reshape(self.density.shape)
+        seen = -torch.expm1(-self.density * render_step_size) > OCCUPIED_ALPHA
+        ring = torch.nn.functional.max_pool3d(seen[None].float(), kernel_size=3, stride=1, padding=1)
+        self.occupied = ring[0] > 0
+
+    def _look(self, field: VolumeField, cells: Tensor, offsets: Tensor) -> Tensor:
+        """Density at `offsets` in [0, 1]^3 within the given flat cells."""
+        r = self.resolution
+        corner = torch.stack([cells // (r * r), cells // r % r, cells % r], dim=-1)
+        aabb = field.aabb.cpu()
+        positions = aabb[:3] + (corner + offsets) / r * (aabb[3:] - aabb[:3])
+        chunks = positions.to(field.aabb.device).split(CELLS_PER_QUERY)
+        return torch.cat([field.query_density(chunk) for chunk in chunks]).cpu()

@@ -1,0 +1,69 @@
+"""What the machine can do, probed once: bf16 on the CPU, threads, memory that is kept, the device."""
+
+import ctypes
+import functools
+import os
+import platform
+
+import torch
+
+from fieldmorph.fields.errors import SettingError
+from fieldmorph.fields.kernels.launch import set_threads
+
+
+@functools.cache
+def bf16_on_cpu() -> bool:
+    """Whether the CPU multiplies bf16 natively (AVX512-BF16, AMX, Arm BF16).
+
+    `FIELDMORPH_BF16=0` or `1` overrides the probe.
+    """
+    override = os.environ.get("FIELDMORPH_BF16")
+    if override is not None:
+        return override not in ("", "0", "off", "false")
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported", "_is_arm_bf16_supported")
+    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+
+
+def network_autocast(tensor: torch.Tensor) -> torch.autocast:
+    """The precision in which networks run on this tensor's device; float64 is left alone."""
+    kind = tensor.device.type
+    enabled = tensor.dtype == torch.float32 and (kind == "cuda" or (kind == "cpu" and bf16_on_cpu()))
+    return torch.autocast(kind, dtype=torch.bfloat16, enabled=enabled)
+
+
+def use_threads(n: int | None = None) -> int:
+    """Give torch and the kernels n threads (default: the cores this process may use) and keep freed memory.
+
+    Returns:
+        The number of threads.
+    """
+    n = n or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else n or os.cpu_count() or 1
+    torch.set_num_threads(n)
+    set_threads(n)
+    _keep_freed_memory()
+    return n
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """`auto` takes CUDA where it works.
+
+    Raises:
+        SettingError: for `cuda` on a machine without it, or an unknown name.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise SettingError(f"device must be auto, cpu or cuda; got {name!r}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise SettingError("device cuda was asked for, but torch sees no CUDA device; use --device cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+@functools.cache
+def _keep_freed_memory() -> None:
+    # glibc hands every array above 128 KiB back to the kernel when it is freed and faults its pages in again at
+    # the next step: a third of the time of a hash encoding. Keep up to 32 MiB blocks (the most it accepts).
+    if platform.libc_ver()[0] != "glibc":
+        return
+    mmap_threshold, trim_threshold = -3, -1
+    libc = ctypes.CDLL(None)
+    libc.mallopt(mmap_threshold, 32 << 20)
+    libc.mallopt(trim_threshold, 1 << 30)

@@ -1,0 +1,1 @@
+"""One loader per data format; `fieldmorph.fields.scene.load_scene` chooses."""
