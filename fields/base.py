@@ -32,12 +32,13 @@ class VolumeField(nn.Module, ABC):
 
     name: ClassVar[str]
     presets: ClassVar[dict[str, dict[str, Any]]]
+    samples_per_step: ClassVar[int] = 1 << 16  # what a training step should shade, once light is known
 
     aabb: Tensor
-    decoder: RadianceDecoder | None = None
 
     def __init__(self, aabb: Sequence[float]):
         super().__init__()
+        self.decoder: RadianceDecoder | None = None
         values = [float(v) for v in aabb]
         if len(values) != 6 or not all(map(math.isfinite, values)):
             raise SettingError(f"aabb must be 6 finite numbers, min then max; got {values}")

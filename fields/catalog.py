@@ -1,5 +1,6 @@
 """Every representation by name."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ def field_settings(name: str, preset: str = "small", **overrides: Any) -> dict[s
     presets = FIELDS[name].presets
     if preset not in presets:
         raise known(f"preset of {name}", preset, presets)
-    keys = [key for key in FIELDS[name].__init__.__kwdefaults__ or {}]
+    keys = list(FIELDS[name].__init__.__kwdefaults__ or {})
     for key in overrides:
         if key not in keys:
             raise known(f"setting of {name}", key, keys)
@@ -34,7 +35,7 @@ def make_field(
     name: str,
     preset: str = "small",
     *,
-    aabb: tuple[float, ...] | list[float],
+    aabb: Sequence[float],
     seed: int = 0,
     **overrides: Any,
 ) -> VolumeField:

@@ -31,6 +31,8 @@ class MLP(VolumeField):
         "paper": {"width": 256, "depth": 8, "skip": 5},
     }
 
+    samples_per_step = 1 << 12  # one perceptron for everything: many small steps beat few large ones
+
     def __init__(
         self,
         *,

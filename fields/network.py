@@ -26,7 +26,7 @@ class Perceptron(nn.Module):
         widths = [n_in] + [width] * depth
         layers = [
             nn.utils.skip_init(nn.Linear, w + (n_in if i == skip else 0), out, bias=bias)
-            for i, (w, out) in enumerate(zip(widths, widths[1:] + [n_out], strict=True))
+            for i, (w, out) in enumerate(zip(widths, [*widths[1:], n_out], strict=True))
         ]
         self.layers = nn.ModuleList(layers)
 

@@ -5,6 +5,7 @@ import torch
 
 from fieldmorph.fields.cameras import (
     Cameras,
+    _nearest_rotations,
     camera_rays,
     image_rays,
     look_at_point,
@@ -140,8 +141,8 @@ def test_look_at_point_is_where_the_axes_meet():
     torch.testing.assert_close(look_at_point(one_camera()), torch.zeros(3), atol=1e-3, rtol=0)
 
 
-def test_orbit_like_repeats_the_orbit_it_is_given():
-    up = (0.6, 0.0, 0.8)
+@pytest.mark.parametrize("up", [(0.6, 0.0, 0.8), (-0.6, 0.0, -0.8)])
+def test_orbit_like_repeats_the_orbit_it_is_given(up):
     cameras = ring(10, 25.0, up=up)
     again = orbit_like(cameras, (0.0, 0.0, 0.0, 3.0, 3.0, 5.0), 10)
     assert_rotations(again)
@@ -149,6 +150,7 @@ def test_orbit_like_repeats_the_orbit_it_is_given():
     torch.testing.assert_close(outward.norm(dim=-1), torch.full((10,), 4.0), atol=1e-2, rtol=0)
     sine = torch.full((10,), math.sin(math.radians(25)))
     torch.testing.assert_close(outward @ torch.tensor(up) / 4, sine, atol=1e-2, rtol=0)
+    assert (-again.camera_to_world[:, :, 1] @ torch.tensor(up) > 0.8).all()
     torch.testing.assert_close(again.intrinsics, cameras.intrinsics)
     assert (again.width, again.height) == (64, 48)
 
@@ -196,5 +198,14 @@ def test_one_camera_can_be_sampled_from():
     assert new.camera_to_world[:, 2, 2].std() > 0
 
 
-def test_opposite_cameras_still_blend_to_rotations():
-    assert_rotations(sample_cameras(ring(2, 0.0), 200, torch.Generator().manual_seed(0)))
+def test_opposite_cameras_still_blend_to_rotations_in_between():
+    new = sample_cameras(ring(2, 0.0, centre=(0.0, 0.0, 0.0)), 200, torch.Generator().manual_seed(0))
+    assert_rotations(new)
+    assert 1 < new.camera_to_world[:, 0, 3].std() < 3  # uniform on [-4, 4] has 2.3; the two ends alone 4
+
+
+def test_nearest_rotation_of_a_reflection_is_a_rotation():
+    matrices = torch.stack([torch.diag(torch.tensor([1.0, 1, -1])), torch.zeros(3, 3), 2 * torch.eye(3)])
+    rotations = _nearest_rotations(matrices)
+    torch.testing.assert_close(torch.linalg.det(rotations), torch.ones(3))
+    torch.testing.assert_close(rotations[2], torch.eye(3))

@@ -26,8 +26,12 @@ def composite(
     """Weights of the samples, and colour over black, opacity and depth of the rays.
 
     alpha_i = 1 - exp(-sigma_i (t_end - t_start)), weight_i = alpha_i prod_{j < i} (1 - alpha_j). Depth is the
-    weighted sum of sample centres. Differentiable in sigma and rgb.
+    weighted sum of sample centres. Differentiable in sigma and rgb. On CUDA nerfacc does it where it works.
     """
+    if sigma.is_cuda and sigma.dtype == torch.float32:
+        from fieldmorph.fields.kernels.accelerators import composite_cuda  # which tests itself against the twin
+
+        return composite_cuda(sigma, rgb, t_starts, t_ends, offsets)
     if sigma.device.type == "cpu" and sigma.dtype == torch.float32:
         return _Composite.apply(sigma, rgb.float(), t_starts, t_ends, offsets)
     return composite_torch(sigma, rgb, t_starts, t_ends, offsets)
@@ -45,8 +49,9 @@ def composite_torch(
     counts = offsets.diff()
     ray_indices = torch.repeat_interleave(torch.arange(n_rays, device=sigma.device), counts)
     optical = sigma * (t_ends - t_starts).to(sigma.dtype)
-    # One running sum over all rays, in double so that a ray late in the batch loses nothing.
-    total = torch.cat([optical.new_zeros(1, dtype=torch.float64), optical.double().cumsum(0)])
+    # One running sum over all rays, in double so that a ray late in the batch loses nothing; exp(-800) is 0
+    # there, so the bound changes no weight and keeps one opaque ray from swallowing the digits of the next.
+    total = torch.cat([optical.new_zeros(1, dtype=torch.float64), optical.double().clamp(max=800).cumsum(0)])
     before = (total[:-1] - total[offsets[:-1]][ray_indices]).to(sigma.dtype)
     weights = torch.exp(-before) * -torch.expm1(-optical)
     centres = ((t_starts + t_ends) / 2).to(sigma.dtype)
@@ -60,13 +65,10 @@ class _Composite(torch.autograd.Function):
     def forward(
         ctx: Any, sigma: Tensor, rgb: Tensor, t_starts: Tensor, t_ends: Tensor, offsets: Tensor
     ) -> Composited:  # type: ignore[override]
-        sigma, rgb = sigma.detach().contiguous(), rgb.detach().contiguous()
-        weights, trans = torch.empty_like(sigma), torch.empty_like(sigma)
+        rgb, trans = rgb.detach().contiguous(), torch.empty_like(t_starts)
+        weights = torch.expm1(sigma.detach() * (t_starts - t_ends)).neg_()  # alphas, which the kernel turns into weights
         rays = torch.zeros(len(offsets) - 1, 5)
-        launch(
-            _forward,
-            *(x.numpy() for x in (sigma, rgb, t_starts, t_ends, offsets, weights, trans, rays)),
-        )
+        launch(_forward, *(x.numpy() for x in (rgb, t_starts, t_ends, offsets, weights, trans, rays)))
         ctx.save_for_backward(rgb, t_starts, t_ends, offsets, weights, trans)
         return weights, rays[:, :3], rays[:, 3], rays[:, 4]
 
@@ -83,16 +85,14 @@ _OPTIONS: dict[str, Any] = {"parallel": True, "cache": True, "nogil": True, "err
 
 
 @numba.njit(**_OPTIONS)
-def _forward(sigma, rgb, t_starts, t_ends, offsets, weights, trans, rays):
+def _forward(rgb, t_starts, t_ends, offsets, weights, trans, rays):
     for r in numba.prange(offsets.shape[0] - 1):
-        optical = 0.0  # double: a long sum
+        light = 1.0  # double: a long product
         red = green = blue = opacity = depth = np.float32(0)
         for i in range(offsets[r], offsets[r + 1]):
-            step = sigma[i] * (t_ends[i] - t_starts[i])
-            after = np.float32(np.exp(-np.float32(optical + step)))
-            w = np.float32(np.exp(-np.float32(optical))) * -np.float32(np.expm1(-step))
-            optical += step
-            weights[i], trans[i] = w, after
+            w = np.float32(light * weights[i])
+            light -= light * weights[i]
+            weights[i], trans[i] = w, light
             red += w * rgb[i, 0]
             green += w * rgb[i, 1]
             blue += w * rgb[i, 2]

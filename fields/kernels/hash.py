@@ -5,6 +5,7 @@ Level sizes, indices and interpolation are tiny-cuda-nn's, in float32, so that i
 where its cells fit into the table and hashed otherwise, and a position falls at `scale * x + 0.5`.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,7 @@ class HashLevels:
         sizes: table entries of each level.
         offsets: first entry of each level, and one past the last; length n_levels + 1.
         hashed: whether the level is hashed (else stored densely).
+        settings: the four numbers they come from, by tiny-cuda-nn's names.
     """
 
     scales: np.ndarray
@@ -38,6 +40,7 @@ class HashLevels:
     sizes: np.ndarray
     offsets: np.ndarray
     hashed: np.ndarray
+    settings: dict[str, Any]
 
     @property
     def n_entries(self) -> int:
@@ -53,14 +56,22 @@ def hash_levels(
     The rounding is part of the format: a finest resolution of 512 or 1024 gives one vertex more on some
     level than real arithmetic would.
     """
-    log2_scale = np.log2(np.float32(per_level_scale))
-    levels = np.arange(n_levels, dtype=np.float32)
-    scales = (np.exp2(levels * log2_scale) * np.float32(base_resolution) - np.float32(1)).astype(np.float32)
+    # Every operation in double and rounded once: numpy's own float32 exp2 and log2 are off by some last bits,
+    # and differently on different processors.
+    growth = np.float32(math.log2(np.float32(per_level_scale)))
+    powers = [np.float32(2.0 ** float(np.float32(level) * growth)) for level in range(n_levels)]
+    scales = np.array(powers, np.float32) * np.float32(base_resolution) - np.float32(1)
     resolutions = np.ceil(scales).astype(np.int64) + 1
     dense = resolutions**3
     sizes = np.minimum((dense + 7) // 8 * 8, 1 << log2_hashmap_size)
     offsets = np.concatenate([[0], np.cumsum(sizes)])
-    return HashLevels(scales, resolutions, sizes, offsets, dense > sizes)
+    settings = {
+        "n_levels": n_levels,
+        "log2_hashmap_size": log2_hashmap_size,
+        "base_resolution": base_resolution,
+        "per_level_scale": per_level_scale,
+    }
+    return HashLevels(scales, resolutions, sizes, offsets, dense > sizes, settings)
 
 
 def hash_encode(
@@ -68,9 +79,13 @@ def hash_encode(
 ) -> Float[Tensor, "n encoded"]:
     """Features of all levels side by side (level-major), trilinearly interpolated.
 
-    Positions lie in [0, 1]^3. The numba kernel serves float32 on a CPU without gradients for the positions; every
-    other case takes the torch twin.
+    Positions lie in [0, 1]^3. The numba kernel serves float32 on a CPU without gradients for the positions,
+    tinycudann (where it works) float32 on CUDA; every other case takes the torch twin.
     """
+    if table.is_cuda and table.dtype == torch.float32:
+        from fieldmorph.fields.kernels.accelerators import hash_encode_cuda  # which tests itself against the twin
+
+        return hash_encode_cuda(positions, table, levels)
     if positions.device.type == "cpu" and table.dtype == torch.float32 and not positions.requires_grad:
         return _HashEncode.apply(positions, table, levels)
     return hash_encode_torch(positions, table, levels)
@@ -114,7 +129,7 @@ class _HashEncode(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, positions: Tensor, table: Tensor, levels: HashLevels) -> Tensor:  # type: ignore[override]
-        positions = positions.detach().contiguous()
+        positions = positions.detach().float().contiguous()
         ctx.save_for_backward(positions)
         ctx.levels, ctx.n_features = levels, table.shape[1]
         columns = torch.empty(len(levels.scales) * table.shape[1], len(positions))
@@ -158,11 +173,15 @@ def _corners(x, lo, n, scale, resolution, size, offset, hashed, index, weight, c
     # A step along y or z, dense or hashed, is one product; only how the three are joined differs.
     step_y = np.uint32(2654435761) if hashed else np.uint32(resolution)
     step_z = np.uint32(805459861) if hashed else np.uint32(resolution * resolution)
+    last = np.int32(resolution - 1)
     for i in range(n):
         px = scale * x[lo + i, 0] + half
         py = scale * x[lo + i, 1] + half
         pz = scale * x[lo + i, 2] + half
-        ix, iy, iz = np.int32(px), np.int32(py), np.int32(pz)  # px >= 0: truncation is floor
+        # px >= 0, so truncation is floor; the bounds keep a nan or a stray position inside the table.
+        ix = min(max(np.int32(px), np.int32(0)), last)
+        iy = min(max(np.int32(py), np.int32(0)), last)
+        iz = min(max(np.int32(pz), np.int32(0)), last)
         fraction[0, i] = px - np.float32(ix)
         fraction[1, i] = py - np.float32(iy)
         fraction[2, i] = pz - np.float32(iz)

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from fieldmorph.fields.kernels.launch import launch
 
+BLOCK = 8  # a power of two: cells along an edge of the blocks that a ray crosses at once where they are empty
+
 # What comes back from a march: ray_indices, t_starts, t_ends of the samples, and where each ray's begin.
 Packed = tuple[
     Int[Tensor, "n_samples"], Float[Tensor, "n_samples"], Float[Tensor, "n_samples"], Int[Tensor, "n_offsets"]
@@ -36,13 +38,19 @@ def march(
         jitter: in [0, 1), one per ray; 0.5 for pictures.
 
     Returns:
-        ray_indices, t_starts, t_ends, and offsets: ray r owns samples offsets[r] .. offsets[r + 1].
+        ray_indices, t_starts, t_ends, and offsets: ray r owns samples offsets[r] .. offsets[r + 1]. A ray without
+        a direction or with a nan has none.
+
+    Raises:
+        ValueError: render_step_size is not positive.
     """
+    if not render_step_size > 0:
+        raise ValueError(f"render_step_size must be positive; got {render_step_size}")
     if rays_o.device.type != "cpu":
         return march_torch(rays_o, rays_d, aabb, occupied, render_step_size, jitter, near_plane, far_plane)
     arguments = (
-        rays_o.float().contiguous().numpy(),
-        rays_d.float().contiguous().numpy(),
+        rays_o.detach().float().contiguous().numpy(),
+        rays_d.detach().float().contiguous().numpy(),
         aabb.double().numpy(),
         occupied.contiguous().numpy(),
         float(render_step_size),
@@ -50,12 +58,14 @@ def march(
         float(near_plane),
         float(far_plane),
     )
-    offsets = np.zeros(len(rays_o) + 1, np.int64)
-    launch(_count, *arguments, offsets)
+    blocks = np.zeros([(n + BLOCK - 1) // BLOCK for n in occupied.shape], np.bool_)
+    launch(_fill_blocks, arguments[3], blocks)
+    offsets, firsts = np.zeros(len(rays_o) + 1, np.int64), np.zeros(len(rays_o), np.int64)
+    launch(_count, *arguments, blocks, offsets, firsts)
     np.cumsum(offsets, out=offsets)
     ray_indices = torch.empty(int(offsets[-1]), dtype=torch.int64)
     t_starts, t_ends = torch.empty(len(ray_indices)), torch.empty(len(ray_indices))
-    launch(_write, *arguments, offsets, ray_indices.numpy(), t_starts.numpy(), t_ends.numpy())
+    launch(_write, *arguments, blocks, offsets, firsts, ray_indices.numpy(), t_starts.numpy(), t_ends.numpy())
     return ray_indices, t_starts, t_ends, torch.from_numpy(offsets)
 
 
@@ -71,21 +81,22 @@ def march_torch(
 ) -> Packed:
     """The plain twin of `march`: every step of every ray is tested, on any device."""
     o, d, box = rays_o.float().double(), rays_d.float().double(), aabb.double()
-    a, b = (box[:3] - o) / d, (box[3:] - o) / d  # an axis-parallel ray divides by zero: nan where it grazes
-    t_near = torch.fmin(a, b).nan_to_num(-math.inf).amax(-1).clamp(min=near_plane)
-    t_far = torch.fmax(a, b).nan_to_num(math.inf).amin(-1).clamp(max=far_plane)
-    longest = (t_far - t_near).clamp(min=0).max() if len(o) else torch.zeros(())
-    n_steps = math.ceil(float(longest) / render_step_size) + 1
-    steps = torch.arange(n_steps, device=o.device, dtype=torch.float64)
+    low, high = box[:3], box[3:]
+    a, b = (low - o) / d, (high - o) / d
+    # A ray parallel to a slab is inside it for ever, or never.
+    parallel, within = d == 0, (o >= low) & (o <= high)
+    enter = torch.where(parallel, torch.where(within, -math.inf, math.inf), torch.minimum(a, b))
+    leave = torch.where(parallel, math.inf, torch.maximum(a, b))
+    t_near, t_far = enter.amax(-1).clamp(min=near_plane), leave.amin(-1).clamp(max=far_plane)
+    hit = (t_near < t_far) & t_far.isfinite()
+    longest = float((t_far - t_near)[hit].max()) if hit.any() else 0.0
+    steps = torch.arange(math.ceil(longest / render_step_size) + 1, device=o.device, dtype=torch.float64)
     t_mid = t_near[:, None] + (steps + jitter[:, None].float().double()) * render_step_size
-    inside = t_mid < t_far[:, None]
+    inside = hit[:, None] & (t_mid < t_far[:, None])
     resolution = torch.tensor(occupied.shape, device=o.device)
-    unit = (o[:, None] + t_mid[..., None] * d[:, None] - box[:3]) / (box[3:] - box[:3])
-    cell = (
-        (unit.nan_to_num(0, 0, 0) * resolution)
-        .long()
-        .clamp(min=torch.zeros_like(resolution), max=resolution - 1)
-    )
+    place = (o - low) / (high - low) * resolution
+    place = place[:, None] + t_mid[..., None] * (d / (high - low) * resolution)[:, None]
+    cell = place.where(inside[..., None], 0).long().clamp(torch.zeros_like(resolution), resolution - 1)
     keep = inside & occupied[cell[..., 0], cell[..., 1], cell[..., 2]]
     ray_indices = keep.nonzero()[:, 0]
     centres = t_mid[keep]
@@ -97,64 +108,88 @@ def march_torch(
 _OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 
 
+@numba.njit(parallel=True, **_OPTIONS)
+def _fill_blocks(occupied, blocks):
+    """Which blocks of BLOCK^3 cells hold an occupied one."""
+    for i in numba.prange(occupied.shape[0]):
+        for j in range(occupied.shape[1]):
+            for l in range(occupied.shape[2]):
+                if occupied[i, j, l]:
+                    blocks[i // BLOCK, j // BLOCK, l // BLOCK] = True  # threads that race write the same
+
+
 @numba.njit(inline="always", **_OPTIONS)
-def _walk(o, d, aabb, occupied, step, jitter, near, far, write, ray, cursor, ray_indices, t_starts, t_ends):
-    """Visit the samples of one ray and return how many there are; jumps over empty cells."""
+def _walk(o, d, aabb, occupied, step, jitter, near, far, blocks, k, limit, ray, cursor, ray_indices, t_starts, t_ends):
+    """Visit the samples of one ray from the k-th on; writes the next `limit` found, or, with 0, counts them all.
+
+    Returns how many there are and the k of the first.
+    """
     t_near, t_far = near, far
-    scale = np.empty(3)
-    origin = np.empty(3)
+    scale, origin, inverse = np.empty(3), np.empty(3), np.empty(3)
     for axis in range(3):
         extent = aabb[3 + axis] - aabb[axis]
-        a, b = (aabb[axis] - o[axis]) / d[axis], (aabb[3 + axis] - o[axis]) / d[axis]
         if d[axis] == 0.0:  # parallel: inside the slab for ever, or never
             if o[axis] < aabb[axis] or o[axis] > aabb[3 + axis]:
-                return 0
+                return 0, 0
         else:
+            a, b = (aabb[axis] - o[axis]) / d[axis], (aabb[3 + axis] - o[axis]) / d[axis]
             t_near, t_far = max(t_near, min(a, b)), min(t_far, max(a, b))
         scale[axis] = d[axis] / extent * occupied.shape[axis]
         origin[axis] = (o[axis] - aabb[axis]) / extent * occupied.shape[axis]
-    found = 0
-    k = 0
+        inverse[axis] = 1.0 / scale[axis]
+    if not t_far < np.inf:  # no direction at all, or a nan
+        return 0, 0
+    found = first = 0
+    per_step = 1.0 / step
     while True:
         t = t_near + (k + jitter) * step
         if not t < t_far:
-            return found
+            return found, first
         x, y, z = origin[0] + t * scale[0], origin[1] + t * scale[1], origin[2] + t * scale[2]
         i = min(max(int(x), 0), occupied.shape[0] - 1)
         j = min(max(int(y), 0), occupied.shape[1] - 1)
         l = min(max(int(z), 0), occupied.shape[2] - 1)
         if occupied[i, j, l]:
-            if write:
+            if limit > 0:
                 ray_indices[cursor + found] = ray
                 t_starts[cursor + found] = t - 0.5 * step
                 t_ends[cursor + found] = t + 0.5 * step
+            elif found == 0:
+                first = k
             found += 1
             k += 1
+            if found == limit:
+                return found, first
         else:
+            width = 1 if blocks[i // BLOCK, j // BLOCK, l // BLOCK] else BLOCK
             leave = t_far
             for axis, cell, place in ((0, i, x), (1, j, y), (2, l, z)):
                 if scale[axis] != 0.0:
-                    wall = cell + 1 if scale[axis] > 0.0 else cell
-                    leave = min(leave, t + (wall - place) / scale[axis])
+                    wall = (cell & -width) + (width if scale[axis] > 0.0 else 0)  # width is a power of two
+                    leave = min(leave, t + (wall - place) * inverse[axis])
             # The first sample at or past the wall, less a hair, so that rounding never jumps over one.
-            k = max(k + 1, int((leave - t_near) / step - jitter - 1e-6) + 1)
+            k = max(k + 1, int((leave - t_near) * per_step - jitter - 1e-6) + 1)
 
 
 @numba.njit(parallel=True, **_OPTIONS)
-def _count(rays_o, rays_d, aabb, occupied, step, jitter, near, far, offsets):
+def _count(rays_o, rays_d, aabb, occupied, step, jitter, near, far, blocks, offsets, firsts):
     i64, f32 = np.empty(0, np.int64), np.empty(0, np.float32)
     for r in numba.prange(rays_o.shape[0]):
         o, d = rays_o[r].astype(np.float64), rays_d[r].astype(np.float64)
-        offsets[r + 1] = _walk(
-            o, d, aabb, occupied, step, np.float64(jitter[r]), near, far, False, r, 0, i64, f32, f32
+        offsets[r + 1], firsts[r] = _walk(
+            o, d, aabb, occupied, step, np.float64(jitter[r]), near, far, blocks, 0, 0, r, 0, i64, f32, f32
         )
 
 
 @numba.njit(parallel=True, **_OPTIONS)
-def _write(rays_o, rays_d, aabb, occupied, step, jitter, near, far, offsets, ray_indices, t_starts, t_ends):
+def _write(
+    rays_o, rays_d, aabb, occupied, step, jitter, near, far, blocks, offsets, firsts, ray_indices, t_starts, t_ends
+):
     for r in numba.prange(rays_o.shape[0]):
-        o, d = rays_o[r].astype(np.float64), rays_d[r].astype(np.float64)
-        _walk(
-            o, d, aabb, occupied, step, np.float64(jitter[r]), near, far,
-            True, r, offsets[r], ray_indices, t_starts, t_ends,
-        )  # fmt: skip
+        n = offsets[r + 1] - offsets[r]
+        if n > 0:
+            o, d = rays_o[r].astype(np.float64), rays_d[r].astype(np.float64)
+            _walk(
+                o, d, aabb, occupied, step, np.float64(jitter[r]), near, far,
+                blocks, firsts[r], n, r, offsets[r], ray_indices, t_starts, t_ends,
+            )  # fmt: skip

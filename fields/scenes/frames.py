@@ -241,6 +241,8 @@ def _read_image(frame: Frame, downscale: int) -> np.ndarray:
     rgba[..., :3] *= rgba[..., 3:] / 255
     if any(frame.distortion):
         maps = _undistortion_maps(frame.intrinsics, frame.distortion, frame.width, frame.height)
+        if not np.isfinite(maps).all():
+            raise InputError(f"{frame.name}: lens distortion {frame.distortion} cannot be undone")
         rgba = cv2.remap(rgba, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     if downscale > 1:
         height, width = frame.height // downscale, frame.width // downscale
@@ -274,4 +276,4 @@ def _undistortion_maps(
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(str(error).split())[:100] or type(error).__name__

@@ -1,0 +1,66 @@
+"""How long a run may take, in steps, seconds or core-seconds, and the clocks that measure it."""
+
+import re
+import time
+from dataclasses import dataclass
+
+from fieldmorph.fields.errors import SettingError
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Exactly one of the three is set."""
+
+    steps: int | None = None
+    seconds: float | None = None
+    core_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        given = [v for v in (self.steps, self.seconds, self.core_seconds) if v is not None]
+        if len(given) != 1 or not 0 < given[0] < float("inf"):
+            raise SettingError(
+                f"a budget is one positive number of steps, seconds or core-seconds; got {self}"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> "Budget":
+        """`90s`, `2.5m`, `1h` of wall-clock time, or `150cs` of core-seconds (CPU time of all threads).
+
+        Raises:
+            SettingError: anything else.
+        """
+        match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*(s|m|h|cs)?", text.strip())
+        if not match or float(match[1]) <= 0:
+            raise SettingError(f"a budget looks like 90s, 2m, 1h or 150cs (core-seconds); got {text!r}")
+        value, unit = float(match[1]), match[2] or "s"
+        return cls(core_seconds=value) if unit == "cs" else cls(seconds=value * _UNITS[unit])
+
+    def progress(self, steps: int, spent: "Spent") -> float:
+        """Share of the budget that is used up; 1 or more when it is over."""
+        if self.steps is not None:
+            return steps / self.steps
+        if self.seconds is not None:
+            return spent.seconds / self.seconds
+        assert self.core_seconds is not None
+        return spent.core_seconds / self.core_seconds
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Wall-clock seconds and CPU seconds of the process."""
+
+    seconds: float = 0.0
+    core_seconds: float = 0.0
+
+    def __add__(self, other: "Spent") -> "Spent":
+        return Spent(self.seconds + other.seconds, self.core_seconds + other.core_seconds)
+
+    def __sub__(self, other: "Spent") -> "Spent":
+        return Spent(self.seconds - other.seconds, self.core_seconds - other.core_seconds)
+
+
+def now() -> Spent:
+    """Both clocks; differences of two readings are what was spent between them."""
+    return Spent(time.monotonic(), time.process_time())

@@ -1,0 +1,172 @@
+"""Training any field from photographs (Müller et al. 2022, appendix E)."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fieldmorph.fields.base import VolumeField
+from fieldmorph.fields.budget import Budget
+from fieldmorph.fields.cameras import Rays, camera_rays
+from fieldmorph.fields.errors import SettingError
+from fieldmorph.fields.loop import LoopReport, Progress, run_loop
+from fieldmorph.fields.occupancy import OccupancyGrid
+from fieldmorph.fields.render import (
+    default_step_size,
+    render_rays,
+    sample_rays,
+    shade_samples,
+    visible_samples,
+)
+from fieldmorph.fields.scene import Split
+
+PROBE_RAYS = 4096
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Settings of a training run.
+
+    Attributes:
+        samples_per_step: shaded samples that a step aims at; None takes the field's own.
+        lr_grid, lr_network: learning rates at the start; None takes the field's own.
+        lr_decay: their share that is left at the end.
+        occupancy_resolution: cells per axis.
+        occupancy_every: steps between two looks at the field.
+        seed: of everything random.
+    """
+
+    samples_per_step: int | None = None
+    lr_grid: float | None = None
+    lr_network: float | None = None
+    lr_decay: float = 0.05
+    occupancy_resolution: int = 64
+    occupancy_every: int = 16
+    seed: int = 0
+
+
+def fit_images(
+    field: VolumeField,
+    views: Split,
+    budget: Budget,
+    config: FitConfig | None = None,
+    *,
+    state_path: Path | None = None,
+    resume: bool = False,
+    settings: dict[str, Any] | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> tuple[OccupancyGrid, LoopReport]:
+    """Train `field` in place on posed images; its occupancy grid and a report.
+
+    Transparent images are seen over a random background, which leaves no reward for coloured fog.
+    State, `resume` and errors are `run_loop`'s.
+    """
+    config = config or FitConfig()
+    learner = _ImageLearner(field, views, config)
+    everything = {**(settings or {}), "config": asdict(config), "field": field.name, **field.config()}
+    best, report = run_loop(
+        learner, budget, state_path=state_path, resume=resume, settings=everything, on_progress=on_progress
+    )
+    field.load_state_dict(best["field"])
+    return OccupancyGrid.from_density(best["density"], best["occupied"]), report
+
+
+def make_optimizer(
+    field: VolumeField, lr_grid: float | None = None, lr_network: float | None = None
+) -> torch.optim.Optimizer:
+    """Adam as Instant-NGP sets it, fused: ten times faster on large tables."""
+    rates = {"lr_grid": lr_grid, "lr_network": lr_network}
+    groups = field.param_groups(**{k: v for k, v in rates.items() if v is not None})
+    for group in groups:
+        group["initial_lr"] = group["lr"]
+    return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
+    """Set every group to a share of its initial learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * share
+
+
+class _ImageLearner:
+    """Field, optimiser, occupancy and generator of one training run."""
+
+    def __init__(self, field: VolumeField, views: Split, config: FitConfig):
+        if not len(views):
+            raise SettingError("training needs at least one image; got none")
+        self.field, self.views, self.config = field, views, config
+        self.optimizer = make_optimizer(field, config.lr_grid, config.lr_network)
+        self.occupancy = OccupancyGrid(config.occupancy_resolution)
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.render_step_size = default_step_size(field)
+        self.target = config.samples_per_step or field.samples_per_step
+        self.n_steps = 0
+        self.samples_per_ray = 64.0  # a guess that the first steps correct
+        probe = torch.Generator().manual_seed(config.seed + 1)
+        self.probe_rays, self.probe_pixels = self._pixels(PROBE_RAYS, probe, torch.ones(PROBE_RAYS, 3))
+
+    def step(self, progress: float) -> None:
+        config, generator, field = self.config, self.generator, self.field
+        if self.n_steps % config.occupancy_every == 0:
+            fraction = 1.0 if self.n_steps < 256 else 0.25
+            self.occupancy.update(field, self.render_step_size, generator, fraction=fraction)
+        n_rays = max(16, min(1 << 16, int(self.target / self.samples_per_ray)))
+        background = torch.rand(n_rays, 3, generator=generator)
+        rays, pixels = self._pixels(n_rays, generator, background)
+        jitter = torch.rand(n_rays, generator=generator).to(rays.rays_o.device)
+        samples = sample_rays(rays, field, self.occupancy, self.render_step_size, jitter)
+        samples = visible_samples(field, rays, samples)
+        self.samples_per_ray += 0.1 * (max(len(samples) / n_rays, 1.0) - self.samples_per_ray)
+        rendered = shade_samples(field, rays, samples, background.to(rays.rays_o.device))
+        loss = F.smooth_l1_loss(rendered.colors, pixels, beta=0.1) + field.regularization()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        set_learning_rate(self.optimizer, config.lr_decay**progress * min(1.0, (self.n_steps + 1) / 50))
+        self.optimizer.step()
+        self.n_steps += 1
+
+    def probe(self) -> float:
+        with torch.no_grad():
+            white = torch.ones_like(self.probe_pixels)
+            colors = render_rays(
+                self.field, self.probe_rays, self.occupancy, self.render_step_size, white
+            ).colors
+        return float(-10 * torch.log10(F.mse_loss(colors.clamp(0, 1), self.probe_pixels)))
+
+    def result(self) -> dict[str, Any]:
+        return {
+            "field": {k: v.detach().clone() for k, v in self.field.state_dict().items()},
+            "density": self.occupancy.density.clone(),
+            "occupied": self.occupancy.occupied.clone(),
+        }
+
+    def state(self) -> dict[str, Any]:
+        return {
+            **self.result(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "n_steps": self.n_steps,
+            "samples_per_ray": self.samples_per_ray,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.field.load_state_dict(state["field"])
+        self.occupancy = OccupancyGrid.from_density(state["density"], state["occupied"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
+        self.n_steps, self.samples_per_ray = state["n_steps"], state["samples_per_ray"]
+
+    def _pixels(self, n: int, generator: torch.Generator, background: Tensor) -> tuple[Rays, Tensor]:
+        """Random pixels of random views: their rays, and their colours over the background."""
+        cameras = self.views.cameras
+        which = torch.randint(len(cameras), (n,), generator=generator)
+        x = torch.randint(cameras.width, (n,), generator=generator)
+        y = torch.randint(cameras.height, (n,), generator=generator)
+        at = torch.stack([x, y], dim=-1)
+        rays, colors = camera_rays(cameras, which, at), self.views.pixels_over(which, at, background)
+        device = self.field.aabb.device
+        return Rays(rays.rays_o.to(device), rays.rays_d.to(device)), colors.to(device)

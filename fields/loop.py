@@ -1,0 +1,166 @@
+"""The one training loop: steps until the budget ends, saved on the way, the best kept.
+
+`fit_images` trains a field from photographs with it, `distill.convert` a student from its teacher.
+"""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from fieldmorph.fields.budget import Budget, Spent, now
+from fieldmorph.fields.checkpoint import pack_state, read_checkpoint, unpack_state, write_checkpoint
+from fieldmorph.fields.errors import SettingError
+
+N_PROBES = 20  # looks at the quality over a run, at equal shares of the budget
+SAVE_SECONDS = 20.0  # at most this much work is lost to a crash
+
+
+class Learner(Protocol):
+    """What the loop needs of a thing that learns."""
+
+    def step(self, progress: float) -> None:
+        """One step of the optimiser; progress in [0, 1) is the share of the budget used."""
+
+    def probe(self) -> float:
+        """PSNR in dB on a fixed set of rays; draws nothing from the learner's generators."""
+
+    def result(self) -> dict[str, Any]:
+        """What is kept of the best probe: a tree of numbers and tensors."""
+
+    def state(self) -> dict[str, Any]:
+        """Everything a later `load_state` needs to go on exactly as if nothing had happened."""
+
+    def load_state(self, state: dict[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands."""
+
+    step: int
+    share: float
+    psnr: float | None
+    spent: Spent
+
+
+@dataclass(frozen=True)
+class LoopReport:
+    """How a run went: steps, time, the best probe, and every probe as (core-seconds, PSNR)."""
+
+    steps: int
+    spent: Spent
+    psnr: float
+    curve: list[tuple[float, float]]
+
+
+class Interrupted(Exception):
+    """A signal ended the run between two steps; the state is saved."""
+
+    def __init__(self, signum: int, state_path: Path | None):
+        super().__init__(f"interrupted; state saved in {state_path}" if state_path else "interrupted")
+        self.signum = signum
+
+
+def run_loop(
+    learner: Learner,
+    budget: Budget,
+    *,
+    state_path: Path | None = None,
+    resume: bool = False,
+    settings: dict[str, Any] | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> tuple[dict[str, Any], LoopReport]:
+    """Run to the budget's end; the best result and a report.
+
+    With a budget of steps everything that happens depends on the step alone, so that equal seeds give equal bytes,
+    interrupted or not.
+
+    Args:
+        state_path: where the state is saved every 20 seconds, atomically; the caller removes it at the end.
+        resume: go on from `state_path` if it is there.
+        settings: JSON values that must be the same when the run is resumed.
+
+    Raises:
+        Interrupted: after SIGINT or SIGTERM, the state being saved.
+        SettingError: the saved run was started with other settings.
+    """
+    step, psnr, spent, curve = 0, None, Spent(), list[tuple[float, float]]()
+    best: dict[str, Any] | None = None
+    best_psnr = float("-inf")
+    settings = settings or {}
+    if resume and state_path is not None and state_path.exists():
+        saved = _read_state(state_path, settings)
+        learner.load_state(saved["learner"])
+        step, best, best_psnr = saved["step"], saved["best"], saved["best_psnr"]
+        psnr, spent, curve = saved["psnr"], Spent(*saved["spent"]), [tuple(p) for p in saved["curve"]]
+
+    def save() -> None:
+        if state_path is not None:
+            tree = {
+                "learner": learner.state(), "step": step, "best": best, "best_psnr": best_psnr,
+                "psnr": psnr, "spent": [total.seconds, total.core_seconds], "curve": curve,
+            }  # fmt: skip
+            packed, arrays = pack_state(tree)
+            write_checkpoint(state_path, {"settings": settings, "state": packed}, arrays, kind="state")
+
+    start = now()
+    total, saved_at = spent, start.seconds
+    with _deferred_signals() as pending:
+        while (share := budget.progress(step, total)) < 1:
+            learner.step(share)
+            step += 1
+            total = spent + (now() - start)
+            after = budget.progress(step, total)
+            if int(after * N_PROBES) > int(share * N_PROBES):
+                psnr = learner.probe()
+                if psnr > best_psnr:
+                    best, best_psnr = learner.result(), psnr
+                total = spent + (now() - start)
+                curve.append((total.core_seconds, psnr))
+            on_progress(Progress(step, min(after, 1.0), psnr, total))
+            if pending:
+                save()
+                raise Interrupted(pending[0], state_path)
+            if now().seconds - saved_at > SAVE_SECONDS:
+                save()
+                saved_at = now().seconds
+    if best is None:
+        raise SettingError(f"the budget ended after {step} steps, too short to do anything; give more")
+    return best, LoopReport(step, total, best_psnr, curve)
+
+
+def _read_state(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    header, arrays = read_checkpoint(path, kind="state")
+    header = header["header"] if "header" in header else header
+    before = header["settings"]
+    differ = [k for k in sorted({*before, *settings}) if before.get(k) != settings.get(k)]
+    if differ:
+        told = "; ".join(f"{k} was {before.get(k)!r}, is {settings.get(k)!r}" for k in differ)
+        raise SettingError(f"{path} belongs to a run with other settings: {told}")
+    return unpack_state(header["state"], arrays)
+
+
+@contextmanager
+def _deferred_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of being cut off mid-step; a second one acts at once."""
+    pending: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield pending
+        return
+    previous = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(signum: int, _frame: Any) -> None:
+        pending.append(signum)
+        signal.signal(signum, previous[signal.Signals(signum)])
+
+    for signum in previous:
+        signal.signal(signum, note)
+    try:
+        yield pending
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
