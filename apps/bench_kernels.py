@@ -22,7 +22,10 @@ from fieldmorph.fields.runtime import _keep_freed_memory
 N_SAMPLES = 1 << 16
 N_RAYS = 2048
 BOX = torch.tensor([-1.0, -1.0, -1.0, 1.0, 1.0, 1.0])
-HASH_GRIDS = ((15, 512), (19, 2048))  # log2 of the table's entries, finest resolution; 16 levels of 2 features
+HASH_GRIDS = (
+    (15, 512),
+    (19, 2048),
+)  # log2 of the table's entries, finest resolution; 16 levels of 2 features
 MARCH_GRIDS = (64, 128)
 MARCH_STEP = 2 / 256
 
@@ -90,7 +93,8 @@ def _composite_rows(seconds: float, generator: torch.Generator) -> list[Result]:
     rgb = torch.rand(N_SAMPLES, 3, generator=generator)
     t_starts = 2 + 0.01 * (torch.arange(N_SAMPLES) % 32)
     t_ends = t_starts + 0.01
-    grads = [torch.randn(n, generator=generator) for n in ((N_SAMPLES,), (2048, 3), (2048,), (2048,))]
+    n_rays = len(offsets) - 1
+    grads = [torch.randn(n, generator=generator) for n in ((N_SAMPLES,), (n_rays, 3), (n_rays,), (n_rays,))]
 
     def run(kernel: Run, dtype: torch.dtype, train: bool) -> Outputs:
         leaves = [x.to(dtype).requires_grad_(train) for x in (sigma, rgb)]
@@ -110,7 +114,11 @@ def _march_row(resolution: int, seconds: float, generator: torch.Generator) -> R
     run = (lambda kernel: kernel(rays_o, rays_d, BOX, occupied, MARCH_STEP, jitter)), march, march_torch
     kernel_out, twin_out = run[0](march), run[0](march_torch)
     same = torch.equal(kernel_out[3], twin_out[3])
-    error = max(float((a - b).detach().abs().max()) for a, b in zip(kernel_out, twin_out, strict=True)) if same else 1.0
+    error = (
+        max(float((a - b).detach().abs().max()) for a, b in zip(kernel_out, twin_out, strict=True))
+        if same
+        else 1.0
+    )
     timing = _race(*run, work=N_RAYS / 1e3, seconds=seconds)
     name = f"marching an occupancy grid of {resolution}^3"
     return {"name": name, "unit": "krays", **timing, "error": error, "gradient_error": None}
@@ -125,7 +133,9 @@ def _rows(name: str, run: Run, kernel: Run, twin: Run, samples: int, seconds: fl
     gradient_error = max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
     rows = []
     for train in (False, True):
-        race = _race(lambda k, train=train: run(k, torch.float32, train), kernel, twin, samples / 1e6, seconds)
+        race = _race(
+            lambda k, train=train: run(k, torch.float32, train), kernel, twin, samples / 1e6, seconds
+        )
         title = f"{name}, {'forward + backward' if train else 'forward'}"
         errors = {"error": error, "gradient_error": gradient_error if train else None}
         rows.append({"name": title, "unit": "Msamples", **race, **errors})

@@ -1,5 +1,6 @@
 """Every representation by name."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ def field_settings(name: str, preset: str = "small", **overrides: Any) -> dict[s
     presets = FIELDS[name].presets
     if preset not in presets:
         raise known(f"preset of {name}", preset, presets)
-    keys = list(FIELDS[name].__init__.__kwdefaults__ or {})
+    keys = [key for key in inspect.signature(FIELDS[name]).parameters if key != "aabb"]
     for key in overrides:
         if key not in keys:
             raise known(f"setting of {name}", key, keys)

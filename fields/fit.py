@@ -16,13 +16,14 @@ from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.loop import LoopReport, Progress, run_loop
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.render import (
-    default_step_size,
     render_rays,
     sample_rays,
     shade_samples,
+    step_size_for,
     visible_samples,
 )
 from fieldmorph.fields.scene import Split
+from fieldmorph.fields.store import StoredField
 
 PROBE_RAYS = 4096
 
@@ -59,8 +60,8 @@ def fit_images(
     resume: bool = False,
     settings: dict[str, Any] | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
-) -> tuple[OccupancyGrid, LoopReport]:
-    """Train `field` in place on posed images; its occupancy grid and a report.
+) -> tuple[StoredField, LoopReport]:
+    """Train `field` in place on posed images; what there is to save, and a report.
 
     Transparent images are seen over a random background, which leaves no reward for coloured fog.
     State, `resume` and errors are `run_loop`'s.
@@ -72,7 +73,8 @@ def fit_images(
         learner, budget, state_path=state_path, resume=resume, settings=everything, on_progress=on_progress
     )
     field.load_state_dict(best["field"])
-    return OccupancyGrid.from_density(best["density"], best["occupied"]), report
+    occupancy = OccupancyGrid.from_density(best["density"], best["occupied"])
+    return StoredField(field, occupancy, learner.render_step_size, views.cameras), report
 
 
 def make_optimizer(
@@ -102,7 +104,7 @@ class _ImageLearner:
         self.optimizer = make_optimizer(field, config.lr_grid, config.lr_network)
         self.occupancy = OccupancyGrid(config.occupancy_resolution)
         self.generator = torch.Generator().manual_seed(config.seed)
-        self.render_step_size = default_step_size(field)
+        self.render_step_size = step_size_for(views.cameras, field)
         self.target = config.samples_per_step or field.samples_per_step
         self.n_steps = 0
         self.samples_per_ray = 64.0  # a guess that the first steps correct

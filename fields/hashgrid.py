@@ -80,7 +80,7 @@ class HashGrid(VolumeField):
         out = self.density_network(encoded).reshape(*positions.shape[:-1], 16)
         return out[..., 0] - math.log(self.extent), out[..., 1:]
 
-    def param_groups(self, lr_grid: float = 1e-2, lr_network: float = 1e-3) -> list[dict[str, Any]]:
+    def param_groups(self, lr_grid: float = 2e-2, lr_network: float = 1e-2) -> list[dict[str, Any]]:
         networks = [*self.density_network.parameters(), *self.decoder.parameters()]
         return [
             {"params": [self.table], "lr": lr_grid, "weight_decay": 0.0},

@@ -31,7 +31,7 @@ class MLP(VolumeField):
         "paper": {"width": 256, "depth": 8, "skip": 5},
     }
 
-    samples_per_step = 1 << 12  # one perceptron for everything: many small steps beat few large ones
+    samples_per_step = 1 << 12
 
     def __init__(
         self,
@@ -67,3 +67,8 @@ class MLP(VolumeField):
         encoded = positional_encoding(2 * self.unit_positions(positions) - 1, self._shape["n_frequencies"])
         out = self.trunk(encoded)
         return out[..., 0] - math.log(self.extent), out[..., 1:]
+
+    def param_groups(self, lr_grid: float = 2e-2, lr_network: float | None = None) -> list[dict[str, Any]]:
+        # Wider layers bear less: 4e-3 at 128, 1e-3 at 256.
+        lr = 1e-3 * (256 / self._shape["width"]) ** 2 if lr_network is None else lr_network
+        return [{"params": list(self.parameters()), "lr": min(lr, 1e-2), "weight_decay": 0.0}]

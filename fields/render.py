@@ -13,7 +13,7 @@ from fieldmorph.fields.kernels.march import march
 from fieldmorph.fields.occupancy import OccupancyGrid
 
 EARLY_STOP = 1e-3  # light left over behind which a sample changes no 8-bit pixel by more than a quarter
-STEPS_PER_BOX = 256  # render steps across the longest side of a field's box, unless a file says otherwise
+STEPS_PER_BOX = (64, 512)  # fewest and most render steps across the longest side of a field's box
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,16 @@ class RenderOutput:
     rgb: Float[Tensor, "n_samples 3"]
 
 
-def default_step_size(field: VolumeField) -> float:
-    """The render step in world units that suits the field's box."""
-    return field.extent / STEPS_PER_BOX
+def step_size_for(cameras: Cameras, field: VolumeField) -> float:
+    """The render step in world units: one pixel's footprint at the centre of the box.
+
+    Finer steps cost time and show nothing that the photographs do.
+    """
+    centre = (field.aabb[:3] + field.aabb[3:]).cpu() / 2
+    distances = (cameras.camera_to_world[:, :, 3].cpu() - centre).norm(dim=-1)
+    footprint = float((distances / cameras.intrinsics[:, 0].cpu()).median())
+    fewest, most = STEPS_PER_BOX
+    return min(max(footprint, field.extent / most), field.extent / fewest)
 
 
 def sample_rays(

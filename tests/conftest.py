@@ -1,26 +1,79 @@
-"""Shape checks on every public signature, and a field whose values are known everywhere."""
+"""Shape checks on every public signature, and fields whose values are known everywhere."""
 
 import math
-import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
+import fieldmorph.fields  # sets the OpenMP policy before torch is imported
 
 # isort: split
 import jaxtyping
 
-# Signatures are checked under pytest only. jaxtyping decorates what is inside @numba.njit as well, which numba cannot
-# compile, so the kernels and the encodings stay as they are; their callers are checked.
-_CHECKED = [
-    *(
-        f"fieldmorph.fields.{module}"
-        for module in "base cameras catalog checkpoint decoder fit hashgrid metrics mlp network occupancy "
-        "render runtime scene scenes".split()
-    ),
-    "fieldmorph.distill",
-    "fieldmorph.apps",
-]
-jaxtyping.install_import_hook(_CHECKED, "beartype.beartype")
-warnings.filterwarnings("ignore", module="beartype")
+# Signatures are checked under pytest only. The hook decorates what is inside @numba.njit as well, which numba cannot
+# compile: kernels and whatever else holds one stay as they are, and their callers are checked.
+_FIELDS = Path(fieldmorph.fields.__path__[0])
+_CHECKED = [f"fieldmorph.fields.{p.stem}" for p in _FIELDS.glob("[a-z]*.py") if "@numba" not in p.read_text()]
+_CHECKED += ["fieldmorph.fields.scenes", "fieldmorph.distill", "fieldmorph.apps"]
+_BEARTYPE = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"  # an int is a float
+jaxtyping.install_import_hook(_CHECKED, _BEARTYPE)
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from fieldmorph.fields.base import VolumeField  # noqa: E402
+
+
+class AnalyticField(VolumeField):
+    """A field without parameters: any log-density; the colour is the direction, moved from [-1, 1] to [0, 1]."""
+
+    name = "analytic"
+    presets: dict[str, dict[str, Any]] = {}
+
+    def __init__(self, aabb: tuple[float, ...], log_density: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(aabb)
+        self.log_density = log_density
+
+    def config(self) -> dict[str, Any]:
+        return {"aabb": self.box(), "log_density": self.log_density}
+
+    def geometry(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        return self.log_density(positions), positions
+
+    def radiance(self, features: Tensor, positions: Tensor, directions: Tensor) -> Tensor:
+        return (directions + 1) / 2
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        pass
+
+
+@pytest.fixture
+def soft_sphere() -> VolumeField:
+    """Density 40 at the origin of the box [-1, 1]^3, half of it at radius 0.5, an edge about 0.1 wide."""
+
+    def log_density(positions: Tensor) -> Tensor:
+        return math.log(40) + torch.nn.functional.logsigmoid((0.5 - positions.norm(dim=-1)) / 0.025)
+
+    return AnalyticField((-1.0, -1.0, -1.0, 1.0, 1.0, 1.0), log_density)
+
+
+@pytest.fixture
+def fog() -> Callable[..., VolumeField]:
+    """A box of constant density: fog(density, aabb)."""
+
+    def make(density: float, aabb: tuple[float, ...]) -> VolumeField:
+        return AnalyticField(aabb, lambda positions: torch.full(positions.shape[:-1], math.log(density)))
+
+    return make
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """A seeded generator."""
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)

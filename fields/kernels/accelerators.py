@@ -94,9 +94,16 @@ def _hash_encode_tinycudann(positions: Tensor, table: Tensor, levels: HashLevels
 @functools.lru_cache(maxsize=8)
 def _tinycudann_encoding(settings: tuple[tuple[str, Any], ...], n_features: int, device: str) -> Any:
     tinycudann = importlib.import_module("tinycudann")
-    config = {"otype": "HashGrid", "interpolation": "Linear", "n_features_per_level": n_features, **dict(settings)}
+    config = {
+        "otype": "HashGrid",
+        "interpolation": "Linear",
+        "n_features_per_level": n_features,
+        **dict(settings),
+    }
     with torch.device(device):
-        return tinycudann.Encoding(3, config, dtype=torch.float32)
+        encoding = tinycudann.Encoding(3, config, dtype=torch.float32)
+    encoding.params = torch.nn.Parameter(torch.empty(0, device=device))  # ours stand in: free the memory
+    return encoding
 
 
 def _composite_nerfacc(

@@ -29,7 +29,9 @@ def composite(
     weighted sum of sample centres. Differentiable in sigma and rgb. On CUDA nerfacc does it where it works.
     """
     if sigma.is_cuda and sigma.dtype == torch.float32:
-        from fieldmorph.fields.kernels.accelerators import composite_cuda  # which tests itself against the twin
+        from fieldmorph.fields.kernels.accelerators import (
+            composite_cuda,
+        )  # which tests itself against the twin
 
         return composite_cuda(sigma, rgb, t_starts, t_ends, offsets)
     if sigma.device.type == "cpu" and sigma.dtype == torch.float32:
@@ -66,7 +68,9 @@ class _Composite(torch.autograd.Function):
         ctx: Any, sigma: Tensor, rgb: Tensor, t_starts: Tensor, t_ends: Tensor, offsets: Tensor
     ) -> Composited:  # type: ignore[override]
         rgb, trans = rgb.detach().contiguous(), torch.empty_like(t_starts)
-        weights = torch.expm1(sigma.detach() * (t_starts - t_ends)).neg_()  # alphas, which the kernel turns into weights
+        weights = torch.expm1(
+            sigma.detach() * (t_starts - t_ends)
+        ).neg_()  # alphas, which the kernel turns into weights
         rays = torch.zeros(len(offsets) - 1, 5)
         launch(_forward, *(x.numpy() for x in (rgb, t_starts, t_ends, offsets, weights, trans, rays)))
         ctx.save_for_backward(rgb, t_starts, t_ends, offsets, weights, trans)

@@ -83,7 +83,9 @@ def hash_encode(
     tinycudann (where it works) float32 on CUDA; every other case takes the torch twin.
     """
     if table.is_cuda and table.dtype == torch.float32:
-        from fieldmorph.fields.kernels.accelerators import hash_encode_cuda  # which tests itself against the twin
+        from fieldmorph.fields.kernels.accelerators import (
+            hash_encode_cuda,
+        )  # which tests itself against the twin
 
         return hash_encode_cuda(positions, table, levels)
     if positions.device.type == "cpu" and table.dtype == torch.float32 and not positions.requires_grad:

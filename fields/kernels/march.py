@@ -119,7 +119,24 @@ def _fill_blocks(occupied, blocks):
 
 
 @numba.njit(inline="always", **_OPTIONS)
-def _walk(o, d, aabb, occupied, step, jitter, near, far, blocks, k, limit, ray, cursor, ray_indices, t_starts, t_ends):
+def _walk(
+    o,
+    d,
+    aabb,
+    occupied,
+    step,
+    jitter,
+    near,
+    far,
+    blocks,
+    k,
+    limit,
+    ray,
+    cursor,
+    ray_indices,
+    t_starts,
+    t_ends,
+):
     """Visit the samples of one ray from the k-th on; writes the next `limit` found, or, with 0, counts them all.
 
     Returns how many there are and the k of the first.
@@ -137,7 +154,7 @@ def _walk(o, d, aabb, occupied, step, jitter, near, far, blocks, k, limit, ray, 
         scale[axis] = d[axis] / extent * occupied.shape[axis]
         origin[axis] = (o[axis] - aabb[axis]) / extent * occupied.shape[axis]
         inverse[axis] = 1.0 / scale[axis]
-    if not t_far < np.inf:  # no direction at all, or a nan
+    if not t_far < np.inf or np.isnan(origin.sum() + scale.sum()):  # no direction at all, or a nan
         return 0, 0
     found = first = 0
     per_step = 1.0 / step
@@ -183,7 +200,20 @@ def _count(rays_o, rays_d, aabb, occupied, step, jitter, near, far, blocks, offs
 
 @numba.njit(parallel=True, **_OPTIONS)
 def _write(
-    rays_o, rays_d, aabb, occupied, step, jitter, near, far, blocks, offsets, firsts, ray_indices, t_starts, t_ends
+    rays_o,
+    rays_d,
+    aabb,
+    occupied,
+    step,
+    jitter,
+    near,
+    far,
+    blocks,
+    offsets,
+    firsts,
+    ray_indices,
+    t_starts,
+    t_ends,
 ):
     for r in numba.prange(rays_o.shape[0]):
         n = offsets[r + 1] - offsets[r]

@@ -1,0 +1,186 @@
+"""Any field into any other: one loop over the stages, teacher and student on the same samples."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from fieldmorph.distill.samples import Block, SamplePool, make_block
+from fieldmorph.distill.stages import (
+    LOSSES,
+    PVD_STAGES,
+    Comparison,
+    Stage,
+    StudentValues,
+    plan_stages,
+    same_decoder,
+    stage_at,
+)
+from fieldmorph.fields.base import VolumeField
+from fieldmorph.fields.budget import Budget
+from fieldmorph.fields.fit import make_optimizer, set_learning_rate
+from fieldmorph.fields.kernels.composite import composite
+from fieldmorph.fields.loop import LoopReport, Progress, run_loop
+from fieldmorph.fields.occupancy import OccupancyGrid
+from fieldmorph.fields.store import StoredField
+
+PROBE_BLOCK = (1 << 20) - 1  # number of a block that no step reaches
+WARMUP_STEPS = 100
+
+
+@dataclass(frozen=True)
+class ConvertConfig:
+    """Settings of a conversion.
+
+    Attributes:
+        stages: in order; those that do not suit the pair are dropped.
+        samples_per_step: of a step; None takes the student's own.
+        empty_share: points from anywhere in the box, beside the samples of a step.
+        lr_grid, lr_network: learning rates at the start; None takes the student's own.
+        lr_decay: their share that is left at the end.
+        seed: of everything random.
+    """
+
+    stages: tuple[Stage, ...] = PVD_STAGES
+    samples_per_step: int | None = None
+    empty_share: float = 0.1
+    lr_grid: float | None = None
+    lr_network: float | None = None
+    lr_decay: float = 0.02
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ConvertReport:
+    """The loop's report, the stages that ran and, by name, why others did not."""
+
+    loop: LoopReport
+    stages: tuple[str, ...]
+    dropped: dict[str, str]
+
+
+def convert(
+    teacher: StoredField,
+    student: VolumeField,
+    budget: Budget,
+    config: ConvertConfig | None = None,
+    *,
+    state_path: Path | None = None,
+    resume: bool = False,
+    settings: dict[str, Any] | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> tuple[StoredField, ConvertReport]:
+    """Teach `student`, in place, to be what `teacher` is; needs no photographs.
+
+    Where both have the same kind of decoder the teacher's is transplanted. The student is returned with an occupancy
+    grid of its own. State, `resume` and errors are `run_loop`'s.
+
+    Raises:
+        InputError: the teacher is empty.
+    """
+    config = config or ConvertConfig()
+    stages, dropped = plan_stages(config.stages, teacher.field, student)
+    learner = _Distillation(teacher, student, stages, config)
+    everything = {**(settings or {}), "config": asdict(config), "student": student.name, **student.config()}
+    best, report = run_loop(
+        learner, budget, state_path=state_path, resume=resume, settings=everything, on_progress=on_progress
+    )
+    student.load_state_dict(best["field"])
+    occupancy = OccupancyGrid(teacher.occupancy.resolution)
+    occupancy.rebuild(student, teacher.render_step_size, torch.Generator().manual_seed(config.seed))
+    stored = StoredField(student, occupancy, teacher.render_step_size, teacher.cameras)
+    return stored, ConvertReport(report, tuple(stage.name for stage in stages), dropped)
+
+
+class _Distillation:
+    """Student, optimiser, pool and generator of one conversion."""
+
+    def __init__(
+        self, teacher: StoredField, student: VolumeField, stages: tuple[Stage, ...], config: ConvertConfig
+    ):
+        self.teacher, self.student, self.stages, self.config = teacher, student, stages, config
+        if same_decoder(teacher.field, student):
+            student.decoder.load_state_dict(teacher.field.decoder.state_dict())
+        self.optimizer = make_optimizer(student, config.lr_grid, config.lr_network)
+        self.pool = SamplePool(teacher, config.seed)
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.n_samples = config.samples_per_step or student.samples_per_step
+        self.n_steps = 0
+        self.probe_block = make_block(teacher, config.seed, PROBE_BLOCK)
+
+    def step(self, progress: float) -> None:
+        stage, _ = stage_at(self.stages, progress)
+        block = self.pool.block(self.n_steps, self.generator)
+        compare = self._at_rays if stage.source == "rays" else self._at_points
+        comparison = compare(block, stage)
+        loss = self.student.regularization() + self._empty_space_loss(block)
+        for name, weight in stage.losses.items():
+            loss = loss + weight * LOSSES[name](comparison)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        warmup = min(1.0, (self.n_steps + 1) / WARMUP_STEPS)
+        set_learning_rate(self.optimizer, warmup * self.config.lr_decay**progress)
+        self.optimizer.step()
+        self.n_steps += 1
+
+    @torch.no_grad()
+    def probe(self) -> float:
+        block = self.probe_block
+        rendered = self._values(block.along, with_rgb=True)
+        _, colors, opacities, _ = composite(
+            rendered.sigma, rendered.rgb, block.pixels.samples.t_starts, block.pixels.samples.t_ends,
+            block.pixels.samples.offsets,
+        )  # fmt: skip
+        taught = block.pixels.colors + (1 - block.pixels.opacities)[:, None]
+        return float(-10 * torch.log10(F.mse_loss(colors + (1 - opacities)[:, None], taught)))
+
+    def result(self) -> dict[str, Any]:
+        return {"field": {k: v.detach().clone() for k, v in self.student.state_dict().items()}}
+
+    def state(self) -> dict[str, Any]:
+        return {
+            **self.result(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "n_steps": self.n_steps,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.student.load_state_dict(state["field"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
+        self.n_steps = state["n_steps"]
+        self.pool.rewind(max(self.n_steps - 1, 0))
+
+    def _values(self, at: Any, with_rgb: bool) -> StudentValues:
+        log_sigma, features = self.student.geometry(at.positions)
+        sigma = self.student.density(log_sigma, at.positions)
+        rgb = self.student.radiance(features, at.positions, at.directions) if with_rgb else None
+        return StudentValues(log_sigma, sigma, features, rgb)
+
+    def _at_points(self, block: Block, stage: Stage) -> Comparison:
+        taught = block.draw_points(self.n_samples, self.generator)
+        learned = self._values(taught, with_rgb="color" in stage.losses)
+        return Comparison(taught, learned, self.teacher.render_step_size)
+
+    def _at_rays(self, block: Block, stage: Stage) -> Comparison:
+        taught, pixels = block.draw_rays(self.n_samples, self.generator)
+        v = self._values(taught, with_rgb=True)
+        s = pixels.samples
+        _, colors, opacities, _ = composite(v.sigma, v.rgb, s.t_starts, s.t_ends, s.offsets)
+        learned = StudentValues(v.log_sigma, v.sigma, v.features, v.rgb, colors, opacities)
+        background = torch.rand(len(pixels.colors), 3, generator=self.generator).to(colors.device)
+        return Comparison(taught, learned, self.teacher.render_step_size, pixels, background)
+
+    def _empty_space_loss(self, block: Block) -> torch.Tensor:
+        """Light stopped where the teacher stops none: floaters would hide there, off every taught ray."""
+        n = int(self.config.empty_share * self.n_samples)
+        if not n:
+            return torch.zeros(())
+        positions, sigma = block.draw_empty(n, self.generator)
+        step = self.teacher.render_step_size
+        learned = -torch.expm1(-self.student.query_density(positions) * step)
+        return F.smooth_l1_loss(learned, -torch.expm1(-sigma * step), beta=0.05)

@@ -1,0 +1,162 @@
+"""What the teacher shows the student: rays near the training cameras, marched, looked up and packed.
+
+The teacher is asked once per sample, in blocks; every step then draws from one block of a ring that is slowly
+renewed. Blocks depend on the seed and their number alone, so that a resumed run sees the same ones.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fieldmorph.fields.cameras import Rays, camera_rays, sample_cameras
+from fieldmorph.fields.errors import InputError
+from fieldmorph.fields.kernels.composite import composite
+from fieldmorph.fields.render import RaySamples, sample_rays, visible_samples
+from fieldmorph.fields.store import StoredField
+
+BLOCK_RAYS = 4096
+BLOCK_EMPTY = 4096  # points anywhere in the box, most of them in empty space
+N_BLOCKS = 16
+RENEW_EVERY = 128  # steps between two new blocks
+EARLY_STOP = 1e-4  # light left over behind which the student need not look
+IMPORTANCE = 20.0  # a sample of rendering weight w is drawn in proportion to min(1, 20 w) + 0.08
+BACKGROUND_SHARE = 0.08
+
+
+@dataclass(frozen=True)
+class TeacherSamples:
+    """Points with what the teacher has there.
+
+    Attributes:
+        sigma: density per world unit; 0 in cells that the teacher's occupancy grid leaves out.
+        features: the first part's features, or None where the teacher has no decoder.
+        weights: rendering weights, in [0, 1].
+    """
+
+    positions: Float[Tensor, "n 3"]
+    directions: Float[Tensor, "n 3"]
+    sigma: Float[Tensor, "n"]
+    rgb: Float[Tensor, "n 3"]
+    features: Float[Tensor, "n features"] | None
+    weights: Float[Tensor, "n"]
+
+    def __len__(self) -> int:
+        return len(self.sigma)
+
+    def __getitem__(self, index: Tensor) -> "TeacherSamples":
+        features = None if self.features is None else self.features[index]
+        return TeacherSamples(
+            self.positions[index], self.directions[index], self.sigma[index], self.rgb[index], features,
+            self.weights[index],
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Rays with the teacher's samples along them and the teacher's colour over black and opacity."""
+
+    samples: RaySamples
+    colors: Float[Tensor, "n_rays 3"]
+    opacities: Float[Tensor, "n_rays"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Samples along rays, the rays' pixels, and points from anywhere in the box."""
+
+    along: TeacherSamples
+    pixels: Pixels
+    cumulative: Float[Tensor, "n"]
+    empty_positions: Float[Tensor, "m 3"]
+    empty_sigma: Float[Tensor, "m"]
+
+    def draw_points(self, n: int, generator: torch.Generator) -> TeacherSamples:
+        """n samples with probability growing with their rendering weight (with replacement)."""
+        total = float(self.cumulative[-1])
+        at = torch.rand(n, generator=generator, dtype=torch.float64) * total
+        return self.along[torch.searchsorted(self.cumulative, at).clamp(max=len(self.along) - 1)]
+
+    def draw_empty(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Positions (n, 3) and densities (n,) from anywhere in the box."""
+        which = torch.randint(len(self.empty_sigma), (n,), generator=generator)
+        return self.empty_positions[which], self.empty_sigma[which]
+
+    def draw_rays(self, n_samples: int, generator: torch.Generator) -> tuple[TeacherSamples, Pixels]:
+        """Random rays with about n_samples samples altogether."""
+        offsets = self.pixels.samples.offsets
+        n_rays = max(1, round(n_samples * (len(offsets) - 1) / max(len(self.along), 1)))
+        return self.rays(torch.randint(len(offsets) - 1, (n_rays,), generator=generator))
+
+    def rays(self, which: Int[Tensor, "n_rays"]) -> tuple[TeacherSamples, Pixels]:
+        """The given rays of this block, packed anew."""
+        whole = self.pixels.samples
+        counts = whole.offsets.diff()[which]
+        offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        ray_indices = torch.repeat_interleave(torch.arange(len(which)), counts)
+        index = torch.arange(int(offsets[-1])) + (whole.offsets[which] - offsets[:-1])[ray_indices]
+        samples = RaySamples(ray_indices, whole.t_starts[index], whole.t_ends[index], offsets)
+        pixels = Pixels(samples, self.pixels.colors[which], self.pixels.opacities[which])
+        return self.along[index], pixels
+
+
+class SamplePool:
+    """A ring of blocks, renewed as the steps go by."""
+
+    def __init__(self, teacher: StoredField, seed: int):
+        self.teacher, self.seed = teacher, seed
+        self.first = 0
+        self.blocks = [make_block(teacher, seed, number) for number in range(N_BLOCKS)]
+        if not any(len(block.along) for block in self.blocks):
+            raise InputError("the teacher is empty: no ray near its cameras meets an occupied cell")
+
+    def block(self, step: int, generator: torch.Generator) -> Block:
+        """A random block of those that belong to this step."""
+        while self.first < step // RENEW_EVERY:
+            self.blocks[self.first % N_BLOCKS] = make_block(self.teacher, self.seed, self.first + N_BLOCKS)
+            self.first += 1
+        return self.blocks[int(torch.randint(N_BLOCKS, (1,), generator=generator))]
+
+    def rewind(self, step: int) -> None:
+        """Make the ring what it was at a step."""
+        self.first = step // RENEW_EVERY
+        for number in range(max(self.first, 0), self.first + N_BLOCKS):
+            if number >= N_BLOCKS:
+                self.blocks[number % N_BLOCKS] = make_block(self.teacher, self.seed, number)
+
+
+@torch.no_grad()
+def make_block(teacher: StoredField, seed: int, number: int) -> Block:
+    """The block of this number: rays of new cameras near the teacher's own, and points in its box."""
+    generator = torch.Generator().manual_seed((seed << 20) + number)
+    field, device = teacher.field, teacher.field.aabb.device
+    cameras = sample_cameras(teacher.cameras, BLOCK_RAYS, generator)
+    pixels = torch.rand(BLOCK_RAYS, 2, generator=generator) * torch.tensor([cameras.width, cameras.height])
+    rays = camera_rays(cameras, torch.arange(BLOCK_RAYS), pixels - 0.5)
+    rays = Rays(rays.rays_o.to(device), rays.rays_d.to(device))
+    jitter = torch.rand(BLOCK_RAYS, generator=generator).to(device)
+    samples = sample_rays(rays, field, teacher.occupancy, teacher.render_step_size, jitter)
+    samples = visible_samples(field, rays, samples, EARLY_STOP)
+    positions, directions = samples.positions(rays), rays.rays_d[samples.ray_indices]
+    log_sigma, features = field.geometry(positions)
+    rgb = field.radiance(features, positions, directions)
+    sigma = field.density(log_sigma, positions)
+    weights, colors, opacities, _ = composite(
+        sigma, rgb, samples.t_starts, samples.t_ends, samples.offsets
+    )
+    along = TeacherSamples(
+        positions, directions, sigma, rgb, features if field.decoder is not None else None, weights
+    )
+    share = (IMPORTANCE * weights).clamp(max=1) + BACKGROUND_SHARE
+    unit = torch.rand(BLOCK_EMPTY, 3, generator=generator).to(device)
+    anywhere = field.aabb[:3] + unit * (field.aabb[3:] - field.aabb[:3])
+    cell = (unit * teacher.occupancy.resolution).long().clamp(max=teacher.occupancy.resolution - 1)
+    occupied = teacher.occupancy.occupied.to(device)[cell[:, 0], cell[:, 1], cell[:, 2]]
+    return Block(
+        along,
+        Pixels(samples, colors, opacities),
+        share.double().cumsum(0),
+        anywhere,
+        field.query_density(anywhere) * occupied,
+    )

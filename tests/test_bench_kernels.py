@@ -1,0 +1,57 @@
+"""The kernel benchmark: its rows, its table, and that it notices wrong numbers."""
+
+import json
+
+import pytest
+import torch
+
+from fieldmorph.apps import bench_kernels as module
+from fieldmorph.apps.bench_kernels import bench_kernels, kernels_table
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "N_SAMPLES", 1 << 12)
+    monkeypatch.setattr(module, "N_RAYS", 128)
+    monkeypatch.setattr(module, "HASH_GRIDS", ((12, 64), (15, 512)))
+    monkeypatch.setattr(module, "MARCH_GRIDS", (16, 32))
+
+
+def test_every_kernel_has_its_rows_and_small_errors() -> None:
+    threads = torch.get_num_threads()
+    result = bench_kernels(seconds=0.01)
+    assert torch.get_num_threads() == threads
+    assert json.loads(json.dumps(result)) == result
+    names = [row["name"] for row in result["rows"]]
+    assert names == [
+        "hash grid 2^12, finest 64, forward",
+        "hash grid 2^12, finest 64, forward + backward",
+        "hash grid 2^15, finest 512, forward",
+        "hash grid 2^15, finest 512, forward + backward",
+        "marching an occupancy grid of 16^3",
+        "marching an occupancy grid of 32^3",
+        "compositing, 32 samples a ray, forward",
+        "compositing, 32 samples a ray, forward + backward",
+    ]
+    for row in result["rows"]:
+        assert row["ratio"] == row["numba"] / row["torch"] > 0
+        assert row["error"] < 1e-5
+        assert row["gradient_error"] is None or 0 < row["gradient_error"] < 1e-4
+
+
+def test_a_wrong_kernel_shows_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = module.composite
+    monkeypatch.setattr(module, "composite", lambda *a: tuple(1.01 * x for x in right(*a)))
+    rows = module._composite_rows(0.01, torch.Generator().manual_seed(0))
+    assert all(row["error"] > 1e-3 for row in rows)
+    assert rows[1]["gradient_error"] == pytest.approx(0.01, rel=0.01)
+
+
+def test_the_table_is_markdown() -> None:
+    row = {"name": "a", "unit": "krays", "numba": 12.345, "torch": 1.5, "ratio": 8.23, "error": 1e-7}
+    result = {"threads": 2, "rows": [{**row, "gradient_error": None}, {**row, "gradient_error": 2e-6}]}
+    lines = kernels_table(result).splitlines()
+    assert "2 threads" in lines[0]
+    assert lines[2] == "| a | krays | 12.3 | 1.5 | 8.2 | 1.0e-07 |  |"
+    assert lines[3].endswith("| 1.0e-07 | 2.0e-06 |")
+    assert len({line.count("|") for line in lines}) == 1

@@ -1,0 +1,82 @@
+"""The doctor's report, on this machine and on broken ones."""
+
+import json
+
+import pytest
+import torch
+
+from fieldmorph.apps import doctor as module
+from fieldmorph.apps.doctor import TINYCUDANN_COMMAND, diagnose, doctor
+from fieldmorph.fields.kernels.accelerators import Accelerator
+
+NAMES = [
+    "fieldmorph",
+    "python",
+    "torch",
+    "numba",
+    "kernels",
+    "OMP_WAIT_POLICY",
+    "bf16 on the CPU",
+    "cuda",
+    "tinycudann",
+    "nerfacc",
+    "ffmpeg",
+]
+
+
+def test_every_part_has_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor(as_json=False) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:16].strip() for line in lines] == NAMES
+    assert {line.split()[1] for line in lines[:4]} == {"ok"} or "workqueue" in lines[3]
+
+
+def test_json_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor(as_json=True) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [(r["name"], r["status"], r["detail"]) for r in report] == diagnose()
+
+
+def test_kernels_are_held_against_their_twins(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ("kernels", "ok", "hash, march, composite, harmonics agree with torch") in diagnose()
+    monkeypatch.setattr(module, "hash_encode", lambda *a: module.hash_encode_torch(*a) + 0.01)
+    monkeypatch.setattr(module, "march", lambda *a: tuple(x[:-1] for x in module.march_torch(*a)))
+    status, detail = next((s, d) for name, s, d in diagnose() if name == "kernels")
+    assert status == "broken"
+    assert detail == "hash is off by 1.0e-02; march is off by inf"
+    assert doctor() == 1
+
+
+def test_a_check_that_fails_is_a_line_not_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> bool:
+        raise OSError("no such device")
+
+    monkeypatch.setattr(module, "march", lambda *a: fail())
+    monkeypatch.setattr(module, "bf16_on_cpu", fail)
+    lines = diagnose()
+    assert ("kernels", "broken", "OSError: no such device") in lines
+    assert ("bf16", "broken", "OSError: no such device") in lines
+    assert lines[-1][0] == "ffmpeg"
+
+
+def test_a_spinning_policy_is_called_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert next(s for name, s, _ in diagnose() if name == "OMP_WAIT_POLICY") == "slow"
+
+
+def test_accelerators_say_why_not_and_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {
+        "tinycudann": Accelerator("tinycudann", False, False, "ModuleNotFoundError: no"),
+        "nerfacc": Accelerator("nerfacc", True, False, "error 1.0e+00, over 1e-04"),
+    }
+    monkeypatch.setattr(module, "accelerators", lambda: found)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A card")
+    lines = {name: (status, detail) for name, status, detail in diagnose()}
+    assert lines["cuda"] == ("ok", "A card")
+    assert lines["tinycudann"][0] == "absent"
+    assert TINYCUDANN_COMMAND in lines["tinycudann"][1]
+    assert lines["nerfacc"] == (
+        "slow",
+        "error 1.0e+00, over 1e-04; optional, for compositing, not marching on CUDA",
+    )

@@ -1,0 +1,142 @@
+"""What importing the package sets up, and kernels under many threads."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from fieldmorph.fields import runtime
+from fieldmorph.fields.errors import SettingError
+from fieldmorph.fields.runtime import bf16_on_cpu, choose_device, network_autocast, use_threads
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess:
+    inherited = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "NUMBA_THREADING_LAYER")}
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**inherited, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_the_wait_policy_is_set_before_torch_is_there() -> None:
+    done = python(
+        "import os, sys, fieldmorph.fields;"
+        "assert 'torch' not in sys.modules; print(os.environ['OMP_WAIT_POLICY'])"
+    )
+    assert (done.stdout, done.stderr) == ("PASSIVE\n", "")
+
+
+@pytest.mark.parametrize("package", ["fieldmorph.distill", "fieldmorph.fields.render"])
+def test_every_way_in_sets_the_policy_without_a_warning(package: str) -> None:
+    done = python(f"import os, {package}; print(os.environ['OMP_WAIT_POLICY'])")
+    assert (done.stdout, done.stderr) == ("PASSIVE\n", "")
+
+
+def test_a_policy_of_the_user_s_own_is_kept() -> None:
+    code = "import os, fieldmorph.fields; print(os.environ['OMP_WAIT_POLICY'])"
+    assert python(code, OMP_WAIT_POLICY="ACTIVE").stdout == "ACTIVE\n"
+
+
+def test_torch_before_us_warns_unless_the_policy_is_set() -> None:
+    code = "import torch, fieldmorph.fields"
+    done = python(code)
+    assert done.returncode == 0
+    assert "torch was imported before fieldmorph" in done.stderr
+    assert python(code, OMP_WAIT_POLICY="passive").stderr == ""
+
+
+@pytest.mark.parametrize(("value", "expected"), [("0", False), ("off", False), ("", False), ("1", True)])
+def test_bf16_can_be_overridden(monkeypatch: pytest.MonkeyPatch, value: str, expected: bool) -> None:
+    monkeypatch.setenv("FIELDMORPH_BF16", value)
+    assert bf16_on_cpu.__wrapped__() is expected
+
+
+def test_networks_run_in_bf16_where_the_cpu_does_and_float64_never(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.ones(2, 2)
+    for supported, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(runtime, "bf16_on_cpu", lambda supported=supported: supported)
+        with network_autocast(x):
+            assert (x @ x).dtype == expected
+        with network_autocast(x.double()):
+            assert (x.double() @ x.double()).dtype == torch.float64
+
+
+def test_threads_are_given_to_torch_and_kernels() -> None:
+    import numba
+
+    before = torch.get_num_threads()
+    try:
+        assert use_threads(1) == 1
+        assert torch.get_num_threads() == numba.get_num_threads() == 1
+        assert (
+            use_threads() == len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else use_threads()
+        )
+    finally:
+        use_threads(before)
+
+
+def test_devices_are_chosen_by_name() -> None:
+    assert choose_device("cpu").type == "cpu"
+    assert choose_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(SettingError, match="auto, cpu or cuda; got 'tpu'"):
+        choose_device("tpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a CUDA device")
+def test_cuda_that_is_not_there_is_refused() -> None:
+    with pytest.raises(SettingError, match="no CUDA device"):
+        choose_device("cuda")
+
+
+# numba's workqueue layer aborts the whole process on concurrent callers unless they take turns.
+CONCURRENT = """
+import sys, fieldmorph.fields
+from concurrent.futures import ThreadPoolExecutor
+import torch
+from fieldmorph.fields.encodings import spherical_harmonics
+from fieldmorph.fields.kernels.composite import composite
+from fieldmorph.fields.kernels.hash import hash_encode, hash_levels
+from fieldmorph.fields.kernels.launch import threading_layer
+from fieldmorph.fields.kernels.march import march
+
+levels = hash_levels(8, 12, 8, 1.5)
+table = torch.rand(levels.n_entries, 2)
+box, occupied = torch.tensor([-1.0, -1, -1, 1, 1, 1]), torch.rand(16, 16, 16) < 0.3
+
+def work(seed):
+    g = torch.Generator().manual_seed(seed)
+    d = torch.nn.functional.normalize(torch.randn(200, 3, generator=g), dim=-1)
+    ray_indices, t0, t1, offsets = march(-2 * d, d, box, occupied, 0.02, torch.rand(200, generator=g))
+    positions = ((-2 + (t0 + t1) / 2)[:, None] * d[ray_indices] + 1) / 2
+    leaf = table.clone().requires_grad_()
+    encoded = hash_encode(positions.clamp(0, 1), leaf, levels)
+    out = composite(encoded[:, 0].exp(), encoded[:, 1:4].sigmoid(), t0, t1, offsets)
+    (grad,) = torch.autograd.grad(out[1].sum(), leaf)
+    return [*out, grad, spherical_harmonics(d)]
+
+alone = [work(seed) for seed in range(8)] if sys.argv[1:] != ["cold"] else None
+with ThreadPoolExecutor(8) as pool:
+    for _ in range(4):
+        together = list(pool.map(work, range(8)))
+        alone = alone or [work(seed) for seed in range(8)]
+        assert all(torch.equal(a, b) for x, y in zip(alone, together) for a, b in zip(x, y))
+print(threading_layer())
+"""
+
+
+@pytest.mark.parametrize("layer", ["omp", "workqueue"])
+@pytest.mark.parametrize("start", ["warm", "cold"])
+def test_eight_threads_give_what_one_gives(layer: str, start: str) -> None:
+    code = f"import sys; sys.argv[1:] = [{start!r}]\n{CONCURRENT}"
+    done = python(code, NUMBA_THREADING_LAYER=layer)
+    if layer == "omp" and "No threading layer could be loaded" in done.stderr:
+        pytest.skip("numba finds no OpenMP here")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{layer}\n"
