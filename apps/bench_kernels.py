@@ -9,29 +9,25 @@ from typing import Any
 import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
 
 # isort: split
-import numba
 import torch
 from torch import Tensor
 
 from fieldmorph.fields.kernels.composite import composite, composite_torch
-from fieldmorph.fields.kernels.hash import hash_encode, hash_encode_torch, hash_levels
-from fieldmorph.fields.kernels.launch import set_threads
+from fieldmorph.fields.kernels.hash import hash_encode, hash_encode_torch
+from fieldmorph.fields.kernels.hash_levels import hash_levels
 from fieldmorph.fields.kernels.march import march, march_torch
-from fieldmorph.fields.runtime import _keep_freed_memory
+from fieldmorph.fields.runtime import use_threads
 
 N_SAMPLES = 1 << 16
 N_RAYS = 2048
 BOX = torch.tensor([-1.0, -1.0, -1.0, 1.0, 1.0, 1.0])
-HASH_GRIDS = (
-    (15, 512),
-    (19, 2048),
-)  # log2 of the table's entries, finest resolution; 16 levels of 2 features
+HASH_GRIDS = ((15, 512), (19, 2048))  # log2 of the entries of a level, finest resolution; 16 levels x 2
 MARCH_GRIDS = (64, 128)
 MARCH_STEP = 2 / 256
 
 Result = dict[str, Any]
 Outputs = tuple[Tensor, ...]
-Run = Callable[..., Outputs]
+Run = Callable[..., Any]
 
 
 def bench_kernels(threads: int = 1, seconds: float = 3.0, seed: int = 0) -> Result:
@@ -46,7 +42,6 @@ def bench_kernels(threads: int = 1, seconds: float = 3.0, seed: int = 0) -> Resu
         seed: of inputs and parameters.
     """
     generator = torch.Generator().manual_seed(seed)
-    _keep_freed_memory()
     with _threads(threads):
         rows = [
             *(row for grid in HASH_GRIDS for row in _hash_rows(*grid, seconds, generator)),
@@ -174,11 +169,9 @@ def _positions_along_rays(generator: torch.Generator) -> Tensor:
 
 @contextmanager
 def _threads(n: int) -> Iterator[None]:
-    before = torch.get_num_threads(), numba.get_num_threads()
-    torch.set_num_threads(n)
-    set_threads(n)
+    before = torch.get_num_threads()
+    use_threads(n)
     try:
         yield
     finally:
-        torch.set_num_threads(before[0])
-        set_threads(before[1])
+        use_threads(before)

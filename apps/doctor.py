@@ -15,7 +15,8 @@ import torch
 from fieldmorph.fields.encodings import spherical_harmonics, spherical_harmonics_torch
 from fieldmorph.fields.kernels.accelerators import accelerators
 from fieldmorph.fields.kernels.composite import composite, composite_torch
-from fieldmorph.fields.kernels.hash import hash_encode, hash_encode_torch, hash_levels
+from fieldmorph.fields.kernels.hash import hash_encode, hash_encode_torch
+from fieldmorph.fields.kernels.hash_levels import hash_levels
 from fieldmorph.fields.kernels.launch import threading_layer
 from fieldmorph.fields.kernels.march import march, march_torch
 from fieldmorph.fields.runtime import bf16_on_cpu

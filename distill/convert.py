@@ -21,10 +21,10 @@ from fieldmorph.distill.stages import (
 )
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget
-from fieldmorph.fields.fit import make_optimizer, set_learning_rate
 from fieldmorph.fields.kernels.composite import composite
 from fieldmorph.fields.loop import LoopReport, Progress, run_loop
 from fieldmorph.fields.occupancy import OccupancyGrid
+from fieldmorph.fields.optimizer import FieldOptimizer
 from fieldmorph.fields.store import StoredField
 
 PROBE_BLOCK = (1 << 20) - 1  # number of a block that no step reaches
@@ -104,7 +104,7 @@ class _Distillation:
         self.teacher, self.student, self.stages, self.config = teacher, student, stages, config
         if same_decoder(teacher.field, student):
             student.decoder.load_state_dict(teacher.field.decoder.state_dict())
-        self.optimizer = make_optimizer(student, config.lr_grid, config.lr_network)
+        self.optimizer = FieldOptimizer(student, config.lr_grid, config.lr_network)
         self.pool = SamplePool(teacher, config.seed)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.n_samples = config.samples_per_step or student.samples_per_step
@@ -119,11 +119,8 @@ class _Distillation:
         loss = self.student.regularization() + self._empty_space_loss(block)
         for name, weight in stage.losses.items():
             loss = loss + weight * LOSSES[name](comparison)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
         warmup = min(1.0, (self.n_steps + 1) / WARMUP_STEPS)
-        set_learning_rate(self.optimizer, warmup * self.config.lr_decay**progress)
-        self.optimizer.step()
+        self.optimizer.step(loss, warmup * self.config.lr_decay**progress)
         self.n_steps += 1
 
     @torch.no_grad()
@@ -143,14 +140,14 @@ class _Distillation:
     def state(self) -> dict[str, Any]:
         return {
             **self.result(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.optimizer.state(),
             "generator": self.generator.get_state(),
             "n_steps": self.n_steps,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.student.load_state_dict(state["field"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state(state["optimizer"])
         self.generator.set_state(state["generator"])
         self.n_steps = state["n_steps"]
         self.pool.rewind(max(self.n_steps - 1, 0))

@@ -16,10 +16,10 @@ from fieldmorph.fields.kernels.composite import composite
 from fieldmorph.fields.render import RaySamples, sample_rays, visible_samples
 from fieldmorph.fields.store import StoredField
 
-BLOCK_RAYS = 4096
-BLOCK_EMPTY = 4096  # points anywhere in the box, most of them in empty space
+BLOCK_RAYS = 1 << 14
+BLOCK_EMPTY = 1 << 14  # points anywhere in the box, most of them in empty space
 N_BLOCKS = 16
-RENEW_EVERY = 128  # steps between two new blocks
+RENEW_EVERY = 256  # steps between two new blocks
 EARLY_STOP = 1e-4  # light left over behind which the student need not look
 IMPORTANCE = 20.0  # a sample of rendering weight w is drawn in proportion to min(1, 20 w) + 0.08
 BACKGROUND_SHARE = 0.08

@@ -15,6 +15,7 @@ from fieldmorph.fields.cameras import Rays, camera_rays
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.loop import LoopReport, Progress, run_loop
 from fieldmorph.fields.occupancy import OccupancyGrid
+from fieldmorph.fields.optimizer import FieldOptimizer
 from fieldmorph.fields.render import (
     render_rays,
     sample_rays,
@@ -26,6 +27,7 @@ from fieldmorph.fields.scene import Split
 from fieldmorph.fields.store import StoredField
 
 PROBE_RAYS = 4096
+WARMUP_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -77,23 +79,6 @@ def fit_images(
     return StoredField(field, occupancy, learner.render_step_size, views.cameras), report
 
 
-def make_optimizer(
-    field: VolumeField, lr_grid: float | None = None, lr_network: float | None = None
-) -> torch.optim.Optimizer:
-    """Adam as Instant-NGP sets it, fused: ten times faster on large tables."""
-    rates = {"lr_grid": lr_grid, "lr_network": lr_network}
-    groups = field.param_groups(**{k: v for k, v in rates.items() if v is not None})
-    for group in groups:
-        group["initial_lr"] = group["lr"]
-    return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True)
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
-    """Set every group to a share of its initial learning rate."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * share
-
-
 class _ImageLearner:
     """Field, optimiser, occupancy and generator of one training run."""
 
@@ -101,7 +86,7 @@ class _ImageLearner:
         if not len(views):
             raise SettingError("training needs at least one image; got none")
         self.field, self.views, self.config = field, views, config
-        self.optimizer = make_optimizer(field, config.lr_grid, config.lr_network)
+        self.optimizer = FieldOptimizer(field, config.lr_grid, config.lr_network)
         self.occupancy = OccupancyGrid(config.occupancy_resolution)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.render_step_size = step_size_for(views.cameras, field)
@@ -125,10 +110,7 @@ class _ImageLearner:
         self.samples_per_ray += 0.1 * (max(len(samples) / n_rays, 1.0) - self.samples_per_ray)
         rendered = shade_samples(field, rays, samples, background.to(rays.rays_o.device))
         loss = F.smooth_l1_loss(rendered.colors, pixels, beta=0.1) + field.regularization()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        set_learning_rate(self.optimizer, config.lr_decay**progress * min(1.0, (self.n_steps + 1) / 50))
-        self.optimizer.step()
+        self.optimizer.step(loss, config.lr_decay**progress * min(1.0, (self.n_steps + 1) / WARMUP_STEPS))
         self.n_steps += 1
 
     def probe(self) -> float:
@@ -149,7 +131,7 @@ class _ImageLearner:
     def state(self) -> dict[str, Any]:
         return {
             **self.result(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.optimizer.state(),
             "generator": self.generator.get_state(),
             "n_steps": self.n_steps,
             "samples_per_ray": self.samples_per_ray,
@@ -158,7 +140,7 @@ class _ImageLearner:
     def load_state(self, state: dict[str, Any]) -> None:
         self.field.load_state_dict(state["field"])
         self.occupancy = OccupancyGrid.from_density(state["density"], state["occupied"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state(state["optimizer"])
         self.generator.set_state(state["generator"])
         self.n_steps, self.samples_per_ray = state["n_steps"], state["samples_per_ray"]
 

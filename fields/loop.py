@@ -3,22 +3,25 @@
 `fit_images` trains a field from photographs with it, `distill.convert` a student from its teacher.
 """
 
+import json
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from fieldmorph.fields.budget import Budget, Spent, now
 from fieldmorph.fields.checkpoint import pack_state, read_checkpoint, unpack_state, write_checkpoint
 from fieldmorph.fields.errors import SettingError
 
 N_PROBES = 20  # looks at the quality over a run, at equal shares of the budget
+FEWEST_STEPS = 20  # a time that ends before is a mistake rather than a wish
 SAVE_SECONDS = 20.0  # at most this much work is lost to a crash
 
 
+@runtime_checkable
 class Learner(Protocol):
     """What the loop needs of a thing that learns."""
 
@@ -86,12 +89,12 @@ def run_loop(
 
     Raises:
         Interrupted: after SIGINT or SIGTERM, the state being saved.
-        SettingError: the saved run was started with other settings.
+        SettingError: the saved run was started with other settings, or the time was too short to do anything.
     """
     step, psnr, spent, curve = 0, None, Spent(), list[tuple[float, float]]()
     best: dict[str, Any] | None = None
     best_psnr = float("-inf")
-    settings = settings or {}
+    settings = json.loads(json.dumps(settings or {}))  # as they come back from the file
     if resume and state_path is not None and state_path.exists():
         saved = _read_state(state_path, settings)
         learner.load_state(saved["learner"])
@@ -128,14 +131,13 @@ def run_loop(
             if now().seconds - saved_at > SAVE_SECONDS:
                 save()
                 saved_at = now().seconds
-    if best is None:
+    if best is None or (budget.steps is None and step < FEWEST_STEPS):
         raise SettingError(f"the budget ended after {step} steps, too short to do anything; give more")
     return best, LoopReport(step, total, best_psnr, curve)
 
 
 def _read_state(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     header, arrays = read_checkpoint(path, kind="state")
-    header = header["header"] if "header" in header else header
     before = header["settings"]
     differ = [k for k in sorted({*before, *settings}) if before.get(k) != settings.get(k)]
     if differ:

@@ -40,10 +40,19 @@ class Perceptron(nn.Module):
 
     def forward(self, inputs: Float[Tensor, "*batch n_in"]) -> Float[Tensor, "*batch n_out"]:
         """Values of the last layer, without an activation."""
-        with network_autocast(inputs):
-            hidden = inputs
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        n, padded = len(rows), _round_up(len(rows))
+        rows = torch.nn.functional.pad(rows, (0, 0, 0, padded - n)) if padded != n else rows
+        with network_autocast(rows):
+            hidden = rows
             for i, layer in enumerate(self.layers):
                 hidden = torch.relu(hidden) if i else hidden
-                hidden = torch.cat([hidden, inputs.to(hidden.dtype)], dim=-1) if i == self.skip else hidden
+                hidden = torch.cat([hidden, rows.to(hidden.dtype)], dim=-1) if i == self.skip else hidden
                 hidden = layer(hidden)
-        return hidden.to(inputs.dtype)
+        return hidden[:n].to(inputs.dtype).reshape(*inputs.shape[:-1], hidden.shape[-1])
+
+
+def _round_up(n: int) -> int:
+    """Rows to compute for n: a few sizes only, since the CPU's matrix library prepares each new size anew."""
+    bucket = max(16, (1 << n.bit_length()) // 32)
+    return -(-n // bucket) * bucket

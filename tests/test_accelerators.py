@@ -18,7 +18,8 @@ from fieldmorph.fields.kernels.accelerators import (
     probe_accelerator,
 )
 from fieldmorph.fields.kernels.composite import composite_torch
-from fieldmorph.fields.kernels.hash import hash_encode_torch, hash_levels
+from fieldmorph.fields.kernels.hash import hash_encode_torch
+from fieldmorph.fields.kernels.hash_levels import hash_levels
 
 CPU = torch.device("cpu")
 NAMES = ["tinycudann", "nerfacc"]

@@ -1,5 +1,6 @@
 """What every representation promises. A new class joins by being in FIELDS."""
 
+import contextlib
 import json
 import math
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fieldmorph.fields import runtime
+from fieldmorph.fields import network, runtime
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.catalog import FIELDS, field_settings, make_field, rebuild_field
 from fieldmorph.fields.errors import SettingError
@@ -192,10 +193,21 @@ def test_bf16_networks_stay_near_float32(name: str, monkeypatch: pytest.MonkeyPa
 
 
 @every_field
+def test_every_tensor_is_made_on_the_field_s_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The meta device stands in for CUDA: it too refuses to mix with the CPU, and it has no autocast.
+    monkeypatch.setattr(network, "network_autocast", lambda inputs: contextlib.nullcontext())
+    field = lively(name).to("meta")
+    rgb, sigma = field(points().to("meta"), unit_directions(200).to("meta"))
+    assert rgb.device.type == sigma.device.type == field.regularization().device.type == "meta"
+    (rgb.sum() + sigma.sum()).backward()
+    assert {p.grad.device.type for p in field.parameters()} == {"meta"}
+
+
+@every_field
 def test_huge_log_density_stays_finite_and_has_a_gradient(name: str) -> None:
     field, positions = lively(name), points()
     log_sigma = torch.full((200,), 500.0, requires_grad=True)
-    sigma = field._density(log_sigma, positions)
+    sigma = field.density(log_sigma, positions)
     sigma.sum().backward()
     assert sigma.isfinite().all()
     assert (log_sigma.grad > 0).all()

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fieldmorph.fields.kernels.hash import HashLevels, hash_encode, hash_encode_torch, hash_levels
+from fieldmorph.fields.kernels.hash import hash_encode, hash_encode_torch
+from fieldmorph.fields.kernels.hash_levels import HashLevels, hash_levels
 
 F = np.float32
 

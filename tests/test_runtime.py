@@ -66,18 +66,36 @@ def test_networks_run_in_bf16_where_the_cpu_does_and_float64_never(monkeypatch: 
             assert (x.double() @ x.double()).dtype == torch.float64
 
 
-def test_threads_are_given_to_torch_and_kernels() -> None:
-    import numba
+THREADS = """
+import fieldmorph.fields, torch, numba
+from fieldmorph.fields.encodings import spherical_harmonics
+from fieldmorph.fields.runtime import use_threads
+{first}
+print(torch.get_num_threads())
+spherical_harmonics(torch.eye(3))
+print(torch.get_num_threads(), torch.get_num_threads() == numba.get_num_threads())
+"""
 
+
+# Starting numba's layer sets OpenMP's threads for the whole process; torch must keep its own number.
+@pytest.mark.parametrize(
+    ("first", "expected"),
+    [
+        ("use_threads(1)", "1\n1 True\n"),
+        ("torch.set_num_threads(1)", "1\n1 False\n"),
+        ("use_threads(2)", "2\n2 True\n"),
+    ],
+)
+def test_threads_are_those_asked_for(first: str, expected: str) -> None:
+    done = python(THREADS.format(first=first), NUMBA_NUM_THREADS="2", NUMBA_THREADING_LAYER="omp")
+    assert done.stdout == expected, done.stderr
+
+
+def test_all_cores_of_the_process_are_used_by_default() -> None:
     before = torch.get_num_threads()
     try:
-        assert use_threads(1) == 1
-        assert torch.get_num_threads() == numba.get_num_threads() == 1
-        assert (
-            use_threads() == len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else use_threads()
-        )
+        available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        assert use_threads() == torch.get_num_threads() == available
     finally:
         use_threads(before)
 
@@ -102,7 +120,8 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from fieldmorph.fields.encodings import spherical_harmonics
 from fieldmorph.fields.kernels.composite import composite
-from fieldmorph.fields.kernels.hash import hash_encode, hash_levels
+from fieldmorph.fields.kernels.hash import hash_encode
+from fieldmorph.fields.kernels.hash_levels import hash_levels
 from fieldmorph.fields.kernels.launch import threading_layer
 from fieldmorph.fields.kernels.march import march
 

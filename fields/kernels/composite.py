@@ -35,7 +35,7 @@ def composite(
 
         return composite_cuda(sigma, rgb, t_starts, t_ends, offsets)
     if sigma.device.type == "cpu" and sigma.dtype == torch.float32:
-        return _Composite.apply(sigma, rgb.float(), t_starts, t_ends, offsets)
+        return _Composite.apply(sigma, rgb.float(), t_starts.float(), t_ends.float(), offsets)
     return composite_torch(sigma, rgb, t_starts, t_ends, offsets)
 
 
@@ -66,18 +66,17 @@ class _Composite(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, sigma: Tensor, rgb: Tensor, t_starts: Tensor, t_ends: Tensor, offsets: Tensor
-    ) -> Composited:  # type: ignore[override]
+    ) -> Composited:
         rgb, trans = rgb.detach().contiguous(), torch.empty_like(t_starts)
-        weights = torch.expm1(
-            sigma.detach() * (t_starts - t_ends)
-        ).neg_()  # alphas, which the kernel turns into weights
+        # Alphas, which the kernel turns into weights: torch's expm1 is vectorised, numba's is not.
+        weights = torch.expm1(sigma.detach() * (t_starts - t_ends)).neg_()
         rays = torch.zeros(len(offsets) - 1, 5)
         launch(_forward, *(x.numpy() for x in (rgb, t_starts, t_ends, offsets, weights, trans, rays)))
         ctx.save_for_backward(rgb, t_starts, t_ends, offsets, weights, trans)
         return weights, rays[:, :3], rays[:, 3], rays[:, 4]
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         rgb, t_starts, t_ends, offsets, weights, trans = ctx.saved_tensors
         sigma_grad, rgb_grad = torch.empty_like(weights), torch.empty_like(rgb)
         inputs = (rgb, t_starts, t_ends, offsets, weights, trans, *(g.contiguous() for g in grads))

@@ -1,12 +1,9 @@
 """Multiresolution hash encoding, forward and backward (Müller et al. 2022, section 3).
 
-Level sizes, indices and interpolation are tiny-cuda-nn's, in float32, so that its weights load bit for bit:
-`scale = exp2(l log2(per_level_scale)) base - 1`, `resolution = ceil(scale) + 1`, a level is stored densely
-where its cells fit into the table and hashed otherwise, and a position falls at `scale * x + 0.5`.
+Indices and interpolation are tiny-cuda-nn's, in float32, so that its weights load bit for bit: a position
+falls at `scale * x + 0.5` of its level. `hash_levels.py` has the shapes of the levels.
 """
 
-import math
-from dataclasses import dataclass
 from typing import Any
 
 import numba
@@ -15,63 +12,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fieldmorph.fields.kernels.hash_levels import HashLevels
 from fieldmorph.fields.kernels.launch import launch
 
 PRIMES = (1, 2654435761, 805459861)
 BLOCK = 64  # samples whose indices and weights are computed together: that loop vectorises
 CHUNK = 16384  # samples a task carries through one level, whose table stays in the L2 cache meanwhile
-
-
-@dataclass(frozen=True)
-class HashLevels:
-    """The shape of every level of one table.
-
-    Attributes:
-        scales: float32, cells per unit length less the half-cell margins.
-        resolutions: vertices per axis.
-        sizes: table entries of each level.
-        offsets: first entry of each level, and one past the last; length n_levels + 1.
-        hashed: whether the level is hashed (else stored densely).
-        settings: the four numbers they come from, by tiny-cuda-nn's names.
-    """
-
-    scales: np.ndarray
-    resolutions: np.ndarray
-    sizes: np.ndarray
-    offsets: np.ndarray
-    hashed: np.ndarray
-    settings: dict[str, Any]
-
-    @property
-    def n_entries(self) -> int:
-        """Entries of all levels together."""
-        return int(self.offsets[-1])
-
-
-def hash_levels(
-    n_levels: int, log2_hashmap_size: int, base_resolution: int, per_level_scale: float
-) -> HashLevels:
-    """Level shapes from tiny-cuda-nn's four numbers, computed in float32 as it does.
-
-    The rounding is part of the format: a finest resolution of 512 or 1024 gives one vertex more on some
-    level than real arithmetic would.
-    """
-    # Every operation in double and rounded once: numpy's own float32 exp2 and log2 are off by some last bits,
-    # and differently on different processors.
-    growth = np.float32(math.log2(np.float32(per_level_scale)))
-    powers = [np.float32(2.0 ** float(np.float32(level) * growth)) for level in range(n_levels)]
-    scales = np.array(powers, np.float32) * np.float32(base_resolution) - np.float32(1)
-    resolutions = np.ceil(scales).astype(np.int64) + 1
-    dense = resolutions**3
-    sizes = np.minimum((dense + 7) // 8 * 8, 1 << log2_hashmap_size)
-    offsets = np.concatenate([[0], np.cumsum(sizes)])
-    settings = {
-        "n_levels": n_levels,
-        "log2_hashmap_size": log2_hashmap_size,
-        "base_resolution": base_resolution,
-        "per_level_scale": per_level_scale,
-    }
-    return HashLevels(scales, resolutions, sizes, offsets, dense > sizes, settings)
 
 
 def hash_encode(
@@ -130,7 +76,7 @@ class _HashEncode(torch.autograd.Function):
     # level costs more than the whole interpolation.
 
     @staticmethod
-    def forward(ctx: Any, positions: Tensor, table: Tensor, levels: HashLevels) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, positions: Tensor, table: Tensor, levels: HashLevels) -> Tensor:
         positions = positions.detach().float().contiguous()
         ctx.save_for_backward(positions)
         ctx.levels, ctx.n_features = levels, table.shape[1]
@@ -139,7 +85,7 @@ class _HashEncode(torch.autograd.Function):
         return columns.t().contiguous()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None]:
         (positions,) = ctx.saved_tensors
         columns = grad.float().t().contiguous()
         table_grad = torch.zeros(ctx.levels.n_entries, ctx.n_features)

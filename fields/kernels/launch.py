@@ -1,11 +1,12 @@
 """How numba kernels are started: one threading layer for the process, safe under a server's threads."""
 
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numba
+import torch
 
 _LOCK = threading.Lock()
 _GUARD: AbstractContextManager | None = None
@@ -20,7 +21,7 @@ def launch(kernel: Callable, *args: Any) -> Any:
     if _GUARD is not None:
         with _GUARD:
             return kernel(*args)
-    with _LOCK:  # the first call starts the layer
+    with _LOCK, _torch_threads_kept():  # the first call starts the layer
         result = kernel(*args)
         _GUARD = _LOCK if threading_layer() == "workqueue" else nullcontext()
     return result
@@ -36,4 +37,15 @@ def threading_layer() -> str:
 
 def set_threads(n: int) -> None:
     """Cores that kernels use, at most those numba found at import."""
-    numba.set_num_threads(max(1, min(n, numba.config.NUMBA_NUM_THREADS)))
+    with _torch_threads_kept():
+        numba.set_num_threads(max(1, min(n, numba.config.NUMBA_NUM_THREADS)))
+
+
+@contextmanager
+def _torch_threads_kept() -> Iterator[None]:
+    # As numba's omp layer starts, it sets the number of OpenMP threads of the whole process, torch's with it.
+    n = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n)

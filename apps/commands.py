@@ -1,0 +1,140 @@
+"""One handler per command: imports what it needs, calls one function, prints what came out."""
+
+import argparse
+import json
+from collections.abc import Callable
+from typing import Any
+
+from fieldmorph.fields.budget import Budget
+
+Args = argparse.Namespace
+
+
+def train(args: Args) -> int:
+    budget = _budget(args)
+    progress = _prepare("train", args)
+    from fieldmorph.apps.jobs import train_scene
+
+    with progress:
+        result = train_scene(
+            args.data, args.output, budget, field=args.field, downscale=args.downscale, aabb=args.aabb,
+            **_run_options(args), on_progress=progress,
+        )  # fmt: skip
+    return _show(result, args, _run_summary)
+
+
+def convert(args: Args) -> int:
+    budget = _budget(args)
+    progress = _prepare("convert", args)
+    from fieldmorph.apps.jobs import convert_file
+
+    with progress:
+        result = convert_file(
+            args.teacher, args.output, budget, to=args.to, **_run_options(args), on_progress=progress
+        )
+    return _show(result, args, _run_summary)
+
+
+def evaluate(args: Args) -> int:
+    progress = _prepare("eval", args)
+    from fieldmorph.apps.evaluate import evaluate_file, evaluation_table
+
+    with progress:
+        result = evaluate_file(
+            args.file, args.data, split=args.split, downscale=args.downscale, teacher=args.teacher,
+            device=args.device, on_picture=progress.count,
+        )  # fmt: skip
+    return _show(result, args, evaluation_table)
+
+
+def render(args: Args) -> int:
+    progress = _prepare("render", args)
+    from fieldmorph.apps.render import render_file
+
+    with progress:
+        result = render_file(
+            args.file, args.output, data=args.data, split=args.split, downscale=args.downscale, orbit=args.orbit,
+            size=args.size, depth=args.depth, opacity=args.opacity, fps=args.fps, background=args.background,
+            device=args.device, force=args.force, on_picture=progress.count,
+        )  # fmt: skip
+    return _show(result, args, lambda r: f"{r['output']}: {r['pictures']} pictures ({', '.join(r['kinds'])})")
+
+
+def info(args: Args) -> int:
+    from fieldmorph.apps.info import describe_file, info_table
+
+    return _show(describe_file(args.file), args, info_table)
+
+
+def demo(args: Args) -> int:
+    budget = Budget.parse(args.budget)
+    _use_threads(args)
+    from fieldmorph.apps.demo import demo_table, run_demo
+
+    return _show(run_demo(args.output, budget, force=args.force, quiet=args.quiet), args, demo_table)
+
+
+def doctor(args: Args) -> int:
+    from fieldmorph.apps.doctor import doctor
+
+    return doctor(as_json=args.json)
+
+
+def bench(args: Args) -> int:
+    if args.what == "kernels":
+        from fieldmorph.apps.bench_kernels import bench_kernels, kernels_table
+
+        return _show(bench_kernels(threads=args.threads or 1), args, kernels_table)
+    _use_threads(args)
+    from fieldmorph.apps.bench_convert import bench_convert, convert_table
+
+    result = bench_convert(
+        args.data,
+        args.output,
+        downscale=args.downscale,
+        n_seeds=args.seeds,
+        scale=args.scale,
+        quiet=args.quiet,
+    )
+    return _show(result, args, convert_table)
+
+
+def _budget(args: Args) -> Budget:
+    return Budget(steps=args.steps) if args.steps is not None else Budget.parse(args.budget)
+
+
+def _run_options(args: Args) -> dict[str, Any]:
+    names = ("preset", "seed", "device", "resume", "force")
+    return {"overrides": dict(args.set), **{name: getattr(args, name) for name in names}}
+
+
+def _prepare(label: str, args: Args) -> Any:
+    """Threads set, and the job's progress line."""
+    _use_threads(args)
+    from fieldmorph.apps.progress import ProgressLine
+
+    return ProgressLine(label, args.quiet)
+
+
+def _use_threads(args: Args) -> None:
+    from fieldmorph.fields.runtime import use_threads
+
+    use_threads(args.threads)
+
+
+def _show(result: dict[str, Any], args: Args, table: Callable[[dict[str, Any]], str]) -> int:
+    print(json.dumps(result, allow_nan=False) if args.json else table(result))
+    return 0
+
+
+def _run_summary(result: dict[str, Any]) -> str:
+    lines = [
+        f"{result['output']}: {result['field']} {result['preset']}, {result['params']} parameters, "
+        f"{result['bytes']} bytes",
+        f"{result['steps']} steps in {result['seconds']:.1f} s ({result['core_seconds']:.1f} core-seconds), "
+        f"PSNR of the probe {result['psnr']:.2f} dB",
+    ]
+    if "stages" in result:
+        lines.append(f"stages: {', '.join(result['stages'])}")
+        lines += [f"dropped {name}: {why}" for name, why in result["dropped"].items()]
+    return "\n".join(lines)

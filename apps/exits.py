@@ -1,0 +1,44 @@
+"""Exit codes, and the one line that a user sees in place of a traceback."""
+
+import errno
+from dataclasses import dataclass
+
+from fieldmorph.fields.errors import InputError, SettingError, UnsafeError
+
+USAGE, BAD_INPUT, UNSAFE, EXHAUSTED = 2, 3, 4, 6
+SIGNALLED = 128  # plus the signal's number
+PIPE_CLOSED = SIGNALLED + 13
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM)
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How the process ends."""
+
+    code: int
+    message: str
+
+
+def explain(error: BaseException) -> Exit | None:
+    """What to tell the user, or None for a mistake of ours, which deserves its traceback."""
+    text = " ".join(str(error).split())
+    match error:
+        case UnsafeError():
+            return Exit(UNSAFE, text)
+        case InputError():
+            return Exit(BAD_INPUT, text)
+        case SettingError():
+            return Exit(USAGE, text)
+        case KeyboardInterrupt():
+            return Exit(SIGNALLED + 2, "interrupted")
+        case MemoryError():
+            return Exit(EXHAUSTED, f"out of memory {text}".strip())
+        case OSError():
+            return Exit(EXHAUSTED if error.errno in NO_ROOM else BAD_INPUT, text)
+        case RuntimeError() if "alloc" in text and "memory" in text:  # torch's, on a CPU and on CUDA
+            return Exit(EXHAUSTED, f"out of memory: {text[:200]}")
+    from fieldmorph.fields.loop import Interrupted  # imports torch: only once nothing else fits
+
+    if isinstance(error, Interrupted):
+        return Exit(SIGNALLED + error.signum, text)
+    return None

@@ -1,0 +1,105 @@
+"""Pictures and films as files: PNG, 16-bit depth, MP4, and labelled sheets of pictures side by side."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import imageio.v2 as imageio
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from fieldmorph.fields.errors import SettingError
+
+PAPER, INK, FAINT = (255, 255, 255), (30, 30, 30), (110, 110, 110)
+DEPTH_LEVELS = 65535
+MARGIN = 12  # pixels round every picture of a sheet
+
+Picture = np.ndarray  # uint8, (h, w, 3) or (h, w)
+
+
+def to_8bit(values: Any) -> Picture:
+    """Values in [0, 1], a tensor or an array of any shape, as rounded bytes."""
+    return np.rint(np.clip(np.asarray(values, dtype=np.float64), 0, 1) * 255).astype(np.uint8)
+
+
+def save_png(path: Path, pixels: np.ndarray) -> None:
+    """A uint8 or uint16 array as a PNG, at once or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        Image.fromarray(pixels).save(part, format="PNG")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def depth_16bit(depths: Any, scale: float) -> np.ndarray:
+    """Depths as multiples of `scale`, a length in world units: 0 where nothing was hit, 65535 at the most."""
+    return np.rint(np.clip(np.asarray(depths) / scale, 0, DEPTH_LEVELS)).astype(np.uint16)
+
+
+def save_mp4(path: Path, frames: Iterable[Picture], fps: int = 30) -> None:
+    """H.264 in yuv420p, which every player reads; odd sizes get one more row or column like the last.
+
+    The film takes its name when it is complete.
+
+    Raises:
+        SettingError: no frame, or `fps` < 1.
+    """
+    if fps < 1:
+        raise SettingError(f"fps must be at least 1; got {fps}")
+    part = path.with_name(f".{path.stem}.part.mp4")
+    writer = None
+    try:
+        for frame in frames:
+            if writer is None:
+                writer = imageio.get_writer(
+                    str(part), format="FFMPEG", fps=fps, codec="libx264", pixelformat="yuv420p",
+                    macro_block_size=2, quality=8, ffmpeg_log_level="error",
+                )  # fmt: skip
+            writer.append_data(_even(frame))
+        if writer is None:
+            raise SettingError("a film needs at least one frame; got none")
+        writer.close()
+        os.replace(part, path)
+    finally:
+        if writer is not None:
+            writer.close()
+        part.unlink(missing_ok=True)
+
+
+def sheet(
+    rows: Sequence[Sequence[Picture]],
+    titles: Sequence[str],
+    captions: Sequence[Sequence[str]] | None = None,
+    width: int = 256,
+) -> Picture:
+    """Pictures in rows under column titles, each scaled to `width` pixels, with a caption below where given."""
+    height = round(width * rows[0][0].shape[0] / rows[0][0].shape[1])
+    title_font, caption_font = ImageFont.load_default(max(14, width // 14)), ImageFont.load_default(14)
+    head, foot = 2 * MARGIN + width // 14, 26 if captions else 0
+    cell_w, cell_h = width + MARGIN, height + foot + MARGIN
+    page = Image.new("RGB", (len(titles) * cell_w + MARGIN, head + len(rows) * cell_h), PAPER)
+    draw = ImageDraw.Draw(page)
+    for column, title in enumerate(titles):
+        x = MARGIN + column * cell_w
+        draw.text((x + width // 2, head // 2), title, fill=INK, font=title_font, anchor="mm")
+        for row, pictures in enumerate(rows):
+            y = head + row * cell_h
+            scaled = Image.fromarray(pictures[column]).convert("RGB")
+            page.paste(scaled.resize((width, height), Image.Resampling.LANCZOS), (x, y))
+            if captions and captions[row][column]:
+                at = (x + width // 2, y + height + foot // 2)
+                draw.text(at, captions[row][column], fill=FAINT, font=caption_font, anchor="mm")
+    return np.asarray(page)
+
+
+def difference(a: Any, b: Any, gain: float = 5.0) -> Picture:
+    """How far two images in [0, 1] are apart, times `gain`: white where they are equal."""
+    return to_8bit(1 - gain * np.abs(np.asarray(a) - np.asarray(b)))
+
+
+def _even(frame: Picture) -> Picture:
+    frame = frame if frame.ndim == 3 else np.repeat(frame[..., None], 3, axis=-1)
+    height, width = frame.shape[:2]
+    return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")

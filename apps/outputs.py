@@ -1,0 +1,40 @@
+"""Checks of output paths before the work begins, and what tells one file from another."""
+
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from fieldmorph.fields.errors import InputError, SettingError
+
+
+def check_folder(path: str | Path, force: bool = False) -> None:
+    """See that files can be written to a folder, which need not exist yet, without creating it.
+
+    Raises:
+        SettingError: it has files in it and `force` is false.
+        InputError: it is no folder, or cannot be written to.
+    """
+    path = Path(path)
+    existing = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not existing.is_dir():
+        raise InputError(f"cannot write to {path}: {existing} is not a folder")
+    try:
+        tempfile.TemporaryFile(dir=existing).close()
+        taken = path.exists() and any(path.iterdir())
+    except OSError as error:
+        raise InputError(f"cannot write to {path}: {error.strerror}") from None
+    if taken and not force:
+        raise SettingError(f"{path} exists and is not empty; use --force to write into it")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """One JSON text, readable."""
+    path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def file_sha256(path: str | Path) -> str:
+    """What `sha256sum` prints."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,76 @@
+"""One line that says how far a job is: refreshed on a terminal, a new line every few seconds elsewhere."""
+
+import sys
+import time
+from typing import TextIO
+
+from fieldmorph.fields.loop import Progress
+
+TERMINAL_SECONDS = 0.1  # between two refreshes
+LINE_SECONDS = 5.0  # between two lines where nothing can be refreshed
+
+
+class ProgressLine:
+    """Rate, time to go and PSNR of one job on standard error; a context manager that ends the line.
+
+    Args:
+        label: the job's name.
+        quiet: show nothing.
+        stream: where to; standard error by default.
+    """
+
+    def __init__(self, label: str, quiet: bool = False, stream: TextIO | None = None):
+        self.label, self.quiet = label, quiet
+        self.stream = sys.stderr if stream is None else stream
+        self.refreshes = self.stream.isatty()
+        self.start: tuple[float, float, int] | None = None  # clock, share and count at the first call
+        self.shown_at = time.monotonic()
+        self.width = 0
+
+    def __enter__(self) -> "ProgressLine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.width:
+            print(file=self.stream, flush=True)
+
+    def __call__(self, progress: Progress) -> None:
+        """A training loop's `on_progress`."""
+        quality = "" if progress.psnr is None else f"  PSNR {progress.psnr:.2f} dB"
+        self.show(progress.share, progress.step, "step", quality)
+
+    def count(self, done: int, total: int) -> None:
+        """So many pictures of so many are done."""
+        self.show(done / total, done, "picture")
+
+    def show(self, share: float, n: int, unit: str, detail: str = "") -> None:
+        """Show the line if it is time to.
+
+        Args:
+            share: of the whole job, in [0, 1].
+            n: how many `unit`s are done.
+        """
+        clock = time.monotonic()
+        if self.start is None:
+            self.start = clock, share, n
+        every = TERMINAL_SECONDS if self.refreshes else LINE_SECONDS
+        if self.quiet or (clock - self.shown_at < every and not (self.refreshes and share >= 1)):
+            return
+        self.shown_at = clock
+        since, first_share, first_n = self.start
+        elapsed, gone = clock - since, share - first_share
+        rate = f"  {(n - first_n) / elapsed:.1f} {unit}s/s" if elapsed > 0 else ""
+        left = f"  ETA {duration(elapsed * (1 - share) / gone)}" if gone > 0 else ""
+        text = f"{self.label}  {share:4.0%}  {unit} {n}{rate}{detail}{left}"
+        if self.refreshes:
+            print("\r" + text.ljust(self.width), end="", file=self.stream, flush=True)
+            self.width = len(text)
+        else:
+            print(text, file=self.stream, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Minutes and seconds as 1:05, or hours as 2:00:07."""
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

@@ -1,0 +1,454 @@
+"""Every command line parses, help is light, and a mistake is one line with the right exit code."""
+
+import errno
+import json
+import signal
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fieldmorph.apps import commands
+from fieldmorph.apps.cli import build_parser, main
+from fieldmorph.apps.exits import explain
+from fieldmorph.fields.catalog import make_field
+from fieldmorph.fields.checkpoint import write_checkpoint
+from fieldmorph.fields.errors import InputError, SettingError, UnsafeError
+from fieldmorph.fields.loop import Interrupted
+from fieldmorph.fields.occupancy import OccupancyGrid
+from fieldmorph.fields.scene import load_scene
+from fieldmorph.fields.store import StoredField, save_field
+
+COMMANDS = ("train", "convert", "eval", "render", "info", "demo", "doctor", "bench")
+POSE = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 4], [0, 0, 0, 1]]
+
+
+def write_scene(folder: Path, n: int = 3, alpha: int = 255, size: int = 16) -> Path:
+    """Equal frames with a square in the middle, as Blender's data sets have them."""
+    pixels = np.zeros((size, size, 4), dtype=np.uint8)
+    pixels[4:12, 4:12] = (200, 100, 50, alpha)
+    folder.mkdir(parents=True)
+    frames = []
+    for i in range(n):
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+        frames.append({"file_path": f"{i}.png", "transform_matrix": POSE})
+    for split in ("train", "test"):
+        write_transforms(folder, {"fl_x": 20.0, "frames": frames}, split)
+    return folder
+
+
+def write_transforms(folder: Path, content: Any, split: str = "train") -> None:
+    folder.joinpath(f"transforms_{split}.json").write_text(json.dumps(content))
+
+
+def change_frame(folder: Path, **values: Any) -> None:
+    content = json.loads(folder.joinpath("transforms_train.json").read_text())
+    content["frames"][1].update(values)
+    write_transforms(folder, content)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    return write_scene(tmp_path / "scene")
+
+
+@pytest.fixture
+def file(tmp_path: Path, scene: Path) -> Path:
+    """An untrained field on disk."""
+    field = make_field("mlp", aabb=(-1, -1, -1, 1, 1, 1), width=16, depth=2)
+    cameras = load_scene(scene).splits["train"].cameras
+    save_field(tmp_path / "a.fm", StoredField(field, OccupancyGrid(8), 0.1, cameras))
+    return tmp_path / "a.fm"
+
+
+def refused(capsys: pytest.CaptureFixture[str], *argv: Any) -> tuple[int, str]:
+    """Exit code and the one line of a command that fails."""
+    capsys.readouterr()
+    try:
+        code = main([str(word) for word in argv])
+    except SystemExit as error:
+        code = int(error.code or 0)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("fieldmorph: ")
+    assert captured.err.count("\n") == 1
+    return code, captured.err
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (
+            "train D -o t.fm",
+            {"data": "D", "field": "hashgrid", "preset": "small", "budget": "120cs", "steps": None},
+        ),
+        ("train D --field mlp --preset paper --downscale 2 -o t.fm", {"field": "mlp", "downscale": 2}),
+        ("train D --aabb -1,-1,-1,1,1,2.5 -o t.fm", {"aabb": (-1, -1, -1, 1, 1, 2.5)}),
+        (
+            "train D --steps 50 --seed 1 --threads 2 --device cpu -o t.fm --json",
+            {"steps": 50, "seed": 1, "threads": 2},
+        ),
+        ("train D --budget 90s --resume --force -o t.fm", {"budget": "90s", "resume": True, "force": True}),
+        (
+            "train D --set n_levels=4 skip=null --set a=b -o t.fm",
+            {"set": [("n_levels", 4), ("skip", None), ("a", "b")]},
+        ),
+        ("convert t.fm --to mlp -o s.fm", {"teacher": "t.fm", "to": "mlp", "budget": "180cs", "json": False}),
+        ("convert t.fm --to hashgrid --preset paper --budget 120s --seed 2 -o s.fm", {"budget": "120s"}),
+        ("convert t.fm --steps 9 --resume --force --device auto --threads 1 -o s.fm --json", {"steps": 9}),
+        ("eval s.fm --data D --json", {"file": "s.fm", "data": "D", "split": "test", "teacher": None}),
+        ("eval s.fm --data D --downscale 2 --split val --teacher t.fm --threads 2", {"teacher": "t.fm"}),
+        (
+            "render s.fm --data D --split test --downscale 4 -o out",
+            {"data": "D", "orbit": None, "downscale": 4},
+        ),
+        ("render s.fm --orbit 60 -o o.mp4 --depth --opacity --size 64x48", {"orbit": 60, "size": (64, 48)}),
+        (
+            "render s.fm --orbit 6 -o o.mp4 --fps 24 --background black --force",
+            {"fps": 24, "background": "black"},
+        ),
+        ("info t.fm --json", {"file": "t.fm", "json": True}),
+        ("demo", {"output": "demo_output", "budget": "320cs"}),
+        ("demo -o d --budget 60cs --force --json", {"output": "d", "force": True}),
+        ("doctor --json", {"json": True}),
+        ("bench kernels --json --threads 2", {"what": "kernels", "threads": 2}),
+        (
+            "bench convert --data D --downscale 2 --seeds 1 --scale 0.5 -o b --json",
+            {"what": "convert", "data": "D", "seeds": 1, "scale": 0.5, "output": "b"},
+        ),
+    ],
+)
+def test_command_line_is_understood(line: str, expected: dict[str, Any]) -> None:
+    from fieldmorph.apps.cli import _joined_box
+
+    args = vars(build_parser().parse_args(_joined_box(line.split())))
+    handler = {"eval": "evaluate"}.get(line.split()[0], line.split()[0])
+    assert args["handler"] is getattr(commands, handler)
+    assert {key: args[key] for key in expected} == expected
+
+
+def test_help_answers_fast_without_heavy_imports() -> None:
+    script = f"""
+import sys, time
+from fieldmorph.apps.cli import main
+for words in ([], *([c] for c in {COMMANDS})):
+    try:
+        main([*words, "--help"])
+    except SystemExit as end:
+        assert end.code == 0
+heavy = sorted({{"torch", "numpy", "numba", "gradio", "PIL", "matplotlib"}} & set(sys.modules))
+print(heavy, time.process_time(), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    heavy, seconds = done.stderr.rsplit(" ", 1)
+    assert heavy == "[]"
+    assert float(seconds) < 0.5
+    for name in COMMANDS:
+        assert f"usage: fieldmorph {name}" in done.stdout
+
+
+def test_version_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out.startswith("fieldmorph 0.")
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("", "COMMAND"),
+        ("fly", "'train', 'convert'"),
+        ("train D", "-o/--output"),
+        ("train D -o t.fm --step 3", "unrecognized"),
+        ("train D -o t.fm --steps 0", "at least 1; got '0'"),
+        ("train D -o t.fm --steps 3 --budget 3s", "not allowed with"),
+        ("train D -o t.fm --seed -1", "0 to 999999999; got '-1'"),
+        ("train D -o t.fm --aabb 1,2,3", "six numbers"),
+        ("train D -o t.fm --set width", "width=64; got 'width'"),
+        ("train D -o t.fm --downscale 1.5", "at least 1; got '1.5'"),
+        ("train D -o t.fm --budget soon", "90s, 2m, 1h or 150cs (core-seconds); got 'soon'"),
+        ("train D -o t.fm --budget 0s", "got '0s'"),
+        ("train D -o t.fm --device tpu", "'auto', 'cpu', 'cuda'"),
+        ("render a.fm -o x", "--data --orbit"),
+        ("render a.fm -o x --orbit 3 --size 12", "640x480; got '12'"),
+        ("bench tea", "'kernels', 'convert'"),
+    ],
+)
+def test_usage_mistake_is_one_line_and_2(capsys: pytest.CaptureFixture[str], line: str, told: str) -> None:
+    code, message = refused(capsys, *line.split())
+    assert code == 2
+    assert told in message
+
+
+def spoil(scene: Path, how: str) -> None:
+    """One of the ways in which data can be bad."""
+    match how:
+        case "no folder":
+            scene.rename(scene.with_name("elsewhere"))
+        case "no transforms":
+            scene.joinpath("transforms_train.json").unlink()
+            scene.joinpath("transforms_test.json").unlink()
+        case "malformed JSON":
+            scene.joinpath("transforms_train.json").write_text('{"frames": [')
+        case "missing image":
+            scene.joinpath("1.png").unlink()
+        case "unreadable image":
+            scene.joinpath("1.png").write_bytes(b"not a picture")
+        case "cut image":
+            scene.joinpath("1.png").write_bytes(scene.joinpath("1.png").read_bytes()[:60])
+        case "other size":
+            Image.new("RGBA", (8, 16), (1, 2, 3, 255)).save(scene / "1.png")
+        case "NaN pose":
+            change_frame(scene, transform_matrix=[[float("nan"), 0, 0, 0], *POSE[1:]])
+        case "stretched pose":
+            change_frame(scene, transform_matrix=[[2, 0, 0, 0], *POSE[1:]])
+        case "zero focal length":
+            change_frame(scene, fl_x=0.0)
+        case "path that leaves":
+            Image.new("RGBA", (16, 16), (1, 2, 3, 255)).save(scene.parent / "secret.png")
+            change_frame(scene, file_path="../secret.png")
+        case "all empty":
+            for image in scene.glob("*.png"):
+                Image.new("RGBA", (16, 16)).save(image)
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("no folder", "scene: no such folder"),
+        ("no transforms", "transforms_train.json or transforms.json expected"),
+        ("malformed JSON", "not valid JSON, line 1"),
+        ("missing image", "'1.png'): image not found"),
+        ("unreadable image", "'1.png'): not a readable PNG or JPEG"),
+        ("cut image", "1.png"),
+        ("other size", "1.png: 8 x 16 pixels"),
+        ("NaN pose", "'1.png')"),
+        ("stretched pose", "'1.png')"),
+        ("zero focal length", "fl_x must be positive; got 0"),
+        ("path that leaves", "leaves the data folder"),
+        ("all empty", "every pixel of every image is transparent"),
+    ],
+)
+def test_bad_data_is_one_line_and_3(
+    capsys: pytest.CaptureFixture[str], scene: Path, tmp_path: Path, how: str, told: str
+) -> None:
+    spoil(scene, how)
+    out = tmp_path / "out"
+    out.mkdir()
+    code, message = refused(capsys, "train", scene, "--steps", 5, "-o", out / "t.fm")
+    assert code == 3
+    assert told in message
+    assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--field", "hash"], "unknown field 'hash'; known: hashgrid, mlp"),
+        (["--preset", "tiny"], "unknown preset of hashgrid 'tiny'; known: paper, small"),
+        (["--set", "levels=4"], "unknown setting of hashgrid 'levels'; known: base_resolution"),
+        (["--set", "n_levels=99"], "1..32 levels"),
+        (["--set", "n_levels=many"], "hashgrid cannot be built"),
+        (["--aabb", "1,0,0,0,1,1"], "min then max"),
+        (["--downscale", "99"], "larger than the 16 x 16 images"),
+        (["--budget", "0.001s"], "too short to do anything"),
+    ],
+)
+def test_bad_setting_is_one_line_and_2(
+    capsys: pytest.CaptureFixture[str], scene: Path, tmp_path: Path, options: list[str], told: str
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    code, message = refused(capsys, "train", scene, "-o", out / "t.fm", "--quiet", *options)
+    assert code == 2
+    assert told in message
+    assert list(out.iterdir()) == []
+
+
+def test_convert_refuses_unknown_names_before_reading(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for options in (["--to", "tree"], ["--preset", "x"], ["--set", "y=1"], ["--budget", "x"]):
+        code, message = refused(capsys, "convert", tmp_path / "none.fm", "-o", tmp_path / "s.fm", *options)
+        assert code == 2
+        assert "known: " in message or "90s" in message
+    assert refused(capsys, "convert", tmp_path / "none.fm", "-o", tmp_path / "s.fm")[0] == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_convert_refuses_too_short_a_budget(capsys: pytest.CaptureFixture[str], file: Path) -> None:
+    output = file.with_name("s.fm")
+    code, message = refused(capsys, "convert", file, "-o", output, "--budget", "0.001s", "--quiet")
+    assert code == 2
+    assert "too short to do anything" in message
+    assert not output.exists()
+
+
+def damage(file: Path, how: str) -> None:
+    data = bytearray(file.read_bytes())
+    match how:
+        case "truncated":
+            data = data[:-100]
+        case "flipped":
+            data[-1000] ^= 4
+        case "newer":
+            write_checkpoint(file, {}, {})
+            text = file.read_bytes()
+            length = struct.unpack("<Q", text[:8])[0]
+            head = text[8 : 8 + length].replace(b'\\"format\\":1', b'\\"format\\":9')
+            data = bytearray(text[:8] + head)
+        case "pickle":
+            torch.save({"a": 1}, file)
+            return
+        case "text":
+            data = bytearray(b"hello")
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "told"),
+    [
+        ("truncated", 3, "truncated or damaged"),
+        ("flipped", 3, "does not match its sha256|do not match its sha256"),
+        ("newer", 3, "format 9"),
+        ("pickle", 4, "never unpickle"),
+        ("text", 3, "not a fieldmorph checkpoint"),
+    ],
+)
+def test_bad_checkpoint_is_one_line_everywhere(
+    capsys: pytest.CaptureFixture[str],
+    scene: Path,
+    file: Path,
+    tmp_path: Path,
+    how: str,
+    code: int,
+    told: str,
+) -> None:
+    damage(file, how)
+    out = tmp_path / "out"
+    out.mkdir()
+    lines = [
+        ["info", file],
+        ["eval", file, "--data", scene, "--json"],
+        ["render", file, "--orbit", 2, "-o", out / "o.mp4"],
+        ["render", file, "--data", scene, "-o", out / "new"],
+        ["convert", file, "-o", out / "s.fm", "--steps", 1],
+    ]
+    for line in lines:
+        got, message = refused(capsys, *line)
+        assert got == code, line
+        assert any(part in message for part in told.split("|"))
+    assert list(out.iterdir()) == []
+
+
+def test_existing_output_needs_force(
+    capsys: pytest.CaptureFixture[str], scene: Path, file: Path, tmp_path: Path
+) -> None:
+    taken, folder = tmp_path / "taken.mp4", tmp_path / "folder"
+    folder.mkdir()
+    for path in (taken, folder / "x"):
+        path.write_text("mine")
+    lines = [
+        ["train", scene, "--steps", 5, "-o", taken],
+        ["convert", file, "--steps", 5, "-o", taken],
+        ["render", file, "--orbit", 2, "-o", taken],
+        ["render", file, "--orbit", 2, "-o", folder],
+        ["demo", "-o", folder],
+        ["bench", "convert", "-o", folder],
+    ]
+    for line in lines:
+        code, message = refused(capsys, *line)
+        assert code == 2
+        assert "--force" in message
+    assert taken.read_text() == folder.joinpath("x").read_text() == "mine"
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_output_that_cannot_be_written(
+    capsys: pytest.CaptureFixture[str], scene: Path, file: Path, tmp_path: Path
+) -> None:
+    blocked = tmp_path / "a file" / "t.fm"
+    blocked.parent.write_text("no folder")
+    for line in (
+        ["train", scene, "--steps", 5, "-o", tmp_path / "missing" / "t.fm"],
+        ["train", scene, "--steps", 5, "-o", blocked],
+        ["convert", file, "--steps", 5, "-o", tmp_path],
+        ["render", file, "--orbit", 2, "-o", blocked],
+        ["demo", "-o", blocked],
+    ):
+        code, message = refused(capsys, *line)
+        assert code == 3
+        assert "cannot write" in message
+    assert not (tmp_path / "missing").exists()
+
+
+def test_student_does_not_replace_its_teacher(capsys: pytest.CaptureFixture[str], file: Path) -> None:
+    before = file.read_bytes()
+    code, message = refused(capsys, "convert", file, "-o", file, "--force")
+    assert code == 2
+    assert "the teacher itself" in message
+    assert file.read_bytes() == before
+
+
+def test_unknown_split_lists_the_known(capsys: pytest.CaptureFixture[str], scene: Path, file: Path) -> None:
+    code, message = refused(capsys, "eval", file, "--data", scene, "--split", "best")
+    assert code == 2
+    assert "known: test, train" in message
+
+
+def test_info_says_what_is_in_a_file(capsys: pytest.CaptureFixture[str], file: Path) -> None:
+    assert main(["info", str(file), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["field"], told["kind"], told["cameras"]) == ("mlp", "field", 3)
+    assert told["aabb"] == [-1, -1, -1, 1, 1, 1]
+    assert told["params"] == make_field("mlp", aabb=told["aabb"], width=16, depth=2).n_parameters()
+    assert told["bytes"] == file.stat().st_size
+    assert main(["info", str(file)]) == 0
+    assert f"sha256: {told['sha256']}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (SettingError("a"), 2),
+        (InputError("a"), 3),
+        (UnsafeError("a"), 4),
+        (MemoryError(), 6),
+        (OSError(errno.ENOSPC, "No space left on device"), 6),
+        (PermissionError(errno.EACCES, "Permission denied"), 3),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 6),
+        (KeyboardInterrupt(), 130),
+        (Interrupted(signal.SIGINT, None), 130),
+        (Interrupted(signal.SIGTERM, None), 143),
+    ],
+)
+def test_exit_codes(error: BaseException, code: int) -> None:
+    told = explain(error)
+    assert told is not None
+    assert told.code == code
+    assert told.message
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+    assert explain(KeyError("x")) is None
+    monkeypatch.setenv("FIELDMORPH_DEBUG", "1")
+    with pytest.raises(InputError):
+        main(["info", str(file) + ".none"])
+
+
+def test_closed_pipe_is_no_complaint(file: Path) -> None:
+    command = [sys.executable, "-c", "import sys; from fieldmorph.apps.cli import main; sys.exit(main())"]
+    process = subprocess.Popen([*command, "info", str(file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait() == 141
