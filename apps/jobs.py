@@ -66,6 +66,7 @@ def train_scene(
         "downscale": downscale,
         "data_sha256": _digest(views),
     }
+    _forget(state, resume)
     stored, report = fit_images(
         model, views, budget, FitConfig(seed=seed),
         state_path=state, resume=resume, settings={**source, "steps": budget.steps}, on_progress=on_progress,
@@ -101,6 +102,7 @@ def convert_file(
     taught_by.field.to(place)
     sha256 = file_sha256(teacher)
     student = make_field(to, preset, aabb=taught_by.field.box(), seed=seed, **(overrides or {})).to(place)
+    _forget(state, resume)
     stored, report = convert(
         taught_by, student, budget, ConvertConfig(seed=seed),
         state_path=state, resume=resume,
@@ -158,6 +160,12 @@ def _claim(output: str | Path, resume: bool, force: bool) -> Path:
             f"{state} from an interrupted run is there: --resume goes on with it, --force starts anew"
         )
     return state
+
+
+def _forget(state: Path, resume: bool) -> None:
+    """Drop an old run's state, which a later `--resume` would take for the new run's."""
+    if not resume:
+        state.unlink(missing_ok=True)
 
 
 def _finish(

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from typing import TextIO
+from typing import Any
 
 from fieldmorph.fields.loop import Progress
 
@@ -16,10 +16,10 @@ class ProgressLine:
     Args:
         label: the job's name.
         quiet: show nothing.
-        stream: where to; standard error by default.
+        stream: a text file to write to; standard error by default.
     """
 
-    def __init__(self, label: str, quiet: bool = False, stream: TextIO | None = None):
+    def __init__(self, label: str, quiet: bool = False, stream: Any = None):
         self.label, self.quiet = label, quiet
         self.stream = sys.stderr if stream is None else stream
         self.refreshes = self.stream.isatty()

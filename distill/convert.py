@@ -1,14 +1,14 @@
 """Any field into any other: one loop over the stages, teacher and student on the same samples."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
-from fieldmorph.distill.samples import Block, SamplePool, make_block
+from fieldmorph.distill.samples import Block, Pixels, SamplePool, TeacherSamples, make_block
 from fieldmorph.distill.stages import (
     LOSSES,
     PVD_STAGES,
@@ -16,11 +16,11 @@ from fieldmorph.distill.stages import (
     Stage,
     StudentValues,
     plan_stages,
-    same_decoder,
     stage_at,
+    transplant_decoder,
 )
 from fieldmorph.fields.base import VolumeField
-from fieldmorph.fields.budget import Budget
+from fieldmorph.fields.budget import Budget, now
 from fieldmorph.fields.kernels.composite import composite
 from fieldmorph.fields.loop import LoopReport, Progress, run_loop
 from fieldmorph.fields.occupancy import OccupancyGrid
@@ -81,17 +81,20 @@ def convert(
     Raises:
         InputError: the teacher is empty.
     """
-    config = config or ConvertConfig()
+    config, started = config or ConvertConfig(), now()
     stages, dropped = plan_stages(config.stages, teacher.field, student)
     learner = _Distillation(teacher, student, stages, config)
     everything = {**(settings or {}), "config": asdict(config), "student": student.name, **student.config()}
     best, report = run_loop(
-        learner, budget, state_path=state_path, resume=resume, settings=everything, on_progress=on_progress
-    )
+        learner, budget, state_path=state_path, resume=resume, settings=everything, on_progress=on_progress,
+        started=started,
+    )  # fmt: skip
+    looped = now()
     student.load_state_dict(best["field"])
     occupancy = OccupancyGrid(teacher.occupancy.resolution)
     occupancy.rebuild(student, teacher.render_step_size, torch.Generator().manual_seed(config.seed))
     stored = StoredField(student, occupancy, teacher.render_step_size, teacher.cameras)
+    report = replace(report, spent=report.spent + (now() - looped))
     return stored, ConvertReport(report, tuple(stage.name for stage in stages), dropped)
 
 
@@ -102,8 +105,7 @@ class _Distillation:
         self, teacher: StoredField, student: VolumeField, stages: tuple[Stage, ...], config: ConvertConfig
     ):
         self.teacher, self.student, self.stages, self.config = teacher, student, stages, config
-        if same_decoder(teacher.field, student):
-            student.decoder.load_state_dict(teacher.field.decoder.state_dict())
+        transplant_decoder(teacher.field, student)
         self.optimizer = FieldOptimizer(student, config.lr_grid, config.lr_network)
         self.pool = SamplePool(teacher, config.seed)
         self.generator = torch.Generator().manual_seed(config.seed)
@@ -126,13 +128,10 @@ class _Distillation:
     @torch.no_grad()
     def probe(self) -> float:
         block = self.probe_block
-        rendered = self._values(block.along, with_rgb=True)
-        _, colors, opacities, _ = composite(
-            rendered.sigma, rendered.rgb, block.pixels.samples.t_starts, block.pixels.samples.t_ends,
-            block.pixels.samples.offsets,
-        )  # fmt: skip
-        taught = block.pixels.colors + (1 - block.pixels.opacities)[:, None]
-        return float(-10 * torch.log10(F.mse_loss(colors + (1 - opacities)[:, None], taught)))
+        learned = self._values(block.along, pixels=block.pixels)
+        white = torch.ones_like(block.pixels.colors)
+        comparison = Comparison(block.along, learned, self.teacher.render_step_size, block.pixels, white)
+        return float(-10 * torch.log10(F.mse_loss(*comparison.both_pixels())))
 
     def result(self) -> dict[str, Any]:
         return {"field": {k: v.detach().clone() for k, v in self.student.state_dict().items()}}
@@ -150,13 +149,20 @@ class _Distillation:
         self.optimizer.load_state(state["optimizer"])
         self.generator.set_state(state["generator"])
         self.n_steps = state["n_steps"]
-        self.pool.rewind(max(self.n_steps - 1, 0))
 
-    def _values(self, at: Any, with_rgb: bool) -> StudentValues:
+    def _values(
+        self, at: TeacherSamples, with_rgb: bool = True, pixels: Pixels | None = None
+    ) -> StudentValues:
         log_sigma, features = self.student.geometry(at.positions)
         sigma = self.student.density(log_sigma, at.positions)
-        rgb = self.student.radiance(features, at.positions, at.directions) if with_rgb else None
-        return StudentValues(log_sigma, sigma, features, rgb)
+        if not with_rgb:
+            return StudentValues(sigma, features)
+        rgb = self.student.radiance(features, at.positions, at.directions)
+        if pixels is None:
+            return StudentValues(sigma, features, rgb)
+        s = pixels.samples
+        _, colors, opacities, _ = composite(sigma, rgb, s.t_starts, s.t_ends, s.offsets)
+        return StudentValues(sigma, features, rgb, colors, opacities)
 
     def _at_points(self, block: Block, stage: Stage) -> Comparison:
         taught = block.draw_points(self.n_samples, self.generator)
@@ -165,11 +171,8 @@ class _Distillation:
 
     def _at_rays(self, block: Block, stage: Stage) -> Comparison:
         taught, pixels = block.draw_rays(self.n_samples, self.generator)
-        v = self._values(taught, with_rgb=True)
-        s = pixels.samples
-        _, colors, opacities, _ = composite(v.sigma, v.rgb, s.t_starts, s.t_ends, s.offsets)
-        learned = StudentValues(v.log_sigma, v.sigma, v.features, v.rgb, colors, opacities)
-        background = torch.rand(len(pixels.colors), 3, generator=self.generator).to(colors.device)
+        learned = self._values(taught, pixels=pixels)
+        background = torch.rand(len(pixels.colors), 3, generator=self.generator).to(pixels.colors.device)
         return Comparison(taught, learned, self.teacher.render_step_size, pixels, background)
 
     def _empty_space_loss(self, block: Block) -> torch.Tensor:

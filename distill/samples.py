@@ -19,7 +19,8 @@ from fieldmorph.fields.store import StoredField
 BLOCK_RAYS = 1 << 14
 BLOCK_EMPTY = 1 << 14  # points anywhere in the box, most of them in empty space
 N_BLOCKS = 16
-RENEW_EVERY = 256  # steps between two new blocks
+FILL_EVERY = 16  # steps between two new blocks until there are so many
+RENEW_EVERY = 256  # and from then on
 EARLY_STOP = 1e-4  # light left over behind which the student need not look
 IMPORTANCE = 20.0  # a sample of rendering weight w is drawn in proportion to min(1, 20 w) + 0.08
 BACKGROUND_SHARE = 0.08
@@ -102,28 +103,31 @@ class Block:
 
 
 class SamplePool:
-    """A ring of blocks, renewed as the steps go by."""
+    """A ring of blocks that first fills, then is renewed, as the steps go by.
+
+    It starts small, so that a conversion of seconds does not spend them on looking at the teacher.
+    """
 
     def __init__(self, teacher: StoredField, seed: int):
         self.teacher, self.seed = teacher, seed
-        self.first = 0
-        self.blocks = [make_block(teacher, seed, number) for number in range(N_BLOCKS)]
-        if not any(len(block.along) for block in self.blocks):
+        self.blocks: dict[int, Block] = {0: make_block(teacher, seed, 0)}
+        if not len(self.blocks[0].along):
             raise InputError("the teacher is empty: no ray near its cameras meets an occupied cell")
 
     def block(self, step: int, generator: torch.Generator) -> Block:
-        """A random block of those that belong to this step."""
-        while self.first < step // RENEW_EVERY:
-            self.blocks[self.first % N_BLOCKS] = make_block(self.teacher, self.seed, self.first + N_BLOCKS)
-            self.first += 1
-        return self.blocks[int(torch.randint(N_BLOCKS, (1,), generator=generator))]
+        """A random block of those that belong to this step, whatever steps came before."""
+        newest = _newest_block(step)
+        numbers = range(max(0, newest + 1 - N_BLOCKS), newest + 1)
+        self.blocks = {
+            n: self.blocks[n] if n in self.blocks else make_block(self.teacher, self.seed, n) for n in numbers
+        }
+        return self.blocks[numbers[int(torch.randint(len(numbers), (1,), generator=generator))]]
 
-    def rewind(self, step: int) -> None:
-        """Make the ring what it was at a step."""
-        self.first = step // RENEW_EVERY
-        for number in range(max(self.first, 0), self.first + N_BLOCKS):
-            if number >= N_BLOCKS:
-                self.blocks[number % N_BLOCKS] = make_block(self.teacher, self.seed, number)
+
+def _newest_block(step: int) -> int:
+    """Number of the newest block at a step: two at first, then quickly N_BLOCKS, then one in a while."""
+    full = (N_BLOCKS - 2) * FILL_EVERY
+    return 1 + step // FILL_EVERY if step < full else N_BLOCKS - 1 + (step - full) // RENEW_EVERY
 
 
 @torch.no_grad()
@@ -142,9 +146,7 @@ def make_block(teacher: StoredField, seed: int, number: int) -> Block:
     log_sigma, features = field.geometry(positions)
     rgb = field.radiance(features, positions, directions)
     sigma = field.density(log_sigma, positions)
-    weights, colors, opacities, _ = composite(
-        sigma, rgb, samples.t_starts, samples.t_ends, samples.offsets
-    )
+    weights, colors, opacities, _ = composite(sigma, rgb, samples.t_starts, samples.t_ends, samples.offsets)
     along = TeacherSamples(
         positions, directions, sigma, rgb, features if field.decoder is not None else None, weights
     )

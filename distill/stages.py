@@ -6,7 +6,7 @@ what lies far under or over what a picture can show then has no pull.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -41,8 +41,8 @@ class Stage:
 
 PVD_STAGES = (
     Stage("features", 0.1, {"features": 0.1, "density": 1.0}, requires=("decoder",)),
-    Stage("volume", 0.5, {"density": 1.0, "color": 0.3}),
-    Stage("render", 0.4, {"pixel": 1.0, "density": 0.1, "color": 0.03}, source="rays"),
+    Stage("volume", 0.5, {"features": 0.05, "density": 1.0, "color": 0.3}),
+    Stage("render", 0.4, {"pixel": 1.0, "features": 0.005, "density": 0.1, "color": 0.03}, source="rays"),
 )
 
 
@@ -50,10 +50,9 @@ PVD_STAGES = (
 class StudentValues:
     """What the student has at the teacher's samples; `colors` and `opacities` only along rays."""
 
-    log_sigma: Float[Tensor, "n"]
     sigma: Float[Tensor, "n"]
     features: Float[Tensor, "n features"]
-    rgb: Float[Tensor, "n 3"] | None
+    rgb: Float[Tensor, "n 3"] | None = None
     colors: Float[Tensor, "n_rays 3"] | None = None
     opacities: Float[Tensor, "n_rays"] | None = None
 
@@ -68,11 +67,23 @@ class Comparison:
     pixels: Pixels | None = None
     background: Float[Tensor, "n_rays 3"] | None = None
 
+    def both_pixels(self) -> tuple[Float[Tensor, "n_rays 3"], Float[Tensor, "n_rays 3"]]:
+        """The student's and the teacher's pixels over the background."""
+        learned, taught = self.student, self.pixels
+        assert learned.colors is not None
+        assert learned.opacities is not None
+        assert taught is not None
+        assert self.background is not None
+        return (
+            learned.colors + (1 - learned.opacities)[:, None] * self.background,
+            taught.colors + (1 - taught.opacities)[:, None] * self.background,
+        )
+
 
 def plan_stages(
     stages: tuple[Stage, ...], teacher: VolumeField, student: VolumeField
 ) -> tuple[tuple[Stage, ...], dict[str, str]]:
-    """The stages that suit this pair, and why the others were dropped.
+    """The stages that suit this pair, without losses that do not, and why the others were dropped.
 
     Raises:
         SettingError: nothing is left, or a stage names an unknown loss or source.
@@ -86,10 +97,12 @@ def plan_stages(
         if stage.source not in ("points", "rays"):
             raise known("source", stage.source, ["points", "rays"])
         missing = [r for r in stage.requires if r not in shared]
-        if missing:
-            dropped[stage.name] = f"teacher and student do not share: {', '.join(missing)}"
+        # Features mean nothing without the decoder that reads them.
+        losses = {k: v for k, v in stage.losses.items() if k != "features" or "decoder" in shared}
+        if missing or not losses:
+            dropped[stage.name] = f"teacher and student do not share: {', '.join(missing) or 'decoder'}"
         else:
-            kept.append(stage)
+            kept.append(replace(stage, losses=losses))
     if not kept:
         raise SettingError(f"no stage suits this pair: {dropped}")
     return tuple(kept), dropped
@@ -99,6 +112,12 @@ def same_decoder(teacher: VolumeField, student: VolumeField) -> bool:
     """Whether both have a decoder of one specification, so that it can be transplanted."""
     a, b = teacher.decoder, student.decoder
     return a is not None and b is not None and a.spec == b.spec
+
+
+def transplant_decoder(teacher: VolumeField, student: VolumeField) -> None:
+    """Give the student the teacher's decoder where both have the same kind."""
+    if same_decoder(teacher, student) and teacher.decoder is not None and student.decoder is not None:
+        student.decoder.load_state_dict(teacher.decoder.state_dict())
 
 
 def stage_at(stages: tuple[Stage, ...], progress: float) -> tuple[Stage, float]:
@@ -131,18 +150,14 @@ def feature_loss(c: Comparison) -> Tensor:
     """L1 between features, in units of the teacher's spread, of samples that the picture shows."""
     assert c.teacher.features is not None
     seen = (c.teacher.weights > SEEN).float()
-    spread = c.teacher.features.std(0).clamp(min=1e-3)
+    spread = c.teacher.features.std(0, correction=0).clamp(min=1e-3)
     error = ((c.student.features - c.teacher.features) / spread).abs().mean(-1)
     return (error * seen).sum() / seen.sum().clamp(min=1)
 
 
 def pixel_loss(c: Comparison) -> Tensor:
     """Smooth L1 between pixels over the same background."""
-    assert c.pixels is not None and c.background is not None
-    assert c.student.colors is not None and c.student.opacities is not None
-    taught = c.pixels.colors + (1 - c.pixels.opacities)[:, None] * c.background
-    learned = c.student.colors + (1 - c.student.opacities)[:, None] * c.background
-    return F.smooth_l1_loss(learned, taught, beta=0.05)
+    return F.smooth_l1_loss(*c.both_pixels(), beta=0.05)
 
 
 LOSSES: dict[str, Callable[[Comparison], Tensor]] = {

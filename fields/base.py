@@ -113,21 +113,21 @@ class VolumeField(nn.Module, ABC):
     def density(
         self, log_sigma: Float[Tensor, "*batch"], positions: Float[Tensor, "*batch 3"]
     ) -> Float[Tensor, "*batch"]:
-        """Density per world unit from its logarithm: exp in fp32, 0 outside the box."""
+        """Density per world unit from its logarithm: exp in fp32 at least, 0 outside the box."""
         limit = MAX_LOG_DENSITY - math.log(self.extent)
-        return _TruncatedExp.apply(log_sigma.float(), limit) * self.contains(positions)
+        return _TruncatedExp.apply(log_sigma, limit) * self.contains(positions)
 
 
 class _TruncatedExp(torch.autograd.Function):
-    """exp in fp32 that stops growing at `limit` but keeps a gradient there (Instant-NGP's)."""
+    """exp that stops growing at `limit` but keeps a gradient there (Instant-NGP's)."""
 
     @staticmethod
-    def forward(ctx: Any, log_sigma: Tensor, limit: float) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, log_sigma: Tensor, limit: float) -> Tensor:
         sigma = torch.exp(log_sigma.clamp(max=limit))
         ctx.save_for_backward(sigma)
         return sigma
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (sigma,) = ctx.saved_tensors
         return grad * sigma, None

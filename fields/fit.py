@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fieldmorph.fields.base import VolumeField
-from fieldmorph.fields.budget import Budget
+from fieldmorph.fields.budget import Budget, now
 from fieldmorph.fields.cameras import Rays, camera_rays
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.loop import LoopReport, Progress, run_loop
@@ -68,12 +68,13 @@ def fit_images(
     Transparent images are seen over a random background, which leaves no reward for coloured fog.
     State, `resume` and errors are `run_loop`'s.
     """
-    config = config or FitConfig()
+    config, started = config or FitConfig(), now()
     learner = _ImageLearner(field, views, config)
     everything = {**(settings or {}), "config": asdict(config), "field": field.name, **field.config()}
     best, report = run_loop(
-        learner, budget, state_path=state_path, resume=resume, settings=everything, on_progress=on_progress
-    )
+        learner, budget, state_path=state_path, resume=resume, settings=everything, on_progress=on_progress,
+        started=started,
+    )  # fmt: skip
     field.load_state_dict(best["field"])
     occupancy = OccupancyGrid.from_density(best["density"], best["occupied"])
     return StoredField(field, occupancy, learner.render_step_size, views.cameras), report
@@ -99,7 +100,9 @@ class _ImageLearner:
     def step(self, progress: float) -> None:
         config, generator, field = self.config, self.generator, self.field
         if self.n_steps % config.occupancy_every == 0:
-            fraction = 1.0 if self.n_steps < 256 else 0.25
+            # A dear field is asked at fewer cells, so that looking costs no more than learning.
+            looks = self.target * (16 if self.n_steps < 256 else 4)
+            fraction = 1.0 if self.n_steps == 0 else looks / self.occupancy.density.numel()
             self.occupancy.update(field, self.render_step_size, generator, fraction=fraction)
         n_rays = max(16, min(1 << 16, int(self.target / self.samples_per_ray)))
         background = torch.rand(n_rays, 3, generator=generator)

@@ -25,6 +25,7 @@ class HashGrid(VolumeField):
         finest_resolution: of the last level; `per_level_scale` follows from it.
     """
 
+    decoder: RadianceDecoder
     name = "hashgrid"
     presets = {
         "small": {"log2_hashmap_size": 15, "finest_resolution": 512},

@@ -76,6 +76,7 @@ def run_loop(
     resume: bool = False,
     settings: dict[str, Any] | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
+    started: Spent | None = None,
 ) -> tuple[dict[str, Any], LoopReport]:
     """Run to the budget's end; the best result and a report.
 
@@ -86,6 +87,7 @@ def run_loop(
         state_path: where the state is saved every 20 seconds, atomically; the caller removes it at the end.
         resume: go on from `state_path` if it is there.
         settings: JSON values that must be the same when the run is resumed.
+        started: reading of the clocks from which time counts; by default now.
 
     Raises:
         Interrupted: after SIGINT or SIGTERM, the state being saved.
@@ -110,8 +112,8 @@ def run_loop(
             packed, arrays = pack_state(tree)
             write_checkpoint(state_path, {"settings": settings, "state": packed}, arrays, kind="state")
 
-    start = now()
-    total, saved_at = spent, start.seconds
+    start = started or now()
+    total, saved_at = spent, now().seconds
     with _deferred_signals() as pending:
         while (share := budget.progress(step, total)) < 1:
             learner.step(share)

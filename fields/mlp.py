@@ -25,6 +25,7 @@ class MLP(VolumeField):
         skip: index of the layer that sees the encoding again, or None.
     """
 
+    decoder: RadianceDecoder
     name = "mlp"
     presets = {
         "small": {"width": 128, "depth": 4, "skip": None},
@@ -49,6 +50,7 @@ class MLP(VolumeField):
             )
         if skip is not None and not 0 < skip <= depth:
             raise SettingError(f"skip must name a layer from 1 to depth {depth}; got {skip}")
+        self.n_frequencies = n_frequencies
         self._shape = {"width": width, "depth": depth, "n_frequencies": n_frequencies, "skip": skip}
         self.trunk = Perceptron(3 * (1 + 2 * n_frequencies), 16, width=width, depth=depth, skip=skip)
         self.decoder = RadianceDecoder(n_features=15)
@@ -64,7 +66,7 @@ class MLP(VolumeField):
     def geometry(
         self, positions: Float[Tensor, "*batch 3"]
     ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch features"]]:
-        encoded = positional_encoding(2 * self.unit_positions(positions) - 1, self._shape["n_frequencies"])
+        encoded = positional_encoding(2 * self.unit_positions(positions) - 1, self.n_frequencies)
         out = self.trunk(encoded)
         return out[..., 0] - math.log(self.extent), out[..., 1:]
 

@@ -32,9 +32,11 @@ class Perceptron(nn.Module):
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """He-uniform weights, zero biases."""
-        for i, layer in enumerate(self.layers):
-            gain = "linear" if i == len(self.layers) - 1 else "relu"
-            nn.init.kaiming_uniform_(layer.weight, nonlinearity=gain, generator=generator)
+        *hidden, last = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+        for layer in hidden:
+            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu", generator=generator)
+        nn.init.kaiming_uniform_(last.weight, nonlinearity="linear", generator=generator)
+        for layer in (*hidden, last):
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 

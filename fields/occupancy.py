@@ -77,15 +77,16 @@ class OccupancyGrid:
 
         A student is judged with a grid of its own: the teacher's would hide its floaters.
         """
-        density = torch.zeros(self.density.numel())
-        cells = torch.arange(len(density))
-        for _ in range(looks):
+        cells = torch.arange(self.density.numel())
+        density = torch.zeros(len(cells))
+        for look in range(looks):
             offsets = torch.rand(len(cells), 3, generator=generator)
-            density = torch.maximum(density, self._look(field, cells, offsets))
+            density[cells] = torch.maximum(density[cells], self._look(field, cells, offsets))
+            if look == 0:  # look again only where something stirs nearby
+                stirs = -torch.expm1(-density * render_step_size) > OCCUPIED_ALPHA / 10
+                cells = _with_neighbours(stirs.reshape(self.density.shape)).flatten().nonzero()[:, 0]
         self.density = density.reshape(self.density.shape)
-        seen = -torch.expm1(-self.density * render_step_size) > OCCUPIED_ALPHA
-        ring = torch.nn.functional.max_pool3d(seen[None].float(), kernel_size=3, stride=1, padding=1)
-        self.occupied = ring[0] > 0
+        self.occupied = _with_neighbours(-torch.expm1(-self.density * render_step_size) > OCCUPIED_ALPHA)
 
     def _look(self, field: VolumeField, cells: Tensor, offsets: Tensor) -> Tensor:
         """Density at `offsets` in [0, 1]^3 within the given flat cells."""
@@ -95,3 +96,8 @@ class OccupancyGrid:
         positions = aabb[:3] + (corner + offsets) / r * (aabb[3:] - aabb[:3])
         chunks = positions.to(field.aabb.device).split(CELLS_PER_QUERY)
         return torch.cat([field.query_density(chunk) for chunk in chunks]).cpu()
+
+
+def _with_neighbours(cells: Bool[Tensor, "x y z"]) -> Bool[Tensor, "x y z"]:
+    """The cells and all that touch them."""
+    return torch.nn.functional.max_pool3d(cells[None].float(), kernel_size=3, stride=1, padding=1)[0] > 0

@@ -10,7 +10,7 @@ from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.cameras import Cameras
 from fieldmorph.fields.catalog import rebuild_field
 from fieldmorph.fields.checkpoint import read_checkpoint, write_checkpoint
-from fieldmorph.fields.errors import InputError, SettingError
+from fieldmorph.fields.errors import InputError
 from fieldmorph.fields.occupancy import OccupancyGrid
 
 
@@ -72,6 +72,6 @@ def load_field(path: str | Path) -> StoredField:
             Cameras(arrays["cameras.camera_to_world"], arrays["cameras.intrinsics"], width, height),
             header["provenance"],
         )
-    except (KeyError, RuntimeError, SettingError) as error:
+    except (LookupError, RuntimeError, TypeError, ValueError) as error:  # SettingError is a ValueError
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} does not hold a field that this version knows: {reason}") from None

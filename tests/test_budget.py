@@ -1,0 +1,88 @@
+"""Budgets are read as people write them, and say how much of them is used up."""
+
+import math
+import time
+
+import pytest
+
+from fieldmorph.fields.budget import Budget, Spent, now
+from fieldmorph.fields.errors import SettingError
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("90s", Budget(seconds=90.0)),
+        ("90", Budget(seconds=90.0)),
+        ("2m", Budget(seconds=120.0)),
+        ("2.5m", Budget(seconds=150.0)),
+        ("1h", Budget(seconds=3600.0)),
+        (".5h", Budget(seconds=1800.0)),
+        ("1.s", Budget(seconds=1.0)),
+        (" 3 m ", Budget(seconds=180.0)),
+        ("150cs", Budget(core_seconds=150.0)),
+        ("0.5 cs", Budget(core_seconds=0.5)),
+    ],
+)
+def test_budget_is_read_as_it_is_written(text: str, expected: Budget) -> None:
+    assert Budget.parse(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "s", "0s", "0.0m", "-3s", "3d", "2 m 3 s", "1e3s", "3S", "nan", "inf", "1,5m", ".", "9s\n9s"]
+)
+def test_budget_that_means_nothing_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(SettingError, match=r"a budget looks like 90s, 2m, 1h or 150cs") as caught:
+        Budget.parse(text)
+    assert repr(text) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_budget_beyond_every_number_is_refused() -> None:
+    with pytest.raises(SettingError, match="one positive number"):
+        Budget.parse("9" * 400 + "s")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"steps": 3, "seconds": 1.0},
+        {"seconds": 1.0, "core_seconds": 1.0},
+        {"steps": 0},
+        {"steps": -1},
+        {"seconds": 0.0},
+        {"core_seconds": -1.0},
+        {"seconds": math.inf},
+        {"core_seconds": math.nan},
+    ],
+)
+def test_budget_is_exactly_one_positive_number(given: dict[str, float]) -> None:
+    with pytest.raises(SettingError, match="one positive number of steps, seconds or core-seconds"):
+        Budget(**given)
+
+
+def test_progress_counts_what_the_budget_is_made_of() -> None:
+    spent = Spent(seconds=30.0, core_seconds=45.0)
+    assert Budget(steps=200).progress(50, spent) == 0.25
+    assert Budget(seconds=120.0).progress(50, spent) == 0.25
+    assert Budget(core_seconds=60.0).progress(50, spent) == 0.75
+    assert Budget(steps=40).progress(50, spent) == 1.25  # over is over
+
+
+def test_spent_adds_and_subtracts_each_clock() -> None:
+    a, b = Spent(5.0, 8.0), Spent(2.0, 1.0)
+    assert a + b == Spent(7.0, 9.0)
+    assert a - b == Spent(3.0, 7.0)
+
+
+def test_core_seconds_pass_while_working_and_stand_while_waiting() -> None:
+    start = now()
+    time.sleep(0.2)
+    slept = now() - start
+    assert slept.seconds >= 0.2
+    assert slept.core_seconds < 0.1  # torch's and numba's threads wait passively
+    start = now()
+    while now().core_seconds - start.core_seconds < 0.05:
+        pass
+    assert (now() - start).seconds > 0.01

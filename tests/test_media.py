@@ -1,0 +1,166 @@
+"""Pictures and films: what is written can be read again and means what it should."""
+
+import json
+from pathlib import Path
+
+import imageio.v2 as imageio
+import imageio_ffmpeg
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fieldmorph.apps.media import depth_16bit, difference, save_mp4, save_png, sheet, to_8bit
+from fieldmorph.apps.render import picture_names, render_file
+from fieldmorph.fields.base import VolumeField
+from fieldmorph.fields.cameras import orbit_box
+from fieldmorph.fields.errors import SettingError
+from fieldmorph.fields.occupancy import OccupancyGrid
+from fieldmorph.fields.store import StoredField
+
+BOX = (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0)
+
+
+@pytest.fixture
+def sphere_file(monkeypatch: pytest.MonkeyPatch, soft_sphere: VolumeField, tmp_path: Path) -> Path:
+    """A path whose field is the soft sphere, with 8 cameras of 24 x 20 pixels round it."""
+    cameras = orbit_box(BOX, 8, width=24, height=20)
+    stored = StoredField(soft_sphere, OccupancyGrid(8), 0.02, cameras)
+    monkeypatch.setattr("fieldmorph.apps.render.load_field", lambda _path: stored)
+    return tmp_path / "sphere.fm"
+
+
+def frames_of(path: Path) -> list[np.ndarray]:
+    with imageio.get_reader(path) as reader:
+        return [np.asarray(frame) for frame in reader]
+
+
+def test_bytes_are_rounded_and_clamped() -> None:
+    assert to_8bit(torch.tensor([-1.0, 0.0, 0.5, 0.999, 1.0, 2.0])).tolist() == [0, 0, 128, 255, 255, 255]
+
+
+def test_png_is_lossless_and_leaves_nothing_else(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, pixels in (
+        ("rgb", rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)),
+        ("gray", rng.integers(0, 256, (5, 7), dtype=np.uint8)),
+        ("depth", rng.integers(0, 65536, (5, 7), dtype=np.uint16)),
+    ):
+        save_png(tmp_path / f"{name}.png", pixels)
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / f"{name}.png")), pixels)
+    assert {path.name for path in tmp_path.iterdir()} == {"rgb.png", "gray.png", "depth.png"}
+
+
+def test_depth_is_a_multiple_of_its_scale() -> None:
+    assert depth_16bit(torch.tensor([0.0, 1.0, 2.5, 1e9]), 0.5).tolist() == [0, 2, 5, 65535]
+
+
+def test_film_plays_everywhere(tmp_path: Path) -> None:
+    frames = [np.full((33, 47, 3), level, dtype=np.uint8) for level in (0, 128, 255)]
+    save_mp4(tmp_path / "a.mp4", frames, fps=10)
+    count, seconds = imageio_ffmpeg.count_frames_and_secs(str(tmp_path / "a.mp4"))
+    assert (count, round(seconds, 2)) == (3, 0.3)
+    with imageio.get_reader(tmp_path / "a.mp4") as reader:
+        told = reader.get_meta_data()
+    assert told["codec"] == "h264"
+    assert told["pix_fmt"].startswith("yuv420p")
+    assert tuple(told["size"]) == (48, 34)
+    means = [frame.mean() for frame in frames_of(tmp_path / "a.mp4")]
+    assert means == pytest.approx([0, 128, 255], abs=4)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_film_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_text("old")
+
+    def frames():
+        yield np.zeros((16, 16, 3), dtype=np.uint8)
+        raise RuntimeError("out of pictures")
+
+    with pytest.raises(RuntimeError, match="out of pictures"):
+        save_mp4(path, frames())
+    with pytest.raises(SettingError, match="at least one frame"):
+        save_mp4(path, [])
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_difference_is_white_where_images_agree() -> None:
+    a = torch.tensor([0.2, 0.5, 0.9])
+    assert difference(a, a + torch.tensor([0.0, 0.1, -0.9]), gain=5).tolist() == [255, 127, 0]
+
+
+def test_sheet_has_its_pictures_in_order() -> None:
+    colors = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)]
+    red, green, blue, yellow = (np.full((10, 20, 3), c, dtype=np.uint8) for c in colors)
+    page = sheet([[red, green], [blue, yellow]], ["one", "two"], [["a", "b"], ["c", ""]], width=100)
+    found = [
+        [i for i, c in enumerate(colors) if (page[y, x] == c).all()] for y, x in np.ndindex(page.shape[:2])
+    ]
+    at = {
+        i: np.array([divmod(n, page.shape[1]) for n, hit in enumerate(found) if i in hit])
+        for i in range(len(colors))
+    }
+    assert all(len(points) == 100 * 50 for points in at.values())
+    centres = {i: points.mean(0) for i, points in at.items()}
+    assert centres[0][0] == centres[1][0] < centres[2][0] == centres[3][0]
+    assert centres[0][1] == centres[2][1] < centres[1][1] == centres[3][1]
+    bare = sheet([[red, green]], ["", ""], width=100)
+    assert (sheet([[red, green]], ["one", ""], width=100) != bare).any()  # the title is written
+
+
+def test_views_keep_their_names() -> None:
+    assert picture_names(("test/r_0.png", "test/r_1.jpg")) == ["r_0", "r_1"]
+    assert picture_names(("a/0.png", "b/0.png")) == ["a_0", "b_0"]
+
+
+def test_depth_pictures_state_distances(sphere_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = render_file(sphere_file, out, orbit=2, size=(41, 41), depth=True, opacity=True, device="cpu")
+    names = ["orbit_000", "orbit_001"]
+    kinds = ("", "_depth", "_opacity")
+    assert {p.name for p in out.iterdir()} == {"depth.json"} | {f"{n}{k}.png" for n in names for k in kinds}
+    scale = json.loads(out.joinpath("depth.json").read_text())["scale"]
+    assert scale == result["depth_scale"]
+    depth = np.asarray(Image.open(out / "orbit_000_depth.png")) * scale
+    opacity = np.asarray(Image.open(out / "orbit_000_opacity.png")) / 255
+    distance = float(orbit_box(BOX, 1).camera_to_world[0, :, 3].norm())
+    # Light from outside is half stopped near the radius at which exp(-integral of sigma) is a half.
+    assert depth[20, 20] == pytest.approx(distance - 0.5, abs=0.06)
+    assert opacity[20, 20] > 0.99
+    assert depth[0, 0] == opacity[0, 0] == 0
+    color = np.asarray(Image.open(out / "orbit_000.png"))
+    assert color.shape == (41, 41, 3)
+    assert (color[0, 0] == 255).all()
+
+
+def test_orbit_film_and_its_companions(sphere_file: Path, tmp_path: Path) -> None:
+    result = render_file(
+        sphere_file, tmp_path / "o.mp4", orbit=3, background="black", depth=True, opacity=True, device="cpu"
+    )
+    assert result["pictures"] == 3
+    assert {p.name for p in tmp_path.iterdir()} == {"o.mp4", "o_depth.mp4", "o_opacity.mp4"}
+    film, depth, opacity = (frames_of(tmp_path / f"o{k}.mp4") for k in ("", "_depth", "_opacity"))
+    assert len(film) == len(depth) == len(opacity) == 3
+    assert film[0].shape == (20, 24, 3)
+    assert film[0][0, 0].max() < 16  # black behind
+    assert depth[0][10, 12].mean() > depth[0][10, 10].mean() > depth[0][0, 0].mean()  # nearest in the middle
+    assert opacity[0][10, 12].min() > 235
+
+
+def test_a_turn_goes_round(sphere_file: Path, tmp_path: Path) -> None:
+    render_file(sphere_file, tmp_path / "out", orbit=4, device="cpu")
+    middle = [
+        np.asarray(Image.open(tmp_path / f"out/orbit_00{i}.png"))[10, 12].astype(float) for i in range(4)
+    ]
+    # The soft sphere's colour is the direction: opposite cameras see x and y mirrored about 0.5, z alike.
+    np.testing.assert_allclose(middle[0][:2] + middle[2][:2], 255, atol=12)
+    np.testing.assert_allclose(middle[0][2], middle[2][2], atol=6)
+    assert abs(middle[0] - middle[1]).max() > 60
+
+
+def test_size_is_bounded(sphere_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="at most"):
+        render_file(sphere_file, tmp_path / "out", orbit=1, size=(99999, 99999), device="cpu")
+    assert list(tmp_path.iterdir()) == []
