@@ -160,7 +160,7 @@ def _add_run_options(parser: argparse.ArgumentParser, default: str) -> None:
     )  # fmt: skip
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
-        "--steps", type=_count, metavar="N", help="steps to take: equal seeds give equal bytes"
+        "--steps", type=_count, metavar="N", help="steps to take: equal seeds and --threads give equal bytes"
     )
     length.add_argument("--budget", default=default, help=f"{BUDGET_HELP} (default {default})")
     parser.add_argument("--seed", type=_seed, default=0, help="of everything random (default 0)")

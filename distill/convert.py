@@ -28,7 +28,8 @@ from fieldmorph.fields.optimizer import FieldOptimizer
 from fieldmorph.fields.store import StoredField
 
 PROBE_BLOCK = (1 << 20) - 1  # number of a block that no step reaches
-WARMUP_STEPS = 100
+PROBE_RAYS = 2048
+WARMUP_STEPS = 30
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,9 @@ class _Distillation:
         self.generator = torch.Generator().manual_seed(config.seed)
         self.n_samples = config.samples_per_step or student.samples_per_step
         self.n_steps = 0
-        self.probe_block = make_block(teacher, config.seed, PROBE_BLOCK)
+        self.probe_at, self.probe_pixels = make_block(teacher, config.seed, PROBE_BLOCK).rays(
+            torch.arange(PROBE_RAYS)
+        )
 
     def step(self, progress: float) -> None:
         stage, _ = stage_at(self.stages, progress)
@@ -127,10 +130,10 @@ class _Distillation:
 
     @torch.no_grad()
     def probe(self) -> float:
-        block = self.probe_block
-        learned = self._values(block.along, pixels=block.pixels)
-        white = torch.ones_like(block.pixels.colors)
-        comparison = Comparison(block.along, learned, self.teacher.render_step_size, block.pixels, white)
+        at, pixels = self.probe_at, self.probe_pixels
+        white = torch.ones_like(pixels.colors)
+        learned = self._values(at, pixels=pixels)
+        comparison = Comparison(at, learned, self.teacher.render_step_size, pixels, white)
         return float(-10 * torch.log10(F.mse_loss(*comparison.both_pixels())))
 
     def result(self) -> dict[str, Any]:

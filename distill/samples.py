@@ -16,11 +16,11 @@ from fieldmorph.fields.kernels.composite import composite
 from fieldmorph.fields.render import RaySamples, sample_rays, visible_samples
 from fieldmorph.fields.store import StoredField
 
-BLOCK_RAYS = 1 << 14
-BLOCK_EMPTY = 1 << 14  # points anywhere in the box, most of them in empty space
-N_BLOCKS = 16
+BLOCK_RAYS = 1 << 13
+BLOCK_EMPTY = 1 << 13  # points anywhere in the box, most of them in empty space
+N_BLOCKS = 32
 FILL_EVERY = 16  # steps between two new blocks until there are so many
-RENEW_EVERY = 256  # and from then on
+RENEW_EVERY = 128  # and from then on
 EARLY_STOP = 1e-4  # light left over behind which the student need not look
 IMPORTANCE = 20.0  # a sample of rendering weight w is drawn in proportion to min(1, 20 w) + 0.08
 BACKGROUND_SHARE = 0.08
@@ -75,8 +75,7 @@ class Block:
 
     def draw_points(self, n: int, generator: torch.Generator) -> TeacherSamples:
         """n samples with probability growing with their rendering weight (with replacement)."""
-        total = float(self.cumulative[-1])
-        at = torch.rand(n, generator=generator, dtype=torch.float64) * total
+        at = torch.rand(n, generator=generator, dtype=torch.float64).to(self.cumulative) * self.cumulative[-1]
         return self.along[torch.searchsorted(self.cumulative, at).clamp(max=len(self.along) - 1)]
 
     def draw_empty(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -93,10 +92,14 @@ class Block:
     def rays(self, which: Int[Tensor, "n_rays"]) -> tuple[TeacherSamples, Pixels]:
         """The given rays of this block, packed anew."""
         whole = self.pixels.samples
+        which = which.to(whole.offsets.device)
         counts = whole.offsets.diff()[which]
         offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        ray_indices = torch.repeat_interleave(torch.arange(len(which)), counts)
-        index = torch.arange(int(offsets[-1])) + (whole.offsets[which] - offsets[:-1])[ray_indices]
+        ray_indices = torch.repeat_interleave(torch.arange(len(which), device=which.device), counts)
+        index = (
+            torch.arange(len(ray_indices), device=which.device)
+            + (whole.offsets[which] - offsets[:-1])[ray_indices]
+        )
         samples = RaySamples(ray_indices, whole.t_starts[index], whole.t_ends[index], offsets)
         pixels = Pixels(samples, self.pixels.colors[which], self.pixels.opacities[which])
         return self.along[index], pixels

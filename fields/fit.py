@@ -26,7 +26,7 @@ from fieldmorph.fields.render import (
 from fieldmorph.fields.scene import Split
 from fieldmorph.fields.store import StoredField
 
-PROBE_RAYS = 4096
+PROBE_RAYS = 2048
 WARMUP_STEPS = 50
 
 

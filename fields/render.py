@@ -132,7 +132,7 @@ def render_image(
     rays_per_chunk: int = 4096,
 ) -> dict[str, Tensor]:
     """One view: `colors` (h, w, 3) in sRGB, `opacities` (h, w), `depths` (h, w) in world units."""
-    rays = image_rays(camera)
+    rays = image_rays(camera.to(field.aabb.device))
     chunks = []
     for start in range(0, len(rays), rays_per_chunk):
         part = rays[start : start + rays_per_chunk]

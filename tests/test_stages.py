@@ -190,7 +190,7 @@ def test_features_are_left_out_with_a_reason_where_decoders_differ(soft_sphere: 
 def test_a_plan_without_stages_is_refused() -> None:
     teacher, student = pair(width=32)
     for stage in (PVD_STAGES[0], Stage("only", 1.0, {"features": 1.0})):
-        with pytest.raises(SettingError, match="no stage suits this pair: .*do not share: decoder"):
+        with pytest.raises(SettingError, match=r"no stage suits this pair: .*do not share: decoder"):
             plan_stages((stage,), teacher, student)
 
 
