@@ -20,6 +20,7 @@ from fieldmorph.apps.outputs import check_folder, write_json
 from fieldmorph.apps.progress import ProgressLine
 from fieldmorph.fields.budget import Budget, now
 from fieldmorph.fields.cameras import orbit_like
+from fieldmorph.fields.loop import Interrupted
 from fieldmorph.fields.scene import Split
 from fieldmorph.fields.store import StoredField, load_field
 
@@ -68,6 +69,8 @@ def run_demo(
                 files["teacher"], files["student"], _part(budget, 1 - TRAIN_SHARE), force=True,
                 on_progress=progress,
             )  # fmt: skip
+    except Interrupted as error:
+        raise Interrupted(error.signum, None) from None  # no state is left to go on with
     finally:
         for file in files.values():  # the demo starts anew each time
             state_path(file).unlink(missing_ok=True)

@@ -50,9 +50,7 @@ def doctor(as_json: bool = False) -> int:
     """Print the diagnosis and return the exit code: 0, or 1 where something needed is broken."""
     lines = diagnose()
     if as_json:
-        print(
-            json.dumps([{"name": name, "status": status, "detail": detail} for name, status, detail in lines])
-        )
+        print(json.dumps({name: {"status": status, "detail": detail} for name, status, detail in lines}))
     else:
         for name, status, detail in lines:
             print(f"{name:<16} {status:<7} {detail}")

@@ -40,5 +40,6 @@ def explain(error: BaseException) -> Exit | None:
     from fieldmorph.fields.loop import Interrupted  # imports torch: only once nothing else fits
 
     if isinstance(error, Interrupted):
-        return Exit(SIGNALLED + error.signum, f"{text}; the same command with --resume goes on")
+        hint = "; the same command with --resume goes on" if error.state_path else ""
+        return Exit(SIGNALLED + error.signum, text + hint)
     return None

@@ -25,6 +25,7 @@ from fieldmorph.fields.kernels.composite import composite
 from fieldmorph.fields.loop import LoopReport, Progress, run_loop
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.optimizer import FieldOptimizer
+from fieldmorph.fields.runtime import compile_kernels
 from fieldmorph.fields.store import StoredField
 
 PROBE_BLOCK = (1 << 20) - 1  # number of a block that no step reaches
@@ -82,6 +83,7 @@ def convert(
     Raises:
         InputError: the teacher is empty.
     """
+    compile_kernels()
     config, started = config or ConvertConfig(), now()
     stages, dropped = plan_stages(config.stages, teacher.field, student)
     learner = _Distillation(teacher, student, stages, config)
@@ -117,7 +119,7 @@ class _Distillation:
         )
 
     def step(self, progress: float) -> None:
-        stage, _ = stage_at(self.stages, progress)
+        stage = stage_at(self.stages, progress)
         block = self.pool.block(self.n_steps, self.generator)
         compare = self._at_rays if stage.source == "rays" else self._at_points
         comparison = compare(block, stage)

@@ -19,7 +19,7 @@ from fieldmorph.fields.store import StoredField
 BLOCK_RAYS = 1 << 13
 BLOCK_EMPTY = 1 << 13  # points anywhere in the box, most of them in empty space
 N_BLOCKS = 32
-FILL_EVERY = 16  # steps between two new blocks until there are so many
+FILL_EVERY = 32  # steps between two new blocks until there are so many
 RENEW_EVERY = 128  # and from then on
 EARLY_STOP = 1e-4  # light left over behind which the student need not look
 IMPORTANCE = 20.0  # a sample of rendering weight w is drawn in proportion to min(1, 20 w) + 0.08

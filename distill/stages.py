@@ -120,16 +120,15 @@ def transplant_decoder(teacher: VolumeField, student: VolumeField) -> None:
         student.decoder.load_state_dict(teacher.decoder.state_dict())
 
 
-def stage_at(stages: tuple[Stage, ...], progress: float) -> tuple[Stage, float]:
-    """The stage at a share of the budget, and the share of that stage that is over."""
+def stage_at(stages: tuple[Stage, ...], progress: float) -> Stage:
+    """The stage at a share of the budget."""
     total = sum(stage.share for stage in stages)
     start = 0.0
-    for stage in stages:
-        length = stage.share / total
-        if progress < start + length or stage is stages[-1]:
-            return stage, min(max((progress - start) / length, 0.0), 1.0)
-        start += length
-    raise AssertionError("a plan has at least one stage")
+    for stage in stages[:-1]:
+        start += stage.share / total
+        if progress < start:
+            return stage
+    return stages[-1]
 
 
 def density_loss(c: Comparison) -> Tensor:

@@ -23,6 +23,7 @@ from fieldmorph.fields.render import (
     step_size_for,
     visible_samples,
 )
+from fieldmorph.fields.runtime import compile_kernels
 from fieldmorph.fields.scene import Split
 from fieldmorph.fields.store import StoredField
 
@@ -51,6 +52,11 @@ class FitConfig:
     occupancy_every: int = 16
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        counts = (self.samples_per_step, self.occupancy_resolution, self.occupancy_every)
+        if any(n is not None and n < 1 for n in counts):
+            raise SettingError(f"samples and occupancy settings must be at least 1; got {self}")
+
 
 def fit_images(
     field: VolumeField,
@@ -68,6 +74,7 @@ def fit_images(
     Transparent images are seen over a random background, which leaves no reward for coloured fog.
     State, `resume` and errors are `run_loop`'s.
     """
+    compile_kernels()
     config, started = config or FitConfig(), now()
     learner = _ImageLearner(field, views, config)
     everything = {**(settings or {}), "config": asdict(config), "field": field.name, **field.config()}

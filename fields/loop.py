@@ -65,7 +65,7 @@ class Interrupted(Exception):
 
     def __init__(self, signum: int, state_path: Path | None):
         super().__init__(f"interrupted; state saved in {state_path}" if state_path else "interrupted")
-        self.signum = signum
+        self.signum, self.state_path = signum, state_path
 
 
 def run_loop(
@@ -133,6 +133,10 @@ def run_loop(
             if now().seconds - saved_at > SAVE_SECONDS:
                 save()
                 saved_at = now().seconds
+    if best is None and curve:
+        raise SettingError(
+            f"the run diverged: its PSNR was {psnr} at every look; smaller learning rates may help"
+        )
     if best is None or (budget.steps is None and step < FEWEST_STEPS):
         raise SettingError(f"the budget ended after {step} steps, too short to do anything; give more")
     return best, LoopReport(step, total, best_psnr, curve)

@@ -1,7 +1,8 @@
 """Which cells of the box are worth a sample (Müller et al. 2022, appendix C)."""
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from fieldmorph.fields.base import VolumeField
@@ -30,6 +31,23 @@ class OccupancyGrid:
         grid = cls(1)
         grid.density, grid.occupied = density, occupied
         return grid
+
+    @classmethod
+    def from_bits(cls, bits: UInt8[Tensor, "bytes"], resolution: int) -> "OccupancyGrid":
+        """A grid from a file, its remembered densities 0.
+
+        Raises:
+            ValueError: the bits are not a cube of this resolution.
+        """
+        flat = np.unpackbits(bits.numpy())
+        if resolution < 1 or len(bits) != -(-(resolution**3) // 8):
+            raise ValueError(f"{len(bits)} bytes of occupancy do not hold {resolution}^3 cells")
+        cells = torch.from_numpy(flat[: resolution**3].astype(bool)).reshape((resolution,) * 3)
+        return cls.from_density(torch.zeros(cells.shape), cells)
+
+    def to_bits(self) -> UInt8[Tensor, "bytes"]:
+        """Which cells are occupied, eight in a byte."""
+        return torch.from_numpy(np.packbits(self.occupied.cpu().numpy()))
 
     @property
     def resolution(self) -> int:

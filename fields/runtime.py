@@ -4,6 +4,7 @@ import ctypes
 import functools
 import os
 import platform
+import time
 
 import torch
 
@@ -42,6 +43,32 @@ def use_threads(n: int | None = None) -> int:
     set_threads(n)
     _keep_freed_memory()
     return n
+
+
+def compile_kernels() -> float:
+    """Compile every CPU kernel, or load it from the disk's cache, so that no budget pays for it.
+
+    Returns:
+        Seconds it took: some twenty the first time after an installation, one later.
+    """
+    from fieldmorph.fields.encodings import spherical_harmonics
+    from fieldmorph.fields.kernels.composite import composite
+    from fieldmorph.fields.kernels.hash import hash_encode
+    from fieldmorph.fields.kernels.hash_levels import hash_levels
+    from fieldmorph.fields.kernels.march import march
+
+    start = time.monotonic()
+    levels = hash_levels(2, 4, 2, 1.5)
+    table = torch.zeros(levels.n_entries, 2, requires_grad=True)
+    hash_encode(torch.full((4, 3), 0.5), table, levels).sum().backward()
+    rays_o, rays_d = torch.tensor([[-1.0, 0.5, 0.5]]), torch.tensor([[1.0, 0.0, 0.0]])
+    box, occupied = torch.tensor([0.0, 0, 0, 1, 1, 1]), torch.ones(2, 2, 2, dtype=torch.bool)
+    _, t_starts, t_ends, offsets = march(rays_o, rays_d, box, occupied, 0.5, torch.full((1,), 0.5))
+    sigma = torch.ones(len(t_starts), requires_grad=True)
+    rgb = torch.ones(len(t_starts), 3, requires_grad=True)
+    composite(sigma, rgb, t_starts, t_ends, offsets)[1].sum().backward()
+    spherical_harmonics(rays_d)
+    return time.monotonic() - start
 
 
 def choose_device(name: str = "auto") -> torch.device:

@@ -20,7 +20,7 @@ class StoredField:
 
     Attributes:
         field: the representation.
-        occupancy: its occupancy grid.
+        occupancy: its occupancy grid; a file keeps which cells are occupied, one bit each, not how dense they are.
         render_step_size: in world units.
         cameras: the poses the scene was photographed from (no pictures): new views are drawn near them.
         provenance: how the field came about, as JSON values; no times, so that equal runs give equal bytes.
@@ -36,14 +36,14 @@ class StoredField:
 def save_field(path: str | Path, stored: StoredField) -> str:
     """Write the file atomically; its sha256. Errors are `write_checkpoint`'s."""
     arrays: dict[str, Tensor] = {f"field.{k}": v.detach().cpu() for k, v in stored.field.state_dict().items()}
-    arrays["occupancy.density"] = stored.occupancy.density
-    arrays["occupancy.occupied"] = stored.occupancy.occupied
+    arrays["occupancy.bits"] = stored.occupancy.to_bits()
     arrays["cameras.camera_to_world"] = stored.cameras.camera_to_world
     arrays["cameras.intrinsics"] = stored.cameras.intrinsics
     header = {
         "field": stored.field.name,
         "config": stored.field.config(),
         "render_step_size": stored.render_step_size,
+        "occupancy_resolution": stored.occupancy.resolution,
         "image_size": [stored.cameras.width, stored.cameras.height],
         "provenance": stored.provenance,
     }
@@ -65,11 +65,14 @@ def load_field(path: str | Path) -> StoredField:
             {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
         )
         width, height = header["image_size"]
+        cameras = Cameras(arrays["cameras.camera_to_world"], arrays["cameras.intrinsics"], width, height)
+        if cameras.camera_to_world.shape[1:] != (3, 4) or cameras.intrinsics.shape != (len(cameras), 4):
+            raise ValueError("its cameras are not n x 3 x 4 poses and n x 4 intrinsics")
         return StoredField(
             rebuilt,
-            OccupancyGrid.from_density(arrays["occupancy.density"], arrays["occupancy.occupied"]),
+            OccupancyGrid.from_bits(arrays["occupancy.bits"], header["occupancy_resolution"]),
             float(header["render_step_size"]),
-            Cameras(arrays["cameras.camera_to_world"], arrays["cameras.intrinsics"], width, height),
+            cameras,
             header["provenance"],
         )
     except (LookupError, RuntimeError, TypeError, ValueError) as error:  # SettingError is a ValueError

@@ -38,6 +38,7 @@ _learned: dict[str, StoredField] = {}  # teachers that are made once
 @pytest.fixture(autouse=True)
 def _short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fieldmorph.distill.convert.WARMUP_STEPS", 10)
+    monkeypatch.setattr("fieldmorph.distill.convert.PROBE_RAYS", 256)
     monkeypatch.setattr(samples, "BLOCK_RAYS", 512)
     monkeypatch.setattr(samples, "BLOCK_EMPTY", 1024)
 

@@ -34,7 +34,7 @@ def test_every_part_has_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 def test_json_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     assert doctor(as_json=True) == 0
     report = json.loads(capsys.readouterr().out)
-    assert [(r["name"], r["status"], r["detail"]) for r in report] == diagnose()
+    assert [(name, r["status"], r["detail"]) for name, r in report.items()] == diagnose()
 
 
 def test_kernels_are_held_against_their_twins(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,8 @@ CONFIG = FitConfig(samples_per_step=4096, occupancy_resolution=16)
 
 
 @pytest.fixture(autouse=True)
-def _small_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "WARMUP_STEPS", 10)
     monkeypatch.setattr(fit, "PROBE_RAYS", 256)
 
 
@@ -134,17 +135,22 @@ def test_equal_seeds_give_equal_results(views: Split) -> None:
 
 
 @pytest.mark.parametrize("at", [1, 7, 21])
-def test_interrupted_and_resumed_equals_uninterrupted(views: Split, tmp_path: Path, at: int) -> None:
+def test_interrupted_and_resumed_equals_uninterrupted(
+    views: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    # fine steps: fresh fog lies under the threshold, so that some cells are free from the first look on
+    monkeypatch.setattr(fit, "step_size_for", lambda cameras, field: 2 / 256)
+
     def stop(progress: Progress) -> None:
         if progress.step == at:
             signal.raise_signal(signal.SIGINT)
 
-    path = tmp_path / "run.state"
-    whole = result(*fit_images(small(), views, Budget(steps=21), CONFIG))
+    path, config = tmp_path / "run.state", replace(CONFIG, occupancy_every=4)
+    whole = result(*fit_images(small(), views, Budget(steps=21), config))
     with pytest.raises(Interrupted):
-        fit_images(small(), views, Budget(steps=21), CONFIG, state_path=path, on_progress=stop)
+        fit_images(small(), views, Budget(steps=21), config, state_path=path, on_progress=stop)
     fresh = small(seed=9)  # its parameters come from the file
-    resumed = fit_images(fresh, views, Budget(steps=21), CONFIG, state_path=path, resume=True)
+    resumed = fit_images(fresh, views, Budget(steps=21), config, state_path=path, resume=True)
     assert equal(result(*resumed), whole)
 
 

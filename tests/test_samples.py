@@ -188,6 +188,8 @@ def made(teacher: StoredField, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return replace(block, empty_positions=torch.zeros(1, 3), empty_sigma=torch.tensor([float(number)]))
 
     monkeypatch.setattr(samples, "make_block", numbered)
+    for name, value in (("N_BLOCKS", 4), ("FILL_EVERY", 8), ("RENEW_EVERY", 32)):
+        monkeypatch.setattr(samples, name, value)
     return numbers
 
 
@@ -197,20 +199,20 @@ def number_at(pool: SamplePool, step: int) -> int:
 
 def test_blocks_of_a_step_do_not_depend_on_the_way_there(teacher: StoredField, made: list[int]) -> None:
     walker = SamplePool(teacher, 0)
-    walked = {step: (number_at(walker, step), set(walker.blocks)) for step in range(1100)}
+    walked = {step: (number_at(walker, step), set(walker.blocks)) for step in range(200)}
     assert made == list(range(max(made) + 1))  # walking makes each block once
-    for step in (0, 1, 15, 16, 17, 223, 224, 225, 479, 480, 700, 992, 1099):
+    for step in (0, 1, 7, 8, 9, 15, 16, 17, 47, 48, 49, 100, 144, 199):
         jumper = SamplePool(teacher, 0)
         assert (number_at(jumper, step), set(jumper.blocks)) == walked[step]
     back = SamplePool(teacher, 0)
-    assert [number_at(back, step) for step in (1000, 3)] == [walked[1000][0], walked[3][0]]
+    assert [number_at(back, step) for step in (190, 3)] == [walked[190][0], walked[3][0]]
 
 
 def test_ring_fills_quickly_and_is_then_renewed(teacher: StoredField, made: list[int]) -> None:
     pool = SamplePool(teacher, 0)
     assert made == [0]
-    # 2 blocks at first, one more every 16 steps up to 16 (step 224), then one is replaced every 256
-    expected = {0: (0, 1), 15: (0, 1), 16: (0, 2), 223: (0, 14), 224: (0, 15), 479: (0, 15), 480: (1, 16)}
+    # 2 blocks at first, one more every 8 steps up to 4 (from step 16), then one is replaced every 32
+    expected = {0: (0, 1), 7: (0, 1), 8: (0, 2), 15: (0, 2), 16: (0, 3), 47: (0, 3), 48: (1, 4), 80: (2, 5)}
     for step, (oldest, newest) in expected.items():
         number = number_at(pool, step)
         assert sorted(pool.blocks) == list(range(oldest, newest + 1))
@@ -221,7 +223,7 @@ def test_every_block_of_the_ring_is_drawn(
     teacher: StoredField, made: list[int], generator: torch.Generator
 ) -> None:
     pool = SamplePool(teacher, 0)
-    assert {int(pool.block(300, generator).empty_sigma[0]) for _ in range(300)} == set(range(16))
+    assert {int(pool.block(80, generator).empty_sigma[0]) for _ in range(60)} == {2, 3, 4, 5}
 
 
 def test_an_empty_teacher_is_refused(soft_sphere: VolumeField) -> None:

@@ -67,7 +67,6 @@ def test_stored_field_comes_back_with_the_same_pictures(tmp_path: Path, name: st
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert type(again.field) is type(stored.field)
     assert again.field.config() == stored.field.config()
-    assert torch.equal(again.occupancy.density, stored.occupancy.density)
     assert torch.equal(again.occupancy.occupied, stored.occupancy.occupied)
     assert torch.equal(again.cameras.camera_to_world, stored.cameras.camera_to_world)
     assert torch.equal(again.cameras.intrinsics, stored.cameras.intrinsics)
@@ -86,11 +85,12 @@ def test_header_says_what_the_file_holds(tmp_path: Path) -> None:
         "field": "mlp",
         "config": {"aabb": list(BOX), "width": 16, "depth": 2, "n_frequencies": 2, "skip": None},
         "render_step_size": STEP,
+        "occupancy_resolution": 8,
         "image_size": [12, 8],  # width, then height
         "provenance": {"note": "x"},
     }
     names = {f"field.{key}" for key in stored.field.state_dict()}
-    names |= {"occupancy.density", "occupancy.occupied", "cameras.camera_to_world", "cameras.intrinsics"}
+    names |= {"occupancy.bits", "cameras.camera_to_world", "cameras.intrinsics"}
     assert set(meta["arrays"]) == names
 
 
@@ -118,12 +118,11 @@ def test_stored_parameters_are_a_copy(file: Path, tmp_path: Path) -> None:
     assert (load_field(tmp_path / "b.fm").field.table != 7).all()
 
 
-HEADER = ["field", "config", "render_step_size", "image_size", "provenance"]
+HEADER = ["field", "config", "render_step_size", "occupancy_resolution", "image_size", "provenance"]
 ARRAYS = [
     "field.table",
     "field.decoder.network.layers.0.weight",
-    "occupancy.density",
-    "occupancy.occupied",
+    "occupancy.bits",
     "cameras.camera_to_world",
     "cameras.intrinsics",
 ]
