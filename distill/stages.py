@@ -42,7 +42,7 @@ class Stage:
 PVD_STAGES = (
     Stage("features", 0.1, {"features": 0.1, "density": 1.0}, requires=("decoder",)),
     Stage("volume", 0.5, {"features": 0.05, "density": 1.0, "color": 0.3}),
-    Stage("render", 0.4, {"pixel": 1.0, "features": 0.005, "density": 0.1, "color": 0.03}, source="rays"),
+    Stage("render", 0.4, {"pixel": 1.0, "density": 0.1, "color": 0.03}, source="rays"),
 )
 
 
