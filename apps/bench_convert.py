@@ -11,7 +11,7 @@ import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is 
 # isort: split
 import torch
 
-from fieldmorph.apps.demo import bundled_scene
+from fieldmorph.apps.jobs import bundled_scene, open_scene
 from fieldmorph.apps.outputs import check_folder
 from fieldmorph.apps.progress import ProgressLine
 from fieldmorph.distill.convert import ConvertConfig, convert
@@ -22,7 +22,7 @@ from fieldmorph.fields.fit import FitConfig, fit_images
 from fieldmorph.fields.loop import Progress
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.render import render_rays
-from fieldmorph.fields.scene import Scene, load_scene
+from fieldmorph.fields.scene import Scene
 from fieldmorph.fields.store import StoredField
 
 TEACHER_CORE_SECONDS = 200.0
@@ -67,7 +67,7 @@ def bench_convert(
     """
     folder = Path(output)
     check_folder(folder, force)
-    scene = load_scene(data or bundled_scene(), downscale=downscale, splits=["train", "test"])
+    scene = open_scene(data or bundled_scene(), "train", "test", downscale=downscale)
     folder.mkdir(parents=True, exist_ok=True)
     runs = []
     with open(folder / "convert.jsonl", "w", encoding="utf-8") as raw:

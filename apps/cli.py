@@ -13,6 +13,7 @@ from fieldmorph.apps import commands
 from fieldmorph.apps.exits import PIPE_CLOSED, explain
 
 BUDGET_HELP = "time to take: 90s, 2m or 1h of wall clock, or 150cs of core-seconds (CPU time of all threads)"
+THREADS_HELP = "cores to use (default: all there are)"
 RESUME_HELP = (
     "go on with OUTPUT.state of an interrupted run; settings must be the same, but a time may be raised"
 )
@@ -57,13 +58,15 @@ class _Version(argparse.Action):
 def build_parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     parser = _Parser(
-        prog="fieldmorph", description="Convert neural fields between architectures, on a plain CPU."
+        prog="fieldmorph",
+        description="Convert neural fields between architectures, on a plain CPU.",
+        epilog="FIELDMORPH_DEBUG=1 in the environment shows the traceback of every error.",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     jobs = parser.add_subparsers(metavar="COMMAND", required=True)
 
     train = _command(
-        jobs, "train", commands.train, "fit a field to posed photographs", threads=True, device=True
+        jobs, "train", commands.train, "fit a field to posed photographs", threads=THREADS_HELP, device=True
     )
     train.add_argument("data", metavar="DATA", help="folder with transforms_train.json or transforms.json")
     train.add_argument("--field", default="hashgrid", help="representation (default hashgrid)")
@@ -74,21 +77,26 @@ def build_parser() -> argparse.ArgumentParser:
     _add_run_options(train, "120cs")
 
     convert = _command(
-        jobs, "convert", commands.convert, "turn a field into another", threads=True, device=True
+        jobs, "convert", commands.convert, "turn a field into another", threads=THREADS_HELP, device=True
     )
     convert.add_argument("teacher", metavar="TEACHER", help="file of a trained field")
     convert.add_argument("--to", default="mlp", help="representation of the student (default mlp)")
     _add_run_options(convert, "180cs")
 
     evaluate = _command(
-        jobs, "eval", commands.evaluate, "measure a field against photographs", threads=True, device=True
+        jobs,
+        "eval",
+        commands.evaluate,
+        "measure a field against photographs",
+        threads=THREADS_HELP,
+        device=True,
     )
     evaluate.add_argument("file", metavar="FILE")
     evaluate.add_argument("--teacher", metavar="TEACHER", help="compare with this field's pictures, too")
     _add_views(evaluate, evaluate, required=True)
 
     render = _command(
-        jobs, "render", commands.render, "pictures or a film of a field", threads=True, device=True
+        jobs, "render", commands.render, "pictures or a film of a field", threads=THREADS_HELP, device=True
     )
     render.add_argument("file", metavar="FILE")
     which = render.add_mutually_exclusive_group(required=True)
@@ -108,13 +116,15 @@ def build_parser() -> argparse.ArgumentParser:
     info = _command(jobs, "info", commands.info, "say what is in a file, without running anything from it")
     info.add_argument("file", metavar="FILE")
 
-    demo = _command(jobs, "demo", commands.demo, "the whole job on the bundled scene", threads=True)
+    demo = _command(jobs, "demo", commands.demo, "the whole job on the bundled scene", threads=THREADS_HELP)
     _add_output(demo, "folder for fields, pictures and films (default demo_output)", "demo_output")
     demo.add_argument("--budget", default="320cs", help=f"{BUDGET_HELP}; a quarter trains (default 320cs)")
 
     _command(jobs, "doctor", commands.doctor, "say what this installation can do")
 
-    bench = _command(jobs, "bench", commands.bench, "measure", threads=True)
+    bench = _command(
+        jobs, "bench", commands.bench, "measure", threads="cores to use (default: all there are; kernels: 1)"
+    )
     bench.add_argument(
         "what", choices=["kernels", "convert"], help="kernels: against torch; convert: against training"
     )
@@ -135,7 +145,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _command(
-    jobs: Any, name: str, handler: Callable[..., int], text: str, threads: bool = False, device: bool = False
+    jobs: Any, name: str, handler: Callable[..., int], text: str, threads: str = "", device: bool = False
 ) -> argparse.ArgumentParser:
     parser = jobs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
     parser.set_defaults(handler=handler)
@@ -144,9 +154,7 @@ def _command(
     )
     parser.add_argument("--quiet", action="store_true", help="no progress")
     if threads:
-        parser.add_argument(
-            "--threads", type=_count, metavar="N", help="cores to use (default: all there are)"
-        )
+        parser.add_argument("--threads", type=_count, metavar="N", help=threads)
     if device:
         parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     return parser
@@ -155,8 +163,8 @@ def _command(
 def _add_run_options(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument("--preset", default="small", help="small (default) or paper")
     parser.add_argument(
-        "--set", type=_setting, nargs="+", action="extend", default=[], metavar="KEY=VALUE",
-        help="the field's own settings, over the preset's",
+        "--set", type=_setting, action="append", default=[], metavar="KEY=VALUE",
+        help="one of the field's own settings, over the preset's; may be repeated",
     )  # fmt: skip
     length = parser.add_mutually_exclusive_group()
     length.add_argument(

@@ -94,6 +94,7 @@ def bench(args: Args) -> int:
         downscale=args.downscale,
         n_seeds=args.seeds,
         scale=args.scale,
+        force=args.force,
         quiet=args.quiet,
     )
     return _show(result, args, convert_table)

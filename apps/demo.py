@@ -1,7 +1,5 @@
 """The main job on the bundled scene: a hash grid from photographs, an MLP from the hash grid, both side by side."""
 
-import importlib.resources
-import resource
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +12,7 @@ import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is 
 import torch
 
 from fieldmorph.apps.evaluate import capped_psnr, evaluate_file, picture, resize
-from fieldmorph.apps.jobs import convert_file, open_scene, state_path, train_scene
+from fieldmorph.apps.jobs import bundled_scene, convert_file, open_scene, state_path, train_scene
 from fieldmorph.apps.media import Picture, difference, save_mp4, save_png, sheet, to_8bit
 from fieldmorph.apps.outputs import check_folder, write_json
 from fieldmorph.apps.progress import ProgressLine
@@ -31,11 +29,6 @@ ORBIT_SIZE = 160
 DIFFERENCE_GAIN = 5
 
 Counter = Callable[[int, int], None]
-
-
-def bundled_scene() -> Path:
-    """The folder of the scene that comes with the package."""
-    return Path(str(importlib.resources.files("fieldmorph.apps") / "spot"))
 
 
 def run_demo(
@@ -56,6 +49,7 @@ def run_demo(
     """
     folder, data, start = Path(output), bundled_scene(), now()
     check_folder(folder, force)
+    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     files = {"teacher": folder / "teacher.fm", "student": folder / "student.fm"}
     try:
@@ -74,6 +68,8 @@ def run_demo(
     finally:
         for file in files.values():  # the demo starts anew each time
             state_path(file).unlink(missing_ok=True)
+        if made and not any(folder.iterdir()):  # it came to nothing
+            folder.rmdir()
     with ProgressLine("measure the hash grid", quiet) as progress:
         measured = evaluate_file(files["teacher"], data, downscale=downscale, on_picture=progress.count)
     with ProgressLine("measure the MLP", quiet) as progress:
@@ -132,9 +128,10 @@ def demo_table(summary: dict[str, Any]) -> str:
             f"{role:<8} {made['field']:<9} {measured['psnr']:7.2f} {measured['ssim']:7.4f} {to_teacher:>11} "
             f"{made['params']:8} {made['core_seconds']:7.0f} {measured['seconds_per_image']:8.3f}"
         )
+    peak = summary["peak_memory_bytes"]
+    memory = "" if peak is None else f", {peak / 1e9:.2f} GB at most"
     lines.append(
-        f"{summary['seconds']:.0f} s in all, {summary['peak_memory_bytes'] / 1e9:.2f} GB at most; "
-        f"pictures, films and fields are in {summary['output']}"
+        f"{summary['seconds']:.0f} s in all{memory}; pictures, films and fields are in {summary['output']}"
     )
     return "\n".join(lines)
 
@@ -166,6 +163,11 @@ def _titles(teacher: StoredField, student: StoredField) -> list[str]:
     return ["photograph", *names, f"difference x {DIFFERENCE_GAIN}"]
 
 
-def _peak_memory() -> int:
+def _peak_memory() -> int | None:
+    """Bytes, or None where the system does not count them."""
+    try:
+        import resource  # Windows has none
+    except ImportError:
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -15,7 +15,8 @@ from fieldmorph.apps.jobs import open_scene
 from fieldmorph.apps.outputs import file_sha256
 from fieldmorph.fields.budget import Spent, now
 from fieldmorph.fields.cameras import Cameras
-from fieldmorph.fields.metrics import psnr, ssim
+from fieldmorph.fields.errors import SettingError
+from fieldmorph.fields.metrics import SSIM_WINDOW, psnr, ssim
 from fieldmorph.fields.render import render_image
 from fieldmorph.fields.runtime import choose_device
 from fieldmorph.fields.scene import Split
@@ -60,7 +61,15 @@ def evaluate(
 
     `psnr` and `ssim` are means over the views, at most 100 dB each. With a teacher the same is said of the
     student's pictures against the teacher's. Seconds are those of the field's own pictures alone.
+
+    Raises:
+        SettingError: views smaller than SSIM's window, before anything is rendered.
     """
+    width, height = views.cameras.width, views.cameras.height
+    if min(width, height) < SSIM_WINDOW:
+        raise SettingError(
+            f"SSIM needs at least {SSIM_WINDOW} x {SSIM_WINDOW} pixels; the views have {width} x {height}"
+        )
     picture(stored, resize(views.cameras[0], 16, 16))  # kernels compile at their first use
     scores: dict[str, list[float]] = {"psnr": [], "ssim": [], "psnr_to_teacher": [], "ssim_to_teacher": []}
     spent = Spent()
@@ -81,7 +90,7 @@ def evaluate(
         **{name: sum(values) / len(values) for name, values in scores.items()},
         **{f"{name}_per_view": values for name, values in scores.items()},
         "views": list(views.names),
-        "image_size": [views.cameras.width, views.cameras.height],
+        "image_size": [width, height],
         "field": stored.field.name,
         "params": stored.field.n_parameters(),
         "seconds_per_image": spent.seconds / len(views),

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import importlib.resources
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -115,17 +116,22 @@ def convert_file(
     return {**result, **stages, "teacher": str(teacher), "teacher_sha256": sha256}
 
 
+def bundled_scene() -> Path:
+    """The folder of the scene that comes with the package."""
+    return Path(str(importlib.resources.files("fieldmorph.apps") / "spot"))
+
+
 def open_scene(
-    data: str | Path, split: str, *, downscale: int = 1, aabb: Sequence[float] | None = None
+    data: str | Path, *splits: str, downscale: int = 1, aabb: Sequence[float] | None = None
 ) -> Scene:
-    """One split of a scene.
+    """Some splits of a scene.
 
     Raises:
         InputError: bad data; a path that leaves the folder is bad data too, it asks to run nothing.
         SettingError: a split that does not exist.
     """
     try:
-        return load_scene(data, downscale=downscale, aabb=aabb, splits=[split])
+        return load_scene(data, downscale=downscale, aabb=aabb, splits=splits)
     except UnsafeError as error:
         raise InputError(str(error)) from None
 

@@ -1,7 +1,8 @@
 """Pictures and films as files: PNG, 16-bit depth, MP4, and labelled sheets of pictures side by side."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,32 +40,42 @@ def depth_16bit(depths: Any, scale: float) -> np.ndarray:
 
 
 def save_mp4(path: Path, frames: Iterable[Picture], fps: int = 30) -> None:
-    """H.264 in yuv420p, which every player reads; odd sizes get one more row or column like the last.
+    """A film of frames that may come one by one, as `open_film` writes it."""
+    with open_film(path, fps) as add_frame:
+        for frame in frames:
+            add_frame(frame)
 
-    The film takes its name when it is complete.
+
+@contextmanager
+def open_film(path: Path, fps: int = 30) -> Iterator[Callable[[Picture], None]]:
+    """What adds a frame to a film: H.264 in yuv420p, which every player reads.
+
+    Odd sizes get one more row or column like the last. The film takes its name when it is complete.
 
     Raises:
         SettingError: no frame, or `fps` < 1.
     """
     if fps < 1:
         raise SettingError(f"fps must be at least 1; got {fps}")
-    part = path.with_name(f".{path.stem}.part.mp4")
-    writer = None
+    part, empty = path.with_name(f".{path.stem}.part.mp4"), True
+    writer = imageio.get_writer(
+        str(part), format="FFMPEG", fps=fps, codec="libx264", pixelformat="yuv420p",
+        macro_block_size=2, quality=8, ffmpeg_log_level="error",
+    )  # fmt: skip
+
+    def add_frame(frame: Picture) -> None:
+        nonlocal empty
+        writer.append_data(_even(frame))
+        empty = False
+
     try:
-        for frame in frames:
-            if writer is None:
-                writer = imageio.get_writer(
-                    str(part), format="FFMPEG", fps=fps, codec="libx264", pixelformat="yuv420p",
-                    macro_block_size=2, quality=8, ffmpeg_log_level="error",
-                )  # fmt: skip
-            writer.append_data(_even(frame))
-        if writer is None:
+        yield add_frame
+        if empty:
             raise SettingError("a film needs at least one frame; got none")
         writer.close()
         os.replace(part, path)
     finally:
-        if writer is not None:
-            writer.close()
+        writer.close()
         part.unlink(missing_ok=True)
 
 

@@ -1,6 +1,7 @@
 """A stored field as pictures: the views of a scene or a turn round it, to a folder of PNGs or to a film."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 
 from fieldmorph.apps.evaluate import resize, view
 from fieldmorph.apps.jobs import open_scene
-from fieldmorph.apps.media import DEPTH_LEVELS, depth_16bit, save_mp4, save_png, to_8bit
+from fieldmorph.apps.media import DEPTH_LEVELS, depth_16bit, open_film, save_mp4, save_png, to_8bit
 from fieldmorph.apps.outputs import check_folder, write_json
 from fieldmorph.fields.cameras import Cameras, orbit_like
 from fieldmorph.fields.checkpoint import check_output
@@ -23,6 +24,7 @@ from fieldmorph.fields.store import StoredField, load_field
 SOLID = 0.5  # opacity from which a pixel has a depth
 BACKGROUNDS = {"white": 1.0, "black": 0.0}
 MAX_PIXELS = 1 << 26  # of one picture
+MAX_FRAMES = 3600  # of one turn
 
 Pictures = dict[str, np.ndarray]
 
@@ -54,9 +56,11 @@ def render_file(
         SettingError, InputError: before anything is written.
     """
     output, place = Path(output), choose_device(device)
+    if orbit is not None and orbit > MAX_FRAMES:
+        raise SettingError(f"a turn has at most {MAX_FRAMES} frames; got {orbit}")
     film = output.suffix.lower() == ".mp4"
     kinds = ["colors", *(["depth"] if depth else []), *(["opacity"] if opacity else [])]
-    targets = {kind: output.with_name(_suffixed(output.stem, kind) + ".mp4") for kind in kinds}
+    targets = {kind: output.with_name(_suffixed(output.stem, kind) + output.suffix) for kind in kinds}
     if film:
         for target in targets.values():
             check_output(target, force)
@@ -126,20 +130,25 @@ def _frames(
 
 
 def _save_films(targets: dict[str, Path], frames: Iterator[Pictures], fps: int) -> None:
-    kept = [{kind: pictures[kind] for kind in targets} for pictures in frames]
-    for kind, target in targets.items():
-        film = [pictures[kind] for pictures in kept]
-        save_mp4(target, _near_is_bright(film) if kind == "depth" else film, fps)
+    """All films at once, frame by frame; only depths wait for the last, since the whole film decides their grey."""
+    depths = []
+    with ExitStack() as films:
+        add = {k: films.enter_context(open_film(path, fps)) for k, path in targets.items() if k != "depth"}
+        for pictures in frames:
+            for kind, add_frame in add.items():
+                add_frame(pictures[kind])
+            if "depth" in targets:
+                depths.append(pictures["depth"])
+    if "depth" in targets:
+        save_mp4(targets["depth"], _near_is_bright(depths), fps)
 
 
-def _near_is_bright(depths: list[np.ndarray]) -> list[np.ndarray]:
+def _near_is_bright(depths: list[np.ndarray]) -> Iterator[np.ndarray]:
     """8-bit grey from white (nearest in the film) to dark (farthest); black where nothing was hit."""
-    hit = np.concatenate([d[d > 0] for d in depths])
-    near, far = (float(hit.min()), float(hit.max())) if len(hit) else (0.0, 1.0)
-    return [
-        np.where(d > 0, to_8bit(1 - 0.8 * (d - near) / max(far - near, 1.0)), 0).astype(np.uint8)
-        for d in depths
-    ]
+    near = min((float(d[d > 0].min()) for d in depths if d.any()), default=0.0)
+    far = max(float(d.max()) for d in depths)
+    for d in depths:
+        yield np.where(d > 0, to_8bit(1 - 0.8 * (d - near) / max(far - near, 1.0)), 0).astype(np.uint8)
 
 
 def _suffixed(name: str, kind: str) -> str:

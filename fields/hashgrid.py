@@ -15,6 +15,14 @@ from fieldmorph.fields.kernels.hash import hash_encode
 from fieldmorph.fields.kernels.hash_levels import hash_levels
 from fieldmorph.fields.network import Perceptron
 
+RANGES = {
+    "n_levels": (1, 32),
+    "n_features_per_level": (1, 8),
+    "log2_hashmap_size": (4, 24),
+    "base_resolution": (1, 1 << 16),
+    "finest_resolution": (1, 1 << 16),
+}
+
 
 class HashGrid(VolumeField):
     """A hash grid, a 64-wide density network to 1 + 15 numbers, and the decoder (Müller et al. 2022).
@@ -43,15 +51,6 @@ class HashGrid(VolumeField):
         finest_resolution: int = 512,
     ):
         super().__init__(aabb)
-        if not (1 <= n_levels <= 32 and 4 <= log2_hashmap_size <= 24 and base_resolution >= 1):
-            raise SettingError(
-                "hashgrid needs 1..32 levels, log2_hashmap_size 4..24 and base_resolution >= 1; "
-                f"got {n_levels}, {log2_hashmap_size} and {base_resolution}"
-            )
-        if finest_resolution < base_resolution:
-            raise SettingError(
-                f"finest_resolution {finest_resolution} is below base_resolution {base_resolution}"
-            )
         self._shape = {
             "n_levels": n_levels,
             "n_features_per_level": n_features_per_level,
@@ -59,6 +58,14 @@ class HashGrid(VolumeField):
             "base_resolution": base_resolution,
             "finest_resolution": finest_resolution,
         }
+        for key, value in self._shape.items():
+            low, high = RANGES[key]
+            if type(value) is not int or not low <= value <= high:  # a bool is no number here
+                raise SettingError(f"hashgrid needs {key} to be a whole number {low}..{high}; got {value!r}")
+        if finest_resolution < base_resolution:
+            raise SettingError(
+                f"finest_resolution {finest_resolution} is below base_resolution {base_resolution}"
+            )
         per_level_scale = 2 ** (math.log2(finest_resolution / base_resolution) / max(n_levels - 1, 1))
         self.levels = hash_levels(n_levels, log2_hashmap_size, base_resolution, per_level_scale)
         self.table = nn.Parameter(torch.zeros(self.levels.n_entries, n_features_per_level))

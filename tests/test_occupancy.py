@@ -124,3 +124,17 @@ def test_a_saved_grid_comes_back(soft_sphere: VolumeField) -> None:
     for one, other in itertools.pairwise((grid, again)):
         assert torch.equal(one.density, other.density)
         assert torch.equal(one.occupied, other.occupied)
+
+
+@pytest.mark.parametrize("resolution", [1, 3, 8])
+def test_bits_come_back_as_the_same_cells(resolution: int, generator: torch.Generator) -> None:
+    grid = OccupancyGrid(resolution)
+    grid.occupied = torch.rand(resolution, resolution, resolution, generator=generator) < 0.5
+    bits = grid.to_bits()
+    assert len(bits) == -(-(resolution**3) // 8)
+    assert torch.equal(OccupancyGrid.from_bits(bits, resolution).occupied, grid.occupied)
+
+
+def test_bits_of_another_resolution_are_refused() -> None:
+    with pytest.raises(ValueError, match="64 bytes of occupancy do not hold 9"):
+        OccupancyGrid.from_bits(OccupancyGrid(8).to_bits(), 9)

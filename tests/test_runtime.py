@@ -9,7 +9,13 @@ import torch
 
 from fieldmorph.fields import runtime
 from fieldmorph.fields.errors import SettingError
-from fieldmorph.fields.runtime import bf16_on_cpu, choose_device, network_autocast, use_threads
+from fieldmorph.fields.runtime import (
+    bf16_on_cpu,
+    choose_device,
+    compile_kernels,
+    network_autocast,
+    use_threads,
+)
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess:
@@ -159,3 +165,9 @@ def test_eight_threads_give_what_one_gives(layer: str, start: str) -> None:
         pytest.skip("numba finds no OpenMP here")
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{layer}\n"
+
+
+def test_compiling_kernels_draws_nothing_from_the_global_generator() -> None:
+    before = torch.get_rng_state()
+    compile_kernels()
+    assert torch.equal(torch.get_rng_state(), before)
