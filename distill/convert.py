@@ -31,6 +31,7 @@ from fieldmorph.fields.store import StoredField
 PROBE_BLOCK = (1 << 20) - 1  # number of a block that no step reaches
 PROBE_RAYS = 2048
 WARMUP_STEPS = 30
+FOG = 0.002  # share of light that counts in full in empty space: thin fog adds up along a ray
 
 
 @dataclass(frozen=True)
@@ -188,4 +189,4 @@ class _Distillation:
         positions, sigma = block.draw_empty(n, self.generator)
         step = self.teacher.render_step_size
         learned = -torch.expm1(-self.student.query_density(positions) * step)
-        return F.smooth_l1_loss(learned, -torch.expm1(-sigma * step), beta=0.05)
+        return F.smooth_l1_loss(learned, -torch.expm1(-sigma * step), beta=FOG)

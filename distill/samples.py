@@ -114,7 +114,8 @@ class SamplePool:
     def __init__(self, teacher: StoredField, seed: int):
         self.teacher, self.seed = teacher, seed
         self.blocks: dict[int, Block] = {0: make_block(teacher, seed, 0)}
-        if not len(self.blocks[0].along):
+        self.spare = self.blocks[0]  # for one in a great while whose rays all miss
+        if not len(self.spare.along):
             raise InputError("the teacher is empty: no ray near its cameras meets an occupied cell")
 
     def block(self, step: int, generator: torch.Generator) -> Block:
@@ -124,7 +125,8 @@ class SamplePool:
         self.blocks = {
             n: self.blocks[n] if n in self.blocks else make_block(self.teacher, self.seed, n) for n in numbers
         }
-        return self.blocks[numbers[int(torch.randint(len(numbers), (1,), generator=generator))]]
+        block = self.blocks[numbers[int(torch.randint(len(numbers), (1,), generator=generator))]]
+        return block if len(block.along) else self.spare
 
 
 def _newest_block(step: int) -> int:

@@ -1,9 +1,11 @@
 """A trained field as one file: parameters, occupancy, render step, cameras, where it came from."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fieldmorph.fields.base import VolumeField
@@ -12,6 +14,9 @@ from fieldmorph.fields.catalog import rebuild_field
 from fieldmorph.fields.checkpoint import read_checkpoint, write_checkpoint
 from fieldmorph.fields.errors import InputError
 from fieldmorph.fields.occupancy import OccupancyGrid
+
+MOST_STEPS = 1 << 16  # across the box, in a file that can be trusted
+MOST_PIXELS = 1 << 16  # along one side of an image
 
 
 @dataclass(frozen=True)
@@ -66,15 +71,32 @@ def load_field(path: str | Path) -> StoredField:
         )
         width, height = header["image_size"]
         cameras = Cameras(arrays["cameras.camera_to_world"], arrays["cameras.intrinsics"], width, height)
-        if cameras.camera_to_world.shape[1:] != (3, 4) or cameras.intrinsics.shape != (len(cameras), 4):
-            raise ValueError("its cameras are not n x 3 x 4 poses and n x 4 intrinsics")
+        render_step_size = float(header["render_step_size"])
+        _check(rebuilt, render_step_size, cameras)
         return StoredField(
             rebuilt,
             OccupancyGrid.from_bits(arrays["occupancy.bits"], header["occupancy_resolution"]),
-            float(header["render_step_size"]),
+            render_step_size,
             cameras,
             header["provenance"],
         )
     except (LookupError, RuntimeError, TypeError, ValueError) as error:  # SettingError is a ValueError
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} does not hold a field that this version knows: {reason}") from None
+
+
+def _check(field: VolumeField, render_step_size: float, cameras: Cameras) -> None:
+    """Refuse values that would fail, or never end, later."""
+    if not field.extent / MOST_STEPS <= render_step_size < math.inf:
+        raise ValueError(f"a render step of {render_step_size} does not suit a box of {field.extent}")
+    sizes = (cameras.width, cameras.height)
+    if not all(type(n) is int and 0 < n <= MOST_PIXELS for n in sizes):
+        raise ValueError(f"an image size of {sizes} is not one")
+    poses, intrinsics = cameras.camera_to_world, cameras.intrinsics
+    if not len(poses) or poses.shape[1:] != (3, 4) or intrinsics.shape != (len(poses), 4):
+        raise ValueError("its cameras are not n x 3 x 4 poses and n x 4 intrinsics")
+    numbers = [poses, intrinsics, *field.parameters()]
+    if not all(t.dtype == torch.float32 and bool(t.isfinite().all()) for t in numbers):
+        raise ValueError("parameters and cameras must be finite float32 numbers")
+    if not bool((intrinsics[:, :2] > 0).all()):
+        raise ValueError("focal lengths must be positive")

@@ -1,7 +1,9 @@
 """Every command line parses, help is light, and a mistake is one line with the right exit code."""
 
 import errno
+import inspect
 import json
+import os
 import signal
 import struct
 import subprocess
@@ -14,12 +16,14 @@ import pytest
 import torch
 from PIL import Image
 
-from fieldmorph.apps import commands
+from fieldmorph.apps import bench_convert, commands
 from fieldmorph.apps.cli import build_parser, main
 from fieldmorph.apps.exits import explain
+from fieldmorph.fields import checkpoint
 from fieldmorph.fields.catalog import make_field
 from fieldmorph.fields.checkpoint import write_checkpoint
 from fieldmorph.fields.errors import InputError, SettingError, UnsafeError
+from fieldmorph.fields.hashgrid import HashGrid
 from fieldmorph.fields.loop import Interrupted
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.scene import load_scene
@@ -96,8 +100,8 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: Any) -> tuple[int, str]:
         ),
         ("train D --budget 90s --resume --force -o t.fm", {"budget": "90s", "resume": True, "force": True}),
         (
-            "train D --set n_levels=4 skip=null --set a=b -o t.fm",
-            {"set": [("n_levels", 4), ("skip", None), ("a", "b")]},
+            "train --set n_levels=4 --set skip=null --set a=b D -o t.fm",
+            {"data": "D", "set": [("n_levels", 4), ("skip", None), ("a", "b")]},
         ),
         ("convert t.fm --to mlp -o s.fm", {"teacher": "t.fm", "to": "mlp", "budget": "180cs", "json": False}),
         ("convert t.fm --to hashgrid --preset paper --budget 120s --seed 2 -o s.fm", {"budget": "120s"}),
@@ -151,6 +155,15 @@ print(heavy, time.process_time(), file=sys.stderr)
     assert float(seconds) < 0.5
     for name in COMMANDS:
         assert f"usage: fieldmorph {name}" in done.stdout
+
+
+def test_help_says_what_else_matters() -> None:
+    parser = build_parser()
+    assert "FIELDMORPH_DEBUG=1" in parser.format_help()
+    (jobs,) = (action for action in parser._actions if action.choices)
+    assert isinstance(jobs.choices, dict)
+    assert "kernels: 1)" in jobs.choices["bench"].format_help()
+    assert "kernels" not in jobs.choices["train"].format_help()
 
 
 def test_version_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
@@ -254,7 +267,8 @@ def test_bad_data_is_one_line_and_3(
         (["--field", "hash"], "unknown field 'hash'; known: hashgrid, mlp"),
         (["--preset", "tiny"], "unknown preset of hashgrid 'tiny'; known: paper, small"),
         (["--set", "levels=4"], "unknown setting of hashgrid 'levels'; known: base_resolution"),
-        (["--set", "n_levels=99"], "1..32 levels"),
+        (["--set", "n_levels=99"], "n_levels to be a whole number 1..32; got 99"),
+        (["--field", "mlp", "--set", "width=1.5"], "mlp cannot be built"),
         (["--set", "n_levels=many"], "hashgrid cannot be built"),
         (["--aabb", "1,0,0,0,1,1"], "min then max"),
         (["--downscale", "99"], "larger than the 16 x 16 images"),
@@ -270,6 +284,34 @@ def test_bad_setting_is_one_line_and_2(
     assert code == 2
     assert told in message
     assert list(out.iterdir()) == []
+
+
+def test_a_path_that_leaves_the_folder_is_3_for_the_benchmark(
+    capsys: pytest.CaptureFixture[str], scene: Path, tmp_path: Path
+) -> None:
+    spoil(scene, "path that leaves")
+    code, message = refused(capsys, "bench", "convert", "--data", scene, "-o", tmp_path / "b")
+    assert code == 3
+    assert "leaves the data folder" in message
+    assert not (tmp_path / "b").exists()
+
+
+def test_broken_numbers_are_one_line_and_2(scene: Path) -> None:
+    # In a process of its own: here, the shape checks would refuse them before the field does.
+    cases = ["mlp width=1.5", "mlp depth=2.0", "mlp n_frequencies=2.5"]
+    cases += [f"hashgrid {key}=16.0" for key in inspect.signature(HashGrid).parameters if key != "aabb"]
+    script = f"""
+from fieldmorph.apps.cli import main
+for case in {cases}:
+    field, setting = case.split()
+    print(main(["train", "--field", field, "--set", setting, {str(scene)!r}, "-o", {str(scene / "t.fm")!r}]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2"] * len(cases)
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(cases)
+    assert all(line.startswith("fieldmorph: ") for line in lines)
+    assert all("to be a whole number" in line for line in lines if "hashgrid" in line)
 
 
 def test_convert_refuses_unknown_names_before_reading(
@@ -369,6 +411,45 @@ def test_existing_output_needs_force(
         assert "--force" in message
     assert taken.read_text() == folder.joinpath("x").read_text() == "mine"
     assert len(list(folder.iterdir())) == 1
+
+
+def test_bench_writes_over_an_old_run_with_force_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], scene: Path, tmp_path: Path
+) -> None:
+    def run(kind: str, preset: str, seed: int) -> dict[str, Any]:
+        common = {"kind": kind, "preset": preset, "seed": seed, "core_seconds": 1.0, "psnr": 20.0}
+        return {**common, "curve": [(1.0, 20.0)]}
+
+    monkeypatch.setattr(
+        bench_convert, "_teach", lambda _s, _t, seed, _q: (None, run("teacher", "small", seed))
+    )
+    monkeypatch.setattr(bench_convert, "_learn", lambda *a: run(a[3], a[2], a[5]))
+    line = ["bench", "convert", "--data", str(scene), "--seeds", "1", "-o", str(tmp_path / "b")]
+    assert main(line) == 0
+    assert refused(capsys, *line)[0] == 2
+    assert main([*line, "--force"]) == 0
+
+
+def test_a_file_is_written_where_folders_cannot_be_opened(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def no_folders(*_: Any) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as windows:
+        windows.setattr(os, "name", "nt")
+        windows.setattr(os, "open", no_folders)
+        checkpoint._replace(tmp_path / "a.fm", b"data")
+    assert tmp_path.joinpath("a.fm").read_bytes() == b"data"
+
+
+def test_eval_refuses_small_views_before_it_renders(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], scene: Path, file: Path
+) -> None:
+    monkeypatch.setattr("fieldmorph.apps.evaluate.picture", lambda *_: pytest.fail("rendered"))
+    code, message = refused(capsys, "eval", file, "--data", scene, "--downscale", 2)
+    assert code == 2
+    assert "11 x 11 pixels; the views have 8 x 8" in message
 
 
 def test_output_that_cannot_be_written(

@@ -242,6 +242,24 @@ def test_a_bad_box_is_refused(name: str, aabb: tuple[float, ...], message: str) 
         make_field(name, aabb=aabb)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n_features_per_level": 0}, r"n_features_per_level to be a whole number 1\.\.8; got 0"),
+        ({"n_features_per_level": 9}, "n_features_per_level"),
+        ({"n_levels": True}, "n_levels"),
+        ({"log2_hashmap_size": 25}, "log2_hashmap_size"),
+        ({"base_resolution": 0}, "base_resolution"),
+        ({"base_resolution": 10**30, "finest_resolution": 10**31}, "base_resolution"),
+        ({"finest_resolution": 65537}, "finest_resolution"),
+        ({"base_resolution": 32, "finest_resolution": 31}, "31 is below base_resolution 32"),
+    ],
+)
+def test_a_bad_hash_grid_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        make_field("hashgrid", aabb=BOX, **settings)
+
+
 @every_field
 def test_unknown_names_list_the_known_ones(name: str) -> None:
     with pytest.raises(SettingError, match=r"unknown field 'nerf'; known: .*hashgrid.*mlp"):

@@ -1,6 +1,8 @@
 """Pictures and films: what is written can be read again and means what it should."""
 
 import json
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import imageio.v2 as imageio
@@ -11,7 +13,7 @@ import torch
 from PIL import Image
 
 from fieldmorph.apps.media import depth_16bit, difference, save_mp4, save_png, sheet, to_8bit
-from fieldmorph.apps.render import picture_names, render_file
+from fieldmorph.apps.render import Pictures, _save_films, picture_names, render_file
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.cameras import orbit_box
 from fieldmorph.fields.errors import SettingError
@@ -163,4 +165,47 @@ def test_a_turn_goes_round(sphere_file: Path, tmp_path: Path) -> None:
 def test_size_is_bounded(sphere_file: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="at most"):
         render_file(sphere_file, tmp_path / "out", orbit=1, size=(99999, 99999), device="cpu")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_turn_is_bounded(sphere_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="at most 3600 frames; got 3601"):
+        render_file(sphere_file, tmp_path / "out", orbit=3601, device="cpu")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_film_keeps_its_suffix(sphere_file: Path, tmp_path: Path) -> None:
+    taken = tmp_path / "taken.MP4"
+    taken.write_text("mine")
+    with pytest.raises(SettingError, match="--force"):
+        render_file(sphere_file, taken, orbit=1, device="cpu")
+    result = render_file(sphere_file, tmp_path / "o.MP4", orbit=2, depth=True, device="cpu")
+    assert result["output"] == str(tmp_path / "o.MP4")
+    assert {p.name for p in tmp_path.iterdir()} == {"taken.MP4", "o.MP4", "o_depth.MP4"}
+    assert [len(frames_of(tmp_path / name)) for name in ("o.MP4", "o_depth.MP4")] == [2, 2]
+
+
+def test_frames_are_written_as_they_come(tmp_path: Path) -> None:
+    alive: list[weakref.ref[np.ndarray]] = []
+
+    def frames() -> Iterator[Pictures]:
+        for _ in range(12):
+            frame = np.zeros((16, 16, 3), dtype=np.uint8)
+            alive.append(weakref.ref(frame))
+            yield {"colors": frame}
+            del frame
+            assert sum(ref() is not None for ref in alive) <= 2
+
+    _save_films({"colors": tmp_path / "a.mp4"}, frames(), 30)
+    assert len(frames_of(tmp_path / "a.mp4")) == 12
+
+
+def test_films_that_fail_leave_nothing(tmp_path: Path) -> None:
+    def frames() -> Iterator[Pictures]:
+        picture = np.ones((16, 16), dtype=np.uint16)
+        yield {"colors": picture.astype(np.uint8), "opacity": picture.astype(np.uint8), "depth": picture}
+        raise RuntimeError("out of pictures")
+
+    with pytest.raises(RuntimeError, match="out of pictures"):
+        _save_films({kind: tmp_path / f"{kind}.mp4" for kind in ("colors", "opacity", "depth")}, frames(), 30)
     assert list(tmp_path.iterdir()) == []

@@ -177,3 +177,38 @@ def test_unrelated_arrays_do_not_matter(file: Path) -> None:
     before = pictures(load_field(file))
     load = load_field(rewritten(file, lambda _, arrays: arrays.update(note=torch.zeros(1))))
     assert all(torch.equal(a, b) for a, b in zip(before, pictures(load), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("render_step_size", 0.0, "a render step of 0.0 does not suit a box of"),
+        ("render_step_size", 1e-30, "a render step of 1e-30 does not suit"),
+        ("image_size", [-1, 8], "an image size of"),
+        ("image_size", [12, True], "an image size of"),
+    ],
+)
+def test_values_that_would_fail_later_are_refused(file: Path, key: str, value: object, message: str) -> None:
+    def change(header: dict, _arrays: dict) -> None:
+        header[key] = value
+
+    with pytest.raises(InputError, match=message):
+        load_field(rewritten(file, change))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("cameras.intrinsics", torch.zeros(3, 4), "focal lengths|cameras are not"),
+        ("cameras.camera_to_world", torch.full((3, 3, 4), torch.nan), "finite|cameras are not"),
+        ("cameras.camera_to_world", torch.zeros(0, 3, 4), "cameras are not"),
+    ],
+)
+def test_cameras_that_cannot_be_are_refused(
+    file: Path, name: str, value: torch.Tensor, message: str
+) -> None:
+    def change(_header: dict, arrays: dict) -> None:
+        arrays[name] = value
+
+    with pytest.raises(InputError, match=message):
+        load_field(rewritten(file, change))
