@@ -30,6 +30,7 @@ def _small_work(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"BLOCK_RAYS": 256, "BLOCK_EMPTY": 256, "N_BLOCKS": 2}.items():
         monkeypatch.setattr(samples, name, value)
     monkeypatch.setattr(fit, "PROBE_RAYS", 256)
+    monkeypatch.setattr("fieldmorph.distill.convert.PROBE_RAYS", 256)
     monkeypatch.setitem(MLP.presets, "small", {"width": 16, "depth": 1})
     monkeypatch.setitem(HashGrid.presets, "small", {"n_levels": 4, "log2_hashmap_size": 12})
 

@@ -16,9 +16,8 @@ import pytest
 import torch
 
 from fieldmorph.apps.cli import main
-from fieldmorph.apps.demo import bundled_scene
 from fieldmorph.apps.evaluate import EQUAL_DB, resize
-from fieldmorph.apps.jobs import state_path, train_scene
+from fieldmorph.apps.jobs import bundled_scene, state_path, train_scene
 from fieldmorph.apps.progress import ProgressLine, duration
 from fieldmorph.distill import samples
 from fieldmorph.fields import fit, loop
@@ -32,8 +31,8 @@ from fieldmorph.fields.store import load_field
 
 SCENE = str(bundled_scene())
 THREADS = ["--threads", "2", "--quiet"]
-GRID = ["--downscale", "4", "--set", "n_levels=6", "log2_hashmap_size=12", "finest_resolution=64"]
-NET = ["--to", "mlp", "--set", "width=32", "depth=2", "n_frequencies=5"]
+GRID = ["--downscale", "4", "--set=n_levels=6", "--set=log2_hashmap_size=12", "--set=finest_resolution=64"]
+NET = ["--to", "mlp", "--set=width=32", "--set=depth=2", "--set=n_frequencies=5"]
 STEPS = 40
 STOP_AT = 25  # between two probes, at 24 and 26
 
@@ -48,6 +47,7 @@ def _small_work() -> Iterator[None]:
         for name, value in SMALL_BLOCKS.items():
             patch.setattr(samples, name, value)
         patch.setattr(fit, "PROBE_RAYS", 256)
+        patch.setattr("fieldmorph.distill.convert.PROBE_RAYS", 256)
         yield
 
 
@@ -193,9 +193,9 @@ def test_kill_loses_one_interval_and_resume_gives_the_same_bytes(
 import os, signal, sys
 from fieldmorph.apps.cli import main
 from fieldmorph.apps.progress import ProgressLine
-from fieldmorph.distill import samples
+from fieldmorph.distill import convert, samples
 from fieldmorph.fields import fit, loop
-fit.PROBE_RAYS = 256
+fit.PROBE_RAYS = convert.PROBE_RAYS = 256
 vars(samples).update({SMALL_BLOCKS})
 loop.SAVE_SECONDS = 0
 def kill(_, progress):
