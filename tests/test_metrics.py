@@ -100,6 +100,7 @@ def test_ssim_of_an_image_below_the_window_is_a_setting_error(shape: tuple[int, 
         (torch.zeros(0, 12, 3), torch.zeros(0, 12, 3), r"\(h, w, 3\)"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_images_of_the_wrong_kind_are_input_errors(metric, image, reference, message) -> None:
     with pytest.raises(InputError, match=message):
         metric(image, reference)

@@ -429,6 +429,7 @@ def test_all_transparent_images_are_refused(tmp_path):
         ({"splits": []}, "splits must name at least one split"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_bad_settings_are_refused(tmp_path, settings, message):
     with pytest.raises(SettingError, match=message):
         load_scene(write_scene(tmp_path, n=2), **settings)
