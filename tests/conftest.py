@@ -1,6 +1,7 @@
 """Shape checks on every public signature, and fields whose values are known everywhere."""
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,17 @@ _CHECKED += ["fieldmorph.fields.scenes", "fieldmorph.distill", "fieldmorph.apps"
 _BEARTYPE = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"  # an int is a float
 jaxtyping.install_import_hook(_CHECKED, _BEARTYPE)
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from fieldmorph.fields.base import VolumeField  # noqa: E402
+
+# New examples are looked for at the desk; a build repeats the same ones.
+hypothesis.settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    hypothesis.settings.load_profile("ci")
 
 
 class AnalyticField(VolumeField):

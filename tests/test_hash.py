@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -135,6 +135,7 @@ def test_encoding_matches_the_reference(encode, finest: int, log2_size: int, n_f
     growth=st.floats(1.0, 2.0),
     seed=st.integers(0, 99),
 )
+@example(n=65, n_levels=19, n_features=2, log2_size=4, base=8, growth=2.0, seed=0)  # cells beyond int64
 def test_kernel_matches_the_twin(n, n_levels, n_features, log2_size, base, growth, seed) -> None:
     levels = hash_levels(n_levels, log2_size, base, growth)
     positions, table, grad = inputs(levels, n, n_features, seed)

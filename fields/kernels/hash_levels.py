@@ -51,7 +51,7 @@ def hash_levels(
     powers = [np.float32(2.0 ** float(np.float32(level) * growth)) for level in range(n_levels)]
     scales = np.array(powers, np.float32) * np.float32(base_resolution) - np.float32(1)
     resolutions = np.ceil(scales).astype(np.int64) + 1
-    dense = resolutions**3
+    dense = np.minimum(resolutions, 1 << 20) ** 3  # no table is that large, and the true cube may overflow
     sizes = np.minimum((dense + 7) // 8 * 8, 1 << log2_hashmap_size)
     offsets = np.concatenate([[0], np.cumsum(sizes)])
     settings = {
