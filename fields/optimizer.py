@@ -85,7 +85,9 @@ class Muon(torch.optim.Optimizer):
                 if p.grad is None:
                     continue
                 state = self.state[p]
-                mean = state.setdefault("momentum_buffer", torch.zeros_like(p))
+                if not state:
+                    state["momentum_buffer"] = torch.zeros_like(p)
+                mean = state["momentum_buffer"]
                 mean.lerp_(p.grad, 1 - group["momentum"])
                 update = orthogonalize(p.grad.lerp(mean, group["momentum"]))
                 # A tall matrix spreads its unit singular values over more rows.

@@ -45,8 +45,8 @@ class RaySamples:
 class RenderOutput:
     """Pixels of a batch of rays.
 
-    `colors` are sRGB over the background; `depths` the expected distance along the ray in world units, 0 where nothing
-    was hit; `weights` belong to `samples`, and `sigma` and `rgb` are the field's values there.
+    `colors` are sRGB over the background; `depths` the weighted sum of distances along the ray in world units (divide
+    by `opacities` for the expected distance); `weights` belong to `samples`, and `sigma` and `rgb` are the field's values there.
     """
 
     colors: Float[Tensor, "n_rays 3"]
