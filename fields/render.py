@@ -46,7 +46,7 @@ class RenderOutput:
     """Pixels of a batch of rays.
 
     `colors` are sRGB over the background; `depths` the weighted sum of distances along the ray in world units (divide
-    by `opacities` for the expected distance); `weights` belong to `samples`, and `sigma` and `rgb` are the field's values there.
+    by `opacities` for the expected distance); `weights`, `sigma` and `rgb` belong to the samples.
     """
 
     colors: Float[Tensor, "n_rays 3"]
