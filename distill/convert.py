@@ -95,6 +95,7 @@ def convert(
     )  # fmt: skip
     looped = now()
     student.load_state_dict(best["field"])
+    student.refine(1.0)
     occupancy = OccupancyGrid(teacher.occupancy.resolution)
     occupancy.rebuild(student, teacher.render_step_size, torch.Generator().manual_seed(config.seed))
     stored = StoredField(student, occupancy, teacher.render_step_size, teacher.cameras)
@@ -120,6 +121,8 @@ class _Distillation:
         )
 
     def step(self, progress: float) -> None:
+        if self.student.refine(progress):
+            self.optimizer = FieldOptimizer(self.student, self.config.lr_grid, self.config.lr_network)
         stage = stage_at(self.stages, progress)
         block = self.pool.block(self.n_steps, self.generator)
         compare = self._at_rays if stage.source == "rays" else self._at_points

@@ -6,7 +6,7 @@ are its whole configuration and go into the checkpoint as they are.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -93,6 +93,23 @@ class VolumeField(nn.Module, ABC):
     def regularization(self) -> Float[Tensor, ""]:
         """A penalty that belongs to the representation itself; 0 by default."""
         return torch.zeros((), device=self.aabb.device)
+
+    def refine(self, progress: float) -> bool:
+        """Take the resolution that suits this share of training, coarse to fine; 1 gives the final one.
+
+        True where parameters were replaced, so that an optimiser must start anew. Most fields have one resolution.
+        """
+        return False
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """As torch's, but the field's own arrays take the shapes of what is loaded: a run may be at a coarser one."""
+        for name, own in [*self.named_parameters(recurse=False), *self.named_buffers(recurse=False)]:
+            loaded = state_dict.get(name)
+            if loaded is not None and loaded.shape != own.shape:
+                own.grad, own.data = None, own.data.new_empty(loaded.shape)
+        return super().load_state_dict(state_dict, strict, assign)
 
     def unit_positions(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
         """Positions rescaled so that the box is [0, 1]^3."""

@@ -83,6 +83,7 @@ def fit_images(
         started=started,
     )  # fmt: skip
     field.load_state_dict(best["field"])
+    field.refine(1.0)
     occupancy = OccupancyGrid.from_density(best["density"], best["occupied"])
     return StoredField(field, occupancy, learner.render_step_size, views.cameras), report
 
@@ -106,6 +107,8 @@ class _ImageLearner:
 
     def step(self, progress: float) -> None:
         config, generator, field = self.config, self.generator, self.field
+        if field.refine(progress):
+            self.optimizer = FieldOptimizer(field, config.lr_grid, config.lr_network)
         if self.n_steps % config.occupancy_every == 0:
             # A dear field is asked at fewer cells, so that looking costs no more than learning.
             looks = self.target * (16 if self.n_steps < 256 else 4)

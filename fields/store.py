@@ -66,9 +66,9 @@ def load_field(path: str | Path) -> StoredField:
     try:
         rebuilt = rebuild_field(header["field"], header["config"])
         prefix = "field."
-        rebuilt.load_state_dict(
-            {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-        )
+        state = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+        _check_shapes(rebuilt, state)
+        rebuilt.load_state_dict(state)
         width, height = header["image_size"]
         cameras = Cameras(arrays["cameras.camera_to_world"], arrays["cameras.intrinsics"], width, height)
         render_step_size = float(header["render_step_size"])
@@ -83,6 +83,14 @@ def load_field(path: str | Path) -> StoredField:
     except (LookupError, RuntimeError, TypeError, ValueError) as error:  # SettingError is a ValueError
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} does not hold a field that this version knows: {reason}") from None
+
+
+def _check_shapes(field: VolumeField, state: dict[str, Tensor]) -> None:
+    """Refuse arrays that are not what the configuration says; `load_state_dict` would take their shapes."""
+    for name, own in field.state_dict().items():
+        if name in state and state[name].shape != own.shape:
+            told = f"{tuple(state[name].shape)} instead of {tuple(own.shape)}"
+            raise ValueError(f"size mismatch for {name}: {told}")
 
 
 def _check(field: VolumeField, render_step_size: float, cameras: Cameras) -> None:
