@@ -11,7 +11,7 @@ import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is 
 # isort: split
 import torch
 
-from fieldmorph.apps.evaluate import capped_psnr, evaluate_file, picture, resize
+from fieldmorph.apps.evaluate import evaluate_file
 from fieldmorph.apps.jobs import bundled_scene, convert_file, open_scene, state_path, train_scene
 from fieldmorph.apps.media import Picture, difference, save_mp4, save_png, sheet, to_8bit
 from fieldmorph.apps.outputs import check_folder, write_json
@@ -19,8 +19,10 @@ from fieldmorph.apps.progress import ProgressLine
 from fieldmorph.fields.budget import Budget, now
 from fieldmorph.fields.cameras import orbit_like
 from fieldmorph.fields.loop import Interrupted
+from fieldmorph.fields.metrics import capped_psnr
 from fieldmorph.fields.scene import Split
 from fieldmorph.fields.store import StoredField, load_field
+from fieldmorph.fields.views import picture, resize
 
 TRAIN_SHARE = 0.25  # of the budget; the rest converts
 SHEET_VIEWS = 4

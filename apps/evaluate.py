@@ -1,6 +1,5 @@
 """How good a field is: PSNR and SSIM against photographs and against its teacher, size and speed."""
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,22 +8,16 @@ import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is 
 
 # isort: split
 import torch
-from torch import Tensor
 
 from fieldmorph.apps.jobs import open_scene
 from fieldmorph.apps.outputs import file_sha256
 from fieldmorph.fields.budget import Spent, now
-from fieldmorph.fields.cameras import Cameras
 from fieldmorph.fields.errors import SettingError
-from fieldmorph.fields.metrics import SSIM_WINDOW, psnr, ssim
-from fieldmorph.fields.render import render_image
+from fieldmorph.fields.metrics import SSIM_WINDOW, capped_psnr, ssim
 from fieldmorph.fields.runtime import choose_device
 from fieldmorph.fields.scene import Split
 from fieldmorph.fields.store import StoredField, load_field
-
-EQUAL_DB = 100.0  # PSNR of equal images, and the most that is stated: a mean with infinity in it says nothing
-
-RAYS_PER_CHUNK = 2048  # as fast as larger chunks, in less memory
+from fieldmorph.fields.views import picture, resize
 
 OnPicture = Callable[[int, int], None]
 
@@ -96,36 +89,6 @@ def evaluate(
         "seconds_per_image": spent.seconds / len(views),
         "core_seconds_per_image": spent.core_seconds / len(views),
     }
-
-
-def picture(stored: StoredField, camera: Cameras, background: float = 1.0) -> Tensor:
-    """One view (h, w, 3) in [0, 1] on the CPU."""
-    return view(stored, camera, background)["colors"]
-
-
-def view(stored: StoredField, camera: Cameras, background: float = 1.0) -> dict[str, Tensor]:
-    """`render_image` of a stored field, on its device; results on the CPU."""
-    placed = camera.to(stored.field.aabb.device)
-    rendered = render_image(
-        stored.field, placed, stored.occupancy, stored.render_step_size, background, RAYS_PER_CHUNK
-    )
-    return {name: image.cpu() for name, image in rendered.items()}
-
-
-def resize(cameras: Cameras, width: int, height: int) -> Cameras:
-    """The same cameras with another image size: the whole old picture is in the new one, centred."""
-    scale = min(width / cameras.width, height / cameras.height)
-    old = torch.tensor([cameras.width / 2, cameras.height / 2]).to(cameras.intrinsics)
-    new = torch.tensor([width / 2, height / 2]).to(cameras.intrinsics)
-    focal, centre = cameras.intrinsics.split(2, dim=-1)
-    intrinsics = torch.cat([focal * scale, (centre - old) * scale + new], dim=-1)
-    return Cameras(cameras.camera_to_world, intrinsics, width, height)
-
-
-def capped_psnr(image: Tensor, reference: Tensor) -> float:
-    """PSNR in dB, at most 100."""
-    value = psnr(image, reference)
-    return EQUAL_DB if math.isinf(value) else min(value, EQUAL_DB)
 
 
 def evaluation_table(result: dict[str, Any]) -> str:

@@ -11,7 +11,6 @@ import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is 
 import numpy as np
 import torch
 
-from fieldmorph.apps.evaluate import resize, view
 from fieldmorph.apps.jobs import open_scene
 from fieldmorph.apps.media import DEPTH_LEVELS, depth_16bit, open_film, save_mp4, save_png, to_8bit
 from fieldmorph.apps.outputs import check_folder, write_json
@@ -20,6 +19,7 @@ from fieldmorph.fields.checkpoint import check_output
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.runtime import choose_device
 from fieldmorph.fields.store import StoredField, load_field
+from fieldmorph.fields.views import resize, view
 
 SOLID = 0.5  # opacity from which a pixel has a depth
 BACKGROUNDS = {"white": 1.0, "black": 0.0}

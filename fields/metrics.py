@@ -9,6 +9,7 @@ from torch import Tensor
 from fieldmorph.fields.errors import InputError, SettingError
 
 SSIM_WINDOW = 11  # pixels; a Gaussian of sigma 1.5 cut off there, as in Wang et al. (2004)
+EQUAL_DB = 100.0  # PSNR of equal images, and the most that is stated: a mean with infinity in it says nothing
 
 
 def psnr(image: Float[Tensor, "h w 3"], reference: Float[Tensor, "h w 3"]) -> float:
@@ -20,6 +21,11 @@ def psnr(image: Float[Tensor, "h w 3"], reference: Float[Tensor, "h w 3"]) -> fl
     _check(image, reference)
     error = torch.mean((image.double() - reference.double()) ** 2).item()
     return math.inf if error == 0 else -10 * math.log10(error)
+
+
+def capped_psnr(image: Float[Tensor, "h w 3"], reference: Float[Tensor, "h w 3"]) -> float:
+    """`psnr` in dB, at most 100."""
+    return min(psnr(image, reference), EQUAL_DB)
 
 
 def ssim(image: Float[Tensor, "h w 3"], reference: Float[Tensor, "h w 3"]) -> float:

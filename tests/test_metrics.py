@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fieldmorph.fields.errors import InputError, SettingError
-from fieldmorph.fields.metrics import psnr, ssim
+from fieldmorph.fields.metrics import EQUAL_DB, capped_psnr, psnr, ssim
 
 
 def images(height: int, width: int, noise: float = 0.2) -> tuple[torch.Tensor, torch.Tensor]:
@@ -104,3 +104,10 @@ def test_ssim_of_an_image_below_the_window_is_a_setting_error(shape: tuple[int, 
 def test_images_of_the_wrong_kind_are_input_errors(metric, image, reference, message) -> None:
     with pytest.raises(InputError, match=message):
         metric(image, reference)
+
+
+def test_capped_psnr_states_a_number_for_equal_images() -> None:
+    image, reference = images(3, 4)
+    assert capped_psnr(image, image.clone()) == EQUAL_DB
+    assert capped_psnr(image.double(), image.double() + 1e-7) == EQUAL_DB  # 140 dB
+    assert capped_psnr(image, reference) == psnr(image, reference) < EQUAL_DB
