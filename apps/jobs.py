@@ -110,7 +110,7 @@ def convert_file(
         settings={"teacher_sha256": sha256, "steps": budget.steps}, on_progress=on_progress,
     )  # fmt: skip
     origin = {"field": taught_by.field.name, "sha256": sha256, "provenance": taught_by.provenance}
-    stages = {"stages": list(report.stages), "dropped": report.dropped}
+    stages = {"stages": [stage.name for stage in report.stages], "dropped": report.dropped}
     job = {"job": "convert", "teacher": origin, **stages, "preset": preset}
     result = _finish(stored, report.loop, output, job, preset, seed)
     return {**result, **stages, "teacher": str(teacher), "teacher_sha256": sha256}

@@ -1,26 +1,19 @@
 """Any field into any other: one loop over the stages, teacher and student on the same samples."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
+from fieldmorph.distill.active import LEVELS, HardPoses, ReplayPool, carriers, check_levels
+from fieldmorph.distill.losses import LOSSES, Comparison, StudentValues, point_errors, ray_errors
 from fieldmorph.distill.samples import Block, Pixels, SamplePool, TeacherSamples, make_block
-from fieldmorph.distill.stages import (
-    LOSSES,
-    PVD_STAGES,
-    Comparison,
-    Stage,
-    StudentValues,
-    plan_stages,
-    stage_at,
-    transplant_decoder,
-)
+from fieldmorph.distill.stages import PVD_STAGES, Stage, plan_stages, stage_at, transplant_decoder
 from fieldmorph.fields.base import VolumeField
-from fieldmorph.fields.budget import Budget, now
+from fieldmorph.fields.budget import Budget, Spent, now
 from fieldmorph.fields.kernels.composite import composite
 from fieldmorph.fields.loop import LoopReport, Progress, run_loop
 from fieldmorph.fields.occupancy import OccupancyGrid
@@ -40,6 +33,7 @@ class ConvertConfig:
 
     Attributes:
         stages: in order; those that do not suit the pair are dropped.
+        active: levels of active learning: `pose`, `ray`, `point`.
         samples_per_step: of a step; None takes the student's own.
         empty_share: points from anywhere in the box, beside the samples of a step.
         lr_grid, lr_network: learning rates at the start; None takes the student's own.
@@ -48,6 +42,7 @@ class ConvertConfig:
     """
 
     stages: tuple[Stage, ...] = PVD_STAGES
+    active: tuple[str, ...] = LEVELS
     samples_per_step: int | None = None
     empty_share: float = 0.1
     lr_grid: float | None = None
@@ -55,13 +50,32 @@ class ConvertConfig:
     lr_decay: float = 0.02
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        check_levels(self.active)
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """Steps that a stage took and their time, without looks at the quality."""
+
+    name: str
+    steps: int
+    seconds: float
+    core_seconds: float
+
+    def plus(self, spent: Spent) -> "StageReport":
+        """After one more step."""
+        return StageReport(
+            self.name, self.steps + 1, self.seconds + spent.seconds, self.core_seconds + spent.core_seconds
+        )
+
 
 @dataclass(frozen=True)
 class ConvertReport:
     """The loop's report, the stages that ran and, by name, why others did not."""
 
     loop: LoopReport
-    stages: tuple[str, ...]
+    stages: tuple[StageReport, ...]
     dropped: dict[str, str]
 
 
@@ -100,11 +114,11 @@ def convert(
     occupancy.rebuild(student, teacher.render_step_size, torch.Generator().manual_seed(config.seed))
     stored = StoredField(student, occupancy, teacher.render_step_size, teacher.cameras)
     report = replace(report, spent=report.spent + (now() - looped))
-    return stored, ConvertReport(report, tuple(stage.name for stage in stages), dropped)
+    return stored, ConvertReport(report, tuple(learner.reports.values()), dropped)
 
 
 class _Distillation:
-    """Student, optimiser, pool and generator of one conversion."""
+    """Student, optimiser, pools and generator of one conversion."""
 
     def __init__(
         self, teacher: StoredField, student: VolumeField, stages: tuple[Stage, ...], config: ConvertConfig
@@ -113,26 +127,30 @@ class _Distillation:
         transplant_decoder(teacher.field, student)
         self.optimizer = FieldOptimizer(student, config.lr_grid, config.lr_network)
         self.pool = SamplePool(teacher, config.seed)
+        self.hard_poses = HardPoses(len(teacher.cameras))
+        self.replay = {"ray": ReplayPool(), "point": ReplayPool()}
         self.generator = torch.Generator().manual_seed(config.seed)
         self.n_samples = config.samples_per_step or student.samples_per_step
         self.n_steps = 0
+        self.reports = {stage.name: StageReport(stage.name, 0, 0.0, 0.0) for stage in stages}
         self.probe_at, self.probe_pixels = make_block(teacher, config.seed, PROBE_BLOCK).rays(
             torch.arange(PROBE_RAYS)
         )
 
     def step(self, progress: float) -> None:
+        began, stage = now(), stage_at(self.stages, progress)
         if self.student.refine(progress):
             self.optimizer = FieldOptimizer(self.student, self.config.lr_grid, self.config.lr_network)
-        stage = stage_at(self.stages, progress)
-        block = self.pool.block(self.n_steps, self.generator)
-        compare = self._at_rays if stage.source == "rays" else self._at_points
-        comparison = compare(block, stage)
+        worst = self.hard_poses.worst() if "pose" in self.config.active else None
+        block = self.pool.block(self.n_steps, self.generator, worst)
+        comparison = (self._at_rays if stage.source == "rays" else self._at_points)(block, stage)
         loss = self.student.regularization() + self._empty_space_loss(block)
         for name, weight in stage.losses.items():
             loss = loss + weight * LOSSES[name](comparison)
         warmup = min(1.0, (self.n_steps + 1) / WARMUP_STEPS)
         self.optimizer.step(loss, warmup * self.config.lr_decay**progress)
         self.n_steps += 1
+        self.reports[stage.name] = self.reports[stage.name].plus(now() - began)
 
     @torch.no_grad()
     def probe(self) -> float:
@@ -151,6 +169,10 @@ class _Distillation:
             "optimizer": self.optimizer.state(),
             "generator": self.generator.get_state(),
             "n_steps": self.n_steps,
+            "pool": self.pool.state(),
+            "hardness": self.hard_poses.hardness,
+            "replay": {level: pool.pools for level, pool in self.replay.items()},
+            "stages": [astuple(report) for report in self.reports.values()],
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -158,6 +180,11 @@ class _Distillation:
         self.optimizer.load_state(state["optimizer"])
         self.generator.set_state(state["generator"])
         self.n_steps = state["n_steps"]
+        self.pool.load_state(state["pool"])
+        self.hard_poses.hardness = state["hardness"]
+        for level, pool in self.replay.items():
+            pool.pools = state["replay"][level]
+        self.reports = {saved[0]: StageReport(*saved) for saved in state["stages"]}
 
     def _values(
         self, at: TeacherSamples, with_rgb: bool = True, pixels: Pixels | None = None
@@ -170,19 +197,65 @@ class _Distillation:
         if pixels is None:
             return StudentValues(sigma, features, rgb)
         s = pixels.samples
-        _, colors, opacities, _ = composite(sigma, rgb, s.t_starts, s.t_ends, s.offsets)
-        return StudentValues(sigma, features, rgb, colors, opacities)
+        weights, colors, opacities, _ = composite(sigma, rgb, s.t_starts, s.t_ends, s.offsets)
+        return StudentValues(sigma, features, rgb, colors, opacities, weights)
 
     def _at_points(self, block: Block, stage: Stage) -> Comparison:
-        taught = block.draw_points(self.n_samples, self.generator)
+        which = block.draw_points(self.n_samples, self.generator)
+        which, slots = self._replayed("point", block, which)
+        taught = block.along[which]
         learned = self._values(taught, with_rgb="color" in stage.losses)
-        return Comparison(taught, learned, self.teacher.render_step_size)
+        comparison = Comparison(taught, learned, self.teacher.render_step_size)
+        if self.config.active:
+            rays = block.pixels.samples.ray_indices[which]
+            self._note("point", block, which, slots, rays, point_errors(comparison))
+        return comparison
 
     def _at_rays(self, block: Block, stage: Stage) -> Comparison:
-        taught, pixels = block.draw_rays(self.n_samples, self.generator)
+        which = block.draw_rays(self.n_samples, self.generator)
+        which, slots = self._replayed("ray", block, which)
+        taught, pixels = block.rays(which)
         learned = self._values(taught, pixels=pixels)
         background = torch.rand(len(pixels.colors), 3, generator=self.generator).to(pixels.colors.device)
-        return Comparison(taught, learned, self.teacher.render_step_size, pixels, background)
+        comparison = Comparison(taught, learned, self.teacher.render_step_size, pixels, background)
+        if self.config.active:
+            self._note("ray", block, which, slots, which, ray_errors(comparison))
+        if "point" in self.config.active:
+            comparison = comparison.at_samples(self._carriers(comparison))
+        return comparison
+
+    def _carriers(self, c: Comparison) -> torch.Tensor:
+        """The samples that carry the teacher's or the student's picture."""
+        assert c.pixels is not None
+        assert c.student.weights is not None
+        assert c.student.opacities is not None
+        rays = c.pixels.samples.ray_indices
+        taught = carriers(c.teacher.weights, c.pixels.opacities, rays)
+        return taught | carriers(c.student.weights.detach(), c.student.opacities.detach(), rays)
+
+    def _replayed(self, level: str, block: Block, fresh: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """A batch with its tenth of hard things, where the level is on, and which of the memory they are."""
+        if level not in self.config.active:
+            return fresh, torch.zeros(0, dtype=torch.long)
+        return self.replay[level].draw(block.number, fresh, self.generator)
+
+    def _note(
+        self,
+        level: str,
+        block: Block,
+        which: torch.Tensor,
+        slots: torch.Tensor,
+        rays: torch.Tensor,
+        errors: torch.Tensor,
+    ) -> None:
+        """Tell the samplers how wrong a batch was."""
+        if level in self.config.active:
+            self.replay[level].note(block.number, which, slots, errors)
+            self.replay[level].keep(set(self.pool.blocks))
+        if "pose" in self.config.active:
+            # What is shown again for being hard says nothing about its pose.
+            fresh = slice(len(slots), None)
+            self.hard_poses.note(block.poses[rays[fresh]], errors[fresh])
 
     def _empty_space_loss(self, block: Block) -> torch.Tensor:
         """Light stopped where the teacher stops none: floaters would hide there, off every taught ray."""

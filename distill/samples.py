@@ -5,12 +5,15 @@ renewed. Blocks depend on the seed and their number alone, so that a resumed run
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fieldmorph.fields.cameras import Rays, camera_rays, sample_cameras
+from fieldmorph.distill.active import REPLAYED, hard_cameras
+from fieldmorph.fields.base import VolumeField
+from fieldmorph.fields.cameras import Cameras, Rays, camera_rays, nearest_cameras, sample_cameras
 from fieldmorph.fields.errors import InputError
 from fieldmorph.fields.kernels.composite import composite
 from fieldmorph.fields.render import RaySamples, sample_rays, visible_samples
@@ -65,29 +68,31 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Block:
-    """Samples along rays, the rays' pixels, and points from anywhere in the box."""
+    """Samples along rays, the rays' pixels and poses (indices), and points from anywhere in the box."""
 
+    number: int
     along: TeacherSamples
     pixels: Pixels
+    poses: Int[Tensor, "n_rays"]
     cumulative: Float[Tensor, "n"]
     empty_positions: Float[Tensor, "m 3"]
     empty_sigma: Float[Tensor, "m"]
 
-    def draw_points(self, n: int, generator: torch.Generator) -> TeacherSamples:
-        """n samples with probability growing with their rendering weight (with replacement)."""
+    def draw_points(self, n: int, generator: torch.Generator) -> Int[Tensor, "n"]:
+        """n samples (indices) with probability growing with their rendering weight, with replacement."""
         at = torch.rand(n, generator=generator, dtype=torch.float64).to(self.cumulative) * self.cumulative[-1]
-        return self.along[torch.searchsorted(self.cumulative, at).clamp(max=len(self.along) - 1)]
+        return torch.searchsorted(self.cumulative, at).clamp(max=len(self.along) - 1)
 
     def draw_empty(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Positions (n, 3) and densities (n,) from anywhere in the box."""
         which = torch.randint(len(self.empty_sigma), (n,), generator=generator)
         return self.empty_positions[which], self.empty_sigma[which]
 
-    def draw_rays(self, n_samples: int, generator: torch.Generator) -> tuple[TeacherSamples, Pixels]:
-        """Random rays with about n_samples samples altogether."""
+    def draw_rays(self, n_samples: int, generator: torch.Generator) -> Int[Tensor, "n_rays"]:
+        """Random rays (indices) with about n_samples samples altogether."""
         offsets = self.pixels.samples.offsets
         n_rays = max(1, round(n_samples * (len(offsets) - 1) / max(len(self.along), 1)))
-        return self.rays(torch.randint(len(offsets) - 1, (n_rays,), generator=generator))
+        return torch.randint(len(offsets) - 1, (n_rays,), generator=generator)
 
     def rays(self, which: Int[Tensor, "n_rays"]) -> tuple[TeacherSamples, Pixels]:
         """The given rays of this block, packed anew."""
@@ -113,20 +118,44 @@ class SamplePool:
 
     def __init__(self, teacher: StoredField, seed: int):
         self.teacher, self.seed = teacher, seed
+        self.newest = 0  # number of the newest block so far
+        self.hard: dict[int, Tensor] = {}  # by block: the poses that were worst when it was made
         self.blocks: dict[int, Block] = {0: make_block(teacher, seed, 0)}
         self.spare = self.blocks[0]  # for one in a great while whose rays all miss
         if not len(self.spare.along):
             raise InputError("the teacher is empty: no ray near its cameras meets an occupied cell")
 
-    def block(self, step: int, generator: torch.Generator) -> Block:
-        """A random block of those that belong to this step, whatever steps came before."""
+    def block(
+        self, step: int, generator: torch.Generator, worst: Int[Tensor, "n_worst"] | None = None
+    ) -> Block:
+        """A random block of those that belong to this step, whatever steps came before.
+
+        Args:
+            worst: indices of poses near which a tenth of a new block's rays start.
+        """
         newest = _newest_block(step)
         numbers = range(max(0, newest + 1 - N_BLOCKS), newest + 1)
+        if worst is not None and len(worst):
+            self.hard |= dict.fromkeys(range(self.newest + 1, newest + 1), worst)
+        self.newest = newest
+        self.hard = {n: poses for n, poses in self.hard.items() if n in numbers}
         self.blocks = {
-            n: self.blocks[n] if n in self.blocks else make_block(self.teacher, self.seed, n) for n in numbers
+            n: self.blocks[n]
+            if n in self.blocks
+            else make_block(self.teacher, self.seed, n, self.hard.get(n))
+            for n in numbers
         }
         block = self.blocks[numbers[int(torch.randint(len(numbers), (1,), generator=generator))]]
         return block if len(block.along) else self.spare
+
+    def state(self) -> dict[str, Any]:
+        """What `load_state` takes; blocks themselves are made again."""
+        return {"newest": self.newest, "hard": self.hard}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        self.newest, self.hard = state["newest"], state["hard"]
+        self.blocks = {}
 
 
 def _newest_block(step: int) -> int:
@@ -136,11 +165,21 @@ def _newest_block(step: int) -> int:
 
 
 @torch.no_grad()
-def make_block(teacher: StoredField, seed: int, number: int) -> Block:
-    """The block of this number: rays of new cameras near the teacher's own, and points in its box."""
+def make_block(teacher: StoredField, seed: int, number: int, worst: Tensor | None = None) -> Block:
+    """The block of this number: rays of new cameras near the teacher's own, and points in its box.
+
+    A tenth of the rays belong to cameras near the `worst` poses where there are some.
+    """
     generator = torch.Generator().manual_seed((seed << 20) + number)
     field, device = teacher.field, teacher.field.aabb.device
     cameras = sample_cameras(teacher.cameras, BLOCK_RAYS, generator)
+    if worst is not None:
+        n_hard = int(REPLAYED * BLOCK_RAYS)
+        hard = hard_cameras(teacher.cameras, worst, n_hard, generator)
+        cameras = Cameras(
+            torch.cat([hard.camera_to_world, cameras.camera_to_world[n_hard:]]),
+            torch.cat([hard.intrinsics, cameras.intrinsics[n_hard:]]), cameras.width, cameras.height,
+        )  # fmt: skip
     pixels = torch.rand(BLOCK_RAYS, 2, generator=generator) * torch.tensor([cameras.width, cameras.height])
     rays = camera_rays(cameras, torch.arange(BLOCK_RAYS), pixels - 0.5)
     rays = Rays(rays.rays_o.to(device), rays.rays_d.to(device))
@@ -148,22 +187,28 @@ def make_block(teacher: StoredField, seed: int, number: int) -> Block:
     samples = sample_rays(rays, field, teacher.occupancy, teacher.render_step_size, jitter)
     samples = visible_samples(field, rays, samples, EARLY_STOP)
     positions, directions = samples.positions(rays), rays.rays_d[samples.ray_indices]
-    log_sigma, features = field.geometry(positions)
-    rgb = field.radiance(features, positions, directions)
-    sigma = field.density(log_sigma, positions)
+    rgb, sigma, features = _look(field, positions, directions)
     weights, colors, opacities, _ = composite(sigma, rgb, samples.t_starts, samples.t_ends, samples.offsets)
-    along = TeacherSamples(
-        positions, directions, sigma, rgb, features if field.decoder is not None else None, weights
-    )
+    along = TeacherSamples(positions, directions, sigma, rgb, features, weights)
     share = (IMPORTANCE * weights).clamp(max=1) + BACKGROUND_SHARE
     unit = torch.rand(BLOCK_EMPTY, 3, generator=generator).to(device)
     anywhere = field.aabb[:3] + unit * (field.aabb[3:] - field.aabb[:3])
     cell = (unit * teacher.occupancy.resolution).long().clamp(max=teacher.occupancy.resolution - 1)
     occupied = teacher.occupancy.occupied.to(device)[cell[:, 0], cell[:, 1], cell[:, 2]]
     return Block(
+        number,
         along,
         Pixels(samples, colors, opacities),
+        nearest_cameras(cameras, teacher.cameras).to(device),
         share.double().cumsum(0),
         anywhere,
         field.query_density(anywhere) * occupied,
     )
+
+
+def _look(field: VolumeField, positions: Tensor, directions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Colour, density and, where a decoder gives them a meaning, features."""
+    if field.decoder is None:
+        return *field(positions, directions), None  # asked once: a black box may be dear
+    log_sigma, features = field.geometry(positions)
+    return field.radiance(features, positions, directions), field.density(log_sigma, positions), features

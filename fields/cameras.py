@@ -246,6 +246,33 @@ def sample_cameras(prior: Cameras, n: int, generator: torch.Generator) -> Camera
     )
 
 
+def turn_cameras(
+    prior: Cameras, which: Int[Tensor, "n"], degrees: float, generator: torch.Generator
+) -> Cameras:
+    """The named cameras of `prior`, each turned about their common look-at point.
+
+    Args:
+        degrees: the most that a camera is turned, about a random axis.
+    """
+    device, source = prior.intrinsics.device, generator.device
+    axis = torch.nn.functional.normalize(torch.randn(len(which), 3, generator=generator, device=source), dim=-1)
+    angle = math.radians(degrees) * torch.rand(len(which), 1, generator=generator, device=source)
+    turn = _rotations((angle * axis).to(device))
+    centre, pose = look_at_point(prior), prior.camera_to_world[which]
+    position = centre + (turn @ (pose[:, :, 3:] - centre[:, None]))[:, :, 0]
+    return Cameras(
+        torch.cat([turn @ pose[:, :, :3], position[:, :, None]], dim=-1),
+        prior.intrinsics[which],
+        prior.width,
+        prior.height,
+    )
+
+
+def nearest_cameras(cameras: Cameras, prior: Cameras) -> Int[Tensor, "n"]:
+    """Index of the camera of `prior` that stands nearest to each of `cameras`."""
+    return torch.cdist(cameras.camera_to_world[:, :, 3], prior.camera_to_world[:, :, 3]).argmin(1)
+
+
 def _require_one(cameras: Cameras) -> None:
     if len(cameras) != 1:
         raise SettingError(f"one camera expected; got {len(cameras)}")

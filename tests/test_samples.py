@@ -122,9 +122,9 @@ def test_drawn_rays_have_about_the_samples_asked_for(
     teacher: StoredField, generator: torch.Generator
 ) -> None:
     block = make_block(teacher, 0, 0)
-    counts = [len(block.draw_rays(1500, generator)[0]) for _ in range(40)]
+    counts = [len(block.rays(block.draw_rays(1500, generator))[0]) for _ in range(40)]
     assert sum(counts) / 40 == pytest.approx(1500, rel=0.1)
-    assert len(block.draw_rays(1, generator)[1].colors) == 1  # never none
+    assert len(block.draw_rays(1, generator)) == 1  # never none
 
 
 def test_points_are_drawn_in_proportion_to_what_is_stated(
@@ -133,9 +133,8 @@ def test_points_are_drawn_in_proportion_to_what_is_stated(
     monkeypatch.setattr(samples, "BLOCK_RAYS", 48)
     block = make_block(teacher, 0, 0)
     n, draws = len(block.along), 200_000
-    marked = replace(block.along, weights=torch.arange(n).float())
-    drawn = replace(block, along=marked).draw_points(draws, generator)
-    counts = torch.bincount(drawn.weights.long(), minlength=n)
+    drawn = block.draw_points(draws, generator)
+    counts = torch.bincount(drawn, minlength=n)
     share = torch.minimum(torch.ones(n), 20 * block.along.weights) + 0.08
     expected = draws * (share / share.sum()).double()
     assert n > 200
@@ -145,7 +144,8 @@ def test_points_are_drawn_in_proportion_to_what_is_stated(
 
 
 def test_drawn_points_are_samples_of_the_block(teacher: StoredField, generator: torch.Generator) -> None:
-    drawn = make_block(teacher, 0, 0).draw_points(300, generator)
+    block = make_block(teacher, 0, 0)
+    drawn = block.along[block.draw_points(300, generator)]
     assert isinstance(drawn, TeacherSamples)
     assert len(drawn) == 300
     assert torch.equal(drawn.sigma, teacher.field.query_density(drawn.positions))
@@ -183,7 +183,7 @@ def made(teacher: StoredField, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Numbers of the blocks that are made; each block carries its number as its only empty density."""
     block, numbers = make_block(teacher, 0, 0), list[int]()
 
-    def numbered(_teacher: StoredField, _seed: int, number: int) -> Block:
+    def numbered(_teacher: StoredField, _seed: int, number: int, _worst: Tensor | None = None) -> Block:
         numbers.append(number)
         return replace(block, empty_positions=torch.zeros(1, 3), empty_sigma=torch.tensor([float(number)]))
 

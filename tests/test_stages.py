@@ -8,13 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from fieldmorph.distill.losses import LOSSES, Comparison, StudentValues
 from fieldmorph.distill.samples import Pixels, TeacherSamples
 from fieldmorph.distill.stages import (
-    LOSSES,
     PVD_STAGES,
-    Comparison,
     Stage,
-    StudentValues,
     plan_stages,
     same_decoder,
     stage_at,
