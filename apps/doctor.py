@@ -27,8 +27,9 @@ Line = tuple[
 
 TINYCUDANN_COMMAND = (
     "pip install --no-build-isolation ninja "
-    '"git+https://github.com/NVlabs/tiny-cuda-nn.git@v1.7#subdirectory=bindings/torch"'
-)
+    '"git+https://github.com/NVlabs/tiny-cuda-nn.git@749dd70c5afc5a9dadb85e5652ed65d55e0ba187'
+    '#subdirectory=bindings/torch"'
+)  # a commit after v2.0, which does not know CUDA 13
 
 
 def diagnose() -> list[Line]:
@@ -123,11 +124,15 @@ def _cuda() -> Iterator[Line]:
         yield "cuda", "ok", torch.cuda.get_device_name()
     else:
         yield "cuda", "absent", "torch sees no CUDA device; everything runs on the CPU"
-    hints = {"tinycudann": f" ({TINYCUDANN_COMMAND})", "nerfacc": " (pip install 'fieldmorph[cuda]')"}
+    parts = {
+        "tinycudann": ("hash encoding", TINYCUDANN_COMMAND),
+        "tinycudann-mlp": ("small networks, in half precision", TINYCUDANN_COMMAND),
+        "nerfacc": ("compositing, not marching", "pip install 'fieldmorph[cuda]'"),
+    }
     for name, accelerator in accelerators().items():
         status = "ok" if accelerator.passed else "slow" if accelerator.found else "absent"
-        hint = hints[name] if torch.cuda.is_available() and not accelerator.found else ""
-        scope = {"tinycudann": "hash encoding", "nerfacc": "compositing, not marching"}[name]
+        scope, command = parts[name]
+        hint = f" ({command})" if torch.cuda.is_available() and not accelerator.found else ""
         yield name, status, f"{accelerator.reason}{hint}; optional, for {scope} on CUDA"
 
 

@@ -41,8 +41,22 @@ class Perceptron(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, inputs: Float[Tensor, "*batch n_in"]) -> Float[Tensor, "*batch n_out"]:
-        """Values of the last layer, without an activation."""
+        """Values of the last layer, without an activation.
+
+        tinycudann (where it works) serves float32 on CUDA, in half precision, where its fused kernels fit the layers
+        and there are no biases and no skip; every other case takes torch's layers.
+        """
         rows = inputs.reshape(-1, inputs.shape[-1])
+        if _on_cuda(rows) and self.skip is None and self.layers[0].bias is None:
+            # Not before: the library is tested against layers like ours when it is first asked for.
+            from fieldmorph.fields.kernels.accelerators import perceptron_cuda
+
+            values = perceptron_cuda(rows, [layer.weight for layer in self.layers], self._layered)
+        else:
+            values = self._layered(rows)
+        return values.reshape(*inputs.shape[:-1], values.shape[-1])
+
+    def _layered(self, rows: Tensor) -> Tensor:
         n, padded = len(rows), _round_up(len(rows))
         rows = torch.nn.functional.pad(rows, (0, 0, 0, padded - n)) if padded != n else rows
         with network_autocast(rows):
@@ -51,7 +65,11 @@ class Perceptron(nn.Module):
                 hidden = torch.relu(hidden) if i else hidden
                 hidden = torch.cat([hidden, rows.to(hidden.dtype)], dim=-1) if i == self.skip else hidden
                 hidden = layer(hidden)
-        return hidden[:n].to(inputs.dtype).reshape(*inputs.shape[:-1], hidden.shape[-1])
+        return hidden[:n].to(rows.dtype)
+
+
+def _on_cuda(rows: Tensor) -> bool:
+    return rows.is_cuda and rows.dtype == torch.float32
 
 
 def _round_up(n: int) -> int:

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from fieldmorph.fields.kernels import accelerators as module
+from fieldmorph.fields.kernels import tcnn
 from fieldmorph.fields.kernels.accelerators import (
     Accelerator,
     accelerators,
     composite_cuda,
     hash_encode_cuda,
+    perceptron_cuda,
     probe_accelerator,
 )
 from fieldmorph.fields.kernels.composite import composite_torch
@@ -22,11 +24,11 @@ from fieldmorph.fields.kernels.hash import hash_encode_torch
 from fieldmorph.fields.kernels.hash_levels import hash_levels
 
 CPU = torch.device("cpu")
-NAMES = ["tinycudann", "nerfacc"]
+NAMES = ["tinycudann", "tinycudann-mlp", "nerfacc"]
 
 
 def fake_tinycudann(spoil: Callable[[Tensor], Tensor] = lambda x: x) -> ModuleType:
-    """tinycudann's Encoding in torch: flat float32 `params`, forward of (n, 3)."""
+    """tinycudann's Encoding and Network in torch: flat float32 `params`, forward of (n, n_in)."""
 
     class Encoding(nn.Module):
         def __init__(self, n_input_dims: int, encoding_config: dict, dtype: torch.dtype) -> None:
@@ -41,9 +43,40 @@ def fake_tinycudann(spoil: Callable[[Tensor], Tensor] = lambda x: x) -> ModuleTy
         def forward(self, x: Tensor) -> Tensor:
             return spoil(hash_encode_torch(x, self.params.reshape(-1, self.n_features), self.levels))
 
+    class Network(nn.Module):
+        """Half precision through and through; a gradient is rounded before loss_scale multiplies it."""
+
+        def __init__(self, n_input_dims: int, n_output_dims: int, network_config: dict) -> None:
+            super().__init__()
+            config = dict(network_config)
+            width, depth = config.pop("n_neurons"), config.pop("n_hidden_layers")
+            assert config == {"otype": "FullyFusedMLP", "activation": "ReLU", "output_activation": "None"}
+            assert (n_input_dims % 16, width in (16, 32, 64, 128)) == (0, True)
+            self.n_out, self.loss_scale = n_output_dims, 128.0
+            widths = [n_input_dims, *[width] * depth, -(-n_output_dims // 16) * 16]
+            self.shapes = list(zip(widths[1:], widths, strict=False))
+            self.params = nn.Parameter(torch.zeros(sum(a * b for a, b in self.shapes)))
+
+        def forward(self, x: Tensor) -> Tensor:
+            assert len(self.params) == sum(a * b for a, b in self.shapes)
+            params = scaled(self.params, 1 / self.loss_scale).half()
+            x = scaled(x, 1 / self.loss_scale).half()
+            parts = params.split([a * b for a, b in self.shapes])
+            for i, (part, shape) in enumerate(zip(parts, self.shapes, strict=True)):
+                x = (torch.relu(x) if i else x) @ part.reshape(shape).T
+            return spoil(scaled(x, self.loss_scale)[:, : self.n_out])
+
     fake = ModuleType("tinycudann")
-    fake.Encoding = Encoding
+    fake.Encoding, fake.Network = Encoding, Network
     return fake
+
+
+def scaled(x: Tensor, factor: float) -> Tensor:
+    """The same values, whose gradients come out multiplied."""
+    x = x * 1  # a tensor of its own: a hook on a leaf would stay
+    if x.requires_grad:
+        x.register_hook(lambda grad: grad * factor)
+    return x
 
 
 def fake_nerfacc(spoil: Callable[[Tensor], Tensor] = lambda x: x) -> ModuleType:
@@ -64,14 +97,28 @@ def fake_nerfacc(spoil: Callable[[Tensor], Tensor] = lambda x: x) -> ModuleType:
     return fake
 
 
-FAKES = {"tinycudann": fake_tinycudann, "nerfacc": fake_nerfacc}
+FAKES = {"tinycudann": fake_tinycudann, "tinycudann-mlp": fake_tinycudann, "nerfacc": fake_nerfacc}
+
+
+def install(monkeypatch, name: str, library: ModuleType) -> None:
+    """As the package that an accelerator of this name belongs to."""
+    monkeypatch.setitem(sys.modules, name.removesuffix("-mlp"), library)
+
+
+def layers_ref(rows: Tensor, weights: list[Tensor]) -> Tensor:
+    """One matrix after the other, a ReLU in between."""
+    *hidden, last = weights
+    for weight in hidden:
+        rows = torch.relu(rows @ weight.T)
+    return rows @ last.T
 
 
 @pytest.fixture(autouse=True)
 def _fresh() -> Iterator[None]:
     yield
     accelerators.cache_clear()
-    module._tinycudann_encoding.cache_clear()
+    tcnn._encoding.cache_clear()
+    tcnn._network.cache_clear()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -86,7 +133,7 @@ def test_a_library_that_does_not_import_is_not_found(monkeypatch, name: str, err
 
 @pytest.mark.parametrize("name", NAMES)
 def test_right_numbers_are_accepted(monkeypatch, name: str) -> None:
-    monkeypatch.setitem(sys.modules, name, FAKES[name]())
+    install(monkeypatch, name, FAKES[name]())
     found = probe_accelerator(name, CPU)
     assert (found.found, found.passed) == (True, True), found.reason
     assert "within" in found.reason
@@ -103,7 +150,7 @@ def test_right_numbers_are_accepted(monkeypatch, name: str) -> None:
     ],
 )
 def test_wrong_numbers_are_refused(monkeypatch, name: str, spoil: Callable[[Tensor], Tensor]) -> None:
-    monkeypatch.setitem(sys.modules, name, FAKES[name](spoil))
+    install(monkeypatch, name, FAKES[name](spoil))
     found = probe_accelerator(name, CPU)
     assert (found.found, found.passed) == (True, False)
     assert "over" in found.reason
@@ -114,23 +161,25 @@ def test_a_library_that_fails_at_work_is_refused(monkeypatch, name: str) -> None
     def fail(_: Tensor) -> Tensor:
         raise RuntimeError("CUDA_HOME is not set")
 
-    monkeypatch.setitem(sys.modules, name, FAKES[name](fail))
+    install(monkeypatch, name, FAKES[name](fail))
     assert probe_accelerator(name, CPU).reason == "self-test failed: RuntimeError: CUDA_HOME is not set"
-    module._tinycudann_encoding.cache_clear()
-    monkeypatch.setitem(sys.modules, name, ModuleType(name))  # another version, without these functions
+    tcnn._encoding.cache_clear()
+    tcnn._network.cache_clear()
+    install(monkeypatch, name, ModuleType(name))  # another version, without these functions
     assert "AttributeError" in probe_accelerator(name, CPU).reason
 
 
-def test_a_self_test_passes_where_gradients_are_off(monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "tinycudann", fake_tinycudann())
+@pytest.mark.parametrize("name", NAMES)
+def test_a_self_test_passes_where_gradients_are_off(monkeypatch, name: str) -> None:
+    install(monkeypatch, name, FAKES[name]())
     with torch.no_grad():
-        assert probe_accelerator("tinycudann", CPU).passed
+        assert probe_accelerator(name, CPU).passed
 
 
 @pytest.mark.parametrize("passed", [True, False])
 def test_the_twin_serves_unless_the_self_test_passed(monkeypatch, passed: bool, generator) -> None:
     for name in NAMES:
-        monkeypatch.setitem(sys.modules, name, FAKES[name](lambda x: 2 * x))  # so that one sees who answered
+        install(monkeypatch, name, FAKES[name](lambda x: 2 * x))  # so that one sees who answered
     monkeypatch.setattr(module, "accelerators", lambda: {n: Accelerator(n, True, passed, "") for n in NAMES})
     factor = 2 if passed else 1
     levels = hash_levels(4, 8, 4, 1.5)
@@ -146,6 +195,11 @@ def test_the_twin_serves_unless_the_self_test_passed(monkeypatch, passed: bool, 
         factor * 9 * 8, rel=1e-5
     )  # weights of a corner set sum to 1
 
+    rows = torch.rand(9, 32, generator=generator)
+    weights = [torch.rand(16, 32, generator=generator), torch.rand(3, 16, generator=generator)]
+    got = perceptron_cuda(rows, weights, lambda x: layers_ref(x, weights))
+    torch.testing.assert_close(got, factor * layers_ref(rows, weights), rtol=1e-2, atol=0)
+
     sigma, rgb, t = torch.rand(5), torch.rand(5, 3), torch.arange(5.0)
     arguments = (sigma, rgb, t, t + 1, torch.tensor([0, 3, 3, 5]))
     for got, expected in zip(composite_cuda(*arguments), composite_torch(*arguments), strict=True):
@@ -160,9 +214,61 @@ def test_what_libraries_cannot_do_goes_to_the_twin(monkeypatch, generator) -> No
     positions = torch.rand(3, 3, generator=generator).requires_grad_()
     hash_encode_cuda(positions, table, levels).sum().backward()
     assert positions.grad.abs().sum() > 0
+    for shapes in (
+        [(3, 32)],
+        [(64, 31), (3, 64)],
+        [(48, 32), (3, 48)],
+        [(64, 32), (17, 64)],
+        [(64, 144), (3, 64)],
+    ):
+        weights = [torch.rand(shape, generator=generator) for shape in shapes]
+        assert perceptron_cuda(torch.zeros(2, shapes[0][1]), weights, lambda _: "the twin's") == "the twin's"
+    weights = [torch.zeros(16, 16), torch.zeros(3, 16)]
+    assert perceptron_cuda(torch.zeros(0, 16), weights, lambda _: "the twin's") == "the twin's"
     none = torch.zeros(0)
     out = composite_cuda(none, torch.zeros(0, 3), none, none, torch.tensor([0, 0]))
     assert [tuple(x.shape) for x in out] == [(0,), (1, 3), (1,), (1,)]
+
+
+@pytest.mark.parametrize("size", [1e-12, 1e-6, 1.0, 1e6])
+def test_gradients_of_any_size_pass_through_half_precision(monkeypatch, generator, size: float) -> None:
+    install(monkeypatch, "tinycudann", fake_tinycudann())
+    rows = torch.randn(2000, 32, generator=generator).requires_grad_()
+    weights = [torch.rand(s, generator=generator).requires_grad_() for s in ((64, 32), (64, 64), (3, 64))]
+    grad = size * torch.rand(2000, 3, generator=generator)
+    leaves = [rows, *weights]
+    got = torch.autograd.grad(tcnn.perceptron_tcnn(rows, weights), leaves, grad)
+    expected = torch.autograd.grad(layers_ref(rows, weights), leaves, grad)
+    for a, b in zip(got, expected, strict=True):  # a ReLU or two beside zero falls on its other side
+        assert (a - b).norm() < 2e-2 * b.norm()
+        assert a.dtype == torch.float32
+
+
+@pytest.mark.parametrize("wanted", ["rows", "weights"])
+def test_gradients_are_made_only_where_wanted(monkeypatch, generator, wanted: str) -> None:
+    install(monkeypatch, "tinycudann", fake_tinycudann())
+    rows = torch.rand(5, 16, generator=generator).requires_grad_(wanted == "rows")
+    weights = [
+        torch.rand(s, generator=generator).requires_grad_(wanted == "weights") for s in ((16, 16), (2, 16))
+    ]
+    asked, call = [], tcnn._call
+
+    def watch(module: nn.Module, params: Tensor, inputs: Tensor) -> Tensor:
+        asked.append([inputs.requires_grad, params.requires_grad])
+        return call(module, params, inputs)
+
+    monkeypatch.setattr(tcnn, "_call", watch)
+    out = tcnn.perceptron_tcnn(rows, weights)
+    out.sum().backward(retain_graph=True)
+    out.sum().backward()
+    assert asked == [[wanted == "rows", wanted == "weights"]]
+    assert [leaf.grad is not None for leaf in (rows, *weights)] == [
+        wanted == "rows",
+        *2 * [wanted == "weights"],
+    ]
+    monkeypatch.setattr(tcnn, "_ScaledBackward", None)  # it keeps what a backward needs: not for pictures
+    with torch.no_grad():
+        assert not tcnn.perceptron_tcnn(rows, weights).requires_grad
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a CUDA device")
@@ -181,7 +287,7 @@ field, grid = make_field("hashgrid", aabb=(-1, -1, -1, 1, 1, 1)), OccupancyGrid(
 grid.update(field, 0.01, torch.Generator())
 d = torch.nn.functional.normalize(torch.randn(50, 3), dim=-1)
 render_rays(field, Rays(-2 * d, d), grid, 0.05, torch.ones(50, 3)).colors.sum().backward()
-names = {"nerfacc", "tinycudann", "fieldmorph.fields.kernels.accelerators"}
+names = {"nerfacc", "tinycudann", "fieldmorph.fields.kernels.accelerators", "fieldmorph.fields.kernels.tcnn"}
 assert field.table.grad.abs().sum() > 0 and not names & set(sys.modules), names & set(sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

@@ -19,6 +19,7 @@ NAMES = [
     "bf16 on the CPU",
     "cuda",
     "tinycudann",
+    "tinycudann-mlp",
     "nerfacc",
     "ffmpeg",
 ]
@@ -67,6 +68,7 @@ def test_a_spinning_policy_is_called_slow(monkeypatch: pytest.MonkeyPatch) -> No
 def test_accelerators_say_why_not_and_how(monkeypatch: pytest.MonkeyPatch) -> None:
     found = {
         "tinycudann": Accelerator("tinycudann", False, False, "ModuleNotFoundError: no"),
+        "tinycudann-mlp": Accelerator("tinycudann-mlp", True, True, "error 1.0e-04, within 5e-03"),
         "nerfacc": Accelerator("nerfacc", True, False, "error 1.0e+00, over 1e-04"),
     }
     monkeypatch.setattr(module, "accelerators", lambda: found)
@@ -76,6 +78,10 @@ def test_accelerators_say_why_not_and_how(monkeypatch: pytest.MonkeyPatch) -> No
     assert lines["cuda"] == ("ok", "A card")
     assert lines["tinycudann"][0] == "absent"
     assert TINYCUDANN_COMMAND in lines["tinycudann"][1]
+    assert lines["tinycudann-mlp"] == (
+        "ok",
+        "error 1.0e-04, within 5e-03; optional, for small networks, in half precision on CUDA",
+    )
     assert lines["nerfacc"] == (
         "slow",
         "error 1.0e+00, over 1e-04; optional, for compositing, not marching on CUDA",

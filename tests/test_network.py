@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from fieldmorph.fields import network, runtime
+from fieldmorph.fields.kernels import accelerators
 from fieldmorph.fields.network import Perceptron, _round_up
 
 
@@ -109,6 +110,48 @@ def test_bf16_stays_near_float32_and_returns_it(monkeypatch: pytest.MonkeyPatch)
     exact = net.double()(x.double())
     assert exact.dtype == torch.float64
     torch.testing.assert_close(exact.float(), expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "fused"),
+    [
+        ({"n_in": 32, "n_out": 16, "width": 64, "depth": 1}, True),
+        ({"n_in": 48, "n_out": 3, "width": 128, "depth": 2}, True),
+        ({"n_in": 32, "n_out": 16, "width": 64, "depth": 1, "bias": True}, False),
+        ({"n_in": 32, "n_out": 3, "width": 64, "depth": 3, "skip": 2}, False),
+        ({"n_in": 32, "n_out": 3, "width": 64, "depth": 3, "skip": 3}, False),
+        ({"n_in": 31, "n_out": 3, "width": 64, "depth": 1}, False),
+        ({"n_in": 144, "n_out": 3, "width": 64, "depth": 1}, False),
+        ({"n_in": 32, "n_out": 3, "width": 48, "depth": 1}, False),
+        ({"n_in": 32, "n_out": 3, "width": 256, "depth": 1}, False),
+        ({"n_in": 32, "n_out": 17, "width": 64, "depth": 1}, False),
+        ({"n_in": 32, "n_out": 16, "width": 64, "depth": 0}, False),
+    ],
+)
+def test_on_cuda_the_fused_kernels_serve_the_shapes_they_come_in(
+    monkeypatch: pytest.MonkeyPatch, shape: dict, fused: bool
+) -> None:
+    net = Perceptron(**{"bias": False, **shape})
+    net.reset_parameters(torch.Generator().manual_seed(0))
+    x = inputs(2, 3, shape["n_in"]).requires_grad_()
+    expected = torch.autograd.grad(net(x).sum(), [x, *net.parameters()])
+    # Twice the right values, so that one sees who answered.
+    passed = {"tinycudann-mlp": accelerators.Accelerator("tinycudann-mlp", True, True, "")}
+    monkeypatch.setattr(accelerators, "accelerators", lambda: passed)
+    monkeypatch.setattr(accelerators, "perceptron_tcnn", lambda x, weights: 2 * layers_ref(x, weights))
+    monkeypatch.setattr(network, "_on_cuda", lambda rows: rows.dtype == torch.float32)
+    out = net(x)
+    assert out.shape == (2, 3, shape["n_out"])
+    for got, grad in zip(torch.autograd.grad(out.sum(), [x, *net.parameters()]), expected, strict=True):
+        torch.testing.assert_close(got, (2 if fused else 1) * grad)
+    assert net.double()(x.double()).dtype == torch.float64  # which no library does
+
+
+def layers_ref(rows: Tensor, weights: list[Tensor]) -> Tensor:
+    """One matrix after the other, a ReLU in between."""
+    for weight in weights[:-1]:
+        rows = (rows @ weight.T).clamp(min=0)
+    return rows @ weights[-1].T
 
 
 def test_fresh_weights_are_he_uniform_with_zero_biases() -> None:

@@ -1,18 +1,18 @@
 """CUDA libraries that take over where they are installed and give our numbers: tinycudann, nerfacc.
 
-Neither is ever required, nor imported before a CUDA tensor asks for it. Each has to agree with the torch twin on
-the device first; one that fails to import, to compile or to agree is left aside, and the twin serves.
+Neither is ever required, nor imported before a CUDA tensor asks for it. Each part has to agree with the torch twin
+on the device first; one that fails to import, to compile or to agree is left aside, and the twin serves.
 
-tinycudann encodes the hash grid, on the very table of the field. nerfacc composites. It does not march: its
-samples start on another lattice than ours (no half-step offset, no jitter per ray, cut at cell walls), so pictures
-would depend on what is installed; marching on CUDA is the torch twin's.
+tinycudann encodes the hash grid and runs small perceptrons, on the very parameters of the field. nerfacc
+composites. It does not march: its samples start on another lattice than ours (no half-step offset, no jitter per
+ray, cut at cell walls), so pictures would depend on what is installed; marching on CUDA is the torch twin's.
 """
 
 import functools
 import importlib
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,18 +20,21 @@ from torch import Tensor
 from fieldmorph.fields.kernels.composite import Composited, composite_torch
 from fieldmorph.fields.kernels.hash import hash_encode_torch
 from fieldmorph.fields.kernels.hash_levels import HashLevels, hash_levels
+from fieldmorph.fields.kernels.tcnn import fits_tcnn, hash_encode_tcnn, perceptron_tcnn
 
 # Largest error of a self-test, in units of the largest value. tinycudann computes a level's scale on the device: one
-# last bit of it moves a corner's weight by up to 3e-4 at resolution 2048. A wrong index or layout errs by about 1.
-TOLERANCE = {"tinycudann": 2e-3, "nerfacc": 1e-4}
+# last bit of it moves a corner's weight by up to 3e-4 at resolution 2048. Its perceptron adds in half precision, whose
+# last bit is 5e-4; a few of these meet in a sum over rows, and nothing else of that test is rounded. A wrong index or
+# layout errs by about 1.
+TOLERANCE = {"tinycudann": 2e-3, "tinycudann-mlp": 5e-3, "nerfacc": 1e-4}
 
 
 @dataclass(frozen=True)
 class Accelerator:
-    """What became of an optional library.
+    """What became of an optional library, or of one part of it.
 
     Attributes:
-        name: of the package.
+        name: of the package, and after a dash the part where it is not the first.
         found: it could be imported.
         passed: it agrees with the torch twin within TOLERANCE and is used.
         reason: why not, or the largest error that was seen.
@@ -57,7 +60,7 @@ def probe_accelerator(name: str, device: torch.device) -> Accelerator:
     nerfacc compiles itself at its first use, which takes minutes.
     """
     try:
-        importlib.import_module(name)
+        importlib.import_module(name.partition("-")[0])
     except Exception as error:  # besides ImportError, OSError without a GPU; whatever it is, the twin serves
         return Accelerator(name, False, False, f"{type(error).__name__}: {error}")
     try:
@@ -73,8 +76,15 @@ def hash_encode_cuda(positions: Tensor, table: Tensor, levels: HashLevels) -> Te
     """`hash_encode` of float32 tensors on CUDA."""
     # tinycudann has no gradient of a gradient for the table, and chokes on an empty batch.
     if len(positions) and not positions.requires_grad and accelerators()["tinycudann"].passed:
-        return _hash_encode_tinycudann(positions, table, levels)
+        return hash_encode_tcnn(positions, table, levels)
     return hash_encode_torch(positions, table, levels)
+
+
+def perceptron_cuda(rows: Tensor, weights: Sequence[Tensor], twin: Callable[[Tensor], Tensor]) -> Tensor:
+    """ReLU layers without biases of float32 rows on CUDA; `twin` does them where nothing else can."""
+    if len(rows) and fits_tcnn(weights) and accelerators()["tinycudann-mlp"].passed:
+        return perceptron_tcnn(rows, weights)
+    return twin(rows)
 
 
 def composite_cuda(
@@ -84,27 +94,6 @@ def composite_cuda(
     if len(sigma) and accelerators()["nerfacc"].passed:
         return _composite_nerfacc(sigma, rgb, t_starts, t_ends, offsets)
     return composite_torch(sigma, rgb, t_starts, t_ends, offsets)
-
-
-def _hash_encode_tinycudann(positions: Tensor, table: Tensor, levels: HashLevels) -> Tensor:
-    encoding = _tinycudann_encoding(tuple(levels.settings.items()), table.shape[1], str(table.device))
-    # Our table stands in for the module's own flat parameters, so there is one copy and one gradient.
-    return torch.func.functional_call(encoding, {"params": table.reshape(-1)}, (positions.float(),)).float()
-
-
-@functools.lru_cache(maxsize=8)
-def _tinycudann_encoding(settings: tuple[tuple[str, Any], ...], n_features: int, device: str) -> Any:
-    tinycudann = importlib.import_module("tinycudann")
-    config = {
-        "otype": "HashGrid",
-        "interpolation": "Linear",
-        "n_features_per_level": n_features,
-        **dict(settings),
-    }
-    with torch.device(device):
-        encoding = tinycudann.Encoding(3, config, dtype=torch.float32)
-    encoding.params = torch.nn.Parameter(torch.empty(0, device=device))  # ours stand in: free the memory
-    return encoding
 
 
 def _composite_nerfacc(
@@ -120,15 +109,39 @@ def _composite_nerfacc(
     return weights, rays[:, :3], rays[:, 3], rays[:, 4]
 
 
-def _test_tinycudann(device: torch.device) -> float:
+def _test_hash_grid(device: torch.device) -> float:
     generator = torch.Generator().manual_seed(0)
     levels = hash_levels(16, 15, 16, 2 ** (1 / 3))  # the finest is 512: float32 rounding decides its shapes
     table = (torch.rand(levels.n_entries, 2, generator=generator) - 0.5).to(device)
     positions = torch.rand(1000, 3, generator=generator).to(device)
     grad = torch.randn(1000, 32, generator=generator).to(device)
-    got = _with_gradients(lambda t: (_hash_encode_tinycudann(positions, t, levels),), [table], [grad])
+    got = _with_gradients(lambda t: (hash_encode_tcnn(positions, t, levels),), [table], [grad])
     expected = _with_gradients(lambda t: (hash_encode_torch(positions, t, levels),), [table], [grad])
     return _largest_error(got, expected)
+
+
+def _test_perceptron(device: torch.device) -> float:
+    # Small whole numbers: half precision holds every product and all sums but those over rows. With others a value
+    # next to zero may fall on either side of it, and the gradient jumps there.
+    def whole(largest: int, *shape: int) -> Tensor:
+        return torch.randint(-largest, largest + 1, shape, generator=generator).float().to(device)
+
+    generator = torch.Generator().manual_seed(0)
+    errors = []
+    for widths in ((32, 64, 16), (32, 64, 64, 3)):  # the networks of a hash-grid field
+        leaves = [whole(2, 300, widths[0])]
+        leaves += [whole(1, n_out, n_in) for n_in, n_out in itertools.pairwise(widths)]
+        grads = [whole(1, 300, widths[-1]) * 2.0**-40]  # smaller than half precision holds
+        got = _with_gradients(lambda x, *w: (perceptron_tcnn(x, w),), leaves, grads)
+        expected = _with_gradients(lambda x, *w: (_layers(x, w),), leaves, grads)
+        errors.append(_largest_error(got, expected))
+    return max(errors)
+
+
+def _layers(rows: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    for weight in weights[:-1]:
+        rows = torch.relu(rows @ weight.T)
+    return rows @ weights[-1].T
 
 
 def _test_nerfacc(device: torch.device) -> float:
@@ -148,7 +161,8 @@ def _test_nerfacc(device: torch.device) -> float:
 
 
 _SELF_TESTS: dict[str, Callable[[torch.device], float]] = {
-    "tinycudann": _test_tinycudann,
+    "tinycudann": _test_hash_grid,
+    "tinycudann-mlp": _test_perceptron,
     "nerfacc": _test_nerfacc,
 }
 
