@@ -94,5 +94,5 @@ def test_a_student_learns_a_callable(generator: torch.Generator) -> None:
     assert [stage.name for stage in report.stages] == ["volume", "render"]
     assert "features" in report.dropped
     inside = torch.tensor([[0.55, 0.0, 0.0], [-0.55, 0.0, 0.0], [0.9, 0.9, 0.9]])
-    assert stored.field.query_density(inside)[:2].min() > 3
-    assert stored.field.query_density(inside)[2] < 1
+    *ball_edge, corner = stored.field.query_density(inside).tolist()
+    assert min(ball_edge) > max(10 * corner, 0.5)
