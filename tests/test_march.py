@@ -7,7 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from fieldmorph.fields.kernels import march as module
 from fieldmorph.fields.kernels.march import march, march_torch
 
 CUBE = torch.tensor([-1.0, -1.0, -1.0, 1.0, 1.0, 1.0])
@@ -111,6 +113,34 @@ def test_a_step_that_never_ends_is_refused() -> None:
     for step in (0.0, -1.0, math.nan):
         with pytest.raises(ValueError, match="render_step_size must be positive"):
             one_ray(march, (-3, 0, 0), (1, 0, 0), step=step)
+
+
+class Largest(TorchDispatchMode):
+    """Watches for the largest tensor that is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.numel = max(self.numel, out.numel() if isinstance(out, Tensor) else 0)
+        return out
+
+
+@pytest.mark.parametrize("chunk", [1, 100, 1 << 22])
+def test_the_twin_holds_few_steps_at_once(monkeypatch, generator, chunk: int) -> None:
+    monkeypatch.setattr(module, "CHUNK", chunk)
+    occupied = torch.rand(8, 8, 8, generator=generator) < 0.1
+    rays_d = torch.nn.functional.normalize(torch.randn(300, 3, generator=generator), dim=-1)
+    rays = (-3 * rays_d + 0.3, rays_d, CUBE, occupied, 0.05, torch.rand(300, generator=generator))
+    n_samples = int(assert_same(*rays)[-1])
+    with Largest() as largest:
+        march_torch(*rays)
+    longest = math.ceil(12**0.5 / 0.05) + 1  # the diagonal: one ray at least is held
+    everything = 300 * 3 * longest
+    assert largest.numel <= max(3 * max(chunk, longest), 300 * 3, n_samples)
+    assert largest.numel < 0.1 * everything or chunk > everything
 
 
 @settings(max_examples=60, deadline=None)

@@ -12,6 +12,7 @@ from torch import Tensor
 from fieldmorph.fields.kernels.launch import launch
 
 BLOCK = 8  # a power of two: cells along an edge of the blocks that a ray crosses at once where they are empty
+CHUNK = 1 << 22  # steps that the twin holds at once, some hundred bytes each: half a GiB
 
 # What comes back from a march: ray_indices, t_starts, t_ends of the samples, and where each ray's begin.
 Packed = tuple[
@@ -79,7 +80,7 @@ def march_torch(
     near_plane: float = 0.0,
     far_plane: float = math.inf,
 ) -> Packed:
-    """The plain twin of `march`: every step of every ray is tested, on any device."""
+    """The plain twin of `march`: every step of every ray is tested, on any device, CHUNK of them at a time."""
     o, d, box = rays_o.float().double(), rays_d.float().double(), aabb.double()
     low, high = box[:3], box[3:]
     a, b = (low - o) / d, (high - o) / d
@@ -91,18 +92,25 @@ def march_torch(
     hit = (t_near < t_far) & t_far.isfinite()
     longest = float((t_far - t_near)[hit].max()) if hit.any() else 0.0
     steps = torch.arange(math.ceil(longest / render_step_size) + 1, device=o.device, dtype=torch.float64)
-    t_mid = t_near[:, None] + (steps + jitter[:, None].float().double()) * render_step_size
-    inside = hit[:, None] & (t_mid < t_far[:, None])
     resolution = torch.tensor(occupied.shape, device=o.device)
-    place = (o - low) / (high - low) * resolution
-    place = place[:, None] + t_mid[..., None] * (d / (high - low) * resolution)[:, None]
-    cell = place.where(inside[..., None], 0).long().clamp(torch.zeros_like(resolution), resolution - 1)
-    keep = inside & occupied[cell[..., 0], cell[..., 1], cell[..., 2]]
-    ray_indices = keep.nonzero()[:, 0]
-    centres = t_mid[keep]
-    offsets = torch.cat([keep.new_zeros(1, dtype=torch.int64), keep.sum(1).cumsum(0)])
-    half = render_step_size / 2
-    return ray_indices, (centres - half).float(), (centres + half).float(), offsets
+    origin, scale = (o - low) / (high - low) * resolution, d / (high - low) * resolution
+    t_far = t_far.where(hit, -math.inf)
+    shift = jitter.float().double()
+    indices, centres, counts = [], [], []
+    rays_per_chunk = max(1, CHUNK // len(steps))
+    for first in range(0, max(1, len(o)), rays_per_chunk):
+        rays = slice(first, first + rays_per_chunk)
+        t_mid = t_near[rays, None] + (steps + shift[rays, None]) * render_step_size
+        inside = t_mid < t_far[rays, None]
+        place = origin[rays, None] + t_mid[..., None] * scale[rays, None]
+        cell = place.where(inside[..., None], 0).long().clamp(torch.zeros_like(resolution), resolution - 1)
+        keep = inside & occupied[cell[..., 0], cell[..., 1], cell[..., 2]]
+        indices.append(keep.nonzero()[:, 0] + first)
+        centres.append(t_mid[keep])
+        counts.append(keep.sum(1))
+    t_mid, half = torch.cat(centres), render_step_size / 2
+    offsets = torch.cat([counts[0].new_zeros(1), torch.cat(counts).cumsum(0)])
+    return torch.cat(indices), (t_mid - half).float(), (t_mid + half).float(), offsets
 
 
 _OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
