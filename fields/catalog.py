@@ -9,9 +9,11 @@ import torch
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.errors import SettingError, known
 from fieldmorph.fields.hashgrid import HashGrid
+from fieldmorph.fields.lowrank import CP, VM
 from fieldmorph.fields.mlp import MLP
+from fieldmorph.fields.voxels import Voxels
 
-FIELDS: dict[str, type[VolumeField]] = {field.name: field for field in (HashGrid, MLP)}
+FIELDS: dict[str, type[VolumeField]] = {field.name: field for field in (HashGrid, MLP, VM, CP, Voxels)}
 
 
 def field_settings(name: str, preset: str = "small", **overrides: Any) -> dict[str, Any]:

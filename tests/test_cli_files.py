@@ -143,7 +143,7 @@ def test_bad_data_is_one_line_and_3(
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--field", "hash"], "unknown field 'hash'; known: hashgrid, mlp"),
+        (["--field", "hash"], "unknown field 'hash'; known: cp, hashgrid, mlp, vm"),
         (["--preset", "tiny"], "unknown preset of hashgrid 'tiny'; known: paper, small"),
         (["--set", "levels=4"], "unknown setting of hashgrid 'levels'; known: base_resolution"),
         (["--set", "n_levels=99"], "n_levels to be a whole number 1..32; got 99"),

@@ -1,0 +1,192 @@
+"""Vector-matrix products of a low-rank field, forward and backward (Chen et al. 2022, TensoRF, eq. 5 and 11).
+
+Every mode joins a plane over two axes with a line along the third, in TensoRF's order. Planes are interpolated
+bilinearly, lines linearly; the outermost nodes lie on the faces of the box, and what lies beyond is clamped to them.
+"""
+
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fieldmorph.fields.kernels.launch import launch
+
+PLANE_AXES = ((0, 1), (0, 2), (1, 2))  # columns, rows of each plane
+LINE_AXES = (2, 1, 0)
+CHUNK = 4096  # samples a task carries through one mode
+LANES = 32  # most components that a task of the backward pass owns
+
+
+def vm_products(
+    positions: Float[Tensor, "n 3"],
+    planes: Float[Tensor, "3 resolution resolution components"],
+    lines: Float[Tensor, "3 resolution components"],
+) -> Float[Tensor, "n products"]:
+    """Plane times line for every component, modes side by side: (n, 3 * components).
+
+    Positions lie in [0, 1]^3; `planes[m, row, column]` and `lines[m, node]` hold contiguous components. The numba
+    kernel serves float32 on a CPU without gradients for the positions, the torch twin every other case.
+    """
+    if _served(positions, planes):
+        return _VectorMatrix.apply(positions, planes, lines, 3 * lines.shape[2])
+    return vm_products_torch(positions, planes, lines)
+
+
+def vm_sum(
+    positions: Float[Tensor, "n 3"],
+    planes: Float[Tensor, "3 resolution resolution components"],
+    lines: Float[Tensor, "3 resolution components"],
+) -> Float[Tensor, "n"]:
+    """The sum of `vm_products` over all modes and components, which are never written out."""
+    if _served(positions, planes):
+        return _VectorMatrix.apply(positions, planes, lines, 1)[:, 0]
+    return vm_products_torch(positions, planes, lines).sum(-1)
+
+
+def vm_products_torch(
+    positions: Float[Tensor, "n 3"],
+    planes: Float[Tensor, "3 resolution resolution components"],
+    lines: Float[Tensor, "3 resolution components"],
+) -> Float[Tensor, "n products"]:
+    """The plain twin of `vm_products`: any device, any dtype, gradients for positions too."""
+    last = lines.shape[1] - 1
+    at = torch.where(positions > 0, positions * last, 0.0).clamp(
+        max=last
+    )  # a nan becomes 0, as in the kernel
+    low = at.detach().long().clamp(max=last - 1)
+    fraction = (at - low).to(planes.dtype)
+    products = []
+    for mode, ((column, row), along) in enumerate(zip(PLANE_AXES, LINE_AXES, strict=True)):
+        i, j, k = low[:, column], low[:, row], low[:, along]
+        u, v, w = (fraction[:, axis, None] for axis in (column, row, along))
+        near = (1 - u) * planes[mode, j, i] + u * planes[mode, j, i + 1]
+        far = (1 - u) * planes[mode, j + 1, i] + u * planes[mode, j + 1, i + 1]
+        line = (1 - w) * lines[mode, k] + w * lines[mode, k + 1]
+        products.append(((1 - v) * near + v * far) * line)
+    return torch.cat(products, dim=-1)
+
+
+def _served(positions: Tensor, planes: Tensor) -> bool:
+    """Whether the numba kernel takes these."""
+    return planes.device.type == "cpu" and planes.dtype == torch.float32 and not positions.requires_grad
+
+
+class _VectorMatrix(torch.autograd.Function):
+    # `width` columns come out: 3 * components, or 1, the sum.
+
+    @staticmethod
+    def forward(ctx: Any, positions: Tensor, planes: Tensor, lines: Tensor, width: int) -> Tensor:
+        positions = positions.detach().float().contiguous()
+        planes, lines = planes.detach().contiguous(), lines.detach().contiguous()
+        ctx.save_for_backward(positions, planes, lines)
+        out = torch.empty(len(positions), width)
+        launch(_forward, *(x.numpy() for x in (positions, planes, lines, out)))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, Tensor, None]:
+        positions, planes, lines = ctx.saved_tensors
+        grads = torch.zeros_like(planes), torch.zeros_like(lines)
+        inputs = (positions, planes, lines, grad.float().contiguous(), *grads)
+        launch(_backward, *(x.numpy() for x in inputs))
+        return None, *grads, None
+
+
+_OPTIONS: dict[str, Any] = {
+    "parallel": True,
+    "cache": True,
+    "nogil": True,
+    "fastmath": {"contract", "reassoc"},  # sums over components vectorise
+    "error_model": "numpy",
+}
+
+
+@numba.njit(inline="always")
+def _cell(x, last):
+    """Lower node and fraction of a coordinate in [0, 1]; a nan or what lies outside stays on the faces."""
+    at = x * np.float32(last)
+    at = at if at > np.float32(0) else np.float32(0)
+    at = at if at < np.float32(last) else np.float32(last)
+    low = min(np.int32(at), np.int32(last - 1))
+    return low, at - np.float32(low)
+
+
+@numba.njit(**_OPTIONS)
+def _forward(x, planes, lines, out):
+    n, last, n_components = x.shape[0], lines.shape[1] - 1, lines.shape[2]
+    summed = out.shape[1] == 1
+    one = np.float32(1)
+    for chunk in numba.prange((n + CHUNK - 1) // CHUNK):
+        for mode in range(3):
+            column, row, along = (1 if mode == 2 else 0), (1 if mode == 0 else 2), 2 - mode
+            for s in range(chunk * CHUNK, min(n, (chunk + 1) * CHUNK)):
+                i, u = _cell(x[s, column], last)
+                j, v = _cell(x[s, row], last)
+                k, w = _cell(x[s, along], last)
+                p00, p01 = planes[mode, j, i], planes[mode, j, i + 1]
+                p10, p11 = planes[mode, j + 1, i], planes[mode, j + 1, i + 1]
+                l0, l1 = lines[mode, k], lines[mode, k + 1]
+                w00, w01, w10, w11 = (one - v) * (one - u), (one - v) * u, v * (one - u), v * u
+                w0 = one - w
+                if summed:
+                    total = np.float32(0)
+                    for r in range(n_components):
+                        plane = w00 * p00[r] + w01 * p01[r] + w10 * p10[r] + w11 * p11[r]
+                        total += plane * (w0 * l0[r] + w * l1[r])
+                    out[s, 0] = total if mode == 0 else out[s, 0] + total
+                else:
+                    products = out[s, mode * n_components : (mode + 1) * n_components]
+                    for r in range(n_components):
+                        plane = w00 * p00[r] + w01 * p01[r] + w10 * p10[r] + w11 * p11[r]
+                        products[r] = plane * (w0 * l0[r] + w * l1[r])
+
+
+@numba.njit(**_OPTIONS)
+def _backward(x, planes, lines, grad, planes_grad, lines_grad):
+    # A task owns a block of components of one mode: no race, no atomic, and one order of addition.
+    n, last, n_components = x.shape[0], lines.shape[1] - 1, lines.shape[2]
+    summed = grad.shape[1] == 1
+    n_blocks = (n_components + LANES - 1) // LANES
+    share = (n_components + n_blocks - 1) // n_blocks
+    one = np.float32(1)
+    for task in numba.prange(3 * n_blocks):
+        mode, a = task % 3, task // 3 * share
+        b = min(a + share, n_components)
+        m = b - a
+        column, row, along = (1 if mode == 2 else 0), (1 if mode == 0 else 2), 2 - mode
+        of_plane, of_line = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
+        for s in range(n):
+            i, u = _cell(x[s, column], last)
+            j, v = _cell(x[s, row], last)
+            k, w = _cell(x[s, along], last)
+            p00, p01 = planes[mode, j, i, a:b], planes[mode, j, i + 1, a:b]
+            p10, p11 = planes[mode, j + 1, i, a:b], planes[mode, j + 1, i + 1, a:b]
+            l0, l1 = lines[mode, k, a:b], lines[mode, k + 1, a:b]
+            w00, w01, w10, w11 = (one - v) * (one - u), (one - v) * u, v * (one - u), v * u
+            w0 = one - w
+            if summed:
+                g = grad[s, 0]
+                for r in range(m):
+                    of_line[r] = g * (w00 * p00[r] + w01 * p01[r] + w10 * p10[r] + w11 * p11[r])
+                for r in range(m):
+                    of_plane[r] = g * (w0 * l0[r] + w * l1[r])
+            else:
+                gs = grad[s, mode * n_components + a : mode * n_components + b]
+                for r in range(m):
+                    of_line[r] = gs[r] * (w00 * p00[r] + w01 * p01[r] + w10 * p10[r] + w11 * p11[r])
+                for r in range(m):
+                    of_plane[r] = gs[r] * (w0 * l0[r] + w * l1[r])
+            for row_grad, weight in (
+                (planes_grad[mode, j, i, a:b], w00),
+                (planes_grad[mode, j, i + 1, a:b], w01),
+                (planes_grad[mode, j + 1, i, a:b], w10),
+                (planes_grad[mode, j + 1, i + 1, a:b], w11),
+            ):
+                for r in range(m):
+                    row_grad[r] += weight * of_plane[r]
+            for line_grad, weight in ((lines_grad[mode, k, a:b], w0), (lines_grad[mode, k + 1, a:b], w)):
+                for r in range(m):
+                    line_grad[r] += weight * of_line[r]

@@ -1,0 +1,228 @@
+"""TensoRF's fields: grids of density and appearance as sums of few low-rank components (Chen et al. 2022)."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fieldmorph.fields.base import VolumeField
+from fieldmorph.fields.decoder import RadianceDecoder
+from fieldmorph.fields.errors import SettingError
+from fieldmorph.fields.kernels.cp import cp_products, cp_sum
+from fieldmorph.fields.kernels.vm import vm_products, vm_sum
+from fieldmorph.fields.network import Perceptron
+
+RANGES = {"resolution": (2, 4096), "density_components": (1, 1024), "app_components": (1, 1024)}
+
+COARSEST = 1 / 3  # of the final resolution, where training begins
+REFINE_AT = (0.05, 0.1, 0.17, 0.27, 0.4)  # shares of training where the resolution grows
+SHIFT = -1.5  # log density per box length where all components are zero: nearly clear
+
+
+class LowRank(VolumeField):
+    """What VM and CP share: grids of components, a basis matrix to 15 features, the decoder, coarse to fine.
+
+    Every grid is (mode, nodes, components) or (mode, nodes, nodes, components) with `resolution` nodes along each side
+    of the box, the outermost on its faces: cells are as long, wide and high as the box.
+    """
+
+    decoder: RadianceDecoder
+    INITIAL_STD: ClassVar[float]
+
+    def __init__(self, aabb: Sequence[float], products: int, settings: dict[str, Any]):
+        super().__init__(aabb)
+        for key, (low, high) in RANGES.items():
+            value = settings[key]
+            if type(value) is not int or not low <= value <= high:  # a bool is no number here
+                raise SettingError(
+                    f"{self.name} needs {key} to be a whole number {low}..{high}; got {value!r}"
+                )
+        for key in ("l1_weight", "tv_weight"):
+            value = settings[key]
+            if type(value) not in (int, float) or not 0 <= value < math.inf:
+                raise SettingError(f"{self.name} needs {key} to be a finite number >= 0; got {value!r}")
+        self._settings = settings
+        self.basis = Perceptron(products, 15, width=0, depth=0, bias=False)
+        self.decoder = RadianceDecoder(n_features=15)
+
+    @abstractmethod
+    def _density_sum(self, unit: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
+        """Sum of the density components at positions in [0, 1]^3."""
+
+    @abstractmethod
+    def _app_products(self, unit: Float[Tensor, "n 3"]) -> Float[Tensor, "n products"]:
+        """The appearance components at positions in [0, 1]^3."""
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Grids normal with the class's deviation, networks He-uniform."""
+        for grid in self._grids().values():
+            nn.init.normal_(grid, std=self.INITIAL_STD, generator=generator)
+        self.basis.reset_parameters(generator)
+        self.decoder.reset_parameters(generator)
+
+    def config(self) -> dict[str, Any]:
+        return {"aabb": self.box(), **self._settings}
+
+    def geometry(
+        self, positions: Float[Tensor, "*batch 3"]
+    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch features"]]:
+        unit = self.unit_positions(positions).clamp(0, 1).reshape(-1, 3)
+        features = self.basis(self._app_products(unit)).reshape(*positions.shape[:-1], 15)
+        return self._log_density(unit).reshape(positions.shape[:-1]), features
+
+    def query_density(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
+        # The same numbers as geometry's without the appearance, which costs three times as much.
+        unit = self.unit_positions(positions).clamp(0, 1).reshape(-1, 3)
+        return self.density(self._log_density(unit).reshape(positions.shape[:-1]), positions)
+
+    def _log_density(self, unit: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
+        return self._density_sum(unit) + (SHIFT - math.log(self.extent))
+
+    def param_groups(self, lr_grid: float = 2e-2, lr_network: float = 3e-3) -> list[dict[str, Any]]:
+        networks = [*self.basis.parameters(), *self.decoder.parameters()]
+        return [
+            {"params": list(self._grids().values()), "lr": lr_grid, "weight_decay": 0.0},
+            {"params": networks, "lr": lr_network, "weight_decay": 0.0},
+        ]
+
+    def regularization(self) -> Float[Tensor, ""]:
+        """L1 of the density components and total variation of all grids (TensoRF, section 4.4), weighted."""
+        l1_weight, tv_weight = self._settings["l1_weight"], self._settings["tv_weight"]
+        total = torch.zeros((), device=self.aabb.device)
+        if l1_weight:
+            density = [grid for name, grid in self._grids().items() if name.startswith("density")]
+            total = total + l1_weight * torch.stack([grid.abs().mean() for grid in density]).sum()
+        if tv_weight:
+            total = total + tv_weight * torch.stack([_variation(g) for g in self._grids().values()]).sum()
+        return total
+
+    def refine(self, progress: float) -> bool:
+        resolution = _resolution_at(progress, self._settings["resolution"])
+        stale = [grid for grid in self._grids().values() if grid.shape[1] != resolution]
+        for grid in stale:
+            grid.grad, grid.data = None, resample(grid.detach(), resolution)
+        return bool(stale)
+
+    def _grids(self) -> dict[str, nn.Parameter]:
+        return dict(self.named_parameters(recurse=False))
+
+
+class VM(LowRank):
+    """Planes times lines: the vector-matrix decomposition.
+
+    Args:
+        aabb: the box in world units, min then max.
+        resolution: nodes along each side of the box.
+        density_components, app_components: ranks of each of the three modes.
+        l1_weight: of the mean magnitude of the density components in the loss.
+        tv_weight: of the total variation of all grids in the loss.
+    """
+
+    name = "vm"
+    INITIAL_STD = 0.1  # TensoRF's
+    presets = {
+        "small": {"resolution": 128, "density_components": 16, "app_components": 24},
+        "paper": {"resolution": 300, "density_components": 16, "app_components": 48},
+    }
+
+    def __init__(
+        self,
+        *,
+        aabb: Sequence[float],
+        resolution: int = 128,
+        density_components: int = 16,
+        app_components: int = 24,
+        l1_weight: float = 0.0,
+        tv_weight: float = 0.0,
+    ):
+        settings = {
+            "resolution": resolution,
+            "density_components": density_components,
+            "app_components": app_components,
+            "l1_weight": l1_weight,
+            "tv_weight": tv_weight,
+        }
+        super().__init__(aabb, 3 * app_components, settings)
+        self.density_planes = nn.Parameter(torch.zeros(3, resolution, resolution, density_components))
+        self.density_lines = nn.Parameter(torch.zeros(3, resolution, density_components))
+        self.app_planes = nn.Parameter(torch.zeros(3, resolution, resolution, app_components))
+        self.app_lines = nn.Parameter(torch.zeros(3, resolution, app_components))
+
+    def _density_sum(self, unit: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
+        return vm_sum(unit, self.density_planes, self.density_lines)
+
+    def _app_products(self, unit: Float[Tensor, "n 3"]) -> Float[Tensor, "n products"]:
+        return vm_products(unit, self.app_planes, self.app_lines)
+
+
+class CP(LowRank):
+    """Products of three lines: the CP decomposition, far smaller than any other representation.
+
+    Args:
+        aabb: the box in world units, min then max.
+        resolution: nodes along each side of the box.
+        density_components, app_components: ranks.
+        l1_weight: of the mean magnitude of the density components in the loss.
+        tv_weight: of the total variation of all grids in the loss.
+    """
+
+    name = "cp"
+    INITIAL_STD = 0.2  # TensoRF's
+    presets = {
+        "small": {"resolution": 256, "density_components": 96, "app_components": 96},
+        "paper": {"resolution": 500, "density_components": 96, "app_components": 288},
+    }
+
+    def __init__(
+        self,
+        *,
+        aabb: Sequence[float],
+        resolution: int = 256,
+        density_components: int = 96,
+        app_components: int = 96,
+        l1_weight: float = 0.0,
+        tv_weight: float = 0.0,
+    ):
+        settings = {
+            "resolution": resolution,
+            "density_components": density_components,
+            "app_components": app_components,
+            "l1_weight": l1_weight,
+            "tv_weight": tv_weight,
+        }
+        super().__init__(aabb, app_components, settings)
+        self.density_lines = nn.Parameter(torch.zeros(3, resolution, density_components))
+        self.app_lines = nn.Parameter(torch.zeros(3, resolution, app_components))
+
+    def _density_sum(self, unit: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
+        return cp_sum(unit, self.density_lines)
+
+    def _app_products(self, unit: Float[Tensor, "n 3"]) -> Float[Tensor, "n products"]:
+        return cp_products(unit, self.app_lines)
+
+
+def resample(grid: Float[Tensor, "modes *nodes components"], resolution: int) -> Float[Tensor, "..."]:
+    """The grid with `resolution` nodes along each side, linearly interpolated; the outermost stay on the faces."""
+    for axis in range(1, grid.dim() - 1):
+        last = grid.shape[axis] - 1
+        at = torch.linspace(0, last, resolution, dtype=torch.float64, device=grid.device)
+        low = at.long().clamp(max=last - 1)
+        fraction = (at - low).to(grid.dtype).reshape(-1, *[1] * (grid.dim() - axis - 1))
+        grid = torch.lerp(grid.index_select(axis, low), grid.index_select(axis, low + 1), fraction)
+    return grid
+
+
+def _resolution_at(progress: float, final: int) -> int:
+    """Nodes along each side at a share of training: TensoRF's, evenly spaced in logarithm."""
+    level = sum(progress >= share for share in REFINE_AT) / len(REFINE_AT)
+    return max(2, round(final * COARSEST ** (1 - level)))
+
+
+def _variation(grid: Float[Tensor, "modes *nodes components"]) -> Float[Tensor, ""]:
+    """Mean squared difference of neighbouring nodes, summed over the axes."""
+    differences = [grid.diff(dim=axis).square().mean() for axis in range(1, grid.dim() - 1)]
+    return torch.stack(differences).sum()
