@@ -243,6 +243,7 @@ def _read_image(frame: Frame, downscale: int) -> np.ndarray:
         maps = _undistortion_maps(frame.intrinsics, frame.distortion, frame.width, frame.height)
         if not np.isfinite(maps).all():
             raise InputError(f"{frame.name}: lens distortion {frame.distortion} cannot be undone")
+        # What the lens did not see repeats the edge: transparent would tell training that nothing is there.
         rgba = cv2.remap(rgba, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     if downscale > 1:
         height, width = frame.height // downscale, frame.width // downscale
