@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from fieldmorph.fields.checkpoint import write_file
 from fieldmorph.fields.errors import InputError, SettingError
 
 
@@ -30,8 +31,8 @@ def check_folder(path: str | Path, force: bool = False) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """One JSON text, readable."""
-    path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    """One JSON text, readable, at once or not at all."""
+    write_file(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
 def file_sha256(path: str | Path) -> str:

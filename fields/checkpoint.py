@@ -58,6 +58,15 @@ def write_checkpoint(
     return sha256
 
 
+def write_file(path: str | Path, data: bytes) -> None:
+    """Write any file as `write_checkpoint` does its own: at once or not at all.
+
+    Raises:
+        InputError, OSError: as there.
+    """
+    _replace(_destination(path), data)
+
+
 def read_header(path: str | Path) -> dict[str, Any]:
     """What a checkpoint of either kind holds, without reading its arrays.
 

@@ -1,0 +1,74 @@
+"""A curve of PSNR over core-seconds for a page without scripts: lines in SVG, labels in HTML.
+
+The SVG stretches with the page; text in it would stretch along, so the labels lie over it at the same percentages.
+"""
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+TICKS = 6
+RIGHT = 70.0  # percent from where a stage's name is written to the left, lest it leave the picture
+
+
+def curve_html(curve: Sequence[Mapping[str, Any]]) -> str:
+    """The looks at the quality on the way, each with `core_seconds`, `psnr` and `stage`; empty where there are none."""
+    points = [(p["core_seconds"], p["psnr"], str(p["stage"] or "")) for p in curve if p["psnr"] is not None]
+    if not points:
+        return ""
+    low, high = (pick(p[1] for p in points) for pick in (min, max))
+    y_ticks = nice_ticks(low, max(high, low + 1.0))
+    end = points[-1][0] or 1.0
+    bottom, top = min(low, y_ticks[0]), max(high, y_ticks[-1])
+    top += 0.16 * (top - bottom)  # room for the names of the stages
+
+    def x(value: float) -> float:
+        return 100 * value / end
+
+    def y(value: float) -> float:
+        return 100 * (value - bottom) / (top - bottom)
+
+    shapes, labels, start = [], [], 0.0
+    for i, (name, stop) in enumerate(_bands(points)):
+        left, width = x(start), x(stop) - x(start)
+        odd = " odd" if i % 2 else ""
+        shapes.append(f'<rect class="band{odd}" x="{left:.2f}" y="0" width="{width:.2f}" height="100"/>')
+        place = f"left:{left:.2f}%" if left < RIGHT else f"right:{100 - left - width:.2f}%"
+        row = 0.45 + 1.15 * (i % 2)  # neighbours in two rows: a short stage has a longer name than room
+        labels.append(f'<span class="stage" style="{place};top:{row:.2f}rem">{html.escape(name)}</span>')
+        start = stop
+    for value in y_ticks:
+        level = 100 - y(value)
+        shapes.append(f'<path class="grid" d="M0 {level:.2f}H100" vector-effect="non-scaling-stroke"/>')
+        labels.append(f'<span class="y" style="bottom:{y(value):.2f}%">{value:g}</span>')
+    for value in nice_ticks(0.0, end):
+        labels.append(f'<span class="x" style="left:{x(value):.2f}%">{value:g}</span>')
+    places = [f"{x(t):.2f} {100 - y(v):.2f}" for t, v, _ in points]
+    shapes.append(
+        f'<path class="line" d="M{"L".join(places)}" vector-effect="non-scaling-stroke"/>'
+        f'<path class="dot" d="{"".join(f"M{p}h0" for p in places)}" vector-effect="non-scaling-stroke"/>'
+    )
+    told = f"PSNR to the teacher: {points[0][1]:.1f} dB at first, {points[-1][1]:.1f} dB after {end:.1f} core-seconds"
+    return (
+        f'<div class="chart" role="img" aria-label="{told}">'
+        f'<svg viewBox="0 0 100 100" preserveAspectRatio="none" aria-hidden="true">{"".join(shapes)}</svg>'
+        f'<div aria-hidden="true">{"".join(labels)}<span class="unit">core-seconds</span></div></div>'
+    )
+
+
+def nice_ticks(low: float, high: float) -> list[float]:
+    """About six multiples of 1, 2 or 5 times a power of ten within [low, high]."""
+    rough = (high - low) / TICKS
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(k * step, 10) for k in range(first, last + 1)]
+
+
+def _bands(points: Sequence[tuple[float, float, str]]) -> list[tuple[str, float]]:
+    """Each stage with the core-seconds at its last look, in order."""
+    bands: dict[str, float] = {}
+    for seconds, _, name in points:
+        bands[name] = seconds
+    return list(bands.items())

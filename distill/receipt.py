@@ -1,0 +1,178 @@
+"""The receipt of a conversion: all that is needed to trust a student, or to make it again, as JSON values."""
+
+import importlib.metadata
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from datetime import UTC, datetime
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fieldmorph.fields.budget import Budget, Spent
+from fieldmorph.fields.runtime import bf16_on_cpu
+from fieldmorph.fields.store import StoredField
+
+FORMAT = 1
+
+
+def receipt(
+    *,
+    teacher: Mapping[str, Any],
+    student: Mapping[str, Any],
+    quality: Mapping[str, Any],
+    settings: Any,
+    budget: Budget,
+    steps: int,
+    spent: Spent,
+    stages: Sequence[Any],
+    dropped: Mapping[str, str],
+    curve: Sequence[tuple[float, float]],
+    seed: int,
+    photographs: Mapping[str, Any] | None = None,
+    gate: Mapping[str, Any] | None = None,
+    device: torch.device | str = "cpu",
+) -> dict[str, Any]:
+    """Everything in one object, whose values `json.dumps(..., allow_nan=False)` takes.
+
+    Numbers that are not finite become None; dataclasses become objects.
+
+    Args:
+        teacher, student: as `describe_field` returns them.
+        quality: the figures of `fidelity.measure`.
+        settings: of the conversion, a dataclass or a mapping.
+        stages: those that ran, in order, dataclasses or mappings with `name`, `steps`, `seconds` and `core_seconds`.
+        dropped: the others and why.
+        curve: of the looks at the quality on the way: core-seconds and PSNR.
+        photographs: what tells them from others: `scene`, `split`, `downscale`, `sha256`.
+        gate: what quality was asked for and whether it was `met`.
+    """
+    reports = plain(list(stages))
+    sizes = {name: (teacher.get(name), student.get(name)) for name in ("params", "bytes")}
+    return plain(
+        {
+            "format": FORMAT,
+            "fieldmorph": importlib.metadata.version("fieldmorph"),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "teacher": teacher,
+            "student": student,
+            "ratio": {name: a / b if a and b else None for name, (a, b) in sizes.items()},
+            "quality": quality,
+            "gate": gate,
+            "photographs": photographs,
+            "settings": settings,
+            "seed": seed,
+            "budget": {
+                "asked": {name: value for name, value in asdict(budget).items() if value is not None},
+                "used": {"steps": steps, "seconds": spent.seconds, "core_seconds": spent.core_seconds},
+            },
+            "stages": reports,
+            "dropped": dropped,
+            "curve": [
+                {"core_seconds": seconds, "psnr": psnr, "stage": stage}
+                for (seconds, psnr), stage in zip(curve, stages_of(curve, reports), strict=True)
+            ],
+            "provenance": provenance_chain(student),
+            "environment": environment(device),
+        }
+    )
+
+
+def describe_field(
+    stored: StoredField,
+    file: str | Path | None = None,
+    n_bytes: int | None = None,
+    sha256: str | None = None,
+    preset: str | None = None,
+) -> dict[str, Any]:
+    """What a receipt says of one field. Of `file` only the name is kept: folders tell of the machine.
+
+    A field without parameters, such as a function, has None of them rather than 0.
+    """
+    return {
+        "field": stored.field.name,
+        "preset": preset,
+        "config": stored.field.config(),
+        "params": stored.field.n_parameters() or None,
+        "bytes": n_bytes,
+        "file": None if file is None else Path(file).name,
+        "sha256": sha256,
+        "provenance": stored.provenance,
+    }
+
+
+def provenance_chain(described: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every job that led to a field, oldest first, each with the field and the sha256 of what it made.
+
+    A field of unknown origin still gives one entry.
+    """
+    chain: list[dict[str, Any]] = []
+    node: Any = described
+    while isinstance(node, Mapping):
+        made_by = node.get("provenance")
+        job = dict(made_by) if isinstance(made_by, Mapping) else {}
+        teacher = job.pop("teacher", None)
+        chain.append(
+            {"job": job.pop("job", None), "field": node.get("field"), "sha256": node.get("sha256"), **job}
+        )
+        node = teacher
+    return chain[::-1]
+
+
+def stages_of(curve: Sequence[tuple[float, float]], stages: Sequence[Mapping[str, Any]]) -> list[str | None]:
+    """The name of the stage that each look at the quality ended, told from the stages' own times.
+
+    These lack the start and the looks, which are spread over the whole; half the way to the next look is allowed for
+    that. None without stages.
+    """
+    total = sum(stage["core_seconds"] for stage in stages)
+    if not (curve and stages and total):
+        return [None] * len(curve)
+    end, names = curve[-1][0], list[str | None]()
+    for seconds, _ in curve:
+        done = (seconds / end - 0.5 / len(curve)) * total
+        ends = accumulate(stage["core_seconds"] for stage in stages)
+        names.append(next((s["name"] for s, stop in zip(stages, ends, strict=True) if done < stop), None))
+    return names
+
+
+def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
+    """What times depend on; nothing that tells one machine's owner from another's."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "processor": _processor(),
+        "device": torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else "cpu",
+        "bf16": bf16_on_cpu(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def plain(value: Any) -> Any:
+    """The same in JSON's types; what has no form there becomes its name, what is not finite None."""
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return value if math.isfinite(value) else None
+        case Mapping():
+            return {str(key): plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [plain(item) for item in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    return getattr(value, "__qualname__", type(value).__qualname__)
+
+
+def _processor() -> str | None:
+    """The processor's model, as far as the system tells it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            models = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        models = []
+    return next(iter(models), platform.processor() or None)

@@ -1,0 +1,243 @@
+"""A student is measured where it never learned, and what is measured is what is seen."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from fieldmorph.distill import fidelity
+from fieldmorph.distill.fidelity import held_out_cameras, measure, off_trajectory_cameras
+from fieldmorph.fields.base import VolumeField
+from fieldmorph.fields.cameras import Cameras, orbit_cameras, project
+from fieldmorph.fields.metrics import EQUAL_DB, capped_psnr, ssim
+from fieldmorph.fields.occupancy import OccupancyGrid
+from fieldmorph.fields.scene import Split
+from fieldmorph.fields.store import StoredField
+from fieldmorph.fields.views import picture
+
+BOX = (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0)
+STEP = 2 / 64
+
+
+def ring(
+    n: int = 10, size: tuple[int, int] = (24, 20), centre: tuple[float, ...] = (0.0, 0.0, 0.0)
+) -> Cameras:
+    width, height = size
+    intrinsics = (40.0, 40.0, width / 2, height / 2)
+    return orbit_cameras(centre, 3.0, n, elevation=20, intrinsics=intrinsics, width=width, height=height)
+
+
+def stored(field: VolumeField, cameras: Cameras | None = None) -> StoredField:
+    occupancy = OccupancyGrid(16)
+    occupancy.rebuild(field, STEP, torch.Generator().manual_seed(0))
+    return StoredField(field, occupancy, STEP, ring() if cameras is None else cameras)
+
+
+def photographs_of(field: StoredField, n: int = 3, size: tuple[int, int] = (24, 20)) -> Split:
+    """The field's own pictures as photographs, from cameras of their own."""
+    cameras = replace(ring(n, size), camera_to_world=ring(2 * n).camera_to_world[1::2])
+    opaque = torch.full((*size[::-1], 1), 255, dtype=torch.uint8)
+    images = [torch.cat([(picture(field, c) * 255).round().to(torch.uint8), opaque], -1) for c in cameras]
+    return Split(cameras, torch.stack(images), tuple(f"test/{i}.png" for i in range(n)))
+
+
+@pytest.fixture
+def sphere(soft_sphere: VolumeField) -> StoredField:
+    return stored(soft_sphere)
+
+
+@pytest.fixture
+def smaller(soft_sphere: VolumeField) -> StoredField:
+    """The sphere shrunk by a tenth."""
+    field = type(soft_sphere)(BOX, lambda x: soft_sphere.log_density(x / 0.9))  # type: ignore
+    return stored(field)
+
+
+def test_a_field_is_its_own_equal(sphere: StoredField) -> None:
+    figures, pictures = measure(sphere, sphere)
+    for poses in ("held_out", "off_trajectory"):
+        assert figures[poses]["mean"] == {
+            "psnr_to_teacher": EQUAL_DB,
+            "ssim_to_teacher": 1.0,
+            "opacity_error": 0.0,
+        }
+    assert [(p.poses, p.rank) for p in pictures] == [
+        ("held_out", "typical"),
+        ("held_out", "worst"),
+        ("off_trajectory", "worst"),
+    ]
+    json.dumps(figures, allow_nan=False)
+
+
+def test_figures_are_those_of_the_pictures_and_worst_is_worst(
+    sphere: StoredField, smaller: StoredField
+) -> None:
+    figures, pictures = measure(sphere, smaller)
+    for poses, cameras in (
+        ("held_out", held_out_cameras(sphere.cameras)),
+        ("off_trajectory", off_trajectory_cameras(sphere.cameras, BOX)[0]),
+    ):
+        pairs = [(picture(smaller, c), picture(sphere, c)) for c in cameras]
+        values = [capped_psnr(*pair) for pair in pairs]
+        told = figures[poses]
+        assert told["per_view"]["psnr_to_teacher"] == pytest.approx(values)
+        assert told["mean"]["psnr_to_teacher"] == pytest.approx(sum(values) / len(values))
+        assert told["worst"]["psnr_to_teacher"] == pytest.approx(min(values))
+        assert told["worst_view"] == values.index(min(values))
+        assert sorted(values)[len(values) // 2] == pytest.approx(values[told["typical_view"]])
+        assert told["per_view"]["ssim_to_teacher"] == pytest.approx([ssim(*pair) for pair in pairs])
+        assert told["worst"]["opacity_error"] == max(told["per_view"]["opacity_error"]) > 0
+        worst = next(p for p in pictures if (p.poses, p.rank) == (poses, "worst"))
+        torch.testing.assert_close(worst.student, pairs[told["worst_view"]][0])
+        torch.testing.assert_close(worst.teacher, pairs[told["worst_view"]][1])
+
+
+def test_a_floater_in_the_background_s_colour_shows_as_opacity(
+    sphere: StoredField, fog: Callable[..., VolumeField]
+) -> None:
+    class WhiteBeside(type(sphere.field)):  # type: ignore
+        """The sphere with thin white fog all over the box."""
+
+        def forward(self, positions: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+            rgb, sigma = sphere.field(positions, directions)
+            haze = 0.05 * self.contains(positions)
+            mixed = (rgb * sigma[..., None] + haze[..., None]) / (sigma + haze).clamp(min=1e-9)[..., None]
+            return mixed, sigma + haze
+
+        def query_density(self, positions: Tensor) -> Tensor:
+            return self(positions, positions)[1]
+
+    foggy = replace(sphere, field=WhiteBeside(BOX, sphere.field.log_density), occupancy=OccupancyGrid(16))
+    figures, _ = measure(sphere, foggy)
+    assert figures["off_trajectory"]["mean"]["opacity_error"] > 0.03
+    assert figures["off_trajectory"]["mean"]["psnr_to_teacher"] > 30
+
+
+def test_photographs_are_held_against_both(sphere: StoredField, smaller: StoredField) -> None:
+    split = photographs_of(sphere)
+    calls: list[tuple[int, int]] = []
+    figures, pictures = measure(sphere, smaller, split, lambda *at: calls.append(at))
+    told = figures["held_out"]
+    assert told["views"] == list(split.names)
+    assert told["mean"]["teacher_psnr"] > 50  # its own pictures, rounded to 8 bits
+    expected = [
+        capped_psnr(picture(smaller, split.cameras[i]), split.view_over(i, torch.ones(3))) for i in range(3)
+    ]
+    assert told["per_view"]["student_psnr"] == pytest.approx(expected)
+    drop = told["mean"]["teacher_psnr"] - told["mean"]["student_psnr"]
+    assert told["mean"]["psnr_drop"] == pytest.approx(drop)
+    assert told["worst"]["psnr_drop"] == max(told["per_view"]["psnr_drop"]) >= drop > 10
+    assert [p.photograph is not None for p in pictures] == [True, True, False]
+    assert calls == [(i + 1, 11) for i in range(11)]
+
+
+def test_many_photographs_are_thinned_evenly_and_it_is_said(
+    monkeypatch: pytest.MonkeyPatch, sphere: StoredField
+) -> None:
+    monkeypatch.setattr(fidelity, "MOST_PIXELS", 4 * 24 * 20)
+    figures, _ = measure(sphere, sphere, photographs_of(sphere, 8))
+    assert figures["held_out"]["views"] == [f"test/{i}.png" for i in (1, 3, 5, 7)]
+    assert "4 of 8 photographs" in figures["held_out"]["source"]
+
+
+def test_small_pictures_are_rendered_as_large_as_ssim_needs(soft_sphere: VolumeField) -> None:
+    teacher = stored(soft_sphere, ring(size=(8, 6)))
+    figures, _ = measure(teacher, teacher)
+    assert figures["held_out"]["image_size"] == figures["off_trajectory"]["image_size"] == [11, 11]
+    assert figures["held_out"]["mean"]["ssim_to_teacher"] == pytest.approx(1.0)
+
+
+def test_photographs_too_small_for_ssim_have_no_ssim(soft_sphere: VolumeField) -> None:
+    teacher = stored(soft_sphere, ring(size=(8, 6)))
+    figures, _ = measure(teacher, teacher, photographs_of(teacher, 2, size=(8, 6)))
+    assert figures["held_out"]["mean"]["ssim_to_teacher"] is None
+    assert figures["held_out"]["mean"]["teacher_psnr"] > 50
+
+
+def test_large_pictures_are_rendered_smaller() -> None:
+    cameras = held_out_cameras(ring(size=(800, 600)))
+    assert (cameras.width, cameras.height) == (200, 150)
+    torch.testing.assert_close(cameras.intrinsics[0], torch.tensor([10.0, 10.0, 100.0, 75.0]))
+
+
+def test_a_single_held_out_view_is_shown_once(sphere: StoredField) -> None:
+    _, pictures = measure(sphere, sphere, photographs_of(sphere, 1))
+    assert [(p.poses, p.rank) for p in pictures] == [("held_out", "worst"), ("off_trajectory", "worst")]
+
+
+def test_a_picture_with_nan_has_no_figures_and_is_the_worst(sphere: StoredField) -> None:
+    class Broken(type(sphere.field)):  # type: ignore
+        def radiance(self, features: Tensor, positions: Tensor, directions: Tensor) -> Tensor:
+            rgb = super().radiance(features, positions, directions)
+            return torch.where(directions[..., :1] > 0.5, torch.nan, rgb)
+
+    broken = replace(sphere, field=Broken(BOX, sphere.field.log_density))  # type: ignore
+    figures, _ = measure(sphere, broken)
+    told = figures["held_out"]
+    assert told["mean"]["psnr_to_teacher"] is None
+    assert told["per_view"]["psnr_to_teacher"][told["worst_view"]] is None
+    assert any(v == EQUAL_DB for v in told["per_view"]["psnr_to_teacher"])
+    json.dumps(figures, allow_nan=False)
+
+
+def test_held_out_poses_are_new_and_the_same_each_time() -> None:
+    prior = ring()
+    cameras = held_out_cameras(prior)
+    torch.testing.assert_close(cameras.camera_to_world, held_out_cameras(prior).camera_to_world)
+    apart = torch.cdist(cameras.camera_to_world.flatten(1), prior.camera_to_world.flatten(1))
+    assert len(cameras) == 12
+    assert apart.min() > 1e-3
+
+
+@pytest.mark.parametrize("n", [1, 3, 10, 100])
+@pytest.mark.parametrize("centre", [(0.0, 0.0, 0.0), (0.4, -0.2, 0.3)])
+def test_off_trajectory_poses_are_far_from_all_cameras_and_see_the_box(
+    n: int, centre: tuple[float, ...]
+) -> None:
+    prior = ring(n, centre=centre)
+    cameras, names = off_trajectory_cameras(prior, BOX)
+    assert len(cameras) == len(set(names)) == 8
+    apart = torch.cdist(cameras.camera_to_world[:, :, 3], prior.camera_to_world[:, :, 3])
+    assert apart.min() > 0.2 * 3.0  # of the distance to the scene
+    between = torch.cdist(cameras.camera_to_world[:, :, 3], cameras.camera_to_world[:, :, 3])
+    assert between.fill_diagonal_(9).min() > 0.2
+    target = torch.tensor([centre]) if n > 1 else torch.zeros(1, 3)
+    for camera, name in zip(cameras, names, strict=True):
+        at, depth = project(camera, target)
+        if n > 1:
+            torch.testing.assert_close(at, torch.tensor([[12.0, 10.0]]), atol=1e-3, rtol=0)
+            assert float(depth) == pytest.approx(3.0 * (0.75 if "closer" in name else 1.25), rel=1e-4)
+        rotation = camera.camera_to_world[0, :, :3]
+        torch.testing.assert_close(rotation.T @ rotation, torch.eye(3), atol=1e-5, rtol=0)
+        assert float(torch.linalg.det(rotation)) == pytest.approx(1, abs=1e-5)
+
+
+def test_off_trajectory_poses_turn_the_way_their_names_say() -> None:
+    prior = orbit_cameras(
+        (0, 0, 0), 3.0, 1, elevation=0, intrinsics=(40.0, 40.0, 12.0, 10.0), width=24, height=20
+    )
+    pose = prior.camera_to_world[0]  # one camera's axis leaves the look-at point to be the origin
+    cameras, names = off_trajectory_cameras(prior, BOX)
+    for camera, name in zip(cameras, names, strict=True):
+        right, down = (pose[:, axis] @ camera.camera_to_world[0, :, 3] for axis in (0, 1))
+        side = name.split()[-1]
+        assert {"left": right < -0.5, "right": right > 0.5, "up": down < -0.5, "down": down > 0.5}[side]
+        assert abs(float({"left": down, "right": down}.get(side, right))) < 1e-5
+        assert camera.camera_to_world[0, :, 1] @ pose[:, 1] > 0.9  # upright still
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_camera_in_the_very_middle_still_gives_poses(turned: bool) -> None:
+    pose = torch.eye(3, 4)[None]
+    if turned:  # stands in front of the scene, its feet towards it
+        pose = torch.tensor(
+            [[[1.0, 0, 0, 0], [0, 1, 0, -3], [0, 0, 1, 0]], [[1.0, 0, 0, 0], [0, 0, -1, 3], [0, 1, 0, 0]]]
+        )
+    cameras, _ = off_trajectory_cameras(
+        Cameras(pose, torch.tensor([[20.0, 20, 8, 8]]).expand(len(pose), 4), 16, 16), BOX
+    )
+    rotation = cameras.camera_to_world[:, :, :3]
+    torch.testing.assert_close(rotation.mT @ rotation, torch.eye(3).expand(8, 3, 3), atol=1e-5, rtol=0)

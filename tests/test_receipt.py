@@ -1,0 +1,174 @@
+"""A receipt says all there is to know of a conversion, in strict JSON."""
+
+import json
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+
+from fieldmorph.distill import samples
+from fieldmorph.distill.convert import ConvertConfig, convert
+from fieldmorph.distill.fidelity import measure
+from fieldmorph.distill.receipt import describe_field, plain, provenance_chain, receipt, stages_of
+from fieldmorph.fields.base import VolumeField
+from fieldmorph.fields.budget import Budget, Spent
+from fieldmorph.fields.cameras import orbit_cameras
+from fieldmorph.fields.catalog import make_field
+from fieldmorph.fields.occupancy import OccupancyGrid
+from fieldmorph.fields.store import StoredField
+
+BOX = (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0)
+TRAINED = {"job": "train", "scene": "ball", "images": 8}
+
+
+@pytest.fixture
+def sphere(soft_sphere: VolumeField) -> StoredField:
+    cameras = orbit_cameras(
+        (0, 0, 0), 3.0, 8, elevation=20, intrinsics=(40.0, 40.0, 12.0, 12.0), width=24, height=24
+    )
+    occupancy = OccupancyGrid(16)
+    occupancy.rebuild(soft_sphere, 1 / 32, torch.Generator().manual_seed(0))
+    return StoredField(soft_sphere, occupancy, 1 / 32, cameras, TRAINED)
+
+
+def stage(name: str, core_seconds: float) -> dict[str, Any]:
+    return {"name": name, "steps": 20, "seconds": 2.0, "core_seconds": core_seconds}
+
+
+def made(sphere: StoredField, **changes: Any) -> dict[str, Any]:
+    """A receipt of the sphere's conversion into itself."""
+    described = describe_field(sphere, "some/folder/ball.fm", 2000, "0" * 64)
+    known: dict[str, Any] = {
+        "teacher": described,
+        "student": {**described, "params": 50, "bytes": 500},
+        "quality": {},
+        "settings": ConvertConfig(),
+        "budget": Budget(core_seconds=3.0),
+        "steps": 40,
+        "spent": Spent(4.0, 3.5),
+        "stages": [stage("volume", 1.0), stage("render", 2.0)],
+        "dropped": {},
+        "curve": [(1.0, 20.0), (3.0, 25.0)],
+        "seed": 7,
+    }
+    return receipt(**{**known, **changes})
+
+
+def test_a_real_conversion_has_a_receipt(monkeypatch: pytest.MonkeyPatch, sphere: StoredField) -> None:
+    monkeypatch.setattr("fieldmorph.distill.convert.PROBE_RAYS", 256)
+    monkeypatch.setattr(samples, "BLOCK_RAYS", 512)
+    monkeypatch.setattr(samples, "BLOCK_EMPTY", 1024)
+    config, budget = ConvertConfig(samples_per_step=2048, seed=3), Budget(steps=40)
+    small = make_field("mlp", aabb=BOX, seed=3, width=32, depth=2, n_frequencies=4)
+    student, report = convert(sphere, small, budget, config)
+    quality, pictures = measure(sphere, student)
+    told = receipt(
+        teacher=describe_field(sphere),
+        student=describe_field(student, "b.fm", 100, "b" * 64, "small"),
+        quality=quality,
+        settings=config,
+        budget=budget,
+        steps=report.loop.steps,
+        spent=report.loop.spent,
+        stages=report.stages,
+        dropped=report.dropped,
+        curve=report.loop.curve,
+        seed=config.seed,
+    )
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    assert told["teacher"]["params"] is None  # a field without parameters is no field of size 0
+    assert told["ratio"] == {"params": None, "bytes": None}
+    assert told["student"]["params"] == sum(p.numel() for p in small.parameters())
+    assert told["student"]["config"]["width"] == 32
+    assert told["budget"]["asked"] == {"steps": 40}
+    assert told["budget"]["used"]["steps"] == 40
+    assert len(told["curve"]) == len(report.loop.curve)
+    assert [s["name"] for s in told["stages"]] == ["volume", "render"]
+    assert sum(s["steps"] for s in told["stages"]) == 40
+    assert [told["curve"][i]["stage"] for i in (0, -1)] == ["volume", "render"]
+    assert told["curve"][-1]["psnr"] == report.loop.curve[-1][1]
+    beyond = told["quality"]["off_trajectory"]
+    assert 3 < beyond["worst"]["psnr_to_teacher"] < beyond["mean"]["psnr_to_teacher"] < 60
+    assert told["settings"]["stages"][0]["losses"]["density"] == 1.0
+    assert len(pictures) == 3
+
+
+def test_sizes_are_compared_and_folders_left_out(sphere: StoredField) -> None:
+    told = made(sphere)
+    assert told["ratio"]["bytes"] == 4.0
+    assert told["teacher"]["file"] == "ball.fm"
+    assert "some" not in json.dumps(told)
+    assert told["curve"][1] == {"core_seconds": 3.0, "psnr": 25.0, "stage": "render"}
+    assert told["budget"] == {
+        "asked": {"core_seconds": 3.0},
+        "used": {"steps": 40, "seconds": 4.0, "core_seconds": 3.5},
+    }
+    assert (told["gate"], told["photographs"], told["seed"]) == (None, None, 7)
+
+
+def test_looks_belong_to_the_stage_that_they_end() -> None:
+    # Twenty looks at equal shares; the stages take 10, 50 and 40 % of 90 seconds, start and looks take 10 more.
+    curve = [(1.0 + i * 99.0 / 20, 20.0) for i in range(1, 21)]
+    stages = [stage("features", 9.0), stage("volume", 45.0), stage("render", 36.0)]
+    assert stages_of(curve, stages) == ["features"] * 2 + ["volume"] * 10 + ["render"] * 8
+    assert stages_of(curve, []) == [None] * 20
+    assert stages_of([], stages) == []
+
+
+def test_order_of_keys_is_stable(sphere: StoredField) -> None:
+    assert list(made(sphere)) == list(made(sphere, seed=8, gate={"max_psnr_drop": 1.0, "met": False}))
+
+
+def test_environment_names_what_times_depend_on_and_no_machine(sphere: StoredField) -> None:
+    import platform
+
+    told = made(sphere)["environment"]
+    assert told["threads"] == torch.get_num_threads()
+    assert told["torch"] == torch.__version__
+    assert told["device"] == "cpu"
+    assert platform.node() not in json.dumps(told).split('"')
+
+
+def test_provenance_of_three_fields_is_a_chain_oldest_first(sphere: StoredField) -> None:
+    first = {"job": "train", "scene": "ball"}
+    second = {
+        "job": "convert",
+        "seed": 1,
+        "teacher": {"field": "vm", "sha256": "a" * 64, "provenance": first},
+    }
+    third = {
+        "job": "convert",
+        "seed": 2,
+        "teacher": {"field": "mlp", "sha256": "b" * 64, "provenance": second},
+    }
+    described = describe_field(replace(sphere, provenance=third), sha256="c" * 64)
+    assert provenance_chain(described) == [
+        {"job": "train", "field": "vm", "sha256": "a" * 64, "scene": "ball"},
+        {"job": "convert", "field": "mlp", "sha256": "b" * 64, "seed": 1},
+        {"job": "convert", "field": "analytic", "sha256": "c" * 64, "seed": 2},
+    ]
+    assert made(sphere, student=described)["student"]["provenance"] == third  # whole, beside the chain
+
+
+@pytest.mark.parametrize("provenance", [{}, None, "from a friend", {"teacher": None}])
+def test_unknown_origin_is_one_entry(provenance: Any) -> None:
+    described = {"field": "mlp", "sha256": None, "provenance": provenance}
+    assert provenance_chain(described) == [{"job": None, "field": "mlp", "sha256": None}]
+
+
+@dataclass(frozen=True)
+class Setting:
+    rate: float
+    names: tuple[str, ...]
+
+
+def test_plain_values_are_strict_json() -> None:
+    tree = {"a": Setting(math.inf, ("x", "y")), 1: [math.nan, 2, True, None], "f": math.sqrt, "t": int}
+    assert plain(tree) == {
+        "a": {"rate": None, "names": ["x", "y"]},
+        "1": [None, 2, True, None],
+        "f": "sqrt",
+        "t": "int",
+    }
