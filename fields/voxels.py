@@ -31,7 +31,7 @@ class Voxels(VolumeField):
     """No network at all: 1 + 27 numbers on every active node, interpolated trilinearly.
 
     An inactive node has no numbers: its density is `EMPTY`, its colour grey. Memory goes with the active nodes, at
-    112 bytes each, and 2.25 bits for every node there could be.
+    112 bytes each, and 3 bits for every node there could be.
 
     Training goes from coarse to fine. A coarser grid takes every second (fourth, ...) node of the final one, so that
     a refined grid holds exactly the function it had; where the last coarse cell reaches beyond the box, so be it.
@@ -117,9 +117,9 @@ class Voxels(VolumeField):
     def query_density(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
         return self.density(self._log_density(positions), positions)
 
-    def param_groups(self, lr_grid: float = 6e-2, lr_network: float = 1e-2) -> list[dict[str, Any]]:
+    def param_groups(self, lr_grid: float = 1e-1, lr_network: float = 1e-2) -> list[dict[str, Any]]:
         return [
-            {"params": [self.density_values], "lr": 5 * lr_grid, "weight_decay": 0.0},
+            {"params": [self.density_values], "lr": 3 * lr_grid, "weight_decay": 0.0},
             {"params": [self.sh_values], "lr": lr_grid, "weight_decay": 0.0},
         ]
 
