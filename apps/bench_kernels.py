@@ -11,17 +11,22 @@ import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is 
 # isort: split
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from fieldmorph.fields.kernels.composite import composite, composite_torch
+from fieldmorph.fields.kernels.cp import cp_products, cp_products_torch
 from fieldmorph.fields.kernels.hash import hash_encode, hash_encode_torch
 from fieldmorph.fields.kernels.hash_levels import hash_levels
 from fieldmorph.fields.kernels.march import march, march_torch
+from fieldmorph.fields.kernels.vm import vm_products
 from fieldmorph.fields.runtime import use_threads
 
 N_SAMPLES = 1 << 16
 N_RAYS = 2048
 BOX = torch.tensor([-1.0, -1.0, -1.0, 1.0, 1.0, 1.0])
 HASH_GRIDS = ((15, 512), (19, 2048))  # log2 of the entries of a level, finest resolution; 16 levels x 2
+VM_GRID = (128, 48)  # nodes per side, components of each of the three modes
+CP_GRID = (500, 96)
 MARCH_GRIDS = (64, 128)
 MARCH_STEP = 2 / 256
 
@@ -45,6 +50,8 @@ def bench_kernels(threads: int = 1, seconds: float = 3.0, seed: int = 0) -> Resu
     with _threads(threads):
         rows = [
             *(row for grid in HASH_GRIDS for row in _hash_rows(*grid, seconds, generator)),
+            *_vm_rows(*VM_GRID, seconds, generator),
+            *_cp_rows(*CP_GRID, seconds, generator),
             *(_march_row(resolution, seconds, generator) for resolution in MARCH_GRIDS),
             *_composite_rows(seconds, generator),
         ]
@@ -80,6 +87,51 @@ def _hash_rows(log2_size: int, finest: int, seconds: float, generator: torch.Gen
 
     name = f"hash grid 2^{log2_size}, finest {finest}"
     return _rows(name, run, hash_encode, hash_encode_torch, N_SAMPLES, seconds)
+
+
+def _vm_rows(resolution: int, components: int, seconds: float, generator: torch.Generator) -> list[Result]:
+    planes = torch.rand(3, resolution, resolution, components, generator=generator) - 0.5
+    lines = torch.rand(3, resolution, components, generator=generator) - 0.5
+    grad = torch.randn(N_SAMPLES, 3 * components, generator=generator)
+    positions = _positions_along_rays(generator)
+
+    def run(products: Run, dtype: torch.dtype, train: bool) -> Outputs:
+        leaves = [grid.to(dtype).requires_grad_(train) for grid in (planes, lines)]
+        out = products(positions.to(dtype), *leaves)
+        return (out, *(torch.autograd.grad(out, leaves, grad.to(dtype)) if train else ()))
+
+    name = f"vector-matrix {resolution}^3, 3 x {components} (torch: grid_sample)"
+    return _rows(name, run, vm_products, _vm_grid_sample, N_SAMPLES, seconds)
+
+
+def _vm_grid_sample(positions: Tensor, planes: Tensor, lines: Tensor) -> Tensor:
+    """`vm_products` as most would write it. torch reads channels-last grids no slower than its own layout."""
+    x, y, z = (2 * positions - 1).unbind(-1)
+    on_plane = torch.stack([torch.stack(pair, dim=-1) for pair in ((x, y), (x, z), (y, z))])
+    on_line = torch.stack([torch.stack([torch.zeros_like(c), c], dim=-1) for c in (z, y, x)])
+    plane = F.grid_sample(planes.permute(0, 3, 1, 2), on_plane[:, :, None], align_corners=True)
+    line = F.grid_sample(lines.permute(0, 2, 1)[..., None], on_line[:, :, None], align_corners=True)
+    return (plane * line)[..., 0].flatten(0, 1).t()
+
+
+def _cp_rows(resolution: int, components: int, seconds: float, generator: torch.Generator) -> list[Result]:
+    lines = torch.rand(3, resolution, components, generator=generator) - 0.5
+    grad = torch.randn(N_SAMPLES, components, generator=generator)
+    positions = _positions_along_rays(generator)
+
+    def run(products: Run, dtype: torch.dtype, train: bool) -> Outputs:
+        leaf = lines.to(dtype).requires_grad_(train)
+        out = products(positions.to(dtype), leaf)
+        return (out, *(torch.autograd.grad(out, leaf, grad.to(dtype)) if train else ()))
+
+    return _rows(
+        f"three lines of {resolution}, {components} components",
+        run,
+        cp_products,
+        cp_products_torch,
+        N_SAMPLES,
+        seconds,
+    )
 
 
 def _composite_rows(seconds: float, generator: torch.Generator) -> list[Result]:

@@ -14,6 +14,8 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "N_SAMPLES", 1 << 12)
     monkeypatch.setattr(module, "N_RAYS", 128)
     monkeypatch.setattr(module, "HASH_GRIDS", ((12, 64), (15, 512)))
+    monkeypatch.setattr(module, "VM_GRID", (16, 5))
+    monkeypatch.setattr(module, "CP_GRID", (20, 6))
     monkeypatch.setattr(module, "MARCH_GRIDS", (16, 32))
 
 
@@ -28,6 +30,10 @@ def test_every_kernel_has_its_rows_and_small_errors() -> None:
         "hash grid 2^12, finest 64, forward + backward",
         "hash grid 2^15, finest 512, forward",
         "hash grid 2^15, finest 512, forward + backward",
+        "vector-matrix 16^3, 3 x 5 (torch: grid_sample), forward",
+        "vector-matrix 16^3, 3 x 5 (torch: grid_sample), forward + backward",
+        "three lines of 20, 6 components, forward",
+        "three lines of 20, 6 components, forward + backward",
         "marching an occupancy grid of 16^3",
         "marching an occupancy grid of 32^3",
         "compositing, 32 samples a ray, forward",

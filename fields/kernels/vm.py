@@ -16,8 +16,7 @@ from fieldmorph.fields.kernels.launch import launch
 
 PLANE_AXES = ((0, 1), (0, 2), (1, 2))  # columns, rows of each plane
 LINE_AXES = (2, 1, 0)
-CHUNK = 4096  # samples a task carries through one mode
-LANES = 32  # most components that a task of the backward pass owns
+CHUNK = 4096  # samples a task of the forward pass carries through one mode
 
 
 def vm_products(
@@ -106,19 +105,21 @@ _OPTIONS: dict[str, Any] = {
 
 @numba.njit(inline="always")
 def _cell(x, last):
-    """Lower node and fraction of a coordinate in [0, 1]; a nan or what lies outside stays on the faces."""
+    """Lower node and fraction of a coordinate in [0, 1]; a nan or what lies outside stays on the faces.
+
+    The node is unsigned: numba wraps signed indices around, which costs a comparison each.
+    """
     at = x * np.float32(last)
     at = at if at > np.float32(0) else np.float32(0)
     at = at if at < np.float32(last) else np.float32(last)
     low = min(np.int32(at), np.int32(last - 1))
-    return low, at - np.float32(low)
+    return np.uint32(low), at - np.float32(low)
 
 
 @numba.njit(**_OPTIONS)
 def _forward(x, planes, lines, out):
     n, last, n_components = x.shape[0], lines.shape[1] - 1, lines.shape[2]
-    summed = out.shape[1] == 1
-    one = np.float32(1)
+    summed, one, up = out.shape[1] == 1, np.float32(1), np.uint32(1)
     for chunk in numba.prange((n + CHUNK - 1) // CHUNK):
         for mode in range(3):
             column, row, along = (1 if mode == 2 else 0), (1 if mode == 0 else 2), 2 - mode
@@ -126,9 +127,9 @@ def _forward(x, planes, lines, out):
                 i, u = _cell(x[s, column], last)
                 j, v = _cell(x[s, row], last)
                 k, w = _cell(x[s, along], last)
-                p00, p01 = planes[mode, j, i], planes[mode, j, i + 1]
-                p10, p11 = planes[mode, j + 1, i], planes[mode, j + 1, i + 1]
-                l0, l1 = lines[mode, k], lines[mode, k + 1]
+                p00, p01 = planes[mode, j, i], planes[mode, j, i + up]
+                p10, p11 = planes[mode, j + up, i], planes[mode, j + up, i + up]
+                l0, l1 = lines[mode, k], lines[mode, k + up]
                 w00, w01, w10, w11 = (one - v) * (one - u), (one - v) * u, v * (one - u), v * u
                 w0 = one - w
                 if summed:
@@ -146,47 +147,46 @@ def _forward(x, planes, lines, out):
 
 @numba.njit(**_OPTIONS)
 def _backward(x, planes, lines, grad, planes_grad, lines_grad):
-    # A task owns a block of components of one mode: no race, no atomic, and one order of addition.
+    # A mode per task: disjoint grids, so no race, no atomic, and one order of addition. Several tasks per mode,
+    # each with a share of the components, took twice as long: their rows are too short for vectors.
     n, last, n_components = x.shape[0], lines.shape[1] - 1, lines.shape[2]
-    summed = grad.shape[1] == 1
-    n_blocks = (n_components + LANES - 1) // LANES
-    share = (n_components + n_blocks - 1) // n_blocks
-    one = np.float32(1)
-    for task in numba.prange(3 * n_blocks):
-        mode, a = task % 3, task // 3 * share
-        b = min(a + share, n_components)
-        m = b - a
+    summed, one, up = grad.shape[1] == 1, np.float32(1), np.uint32(1)
+    for mode in numba.prange(3):
         column, row, along = (1 if mode == 2 else 0), (1 if mode == 0 else 2), 2 - mode
-        of_plane, of_line = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
+        of_plane, of_line = np.empty(n_components, np.float32), np.empty(n_components, np.float32)
         for s in range(n):
             i, u = _cell(x[s, column], last)
             j, v = _cell(x[s, row], last)
             k, w = _cell(x[s, along], last)
-            p00, p01 = planes[mode, j, i, a:b], planes[mode, j, i + 1, a:b]
-            p10, p11 = planes[mode, j + 1, i, a:b], planes[mode, j + 1, i + 1, a:b]
-            l0, l1 = lines[mode, k, a:b], lines[mode, k + 1, a:b]
+            p00, p01 = planes[mode, j, i], planes[mode, j, i + up]
+            p10, p11 = planes[mode, j + up, i], planes[mode, j + up, i + up]
+            l0, l1 = lines[mode, k], lines[mode, k + up]
             w00, w01, w10, w11 = (one - v) * (one - u), (one - v) * u, v * (one - u), v * u
             w0 = one - w
+            for r in range(n_components):
+                of_plane[r] = w0 * l0[r] + w * l1[r]
+            for r in range(n_components):
+                of_line[r] = w00 * p00[r] + w01 * p01[r] + w10 * p10[r] + w11 * p11[r]
             if summed:
-                g = grad[s, 0]
-                for r in range(m):
-                    of_line[r] = g * (w00 * p00[r] + w01 * p01[r] + w10 * p10[r] + w11 * p11[r])
-                for r in range(m):
-                    of_plane[r] = g * (w0 * l0[r] + w * l1[r])
+                for r in range(n_components):
+                    of_plane[r] *= grad[s, 0]
+                for r in range(n_components):
+                    of_line[r] *= grad[s, 0]
             else:
-                gs = grad[s, mode * n_components + a : mode * n_components + b]
-                for r in range(m):
-                    of_line[r] = gs[r] * (w00 * p00[r] + w01 * p01[r] + w10 * p10[r] + w11 * p11[r])
-                for r in range(m):
-                    of_plane[r] = gs[r] * (w0 * l0[r] + w * l1[r])
-            for row_grad, weight in (
-                (planes_grad[mode, j, i, a:b], w00),
-                (planes_grad[mode, j, i + 1, a:b], w01),
-                (planes_grad[mode, j + 1, i, a:b], w10),
-                (planes_grad[mode, j + 1, i + 1, a:b], w11),
-            ):
-                for r in range(m):
-                    row_grad[r] += weight * of_plane[r]
-            for line_grad, weight in ((lines_grad[mode, k, a:b], w0), (lines_grad[mode, k + 1, a:b], w)):
-                for r in range(m):
-                    line_grad[r] += weight * of_line[r]
+                own = grad[s, mode * n_components : (mode + 1) * n_components]
+                for r in range(n_components):
+                    of_plane[r] *= own[r]
+                for r in range(n_components):
+                    of_line[r] *= own[r]
+            _add(planes_grad[mode, j, i], w00, of_plane)
+            _add(planes_grad[mode, j, i + up], w01, of_plane)
+            _add(planes_grad[mode, j + up, i], w10, of_plane)
+            _add(planes_grad[mode, j + up, i + up], w11, of_plane)
+            _add(lines_grad[mode, k], w0, of_line)
+            _add(lines_grad[mode, k + up], w, of_line)
+
+
+@numba.njit(inline="always")
+def _add(row, weight, values):
+    for r in range(row.shape[0]):
+        row[r] += weight * values[r]
