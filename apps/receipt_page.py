@@ -291,7 +291,7 @@ def _spent(times: Mapping[str, Any]) -> list[str]:
 
 
 def _ratio(r: Mapping[str, Any], name: str) -> str:
-    return "–" if r["ratio"][name] is None else f"{r['ratio'][name]:.1f}"
+    return "–" if r["ratio"][name] is None else f"{r['ratio'][name]:.2f}"
 
 
 def _bytes(n: int | None) -> str:

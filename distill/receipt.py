@@ -3,6 +3,7 @@
 import importlib.metadata
 import math
 import platform
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
@@ -125,18 +126,15 @@ def provenance_chain(described: Mapping[str, Any]) -> list[dict[str, Any]]:
 def stages_of(curve: Sequence[tuple[float, float]], stages: Sequence[Mapping[str, Any]]) -> list[str | None]:
     """The name of the stage that each look at the quality ended, told from the stages' own times.
 
-    These lack the start and the looks, which are spread over the whole; half the way to the next look is allowed for
-    that. None without stages.
+    These lack the start and the looks, all of which are taken for the start; that is right as long as the looks
+    together take less than one of them is apart from the next. None without stages.
     """
-    total = sum(stage["core_seconds"] for stage in stages)
-    if not (curve and stages and total):
+    if not (curve and stages):
         return [None] * len(curve)
-    end, names = curve[-1][0], list[str | None]()
-    for seconds, _ in curve:
-        done = (seconds / end - 0.5 / len(curve)) * total
-        ends = accumulate(stage["core_seconds"] for stage in stages)
-        names.append(next((s["name"] for s, stop in zip(stages, ends, strict=True) if done < stop), None))
-    return names
+    start = curve[-1][0] - sum(stage["core_seconds"] for stage in stages)
+    ends = [start + spent for spent in accumulate(stage["core_seconds"] for stage in stages)]
+    within = [bisect_left(ends, seconds - 1e-6) for seconds, _ in curve]
+    return [stages[min(i, len(stages) - 1)]["name"] for i in within]
 
 
 def environment(device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -109,9 +109,9 @@ def test_sizes_are_compared_and_folders_left_out(sphere: StoredField) -> None:
 
 
 def test_looks_belong_to_the_stage_that_they_end() -> None:
-    # Twenty looks at equal shares; the stages take 10, 50 and 40 % of 90 seconds, start and looks take 10 more.
-    curve = [(1.0 + i * 99.0 / 20, 20.0) for i in range(1, 21)]
-    stages = [stage("features", 9.0), stage("volume", 45.0), stage("render", 36.0)]
+    # Twenty looks at equal shares of 100 s: a start of 6 s that the first stage's share pays for, and 0.2 s a look.
+    curve = [(5.0 * i, 20.0) for i in range(1, 21)]
+    stages = [stage("features", 3.6), stage("volume", 48.0), stage("render", 38.4)]
     assert stages_of(curve, stages) == ["features"] * 2 + ["volume"] * 10 + ["render"] * 8
     assert stages_of(curve, []) == [None] * 20
     assert stages_of([], stages) == []
