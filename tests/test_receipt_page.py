@@ -149,7 +149,7 @@ def test_every_figure_is_on_the_page() -> None:
             places = 4 if re.search("ssim|opacity", name) else 3 if "distance" in name else 2
             assert all(f" {value:.{places}f} " in text for value in values), name
     for expected in (
-        "923,248", "66,128", "3,733,776", "306,152", "13.96", "12.20", "12.2 × smaller", "0.071", "0.203",  # sizes, speed
+        "923,248", "66,128", "3,733,776", "306,152", "13.96", "12.20", "12.2 × smaller", "0.071", "0.203",
         "6,912", "234.7", "181.3", "3,455", "113.4", "87.6", "180.5 core-seconds",  # times
         "a" * 64, "b" * 64, "d" * 64, "4711", "0.55", "density 1.25", "0.02", "13", "129",
         "no decoder in common", "a slow one", "teacher.fm", "student.fm", "2030-01-02 03:04 UTC",
