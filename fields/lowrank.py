@@ -27,11 +27,15 @@ class LowRank(VolumeField):
     """What VM and CP share: grids of components, a basis matrix to 15 features, the decoder, coarse to fine.
 
     Every grid is (mode, nodes, components) or (mode, nodes, nodes, components) with `resolution` nodes along each side
-    of the box, the outermost on its faces: cells are as long, wide and high as the box.
+    of the box, the outermost on its faces: cells are as long, wide and high as the box. The density
+    components sum to a logarithm; TensoRF's shifted softplus of the sum trained no better (lego, 40 core-seconds: 32.25
+    against 32.28 dB on training pixels).
     """
 
     decoder: RadianceDecoder
     INITIAL_STD: ClassVar[float]
+    # Density grids start so much larger and learn so much faster: a logarithm spans more than a feature does.
+    DENSITY_PACE: ClassVar[float]
 
     def __init__(self, aabb: Sequence[float], products: int, settings: dict[str, Any]):
         super().__init__(aabb)
@@ -58,9 +62,12 @@ class LowRank(VolumeField):
         """The appearance components at positions in [0, 1]^3."""
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Grids normal with the class's deviation, networks He-uniform."""
-        for grid in self._grids().values():
+        """Grids normal, networks He-uniform."""
+        for grid in (*self._density_grids(), *self._app_grids()):
             nn.init.normal_(grid, std=self.INITIAL_STD, generator=generator)
+        with torch.no_grad():
+            for grid in self._density_grids():
+                grid.mul_(self.DENSITY_PACE)
         self.basis.reset_parameters(generator)
         self.decoder.reset_parameters(generator)
 
@@ -85,7 +92,8 @@ class LowRank(VolumeField):
     def param_groups(self, lr_grid: float = 2e-2, lr_network: float = 3e-3) -> list[dict[str, Any]]:
         networks = [*self.basis.parameters(), *self.decoder.parameters()]
         return [
-            {"params": list(self._grids().values()), "lr": lr_grid, "weight_decay": 0.0},
+            {"params": self._density_grids(), "lr": self.DENSITY_PACE * lr_grid, "weight_decay": 0.0},
+            {"params": self._app_grids(), "lr": lr_grid, "weight_decay": 0.0},
             {"params": networks, "lr": lr_network, "weight_decay": 0.0},
         ]
 
@@ -94,21 +102,25 @@ class LowRank(VolumeField):
         l1_weight, tv_weight = self._settings["l1_weight"], self._settings["tv_weight"]
         total = torch.zeros((), device=self.aabb.device)
         if l1_weight:
-            density = [grid for name, grid in self._grids().items() if name.startswith("density")]
-            total = total + l1_weight * torch.stack([grid.abs().mean() for grid in density]).sum()
+            total = total + l1_weight * torch.stack([g.abs().mean() for g in self._density_grids()]).sum()
         if tv_weight:
-            total = total + tv_weight * torch.stack([_variation(g) for g in self._grids().values()]).sum()
+            grids = (*self._density_grids(), *self._app_grids())
+            total = total + tv_weight * torch.stack([_variation(g) for g in grids]).sum()
         return total
 
     def refine(self, progress: float) -> bool:
         resolution = _resolution_at(progress, self._settings["resolution"])
-        stale = [grid for grid in self._grids().values() if grid.shape[1] != resolution]
+        grids = (*self._density_grids(), *self._app_grids())
+        stale = [grid for grid in grids if grid.shape[1] != resolution]
         for grid in stale:
             grid.grad, grid.data = None, resample(grid.detach(), resolution)
         return bool(stale)
 
-    def _grids(self) -> dict[str, nn.Parameter]:
-        return dict(self.named_parameters(recurse=False))
+    def _density_grids(self) -> list[nn.Parameter]:
+        return [p for name, p in self.named_parameters(recurse=False) if name.startswith("density")]
+
+    def _app_grids(self) -> list[nn.Parameter]:
+        return [p for name, p in self.named_parameters(recurse=False) if name.startswith("app")]
 
 
 class VM(LowRank):
@@ -124,6 +136,7 @@ class VM(LowRank):
 
     name = "vm"
     INITIAL_STD = 0.1  # TensoRF's
+    DENSITY_PACE = 1.75
     presets = {
         "small": {"resolution": 128, "density_components": 16, "app_components": 24},
         "paper": {"resolution": 300, "density_components": 16, "app_components": 48},
@@ -172,6 +185,7 @@ class CP(LowRank):
 
     name = "cp"
     INITIAL_STD = 0.2  # TensoRF's
+    DENSITY_PACE = 1.25
     presets = {
         "small": {"resolution": 256, "density_components": 96, "app_components": 96},
         "paper": {"resolution": 500, "density_components": 96, "app_components": 288},

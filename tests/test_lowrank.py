@@ -179,7 +179,8 @@ def test_total_variation_of_planes_sums_both_sides() -> None:
 @both
 def test_penalties_without_weight_cost_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     field = small(name, l1_weight=0, tv_weight=0)
-    monkeypatch.setattr(field, "_grids", lambda: pytest.fail("looked at the grids"))
+    for grids in ("_density_grids", "_app_grids"):
+        monkeypatch.setattr(field, grids, lambda: pytest.fail("looked at the grids"))
     assert field.regularization().item() == 0
     assert not field.regularization().requires_grad
 
