@@ -107,7 +107,9 @@ def test_kernel_matches_the_twin(n, nodes, share, n_features, part, seed) -> Non
     if grid.n_active:
         got.backward(grad)
         expected.backward(grad.double())
-        assert (leaf.grad - exact.grad).abs().max() <= 1e-4 * exact.grad.abs().max()
+        # the same places make the weights, so that a tiny one is off by as much as a large one
+        largest = grad.abs().max() if n else 0.0
+        assert (leaf.grad - exact.grad).abs().max() <= 2e-5 * largest + 1e-4 * exact.grad.abs().max()
 
 
 @pytest.mark.parametrize("n_features", [1, 27])
