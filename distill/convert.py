@@ -12,6 +12,7 @@ from fieldmorph.distill.active import LEVELS, HardPoses, ReplayPool, carriers, c
 from fieldmorph.distill.losses import LOSSES, Comparison, StudentValues, point_errors, ray_errors
 from fieldmorph.distill.samples import Block, Pixels, SamplePool, TeacherSamples, make_block
 from fieldmorph.distill.stages import PVD_STAGES, Stage, plan_stages, stage_at, transplant_decoder
+from fieldmorph.distill.starts import STARTS
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget, Spent, now
 from fieldmorph.fields.kernels.composite import composite
@@ -125,7 +126,7 @@ class _Distillation:
     ):
         self.teacher, self.student, self.stages, self.config = teacher, student, stages, config
         transplant_decoder(teacher.field, student)
-        self.optimizer = FieldOptimizer(student, config.lr_grid, config.lr_network)
+        self._new_optimizer()
         self.pool = SamplePool(teacher, config.seed)
         self.hard_poses = HardPoses(len(teacher.cameras))
         self.replay = {"ray": ReplayPool(), "point": ReplayPool()}
@@ -138,9 +139,21 @@ class _Distillation:
         )
 
     def step(self, progress: float) -> None:
-        began, stage = now(), stage_at(self.stages, progress)
-        if self.student.refine(progress):
-            self.optimizer = FieldOptimizer(self.student, self.config.lr_grid, self.config.lr_network)
+        began, first = now(), self.stages[0]
+        if first.source == "solve" and self.n_steps == 0:
+            stage = first
+            STARTS[self.student.name](self.teacher, self.student, self.generator)
+            self._new_optimizer()
+        else:
+            stage = stage_at(self.stages, progress)
+            # What was solved for at the final resolution stays there.
+            if first.source != "solve" and self.student.refine(progress):
+                self._new_optimizer()
+            self._descend(stage, progress)
+        self.n_steps += 1
+        self.reports[stage.name] = self.reports[stage.name].plus(now() - began)
+
+    def _descend(self, stage: Stage, progress: float) -> None:
         worst = self.hard_poses.worst() if "pose" in self.config.active else None
         block = self.pool.block(self.n_steps, self.generator, worst)
         comparison = (self._at_rays if stage.source == "rays" else self._at_points)(block, stage)
@@ -149,8 +162,9 @@ class _Distillation:
             loss = loss + weight * LOSSES[name](comparison)
         warmup = min(1.0, (self.n_steps + 1) / WARMUP_STEPS)
         self.optimizer.step(loss, warmup * self.config.lr_decay**progress)
-        self.n_steps += 1
-        self.reports[stage.name] = self.reports[stage.name].plus(now() - began)
+
+    def _new_optimizer(self) -> None:
+        self.optimizer = FieldOptimizer(self.student, self.config.lr_grid, self.config.lr_network)
 
     @torch.no_grad()
     def probe(self) -> float:

@@ -6,6 +6,7 @@ From shallow to deep: features of the first parts, density and colour at points,
 from dataclasses import dataclass, replace
 
 from fieldmorph.distill.losses import LOSSES
+from fieldmorph.distill.starts import STARTS
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.errors import SettingError, known
 
@@ -18,8 +19,8 @@ class Stage:
         name: for reports.
         share: of the whole budget.
         losses: weight of each loss by its name in `LOSSES`.
-        source: where samples come from: `points` or `rays`.
-        requires: what the pair must have in common: `decoder`.
+        source: where samples come from: `points` or `rays`; `solve` is one step of a closed form.
+        requires: what the pair must have: `decoder`, of the same kind on both sides; `closed form` for the student.
     """
 
     name: str
@@ -29,7 +30,14 @@ class Stage:
     requires: tuple[str, ...] = ()
 
 
+SOURCES = ("points", "rays", "solve")
+LACKING = {
+    "decoder": "teacher and student have no decoder of one kind",
+    "closed form": "there is none for this student",
+}
+
 PVD_STAGES = (
+    Stage("start", 0.0, {}, source="solve", requires=("closed form",)),
     Stage("features", 0.1, {"features": 0.1, "density": 1.0}, requires=("decoder",)),
     Stage("volume", 0.5, {"features": 0.05, "density": 1.0, "color": 0.3}),
     Stage("render", 0.4, {"pixel": 1.0, "density": 0.1, "color": 0.03}, source="rays"),
@@ -45,21 +53,22 @@ def plan_stages(
         SettingError: nothing is left, or a stage names an unknown loss or source.
     """
     shared = {"decoder"} if same_decoder(teacher, student) else set()
+    shared |= {"closed form"} if student.name in STARTS else set()
     kept, dropped = [], {}
     for stage in stages:
         for loss in stage.losses:
             if loss not in LOSSES:
                 raise known("loss", loss, list(LOSSES))
-        if stage.source not in ("points", "rays"):
-            raise known("source", stage.source, ["points", "rays"])
+        if stage.source not in SOURCES:
+            raise known("source", stage.source, list(SOURCES))
         missing = [r for r in stage.requires if r not in shared]
         # Features mean nothing without the decoder that reads them.
         losses = {k: v for k, v in stage.losses.items() if k != "features" or "decoder" in shared}
-        if missing or not losses:
-            dropped[stage.name] = f"teacher and student do not share: {', '.join(missing) or 'decoder'}"
+        if missing or (stage.losses and not losses):
+            dropped[stage.name] = "; ".join(LACKING[r] for r in missing or ["decoder"])
         else:
             kept.append(replace(stage, losses=losses))
-    if not kept:
+    if not any(stage.share for stage in kept):
         raise SettingError(f"no stage suits this pair: {dropped}")
     return tuple(kept), dropped
 
@@ -77,7 +86,7 @@ def transplant_decoder(teacher: VolumeField, student: VolumeField) -> None:
 
 
 def stage_at(stages: tuple[Stage, ...], progress: float) -> Stage:
-    """The stage at a share of the budget."""
+    """The stage at a share of the budget; a stage of no length is the first step's alone."""
     total = sum(stage.share for stage in stages)
     start = 0.0
     for stage in stages[:-1]:

@@ -167,7 +167,11 @@ def pair(width: int = 64, n_features: int = 15) -> tuple[VolumeField, VolumeFiel
 
 
 def test_a_pair_with_one_kind_of_decoder_goes_through_every_stage() -> None:
-    assert plan_stages(PVD_STAGES, *pair()) == (PVD_STAGES, {})
+    start, *rest = PVD_STAGES
+    assert plan_stages(PVD_STAGES, *pair()) == ((*rest,), {"start": "there is none for this student"})
+    student = make_field("vm", aabb=BOX, resolution=8)
+    assert start.source == "solve"
+    assert plan_stages(PVD_STAGES, pair()[0], student) == (PVD_STAGES, {})
     assert sum(stage.share for stage in PVD_STAGES) == pytest.approx(1)
 
 
@@ -176,19 +180,19 @@ def test_features_are_left_out_with_a_reason_where_decoders_differ(soft_sphere: 
     for one, other in ((teacher, student), (soft_sphere, teacher), (teacher, soft_sphere)):
         stages, dropped = plan_stages(PVD_STAGES, one, other)
         assert [stage.name for stage in stages] == ["volume", "render"]
-        assert dropped == {"features": "teacher and student do not share: decoder"}
+        assert dropped["features"] == "teacher and student have no decoder of one kind"
         # nor may another stage compare features that no common decoder reads
         assert [set(stage.losses) for stage in stages] == [
             {"density", "color"},
             {"pixel", "density", "color"},
         ]
-        assert all(weight == PVD_STAGES[1].losses[k] for k, weight in stages[0].losses.items())
+        assert all(weight == PVD_STAGES[2].losses[k] for k, weight in stages[0].losses.items())
 
 
 def test_a_plan_without_stages_is_refused() -> None:
     teacher, student = pair(width=32)
-    for stage in (PVD_STAGES[0], Stage("only", 1.0, {"features": 1.0})):
-        with pytest.raises(SettingError, match=r"no stage suits this pair: .*do not share: decoder"):
+    for stage in (PVD_STAGES[1], Stage("only", 1.0, {"features": 1.0})):
+        with pytest.raises(SettingError, match=r"no stage suits this pair: .*no decoder of one kind"):
             plan_stages((stage,), teacher, student)
 
 
@@ -196,7 +200,7 @@ def test_a_plan_without_stages_is_refused() -> None:
     ("stage", "message"),
     [
         (Stage("a", 1.0, {"colour": 1.0}), "unknown loss 'colour'; known: color, density, features, pixel"),
-        (Stage("a", 1.0, {"color": 1.0}, source="views"), "unknown source 'views'; known: points, rays"),
+        (Stage("a", 1.0, {"color": 1.0}, source="views"), "unknown source 'views'; known: points, rays, solve"),
     ],
 )
 def test_unknown_names_list_the_known_ones(stage: Stage, message: str) -> None:

@@ -1,0 +1,160 @@
+"""Closed-form starts: an explicit student is solved from its teacher before it is distilled.
+
+The teacher is looked at on the student's own nodes. A voxel grid takes what it sees there, low-rank fields are solved
+for by alternating least squares, a hash grid's dense levels hold density and the features' principal components.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from fieldmorph.distill.als import Factor, alternate
+from fieldmorph.distill.nodes import NodeValues, coordinates, look_at_nodes, stopped, visible_nodes
+from fieldmorph.fields.base import VolumeField
+from fieldmorph.fields.encodings import spherical_harmonics
+from fieldmorph.fields.kernels.vm import LINE_AXES, PLANE_AXES
+from fieldmorph.fields.lowrank import CP, SHIFT, VM, resample
+from fieldmorph.fields.store import StoredField
+from fieldmorph.fields.voxels import EMPTY, N_HARMONICS, Voxels, nodes_in_cells
+
+NODES_AT_ONCE = 1 << 16
+FAINT = 1e-3  # share of light that a render step stops, below which nothing is seen
+DIRECTIONS = 24  # from which a node's colour is looked at
+SH_RIDGE = (1e-3, 0.02, 0.05)  # pull of each degree towards 0: most nodes are seen from one side
+FINEST_LATTICE = 160  # nodes per axis on which low-rank fields are solved for
+OPAQUE = 6.0  # optical depth of a render step beyond which more density shows nothing
+CLEAR = -3.0  # logarithm of density per box length of empty nodes: a ray across the box loses a twentieth
+HIDDEN = 0.05  # share of the nodes that no ray sees, which count as well
+DENSITY_SWEEPS, APP_SWEEPS = 8, 4
+RIDGE = 0.03  # less, and what lies between the samples is anything
+VM_NODES, CP_NODES = 1 << 19, 1 << 17  # most that are solved for; a plane has more unknowns than a line
+
+
+@torch.no_grad()
+def start_voxels(teacher: StoredField, student: VolumeField, generator: torch.Generator) -> None:
+    """Density by sampling, colour by a ridge regression on spherical harmonics over the cameras' directions."""
+    assert isinstance(student, Voxels)
+    r = student.resolution
+    mask = nodes_in_cells(teacher.occupancy.occupied.cpu(), r)
+    nodes = mask.flatten().nonzero()[:, 0]
+    alpha = stopped(look_at_nodes(teacher, nodes, r, generator, looks=1).sigma, teacher)
+    seen = torch.zeros(r**3, dtype=torch.bool)
+    seen[nodes[(alpha > FAINT).cpu()]] = True
+    nodes = (_with_neighbours(seen.reshape(r, r, r)) & mask).flatten().nonzero()[:, 0]
+    rows = []
+    for part in nodes.split(NODES_AT_ONCE):
+        values = look_at_nodes(teacher, part, r, generator)
+        log_density = torch.log(values.sigma * student.extent).clamp(min=EMPTY)
+        rows.append(torch.cat([log_density[:, None], _harmonics(teacher, values, generator)], dim=1))
+    student.activate(nodes, torch.cat(rows))
+
+
+@torch.no_grad()
+def start_vm(teacher: StoredField, student: VolumeField, generator: torch.Generator) -> None:
+    """Planes and lines by alternating least squares."""
+    assert isinstance(student, VM)
+
+    def tables(planes: Tensor, lines: Tensor, nodes: Tensor, n: int) -> list[list[Factor]]:
+        return [
+            [
+                Factor(planes[m].flatten(0, 1), nodes[:, row] * n + nodes[:, column]),
+                Factor(lines[m], nodes[:, along]),
+            ]
+            for m, ((column, row), along) in enumerate(zip(PLANE_AXES, LINE_AXES, strict=True))
+        ]
+
+    density, app = (student.density_planes, student.density_lines), (student.app_planes, student.app_lines)
+    _solve_lowrank(teacher, student, [*density], [*app], tables, VM_NODES, generator)
+
+
+@torch.no_grad()
+def start_cp(teacher: StoredField, student: VolumeField, generator: torch.Generator) -> None:
+    """Three lines for each component by alternating least squares."""
+    assert isinstance(student, CP)
+
+    def tables(lines: Tensor, nodes: Tensor, n: int) -> list[list[Factor]]:
+        return [[Factor(lines[axis], nodes[:, axis]) for axis in range(3)]]
+
+    density, app = [student.density_lines], [student.app_lines]
+    _solve_lowrank(teacher, student, density, app, tables, CP_NODES, generator)
+
+
+def _solve_lowrank(
+    teacher: StoredField,
+    student: VM | CP,
+    density: Sequence[Tensor],
+    app: Sequence[Tensor],
+    tables: Callable[..., list[list[Factor]]],
+    most_nodes: int,
+    generator: torch.Generator,
+) -> None:
+    """Density on nodes that can be seen and as many empty ones; features where there is something to see."""
+    n = min(student.config()["resolution"], FINEST_LATTICE)
+    occupied = nodes_in_cells(teacher.occupancy.occupied.cpu(), n).flatten()
+    visible = visible_nodes(teacher, n)
+    hidden = occupied & ~visible & (torch.rand(n**3, generator=generator) < HIDDEN)
+    nodes = (visible | hidden).nonzero()[:, 0]
+    nodes = nodes[torch.randperm(len(nodes), generator=generator)[:most_nodes]].sort().values
+    values = [look_at_nodes(teacher, part, n, generator) for part in nodes.split(NODES_AT_ONCE)]
+    sigma = torch.cat([v.sigma for v in values])
+    features = torch.cat([v.features for v in values])
+
+    empty = (~occupied).nonzero()[:, 0]
+    empty = empty[torch.randint(max(len(empty), 1), (len(nodes) if len(empty) else 0,), generator=generator)]
+    at = coordinates(torch.cat([nodes, empty]), n)
+    most = math.log(OPAQUE * student.extent / teacher.render_step_size)
+    raw = torch.log(sigma * student.extent).clamp(CLEAR, most) - SHIFT
+    targets = torch.cat([raw, raw.new_full((len(empty),), CLEAR - SHIFT)])[:, None]
+    small = [resample(grid, n) for grid in density]
+    blocks = tables(*small, at, n)
+    ones = torch.ones(1, sum(block[0].table.shape[1] for block in blocks))
+    alternate(blocks, ones, targets, sweeps=DENSITY_SWEEPS, ridge=RIDGE, solve_basis=False)
+    _put(density, small)
+    if teacher.field.decoder is None or student.decoder.spec != teacher.field.decoder.spec:
+        return
+    shown = (stopped(sigma, teacher) > FAINT) & visible[nodes]
+    small = [resample(grid, n) for grid in app]
+    (basis,) = student.basis.parameters()
+    alternate(
+        tables(*small, coordinates(nodes[shown], n), n), basis, features[shown],
+        sweeps=APP_SWEEPS, ridge=RIDGE, solve_basis=True,
+    )  # fmt: skip
+    _put(app, small)
+
+
+def _harmonics(teacher: StoredField, values: NodeValues, generator: torch.Generator) -> Float[Tensor, "n 27"]:
+    """Coefficients whose logistic function is nearest to the colours from random cameras' directions."""
+    field, origins = teacher.field, teacher.cameras.camera_to_world[:, :, 3]
+    at, features = values.positions, values.features
+    gram = at.new_zeros(len(at), N_HARMONICS, N_HARMONICS)
+    moments = at.new_zeros(len(at), N_HARMONICS, 3)
+    for _ in range(DIRECTIONS):
+        camera = torch.randint(len(origins), (len(at),), generator=generator)
+        directions = F.normalize(at - origins[camera].to(at), dim=-1)
+        rgb = field.radiance(features, at, directions)
+        basis = spherical_harmonics(directions)[:, :N_HARMONICS]
+        gram += basis[:, :, None] * basis[:, None, :] / DIRECTIONS
+        moments += basis[:, :, None] * torch.logit(rgb.clamp(0.01, 0.99))[:, None, :] / DIRECTIONS
+    degrees = torch.tensor([1, 3, 5])
+    pull = torch.tensor(SH_RIDGE).repeat_interleave(degrees).to(at)
+    return torch.linalg.solve(gram + torch.diag(pull), moments).mT.flatten(1)
+
+
+def _put(grids: Sequence[Tensor], solved: list[Tensor]) -> None:
+    for grid, values in zip(grids, solved, strict=True):
+        grid.copy_(resample(values, grid.shape[1]))
+
+
+def _with_neighbours(nodes: Tensor) -> Tensor:
+    return F.max_pool3d(nodes[None].float(), kernel_size=3, stride=1, padding=1)[0] > 0
+
+
+STARTS: dict[str, Callable[[StoredField, VolumeField, torch.Generator], None]] = {
+    Voxels.name: start_voxels,
+    VM.name: start_vm,
+    CP.name: start_cp,
+}
