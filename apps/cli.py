@@ -20,7 +20,7 @@ RESUME_HELP = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code. 0 done, 2 usage, 3 bad input, 4 unsafe, 6 out of memory or disk."""
+    """Run one command; its exit code. 0 done, 2 usage, 3 bad input, 4 unsafe, 5 quality missed, 6 no room."""
     args = build_parser().parse_args(_joined_box(sys.argv[1:] if argv is None else argv))
     try:
         code = args.handler(args)
@@ -81,6 +81,29 @@ def build_parser() -> argparse.ArgumentParser:
     )
     convert.add_argument("teacher", metavar="TEACHER", help="file of a trained field")
     convert.add_argument("--to", default="mlp", help="representation of the student (default mlp)")
+    convert.add_argument(
+        "--max-bytes",
+        metavar="SIZE",
+        help="pick the student's size: the largest whose file fits into 2MB, 500kB, ...",
+    )
+    convert.add_argument(
+        "--data",
+        metavar="DATA",
+        help="scene whose test photographs the receipt measures against (not needed)",
+    )
+    convert.add_argument("--downscale", type=_count, default=1, metavar="N", help="shrink these N times")
+    convert.add_argument(
+        "--max-psnr-drop", type=_positive, metavar="DB",
+        help="against the photographs: go on for up to the budget's length again, exit with 5 if still missed",
+    )  # fmt: skip
+    convert.add_argument(
+        "--active", type=_levels, default=("pose", "ray", "point"), metavar="LEVELS",
+        help="levels of active learning: some of pose,ray,point, all or none (default all)",
+    )  # fmt: skip
+    convert.add_argument(
+        "--no-start", action="store_true", help="no closed-form start of an explicit student"
+    )
+    convert.add_argument("--no-receipt", action="store_true", help="do not measure, write no receipt")
     _add_run_options(convert, "180cs")
 
     evaluate = _command(
@@ -230,6 +253,11 @@ def _box(text: str) -> tuple[float, ...]:
     if len(box) != 6:
         raise argparse.ArgumentTypeError(f"expected six numbers, min then max; got {text!r}")
     return box
+
+
+def _levels(text: str) -> tuple[str, ...]:
+    named = {"all": ("pose", "ray", "point"), "none": ()}
+    return named[text] if text in named else tuple(text.split(","))
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -2,9 +2,11 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
+from fieldmorph.apps.exits import GATE_MISSED
 from fieldmorph.fields.budget import Budget
 
 Args = argparse.Namespace
@@ -26,13 +28,30 @@ def train(args: Args) -> int:
 def convert(args: Args) -> int:
     budget = _budget(args)
     progress = _prepare("convert", args)
-    from fieldmorph.apps.jobs import convert_file
+    from fieldmorph.apps.convert import ConvertOptions, convert_file, parse_bytes
 
+    options = ConvertOptions(
+        active=args.active,
+        start=not args.no_start,
+        max_bytes=None if args.max_bytes is None else parse_bytes(args.max_bytes),
+        max_psnr_drop=args.max_psnr_drop,
+        receipt=not args.no_receipt,
+    )
     with progress:
         result = convert_file(
-            args.teacher, args.output, budget, to=args.to, **_run_options(args), on_progress=progress
-        )
-    return _show(result, args, _run_summary)
+            args.teacher, args.output, budget, to=args.to, options=options, data=args.data, downscale=args.downscale,
+            **_run_options(args), on_progress=progress, on_picture=progress.count,
+        )  # fmt: skip
+    _show(result, args, _run_summary)
+    gate = result.get("gate")
+    if gate is None or gate["met"]:
+        return 0
+    print(
+        f"fieldmorph: the PSNR drop is {result['quality']['held_out']['psnr_drop']:.2f} dB, more than the "
+        f"{gate['max_psnr_drop']:g} dB asked for; {args.output} is the best there was",
+        file=sys.stderr,
+    )
+    return GATE_MISSED
 
 
 def evaluate(args: Args) -> int:
@@ -138,4 +157,13 @@ def _run_summary(result: dict[str, Any]) -> str:
     if "stages" in result:
         lines.append(f"stages: {', '.join(result['stages'])}")
         lines += [f"dropped {name}: {why}" for name, why in result["dropped"].items()]
+    if "quality" in result:
+        held, beyond = result["quality"]["held_out"], result["quality"]["off_trajectory"]
+        lines.append(
+            f"PSNR to the teacher: {held['psnr_to_teacher']:.2f} dB on held-out poses, "
+            f"{beyond['psnr_to_teacher']:.2f} dB off the cameras' path"
+        )
+        if "psnr_drop" in held:
+            lines.append(f"PSNR against photographs: {held['psnr_drop']:.2f} dB below the teacher's")
+        lines.append(f"receipt: {result['receipt'][1]}")
     return "\n".join(lines)

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,9 @@ import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is 
 # isort: split
 import torch
 
+from fieldmorph.apps.convert import convert_file
 from fieldmorph.apps.evaluate import evaluate_file
-from fieldmorph.apps.jobs import bundled_scene, convert_file, open_scene, state_path, train_scene
+from fieldmorph.apps.jobs import bundled_scene, open_scene, state_path, train_scene
 from fieldmorph.apps.media import Picture, difference, save_mp4, save_png, sheet, to_8bit
 from fieldmorph.apps.outputs import check_folder, write_json
 from fieldmorph.apps.progress import ProgressLine
@@ -57,12 +57,12 @@ def run_demo(
     try:
         with ProgressLine("train a hash grid", quiet) as progress:
             trained = train_scene(
-                data, files["teacher"], _part(budget, TRAIN_SHARE), downscale=downscale, force=True,
+                data, files["teacher"], budget.part(TRAIN_SHARE), downscale=downscale, force=True,
                 on_progress=progress,
             )  # fmt: skip
         with ProgressLine("convert it to an MLP", quiet) as progress:
             converted = convert_file(
-                files["teacher"], files["student"], _part(budget, 1 - TRAIN_SHARE), force=True,
+                files["teacher"], files["student"], budget.part(1 - TRAIN_SHARE), force=True,
                 on_progress=progress,
             )  # fmt: skip
     except Interrupted as error:
@@ -136,15 +136,6 @@ def demo_table(summary: dict[str, Any]) -> str:
         f"{summary['seconds']:.0f} s in all{memory}; pictures, films and fields are in {summary['output']}"
     )
     return "\n".join(lines)
-
-
-def _part(budget: Budget, share: float) -> Budget:
-    if budget.core_seconds is not None:
-        return replace(budget, core_seconds=budget.core_seconds * share)
-    if budget.seconds is not None:
-        return replace(budget, seconds=budget.seconds * share)
-    assert budget.steps is not None
-    return replace(budget, steps=max(1, round(budget.steps * share)))
 
 
 def _save_films(folder: Path, teacher: StoredField, student: StoredField, on_picture: Counter) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from fieldmorph.fields.errors import InputError, SettingError, UnsafeError
 
-USAGE, BAD_INPUT, UNSAFE, EXHAUSTED = 2, 3, 4, 6
+USAGE, BAD_INPUT, UNSAFE, GATE_MISSED, EXHAUSTED = 2, 3, 4, 5, 6
 SIGNALLED = 128  # plus the signal's number
 PIPE_CLOSED = SIGNALLED + 13
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM)

@@ -1,9 +1,11 @@
-"""Training and conversion from file to file: everything is checked first, the output is written last."""
+"""Training from file to file, and what every such job does: check everything first, write the output last."""
 
 import hashlib
 import importlib.metadata
 import importlib.resources
 import logging
+import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +14,10 @@ from typing import Any
 import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
 
 # isort: split
+import torch
+from torch import Tensor
+
 from fieldmorph.apps.outputs import file_sha256
-from fieldmorph.distill.convert import ConvertConfig, convert
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.catalog import FIELDS, field_settings, make_field
 from fieldmorph.fields.checkpoint import check_output
@@ -22,9 +26,10 @@ from fieldmorph.fields.fit import FitConfig, fit_images
 from fieldmorph.fields.loop import LoopReport, Progress
 from fieldmorph.fields.runtime import choose_device
 from fieldmorph.fields.scene import Scene, Split, load_scene
-from fieldmorph.fields.store import StoredField, load_field, save_field
+from fieldmorph.fields.store import StoredField, save_field
 
 UNIT_BOX = (0.0, 0.0, 0.0, 1.0, 1.0, 1.0)
+COPIES = 5  # of the parameters while they are trained: gradients, two moments, the best so far
 
 OnProgress = Callable[[Progress], None]
 
@@ -55,9 +60,9 @@ def train_scene(
         SettingError, InputError: before anything is written.
         Interrupted: the state is saved.
     """
-    _check_settings(field, preset, overrides)
+    check_settings(field, preset, overrides)
     place = choose_device(device)
-    state = _claim(output, resume, force)
+    state = claim(output, resume, force)
     scene = open_scene(data, "train", downscale=downscale, aabb=aabb)
     views = scene.splits["train"]
     model = make_field(field, preset, aabb=scene.aabb, seed=seed, **(overrides or {})).to(place)
@@ -65,55 +70,15 @@ def train_scene(
         "scene": scene.name,
         "images": len(views),
         "downscale": downscale,
-        "data_sha256": _digest(views),
+        "data_sha256": digest(views),
     }
-    _forget(state, resume)
+    forget(state, resume)
     stored, report = fit_images(
         model, views, budget, FitConfig(seed=seed),
         state_path=state, resume=resume, settings={**source, "steps": budget.steps}, on_progress=on_progress,
     )  # fmt: skip
     job = {"job": "train", **source, "preset": preset}
-    return _finish(stored, report, output, job, preset, seed)
-
-
-def convert_file(
-    teacher: str | Path,
-    output: str | Path,
-    budget: Budget,
-    *,
-    to: str = "mlp",
-    preset: str = "small",
-    overrides: dict[str, Any] | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    resume: bool = False,
-    force: bool = False,
-    on_progress: OnProgress = lambda _: None,
-) -> dict[str, Any]:
-    """Teach a new field what the one in a file is and save it; what came out, as JSON values.
-
-    State, `resume` and errors are `train_scene`'s.
-    """
-    _check_settings(to, preset, overrides)
-    place = choose_device(device)
-    if Path(output).resolve() == Path(teacher).resolve():
-        raise SettingError(f"the output {output} is the teacher itself; choose another name")
-    state = _claim(output, resume, force)
-    taught_by = load_field(teacher)
-    taught_by.field.to(place)
-    sha256 = file_sha256(teacher)
-    student = make_field(to, preset, aabb=taught_by.field.box(), seed=seed, **(overrides or {})).to(place)
-    _forget(state, resume)
-    stored, report = convert(
-        taught_by, student, budget, ConvertConfig(seed=seed),
-        state_path=state, resume=resume,
-        settings={"teacher_sha256": sha256, "steps": budget.steps}, on_progress=on_progress,
-    )  # fmt: skip
-    origin = {"field": taught_by.field.name, "sha256": sha256, "provenance": taught_by.provenance}
-    stages = {"stages": [stage.name for stage in report.stages], "dropped": report.dropped}
-    job = {"job": "convert", "teacher": origin, **stages, "preset": preset}
-    result = _finish(stored, report.loop, output, job, preset, seed)
-    return {**result, **stages, "teacher": str(teacher), "teacher_sha256": sha256}
+    return finish(stored, report, output, job, preset, seed)[1]
 
 
 def bundled_scene() -> Path:
@@ -141,10 +106,23 @@ def state_path(output: str | Path) -> Path:
     return Path(f"{output}.state")
 
 
-def _check_settings(name: str, preset: str, overrides: dict[str, Any] | None) -> None:
-    """Try a field's settings in a unit box before data is read."""
+def check_settings(
+    name: str, preset: str, overrides: dict[str, Any] | None, occupied: Tensor | None = None
+) -> None:
+    """Try a field's settings, and whether training it fits into memory, before data is read.
+
+    Args:
+        occupied: cells that have something in them, where that is known.
+    """
     settings = field_settings(name, preset, **(overrides or {}))
+    cells = torch.zeros(1, 1, 1, dtype=torch.bool) if occupied is None else occupied
     try:
+        needed = COPIES * FIELDS[name].storage_bytes(settings, cells)
+        if needed > (there := _memory_bytes()):
+            raise SettingError(
+                f"training {name} with these settings takes about {needed / 1e9:.1f} GB; "
+                f"this machine has {there / 1e9:.1f} GB"
+            )
         FIELDS[name](aabb=UNIT_BOX, **settings)
     except SettingError:
         raise
@@ -153,7 +131,7 @@ def _check_settings(name: str, preset: str, overrides: dict[str, Any] | None) ->
         raise SettingError(f"{name} cannot be built with {overrides}: {reason}") from None
 
 
-def _claim(output: str | Path, resume: bool, force: bool) -> Path:
+def claim(output: str | Path, resume: bool, force: bool) -> Path:
     """The state's path, once output and state may be written."""
     state = state_path(output)
     goes_on = resume and state.exists()
@@ -168,21 +146,22 @@ def _claim(output: str | Path, resume: bool, force: bool) -> Path:
     return state
 
 
-def _forget(state: Path, resume: bool) -> None:
+def forget(state: Path, resume: bool) -> None:
     """Drop an old run's state, which a later `--resume` would take for the new run's."""
     if not resume:
         state.unlink(missing_ok=True)
 
 
-def _finish(
+def finish(
     stored: StoredField, report: LoopReport, output: str | Path, job: dict[str, Any], preset: str, seed: int
-) -> dict[str, Any]:
-    """Save with its provenance (no times in it: equal runs give equal bytes), drop the state, sum up."""
+) -> tuple[StoredField, dict[str, Any]]:
+    """Save with its provenance (no times in it: equal runs give equal bytes), drop the state, sum up as JSON values."""
     version = importlib.metadata.version("fieldmorph")
     provenance = {**job, "seed": seed, "steps": report.steps, "fieldmorph": version}
-    save_field(output, replace(stored, provenance=provenance))
+    stored = replace(stored, provenance=provenance)
+    save_field(output, stored)
     state_path(output).unlink(missing_ok=True)
-    return {
+    return stored, {
         "output": str(output),
         "field": stored.field.name,
         "preset": preset,
@@ -197,9 +176,17 @@ def _finish(
     }
 
 
-def _digest(views: Split) -> str:
+def digest(views: Split) -> str:
     """sha256 over pictures and cameras."""
     digest = hashlib.sha256()
     for tensor in (views.images, views.cameras.camera_to_world, views.cameras.intrinsics):
         digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _memory_bytes() -> float:
+    """Of the machine; infinite where the system does not tell."""
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError, OSError):
+        return math.inf

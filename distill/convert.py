@@ -16,7 +16,7 @@ from fieldmorph.distill.starts import STARTS
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget, Spent, now
 from fieldmorph.fields.kernels.composite import composite
-from fieldmorph.fields.loop import LoopReport, Progress, run_loop
+from fieldmorph.fields.loop import FEWEST_STEPS, LoopReport, Progress, run_loop
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.optimizer import FieldOptimizer
 from fieldmorph.fields.runtime import compile_kernels
@@ -38,7 +38,9 @@ class ConvertConfig:
         samples_per_step: of a step; None takes the student's own.
         empty_share: points from anywhere in the box, beside the samples of a step.
         lr_grid, lr_network: learning rates at the start; None takes the student's own.
+        lr_share: what all learning rates are multiplied with.
         lr_decay: their share that is left at the end.
+        fresh: the student knows nothing yet: it takes the teacher's decoder and grows from coarse to fine.
         seed: of everything random.
     """
 
@@ -48,7 +50,9 @@ class ConvertConfig:
     empty_share: float = 0.1
     lr_grid: float | None = None
     lr_network: float | None = None
+    lr_share: float = 1.0
     lr_decay: float = 0.02
+    fresh: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -103,10 +107,10 @@ def convert(
     config, started = config or ConvertConfig(), now()
     stages, dropped = plan_stages(config.stages, teacher.field, student)
     learner = _Distillation(teacher, student, stages, config)
-    everything = {**(settings or {}), "config": asdict(config), "student": student.name, **student.config()}
+    everything = {**(settings or {}), **asdict(config), "student": student.name, **student.config()}
     best, report = run_loop(
         learner, budget, state_path=state_path, resume=resume, settings=everything, on_progress=on_progress,
-        started=started,
+        started=started, fewest_steps=1 if stages[0].source == "solve" else FEWEST_STEPS,
     )  # fmt: skip
     looped = now()
     student.load_state_dict(best["field"])
@@ -125,7 +129,8 @@ class _Distillation:
         self, teacher: StoredField, student: VolumeField, stages: tuple[Stage, ...], config: ConvertConfig
     ):
         self.teacher, self.student, self.stages, self.config = teacher, student, stages, config
-        transplant_decoder(teacher.field, student)
+        if config.fresh:
+            transplant_decoder(teacher.field, student)
         self._new_optimizer()
         self.pool = SamplePool(teacher, config.seed)
         self.hard_poses = HardPoses(len(teacher.cameras))
@@ -133,6 +138,7 @@ class _Distillation:
         self.generator = torch.Generator().manual_seed(config.seed)
         self.n_samples = config.samples_per_step or student.samples_per_step
         self.n_steps = 0
+        self.begun = 0.0
         self.reports = {stage.name: StageReport(stage.name, 0, 0.0, 0.0) for stage in stages}
         self.probe_at, self.probe_pixels = make_block(teacher, config.seed, PROBE_BLOCK).rays(
             torch.arange(PROBE_RAYS)
@@ -145,9 +151,13 @@ class _Distillation:
             STARTS[self.student.name](self.teacher, self.student, self.generator)
             self._new_optimizer()
         else:
+            if self.n_steps == 1 and first.source == "solve":
+                self.begun = progress  # the stages share what a closed form has left
+            progress = (progress - self.begun) / (1 - self.begun)
             stage = stage_at(self.stages, progress)
-            # What was solved for at the final resolution stays there.
-            if first.source != "solve" and self.student.refine(progress):
+            # What was solved for, or learned, at the final resolution stays there.
+            grows = self.config.fresh and first.source != "solve"
+            if grows and self.student.refine(progress):
                 self._new_optimizer()
             self._descend(stage, progress)
         self.n_steps += 1
@@ -161,7 +171,7 @@ class _Distillation:
         for name, weight in stage.losses.items():
             loss = loss + weight * LOSSES[name](comparison)
         warmup = min(1.0, (self.n_steps + 1) / WARMUP_STEPS)
-        self.optimizer.step(loss, warmup * self.config.lr_decay**progress)
+        self.optimizer.step(loss, warmup * self.config.lr_share * self.config.lr_decay**progress)
 
     def _new_optimizer(self) -> None:
         self.optimizer = FieldOptimizer(self.student, self.config.lr_grid, self.config.lr_network)
@@ -183,6 +193,7 @@ class _Distillation:
             "optimizer": self.optimizer.state(),
             "generator": self.generator.get_state(),
             "n_steps": self.n_steps,
+            "begun": self.begun,
             "pool": self.pool.state(),
             "hardness": self.hard_poses.hardness,
             "replay": {level: pool.pools for level, pool in self.replay.items()},
@@ -193,7 +204,7 @@ class _Distillation:
         self.student.load_state_dict(state["field"])
         self.optimizer.load_state(state["optimizer"])
         self.generator.set_state(state["generator"])
-        self.n_steps = state["n_steps"]
+        self.n_steps, self.begun = state["n_steps"], state["begun"]
         self.pool.load_state(state["pool"])
         self.hard_poses.hardness = state["hardness"]
         for level, pool in self.replay.items():

@@ -33,7 +33,7 @@ class Stage:
 SOURCES = ("points", "rays", "solve")
 LACKING = {
     "decoder": "teacher and student have no decoder of one kind",
-    "closed form": "there is none for this student",
+    "closed form": "this student has no closed form",
 }
 
 PVD_STAGES = (

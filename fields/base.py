@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from fieldmorph.fields.decoder import RadianceDecoder
@@ -32,6 +32,9 @@ class VolumeField(nn.Module, ABC):
 
     name: ClassVar[str]
     presets: ClassVar[dict[str, dict[str, Any]]]
+    sizes: ClassVar[
+        list[dict[str, Any]]
+    ] = []  # settings from small to large, for those who ask for a size in bytes
     samples_per_step: ClassVar[int] = 1 << 14  # what a training step shades; small steps beat large ones
 
     aabb: Tensor
@@ -118,6 +121,18 @@ class VolumeField(nn.Module, ABC):
     def contains(self, positions: Float[Tensor, "*batch 3"]) -> Tensor:
         """Whether each position lies in the closed box, shape (*batch,)."""
         return ((positions >= self.aabb[:3]) & (positions <= self.aabb[3:])).all(-1)
+
+    @classmethod
+    def storage_bytes(cls, settings: dict[str, Any], occupied: Bool[Tensor, "x y z"]) -> int:
+        """Bytes of the arrays that a field of these settings stores, at most, without making one.
+
+        Args:
+            settings: constructor arguments but for the aabb.
+            occupied: cells of the box that have something in them.
+        """
+        with torch.device("meta"):
+            field = cls(aabb=(0, 0, 0, 1, 1, 1), **settings)
+        return sum(array.numel() * array.element_size() for array in field.state_dict().values())
 
     def box(self) -> list[float]:
         """The aabb as plain numbers."""

@@ -37,6 +37,15 @@ class Budget:
         value, unit = float(match[1]), match[2] or "s"
         return cls(core_seconds=value) if unit == "cs" else cls(seconds=value * _UNITS[unit])
 
+    def part(self, share: float) -> "Budget":
+        """A budget of the same kind, of a share of the length."""
+        if self.steps is not None:
+            return Budget(steps=max(1, round(share * self.steps)))
+        if self.seconds is not None:
+            return Budget(seconds=share * self.seconds)
+        assert self.core_seconds is not None
+        return Budget(core_seconds=share * self.core_seconds)
+
     def progress(self, steps: int, spent: "Spent") -> float:
         """Share of the budget that is used up; 1 or more when it is over."""
         if self.steps is not None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.errors import SettingError, known
@@ -32,6 +33,28 @@ def field_settings(name: str, preset: str = "small", **overrides: Any) -> dict[s
         if key not in keys:
             raise known(f"setting of {name}", key, keys)
     return {**presets[preset], **overrides}
+
+
+def settings_within(
+    name: str, max_bytes: int, occupied: Tensor, preset: str = "small", **overrides: Any
+) -> dict[str, Any]:
+    """The largest of a field's sizes whose arrays take at most `max_bytes`, over the preset and under the overrides.
+
+    Args:
+        occupied: (x, y, z) bool, cells of the box that have something in them: a sparse field's size depends on it.
+
+    Raises:
+        SettingError: unknown names, as `field_settings`; not even the smallest fits.
+    """
+    sizes = []
+    for size in FIELDS[name].sizes if name in FIELDS else [{}]:
+        settings = field_settings(name, preset, **{**size, **overrides})
+        sizes.append((FIELDS[name].storage_bytes(settings, occupied), settings))
+    within = [size for size in sizes if size[0] <= max_bytes]
+    if not within:
+        smallest = min(n for n, _ in sizes)
+        raise SettingError(f"no {name} fits into {max_bytes} bytes; the smallest takes {smallest}")
+    return max(within, key=lambda size: size[0])[1]
 
 
 def make_field(

@@ -77,7 +77,7 @@ def fit_images(
     compile_kernels()
     config, started = config or FitConfig(), now()
     learner = _ImageLearner(field, views, config)
-    everything = {**(settings or {}), "config": asdict(config), "field": field.name, **field.config()}
+    everything = {**(settings or {}), **asdict(config), "field": field.name, **field.config()}
     best, report = run_loop(
         learner, budget, state_path=state_path, resume=resume, settings=everything, on_progress=on_progress,
         started=started,

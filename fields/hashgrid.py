@@ -39,6 +39,7 @@ class HashGrid(VolumeField):
         "small": {"log2_hashmap_size": 15, "finest_resolution": 512},
         "paper": {"log2_hashmap_size": 19, "finest_resolution": 2048},
     }
+    sizes = [{"log2_hashmap_size": n} for n in range(8, 23)]
 
     def __init__(
         self,

@@ -5,6 +5,7 @@
 
 import json
 import signal
+import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -77,6 +78,7 @@ def run_loop(
     settings: dict[str, Any] | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
     started: Spent | None = None,
+    fewest_steps: int = FEWEST_STEPS,
 ) -> tuple[dict[str, Any], LoopReport]:
     """Run to the budget's end; the best result and a report.
 
@@ -88,6 +90,7 @@ def run_loop(
         resume: go on from `state_path` if it is there.
         settings: JSON values that must be the same when the run is resumed.
         started: reading of the clocks from which time counts; by default now.
+        fewest_steps: with less a budget of time was too short.
 
     Raises:
         Interrupted: after SIGINT or SIGTERM, the state being saved.
@@ -137,7 +140,7 @@ def run_loop(
         raise SettingError(
             f"the run diverged: its PSNR was {psnr} at every look; smaller learning rates may help"
         )
-    if best is None or (budget.steps is None and step < FEWEST_STEPS):
+    if best is None or (budget.steps is None and step < fewest_steps):
         raise SettingError(f"the budget ended after {step} steps, too short to do anything; give more")
     return best, LoopReport(step, total, best_psnr, curve)
 
@@ -147,9 +150,13 @@ def _read_state(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     before = header["settings"]
     differ = [k for k in sorted({*before, *settings}) if before.get(k) != settings.get(k)]
     if differ:
-        told = "; ".join(f"{k} was {before.get(k)!r}, is {settings.get(k)!r}" for k in differ)
+        told = "; ".join(f"{k} was {_short(before.get(k))}, is {_short(settings.get(k))}" for k in differ)
         raise SettingError(f"{path} belongs to a run with other settings: {told}")
     return unpack_state(header["state"], arrays)
+
+
+def _short(value: Any) -> str:
+    return textwrap.shorten(repr(value), 80, placeholder=" ...")
 
 
 @contextmanager

@@ -141,6 +141,13 @@ class VM(LowRank):
         "small": {"resolution": 128, "density_components": 16, "app_components": 24},
         "paper": {"resolution": 300, "density_components": 16, "app_components": 48},
     }
+    sizes = [
+        {"resolution": n, "density_components": density, "app_components": app}
+        for n, density, app in (
+            (32, 4, 8), (48, 8, 8), (64, 8, 8), (64, 8, 16), (96, 8, 16), (96, 16, 16), (128, 16, 16), (128, 16, 24),
+            (160, 16, 24), (192, 16, 32), (256, 16, 32), (300, 16, 48),
+        )
+    ]  # fmt: skip
 
     def __init__(
         self,
@@ -190,6 +197,13 @@ class CP(LowRank):
         "small": {"resolution": 256, "density_components": 96, "app_components": 96},
         "paper": {"resolution": 500, "density_components": 96, "app_components": 288},
     }
+    sizes = [
+        {"resolution": n, "density_components": density, "app_components": app}
+        for n, density, app in (
+            (64, 16, 16), (96, 24, 24), (128, 32, 32), (192, 48, 48), (192, 64, 64), (256, 64, 64), (256, 96, 96),
+            (384, 96, 96), (384, 96, 192), (500, 96, 288),
+        )
+    ]  # fmt: skip
 
     def __init__(
         self,

@@ -31,7 +31,7 @@ class MLP(VolumeField):
         "small": {"width": 128, "depth": 4, "skip": None},
         "paper": {"width": 256, "depth": 8, "skip": 5},
     }
-
+    sizes = [{"width": n} for n in (16, 24, 32, 48, 64, 96, 128, 160, 192, 256, 320, 384, 512)]
     samples_per_step = 1 << 12
 
     def __init__(

@@ -45,6 +45,7 @@ class Voxels(VolumeField):
 
     name = "voxels"
     presets = {"small": {"resolution": 128}, "paper": {"resolution": 512}}
+    sizes = [{"resolution": n} for n in (12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 512)]
 
     mask: Tensor
     words: Tensor
@@ -97,6 +98,11 @@ class Voxels(VolumeField):
     def config(self) -> dict[str, Any]:
         rows = {"n_nodes": len(self.density_values), "divisor": self.divisor}
         return {"aabb": self.box(), "resolution": self.resolution, **rows}
+
+    @classmethod
+    def storage_bytes(cls, settings: dict[str, Any], occupied: Bool[Tensor, "x y z"]) -> int:
+        nodes = settings["resolution"]
+        return 4 * (1 + 3 * N_HARMONICS) * int(nodes_in_cells(occupied, nodes).sum()) + nodes**3 // 8
 
     def geometry(
         self, positions: Float[Tensor, "*batch 3"]

@@ -139,7 +139,8 @@ def test_convert_says_what_it_made(run: Run, teacher: Path, tmp_path: Path) -> N
     result = run("convert", teacher, *NET, *THREADS, "--steps", 20, "-o", output)
     assert result["teacher_sha256"] == sha256(teacher)
     assert result["stages"] == ["features", "volume", "render"]
-    assert result["dropped"] == {}
+    assert result["dropped"] == {"start": "this student has no closed form"}
+    assert {path.name for path in tmp_path.iterdir()} == {"s.fm", "s.fm.receipt.json", "s.fm.receipt.html"}
     stored = load_field(output)
     assert stored.provenance["teacher"]["sha256"] == sha256(teacher)
     assert stored.provenance["teacher"]["provenance"]["scene"] == "spot"
@@ -222,7 +223,7 @@ def test_resume_refuses_a_changed_setting(
         (["--downscale", "8"], "downscale was 4, is 8"),
         (["--steps", "41"], "steps was 40, is 41"),
         (["--set", "n_levels=5"], "n_levels was 6, is 5"),
-        (["--seed", "1"], "'seed': 1"),
+        (["--seed", "1"], "seed was 0, is 1"),
     ):
         capsys.readouterr()
         assert main([*line_for("train", teacher, output, "--resume"), *change]) == 2

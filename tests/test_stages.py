@@ -168,7 +168,7 @@ def pair(width: int = 64, n_features: int = 15) -> tuple[VolumeField, VolumeFiel
 
 def test_a_pair_with_one_kind_of_decoder_goes_through_every_stage() -> None:
     start, *rest = PVD_STAGES
-    assert plan_stages(PVD_STAGES, *pair()) == ((*rest,), {"start": "there is none for this student"})
+    assert plan_stages(PVD_STAGES, *pair()) == ((*rest,), {"start": "this student has no closed form"})
     student = make_field("vm", aabb=BOX, resolution=8)
     assert start.source == "solve"
     assert plan_stages(PVD_STAGES, pair()[0], student) == (PVD_STAGES, {})

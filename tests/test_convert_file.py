@@ -1,0 +1,278 @@
+"""Every pair from the command line: receipts, sizes, quality gates, and what is refused before the budget is spent."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fieldmorph.apps import jobs
+from fieldmorph.apps.cli import main
+from fieldmorph.apps.convert import parse_bytes
+from fieldmorph.apps.jobs import bundled_scene
+from fieldmorph.distill import fidelity, nodes, samples
+from fieldmorph.fields.budget import Budget
+from fieldmorph.fields.catalog import FIELDS, make_field
+from fieldmorph.fields.errors import SettingError
+from fieldmorph.fields.fit import FitConfig, fit_images
+from fieldmorph.fields.loop import Interrupted
+from fieldmorph.fields.occupancy import OccupancyGrid
+from fieldmorph.fields.scene import load_scene
+from fieldmorph.fields.store import load_field, save_field
+
+SCENE = str(bundled_scene())
+SMALL = {
+    "mlp": ["--set=width=16", "--set=depth=2", "--set=n_frequencies=4"],
+    "hashgrid": ["--set=n_levels=4", "--set=log2_hashmap_size=10", "--set=finest_resolution=32"],
+    "vm": ["--set=resolution=20", "--set=density_components=4", "--set=app_components=6"],
+    "cp": ["--set=resolution=20", "--set=density_components=8", "--set=app_components=8"],
+    "voxels": ["--set=resolution=20"],
+}
+PATCHES = {"BLOCK_RAYS": 128, "BLOCK_EMPTY": 128, "N_BLOCKS": 3}  # of the teacher's samples
+
+Command = Callable[..., tuple[int, Any, str]]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small_work() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in PATCHES.items():
+            patch.setattr(samples, name, value)
+        patch.setattr("fieldmorph.distill.convert.PROBE_RAYS", 64)
+        patch.setattr(nodes, "VIEW_BLOCKS", 2)
+        patch.setattr(fidelity, "MOST_SIDE", 16, raising=False)
+        yield
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a little trained field of every kind."""
+    folder = tmp_path_factory.mktemp("teachers")
+    for name, settings in SMALL.items():
+        line = ["train", SCENE, "--downscale", "8", "--field", name, *settings, "--threads", "1", "--quiet"]
+        assert main([*line, "--steps", "25", "-o", str(folder / f"{name}.fm")]) == 0
+    return folder
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Exit code, JSON and standard error of a conversion."""
+
+    def call(teacher: Path, output: Path, *more: Any) -> tuple[int, Any, str]:
+        capsys.readouterr()
+        line = ["convert", teacher, "-o", output, "--json", "--quiet", "--threads", 1, *more]
+        code = main([str(word) for word in line])
+        out, err = capsys.readouterr()
+        return code, json.loads(out) if out else None, err
+
+    return call
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", sorted(FIELDS))
+@pytest.mark.parametrize("source", sorted(FIELDS))
+def test_every_pair_converts_and_leaves_a_receipt(
+    command: Command, teachers: Path, tmp_path: Path, source: str, to: str
+) -> None:
+    output = tmp_path / "s.fm"
+    code, result, err = command(teachers / f"{source}.fm", output, "--to", to, *SMALL[to], "--steps", 6)
+    assert code == 0, err
+    assert load_field(output).field.name == to
+    told = json.loads(Path(result["receipt"][0]).read_text())
+    assert (told["teacher"]["field"], told["student"]["field"]) == (source, to)
+    ran = [stage["name"] for stage in told["stages"]]
+    assert ("start" in ran) == (to in ("vm", "cp", "voxels"))
+    assert ("features" in ran) == ("voxels" not in (source, to))
+    assert told["student"]["sha256"] == result["sha256"]
+    assert Path(result["receipt"][1]).read_text().startswith("<!DOCTYPE html>")
+
+
+def test_a_chain_keeps_its_whole_past(command: Command, teachers: Path, tmp_path: Path) -> None:
+    middle, last = tmp_path / "b.fm", tmp_path / "c.fm"
+    first = teachers / "hashgrid.fm"
+    assert command(first, middle, "--to", "mlp", *SMALL["mlp"], "--steps", 5, "--no-receipt")[0] == 0
+    code, result, err = command(middle, last, "--to", "cp", *SMALL["cp"], "--steps", 5)
+    assert code == 0, err
+    told = json.loads(Path(result["receipt"][0]).read_text())
+    chain = told["provenance"] if "provenance" in told else told["chain"]
+    assert [link["job"] for link in chain] == ["train", "convert", "convert"]
+    assert list(tmp_path.glob("b.fm.receipt*")) == []
+
+
+def test_levels_and_the_start_can_be_left_out(command: Command, teachers: Path, tmp_path: Path) -> None:
+    line = (teachers / "hashgrid.fm", tmp_path / "s.fm", "--to", "vm", *SMALL["vm"], "--steps", 5, "--force")
+    for more, active in ((["--active", "none"], []), (["--active", "ray,pose"], ["ray", "pose"])):
+        code, result, _ = command(*line, *more, "--no-start")
+        assert code == 0
+        assert "start" not in result["stages"]
+        told = json.loads(Path(result["receipt"][0]).read_text())
+        assert told["settings"]["active"] == active
+    code, _, err = command(*line, "--active", "rays")
+    assert (code, err) == (
+        2,
+        "fieldmorph: unknown level of active learning 'rays'; known: point, pose, ray\n",
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["mlp", "hashgrid", "vm", "cp", "voxels"])
+def test_a_size_is_met_and_used(command: Command, teachers: Path, tmp_path: Path, to: str) -> None:
+    results = []
+    for most in (1_000_000, 400_000):
+        line = (teachers / "hashgrid.fm", tmp_path / f"{most}.fm", "--to", to, "--max-bytes", f"{most}B")
+        start = [] if to == "voxels" else ["--no-start"]
+        code, result, err = command(*line, *start, "--steps", 2, "--no-receipt")
+        assert code == 0, err
+        assert 0.3 * most < result["bytes"] <= most
+        results.append(result["bytes"])
+    assert results[0] > results[1]
+
+
+def test_a_size_that_nothing_meets_is_refused(command: Command, teachers: Path, tmp_path: Path) -> None:
+    line = (teachers / "hashgrid.fm", tmp_path / "s.fm", "--to", "mlp", "--steps", 2, "--max-bytes")
+    code, _, err = command(*line, "9kB")
+    assert code == 2
+    assert "no mlp fits into" in err
+    assert "the smallest takes" in err
+    code, _, err = command(*line, "big")
+    assert (code, err) == (2, "fieldmorph: a size looks like 500kB, 2MB or 1.5MiB; got 'big'\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "n"), [("2MB", 2_000_000), ("500kB", 500_000), ("1.5MiB", 1_572_864), ("77", 77), ("8 B", 8)]
+)
+def test_sizes_are_read(text: str, n: int) -> None:
+    assert parse_bytes(text) == n
+
+
+@pytest.mark.parametrize("text", ["", "0MB", "-1", "2 TB", "1e9", "MB"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(SettingError, match="a size looks like"):
+        parse_bytes(text)
+
+
+def test_a_missed_quality_goes_on_for_as_long_again_and_ends_with_5(
+    command: Command, teachers: Path, tmp_path: Path
+) -> None:
+    line = (
+        teachers / "hashgrid.fm",
+        tmp_path / "s.fm",
+        "--to",
+        "mlp",
+        *SMALL["mlp"],
+        "--steps",
+        8,
+        "--force",
+    )
+    asked = ("--data", SCENE, "--downscale", 8, "--max-psnr-drop")
+    code, result, err = command(*line, *asked, 0.001)
+    assert code == 5
+    assert "dB asked for" in err
+    assert err.count("\n") == 1
+    assert result["gate"] == {"max_psnr_drop": 0.001, "met": False}
+    told = json.loads(Path(result["receipt"][0]).read_text())
+    assert 8 < sum(stage["steps"] for stage in told["stages"]) <= 16
+    assert load_field(tmp_path / "s.fm").field.name == "mlp"  # the best there was is kept
+    code, result, err = command(*line, *asked, 90)
+    assert (code, err) == (0, "")
+    assert result["gate"]["met"]
+    assert result["steps"] == 8
+
+
+def test_a_gate_without_photographs_is_refused(command: Command, teachers: Path, tmp_path: Path) -> None:
+    line = (teachers / "hashgrid.fm", tmp_path / "s.fm", "--steps", 5, "--max-psnr-drop", 1)
+    for more in ([], ["--data", SCENE, "--no-receipt"]):
+        code, _, err = command(*line, *more)
+        assert code == 2
+        assert "--max-psnr-drop needs --data" in err
+
+
+def test_an_empty_teacher_is_named_before_anything_is_spent(
+    command: Command, teachers: Path, tmp_path: Path
+) -> None:
+    stored = load_field(teachers / "hashgrid.fm")
+    nothing = OccupancyGrid(8)
+    nothing.occupied[:] = False
+    empty = tmp_path / "empty.fm"
+    save_field(empty, replace(stored, occupancy=nothing))
+    code, _, err = command(empty, tmp_path / "s.fm", "--steps", 5)
+    assert (code, err) == (3, f"fieldmorph: the teacher {empty} is empty: none of its cells is occupied\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["empty.fm"]
+
+
+def test_a_student_larger_than_memory_is_refused(
+    command: Command, teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, _, err = command(
+        teachers / "hashgrid.fm", tmp_path / "s.fm", "--to", "vm", "--set=resolution=4096", "--steps", 2
+    )
+    assert code == 2
+    assert "training vm with these settings takes about 40" in err
+    monkeypatch.setattr(jobs, "_memory_bytes", lambda: 1e9)
+    code, _, err = command(
+        teachers / "hashgrid.fm", tmp_path / "s.fm", "--to", "voxels", "--set=resolution=256", "--steps", 2
+    )
+    assert code == 2
+    assert "this machine has 1.0 GB" in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["vm", "voxels"])
+def test_killed_in_every_stage_and_resumed_gives_the_same_bytes(
+    teachers: Path, tmp_path: Path, to: str
+) -> None:
+    line = ["convert", str(teachers / "hashgrid.fm"), "--to", to, *SMALL[to], "--threads", "1", "--quiet"]
+    line += ["--no-receipt", "--steps", "40", "-o"]
+    whole, output = tmp_path / "whole.fm", tmp_path / "o.fm"
+    assert main([*line, str(whole)]) == 0
+    for step in (1, 18, 33):  # after the start, in volume and in render
+        script = f"""
+import os, signal, sys
+from fieldmorph.apps.cli import main
+from fieldmorph.apps.progress import ProgressLine
+from fieldmorph.distill import convert, nodes, samples
+from fieldmorph.fields import loop
+convert.PROBE_RAYS, nodes.VIEW_BLOCKS, loop.SAVE_SECONDS = 64, 2, 0
+vars(samples).update({PATCHES})
+def kill(_, progress):
+    if progress.step == {step} + 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+ProgressLine.__call__ = kill
+sys.exit(main({[*line, str(output), "--resume"]!r}))
+"""
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert not output.exists()
+    assert main([*line, str(output), "--resume"]) == 0
+    assert output.read_bytes() == whole.read_bytes()
+
+
+def test_training_from_coarse_to_fine_resumes_exactly(tmp_path: Path) -> None:
+    views = load_scene(SCENE, downscale=8, splits=["train"]).splits["train"]
+    for name, settings in (("vm", {"resolution": 24}), ("voxels", {"resolution": 65})):
+        state, results = tmp_path / f"{name}.state", []
+        for stops in ((), (7, 15)):
+            for stop in (*stops, None):
+                field = make_field(name, aabb=(-1, -1, -1, 1, 1, 1), **settings)
+
+                def halt(progress: Any, stop: int | None = stop) -> None:
+                    if progress.step == stop:
+                        signal.raise_signal(signal.SIGINT)
+
+                try:
+                    stored, _ = fit_images(
+                        field, views, Budget(steps=40), FitConfig(),
+                        state_path=state, resume=True, on_progress=halt,
+                    )  # fmt: skip
+                except Interrupted:
+                    continue
+                results.append({k: v.clone() for k, v in stored.field.state_dict().items()})
+            state.unlink(missing_ok=True)
+        assert all(torch.equal(results[0][k], results[1][k]) for k in results[0]), name
