@@ -17,6 +17,7 @@ from torch import Tensor
 from fieldmorph.fields.kernels.gram import row_grams
 
 SYSTEMS = 4096  # linear systems that are solved together
+ROUNDING = 100.0  # a matrix is off by so many units in the last place of its trace: sums of many samples
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def alternate(
 
     Args:
         blocks: each with as many components in every factor; the basis has their columns side by side.
-        ridge: pull towards zero, in units of the mean diagonal of the normal equations' matrices.
+        ridge: pull towards zero, in units of the mean diagonal of the normal equations' matrices; above 0.
     """
     sizes = [block[0].table.shape[1] for block in blocks]
     errors = []
@@ -88,10 +89,14 @@ def _solve_table(factor: Factor, fixed: Tensor, columns: Tensor, rest: Tensor, r
 
 def _ridge_solve(gram: Tensor, moments: Tensor, ridge: float) -> Tensor:
     """Solutions of many small systems; a row that no sample looks up comes out as 0."""
-    scale = gram.diagonal(dim1=1, dim2=2).mean().clamp(min=1e-12)
-    pull = ridge * scale * torch.eye(gram.shape[1], device=gram.device, dtype=gram.dtype)
+    diagonals = gram.diagonal(dim1=1, dim2=2)
+    # A row with far more samples than the mean needs more, or rounding makes its matrix indefinite.
+    pulls = ridge * diagonals.mean().clamp(min=1e-12) + ROUNDING * torch.finfo(
+        gram.dtype
+    ).eps * diagonals.sum(1)
+    one = torch.eye(gram.shape[1], device=gram.device, dtype=torch.float64)
     solved = [
-        torch.cholesky_solve(m.double(), torch.linalg.cholesky((g + pull).double())).to(gram.dtype)
-        for g, m in zip(gram.split(SYSTEMS), moments.split(SYSTEMS), strict=True)
+        torch.cholesky_solve(m.double(), torch.linalg.cholesky(g.double() + p.double()[:, None, None] * one))
+        for g, m, p in zip(gram.split(SYSTEMS), moments.split(SYSTEMS), pulls.split(SYSTEMS), strict=True)
     ]
-    return torch.cat(solved)
+    return torch.cat(solved).to(gram.dtype)

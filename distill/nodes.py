@@ -22,6 +22,7 @@ class NodeValues:
     features: Float[Tensor, "n features"]
 
 
+@torch.no_grad()
 def look_at_nodes(
     teacher: StoredField,
     nodes: Int[Tensor, "n"],
@@ -32,6 +33,7 @@ def look_at_nodes(
     """The teacher at nodes (flat indices) and at random points around each, within half a cell.
 
     Densities are averaged as the light that a render step stops, and are 0 in cells that the teacher leaves out.
+    Where nothing gets through them they are those of a step that lets a millionth through.
     """
     field, grid = teacher.field, teacher.occupancy
     low, size = field.aabb[:3], field.aabb[3:] - field.aabb[:3]
@@ -41,7 +43,7 @@ def look_at_nodes(
     for look in range(looks):
         shift = (torch.rand(len(nodes), 3, generator=generator) - 0.5).to(unit) * float(look > 0)
         at = (unit + shift / (resolution - 1)).clamp(0, 1)
-        positions = low + at * size
+        positions = torch.minimum(low + at * size, field.aabb[3:])  # rounded up, a face is outside
         log_sigma, features = field.geometry(positions)
         cell = (at * grid.resolution).long().clamp(max=grid.resolution - 1)
         occupied = grid.occupied.to(low.device)[cell[:, 0], cell[:, 1], cell[:, 2]]

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -41,10 +41,14 @@ def start_voxels(teacher: StoredField, student: VolumeField, generator: torch.Ge
     r = student.resolution
     mask = nodes_in_cells(teacher.occupancy.occupied.cpu(), r)
     nodes = mask.flatten().nonzero()[:, 0]
-    alpha = stopped(look_at_nodes(teacher, nodes, r, generator, looks=1).sigma, teacher)
+    if not len(nodes):
+        return
     seen = torch.zeros(r**3, dtype=torch.bool)
-    seen[nodes[(alpha > FAINT).cpu()]] = True
-    nodes = (_with_neighbours(seen.reshape(r, r, r)) & mask).flatten().nonzero()[:, 0]
+    for part in nodes.split(NODES_AT_ONCE):
+        alpha = stopped(look_at_nodes(teacher, part, r, generator, looks=1).sigma, teacher)
+        seen[part[(alpha > FAINT).cpu()]] = True
+    if seen.any():  # else there is fog at most, and all of it counts
+        nodes = (_with_neighbours(seen.reshape(r, r, r)) & mask).flatten().nonzero()[:, 0]
     rows = []
     for part in nodes.split(NODES_AT_ONCE):
         values = look_at_nodes(teacher, part, r, generator)
@@ -92,37 +96,41 @@ def _solve_lowrank(
     most_nodes: int,
     generator: torch.Generator,
 ) -> None:
-    """Density on nodes that can be seen and as many empty ones; features where there is something to see."""
+    """Density on nodes that can be seen and as many empty ones; features where there is something to see.
+
+    Without anything to solve for, grids stay as they are: solved for, they would be zero, and zero they would remain.
+    """
     n = min(student.config()["resolution"], FINEST_LATTICE)
     occupied = nodes_in_cells(teacher.occupancy.occupied.cpu(), n).flatten()
     visible = visible_nodes(teacher, n)
     hidden = occupied & ~visible & (torch.rand(n**3, generator=generator) < HIDDEN)
     nodes = (visible | hidden).nonzero()[:, 0]
-    nodes = nodes[torch.randperm(len(nodes), generator=generator)[:most_nodes]].sort().values
+    nodes = _some(nodes, most_nodes, generator)
+    if not len(nodes):
+        return
     values = [look_at_nodes(teacher, part, n, generator) for part in nodes.split(NODES_AT_ONCE)]
     sigma = torch.cat([v.sigma for v in values])
     features = torch.cat([v.features for v in values])
 
-    empty = (~occupied).nonzero()[:, 0]
-    empty = empty[torch.randint(max(len(empty), 1), (len(nodes) if len(empty) else 0,), generator=generator)]
-    at = coordinates(torch.cat([nodes, empty]), n)
+    empty = _some((~occupied).nonzero()[:, 0], len(nodes), generator)
+    at = coordinates(torch.cat([nodes, empty]), n).to(sigma.device)
     most = math.log(OPAQUE * student.extent / teacher.render_step_size)
     raw = torch.log(sigma * student.extent).clamp(CLEAR, most) - SHIFT
     targets = torch.cat([raw, raw.new_full((len(empty),), CLEAR - SHIFT)])[:, None]
     small = [resample(grid, n) for grid in density]
     blocks = tables(*small, at, n)
-    ones = torch.ones(1, sum(block[0].table.shape[1] for block in blocks))
+    ones = raw.new_ones(1, sum(block[0].table.shape[1] for block in blocks))
     alternate(blocks, ones, targets, sweeps=DENSITY_SWEEPS, ridge=RIDGE, solve_basis=False)
     _put(density, small)
     if teacher.field.decoder is None or student.decoder.spec != teacher.field.decoder.spec:
         return
-    shown = (stopped(sigma, teacher) > FAINT) & visible[nodes]
+    shown = (stopped(sigma, teacher) > FAINT) & visible[nodes].to(sigma.device)
+    if not shown.any():
+        return
     small = [resample(grid, n) for grid in app]
     (basis,) = student.basis.parameters()
-    alternate(
-        tables(*small, coordinates(nodes[shown], n), n), basis, features[shown],
-        sweeps=APP_SWEEPS, ridge=RIDGE, solve_basis=True,
-    )  # fmt: skip
+    blocks = tables(*small, at[: len(nodes)][shown], n)
+    alternate(blocks, basis, features[shown], sweeps=APP_SWEEPS, ridge=RIDGE, solve_basis=True)
     _put(app, small)
 
 
@@ -149,8 +157,19 @@ def _put(grids: Sequence[Tensor], solved: list[Tensor]) -> None:
         grid.copy_(resample(values, grid.shape[1]))
 
 
-def _with_neighbours(nodes: Tensor) -> Tensor:
-    return F.max_pool3d(nodes[None].float(), kernel_size=3, stride=1, padding=1)[0] > 0
+def _some(nodes: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """At most so many of them, in their order."""
+    return nodes[torch.randperm(len(nodes), generator=generator)[:most]].sort().values
+
+
+def _with_neighbours(nodes: Bool[Tensor, "x y z"]) -> Bool[Tensor, "x y z"]:
+    """The nodes and all that share a cell with one."""
+    for axis, n in enumerate(nodes.shape):
+        near = nodes.clone()
+        near.narrow(axis, 1, n - 1).logical_or_(nodes.narrow(axis, 0, n - 1))
+        near.narrow(axis, 0, n - 1).logical_or_(nodes.narrow(axis, 1, n - 1))
+        nodes = near
+    return nodes
 
 
 STARTS: dict[str, Callable[[StoredField, VolumeField, torch.Generator], None]] = {
