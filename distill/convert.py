@@ -25,6 +25,7 @@ from fieldmorph.fields.store import StoredField
 PROBE_BLOCK = (1 << 20) - 1  # number of a block that no step reaches
 PROBE_RAYS = 2048
 WARMUP_STEPS = 30
+NOTE_EVERY = 4  # steps between two notes of what the student gets wrong
 FOG = 0.002  # share of light that counts in full in empty space: thin fog adds up along a ray
 
 
@@ -231,7 +232,7 @@ class _Distillation:
         taught = block.along[which]
         learned = self._values(taught, with_rgb="color" in stage.losses)
         comparison = Comparison(taught, learned, self.teacher.render_step_size)
-        if self.config.active:
+        if self.config.active and self.n_steps % NOTE_EVERY == 0:
             rays = block.pixels.samples.ray_indices[which]
             self._note("point", block, which, slots, rays, point_errors(comparison))
         return comparison
@@ -243,7 +244,7 @@ class _Distillation:
         learned = self._values(taught, pixels=pixels)
         background = torch.rand(len(pixels.colors), 3, generator=self.generator).to(pixels.colors.device)
         comparison = Comparison(taught, learned, self.teacher.render_step_size, pixels, background)
-        if self.config.active:
+        if self.config.active and self.n_steps % NOTE_EVERY == 0:
             self._note("ray", block, which, slots, which, ray_errors(comparison))
         if "point" in self.config.active:
             comparison = comparison.at_samples(self._carriers(comparison))
@@ -273,7 +274,7 @@ class _Distillation:
         rays: torch.Tensor,
         errors: torch.Tensor,
     ) -> None:
-        """Tell the samplers how wrong a batch was."""
+        """Tell the samplers now and then how wrong a batch was: each time would cost a tenth of the steps."""
         if level in self.config.active:
             self.replay[level].note(block.number, which, slots, errors)
             self.replay[level].keep(set(self.pool.blocks))

@@ -116,7 +116,7 @@ def test_student_becomes_its_teacher(
     assert after > 21
     assert report.loop.psnr == pytest.approx(after, abs=5)  # the probe tells the truth
     assert tuple(stage.name for stage in report.stages) == ("features", "volume", "render")
-    assert report.dropped == {}
+    assert list(report.dropped) == ["start"]
     assert stored.field is student
     assert equal(taught, list(teacher.field.state_dict().values()))
 
@@ -127,7 +127,7 @@ def test_a_teacher_without_a_decoder_needs_no_features(sphere: StoredField) -> N
     stored, report = convert(sphere, student, Budget(steps=120), CONFIG)
     assert fidelity(stored, sphere) > max(21, before + 8)
     assert tuple(stage.name for stage in report.stages) == ("volume", "render")
-    assert report.dropped == {"features": "teacher and student do not share: decoder"}
+    assert report.dropped["features"] == "teacher and student have no decoder of one kind"
 
 
 def test_a_student_with_another_decoder_learns_its_own(teachers: dict[str, StoredField]) -> None:
@@ -207,7 +207,7 @@ def test_a_run_with_another_config_is_not_resumed(sphere: StoredField, tmp_path:
             on_progress=lambda _: signal.raise_signal(signal.SIGTERM),
         )  # fmt: skip
     config = replace(CONFIG, empty_share=0.2)
-    with pytest.raises(SettingError, match=r"config was .*'empty_share': 0\.1.*, is .*'empty_share': 0\.2"):
+    with pytest.raises(SettingError, match=r"empty_share was 0\.1, is 0\.2$"):
         convert(sphere, small("mlp"), Budget(steps=9), config, state_path=path, resume=True)
     with pytest.raises(SettingError, match="student was 'mlp', is 'hashgrid'"):
         convert(sphere, small("hashgrid"), Budget(steps=9), CONFIG, state_path=path, resume=True)
