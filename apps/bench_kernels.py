@@ -19,6 +19,13 @@ from fieldmorph.fields.kernels.hash import hash_encode, hash_encode_torch
 from fieldmorph.fields.kernels.hash_levels import hash_levels
 from fieldmorph.fields.kernels.march import march, march_torch
 from fieldmorph.fields.kernels.vm import vm_products
+from fieldmorph.fields.kernels.voxels import (
+    NodeGrid,
+    pack_mask,
+    rank_words,
+    sparse_trilinear,
+    sparse_trilinear_torch,
+)
 from fieldmorph.fields.runtime import use_threads
 
 N_SAMPLES = 1 << 16
@@ -27,6 +34,7 @@ BOX = torch.tensor([-1.0, -1.0, -1.0, 1.0, 1.0, 1.0])
 HASH_GRIDS = ((15, 512), (19, 2048))  # log2 of the entries of a level, finest resolution; 16 levels x 2
 VM_GRID = (128, 48)  # nodes per side, components of each of the three modes
 CP_GRID = (500, 96)
+VOXEL_GRID = (128, 0.15)  # nodes per side, share of them that is active, in a ball
 MARCH_GRIDS = (64, 128)
 MARCH_STEP = 2 / 256
 
@@ -52,6 +60,7 @@ def bench_kernels(threads: int = 1, seconds: float = 3.0, seed: int = 0) -> Resu
             *(row for grid in HASH_GRIDS for row in _hash_rows(*grid, seconds, generator)),
             *_vm_rows(*VM_GRID, seconds, generator),
             *_cp_rows(*CP_GRID, seconds, generator),
+            *_voxel_rows(*VOXEL_GRID, seconds, generator),
             *(_march_row(resolution, seconds, generator) for resolution in MARCH_GRIDS),
             *_composite_rows(seconds, generator),
         ]
@@ -132,6 +141,23 @@ def _cp_rows(resolution: int, components: int, seconds: float, generator: torch.
         N_SAMPLES,
         seconds,
     )
+
+
+def _voxel_rows(resolution: int, share: float, seconds: float, generator: torch.Generator) -> list[Result]:
+    radius = torch.cartesian_prod(*[torch.linspace(-1, 1, resolution)] * 3).norm(dim=-1)
+    active = radius <= radius.kthvalue(max(1, round(share * resolution**3))).values
+    grid = NodeGrid(*rank_words(pack_mask(active)), resolution, float(resolution - 1))
+    values = torch.rand(grid.n_active, 27, generator=generator) - 0.5
+    grad = torch.randn(N_SAMPLES, 27, generator=generator)
+    positions = _positions_along_rays(generator)
+
+    def run(interpolate: Run, dtype: torch.dtype, train: bool) -> Outputs:
+        leaf = values.to(dtype).requires_grad_(train)
+        out = interpolate(positions.to(dtype), leaf, grid, 0.0)
+        return (out, *(torch.autograd.grad(out, leaf, grad.to(dtype)) if train else ()))
+
+    name = f"sparse voxels {resolution}^3, {share:.0%} active, 27 numbers each"
+    return _rows(name, run, sparse_trilinear, sparse_trilinear_torch, N_SAMPLES, seconds)
 
 
 def _composite_rows(seconds: float, generator: torch.Generator) -> list[Result]:

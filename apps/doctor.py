@@ -15,10 +15,20 @@ import torch
 from fieldmorph.fields.encodings import spherical_harmonics, spherical_harmonics_torch
 from fieldmorph.fields.kernels.accelerators import accelerators
 from fieldmorph.fields.kernels.composite import composite, composite_torch
+from fieldmorph.fields.kernels.cp import cp_products, cp_products_torch
+from fieldmorph.fields.kernels.gram import row_grams, row_grams_torch
 from fieldmorph.fields.kernels.hash import hash_encode, hash_encode_torch
 from fieldmorph.fields.kernels.hash_levels import hash_levels
 from fieldmorph.fields.kernels.launch import threading_layer
 from fieldmorph.fields.kernels.march import march, march_torch
+from fieldmorph.fields.kernels.vm import vm_products, vm_products_torch
+from fieldmorph.fields.kernels.voxels import (
+    NodeGrid,
+    pack_mask,
+    rank_words,
+    sparse_trilinear,
+    sparse_trilinear_torch,
+)
 from fieldmorph.fields.runtime import bf16_on_cpu
 
 Line = tuple[
@@ -92,11 +102,22 @@ def _kernel_errors() -> dict[str, float]:
     levels = hash_levels(16, 12, 16, 1.3)
     table = torch.rand(levels.n_entries, 2, generator=generator)
     volume = (10 * positions[:, 0], positions, t_starts, t_ends, offsets)
+    grids = torch.rand(3, 9, 9, 4, generator=generator), torch.rand(3, 9, 4, generator=generator)
+    voxels = NodeGrid(*rank_words(pack_mask(occupied.flatten())), 16, 15.0)
+    values = torch.rand(voxels.n_active, 5, generator=generator)
+    rows = torch.randint(99, (len(positions),), generator=generator)
     pairs = {
         "hash": ([hash_encode(positions, table, levels)], [hash_encode_torch(positions, table, levels)]),
         "march": (samples, exact_samples),
         "composite": (composite(*volume), composite_torch(*volume)),
         "harmonics": ([spherical_harmonics(rays_o)], [spherical_harmonics_torch(rays_o)]),
+        "vm": ([vm_products(positions, *grids)], [vm_products_torch(positions, *grids)]),
+        "cp": ([cp_products(positions, grids[1])], [cp_products_torch(positions, grids[1])]),
+        "voxels": (
+            [sparse_trilinear(positions, values, voxels, -1.0)],
+            [sparse_trilinear_torch(positions, values, voxels, -1.0)],
+        ),
+        "gram": ([row_grams(positions, rows, 99)], [row_grams_torch(positions, rows, 99)]),
     }
     return {name: max(map(_difference, got, exact)) for name, (got, exact) in pairs.items()}
 

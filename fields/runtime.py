@@ -49,18 +49,29 @@ def compile_kernels() -> float:
     """Compile every CPU kernel, or load it from the disk's cache, so that no budget pays for it.
 
     Returns:
-        Seconds it took: some twenty the first time after an installation, one later.
+        Seconds it took: some forty the first time after an installation, half a one later.
     """
     from fieldmorph.fields.encodings import spherical_harmonics
     from fieldmorph.fields.kernels.composite import composite
+    from fieldmorph.fields.kernels.cp import cp_products
+    from fieldmorph.fields.kernels.gram import row_grams
     from fieldmorph.fields.kernels.hash import hash_encode
     from fieldmorph.fields.kernels.hash_levels import hash_levels
     from fieldmorph.fields.kernels.march import march
+    from fieldmorph.fields.kernels.vm import vm_products
+    from fieldmorph.fields.kernels.voxels import NodeGrid, pack_mask, rank_words, sparse_trilinear
 
     start = time.monotonic()
     levels = hash_levels(2, 4, 2, 1.5)
     table = torch.zeros(levels.n_entries, 2, requires_grad=True)
-    hash_encode(torch.full((4, 3), 0.5), table, levels).sum().backward()
+    positions = torch.full((4, 3), 0.5)
+    hash_encode(positions, table, levels).sum().backward()
+    lines, planes = torch.ones(3, 2, 2, requires_grad=True), torch.ones(3, 2, 2, 2, requires_grad=True)
+    cp_products(positions, lines).sum().backward()
+    vm_products(positions, planes, lines).sum().backward()
+    grid = NodeGrid(*rank_words(pack_mask(torch.ones(8, dtype=torch.bool))), 2, 1.0)
+    sparse_trilinear(positions, torch.ones(8, 3, requires_grad=True), grid, 0.0).sum().backward()
+    row_grams(positions, torch.zeros(4, dtype=torch.long), 1)
     rays_o, rays_d = torch.tensor([[-1.0, 0.5, 0.5]]), torch.tensor([[1.0, 0.0, 0.0]])
     box, occupied = torch.tensor([0.0, 0, 0, 1, 1, 1]), torch.ones(2, 2, 2, dtype=torch.bool)
     _, t_starts, t_ends, offsets = march(rays_o, rays_d, box, occupied, 0.5, torch.full((1,), 0.5))

@@ -16,6 +16,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HASH_GRIDS", ((12, 64), (15, 512)))
     monkeypatch.setattr(module, "VM_GRID", (16, 5))
     monkeypatch.setattr(module, "CP_GRID", (20, 6))
+    monkeypatch.setattr(module, "VOXEL_GRID", (12, 0.3))
     monkeypatch.setattr(module, "MARCH_GRIDS", (16, 32))
 
 
@@ -34,6 +35,8 @@ def test_every_kernel_has_its_rows_and_small_errors() -> None:
         "vector-matrix 16^3, 3 x 5 (torch: grid_sample), forward + backward",
         "three lines of 20, 6 components, forward",
         "three lines of 20, 6 components, forward + backward",
+        "sparse voxels 12^3, 30% active, 27 numbers each, forward",
+        "sparse voxels 12^3, 30% active, 27 numbers each, forward + backward",
         "marching an occupancy grid of 16^3",
         "marching an occupancy grid of 32^3",
         "compositing, 32 samples a ray, forward",

@@ -1,6 +1,7 @@
 """The doctor's report, on this machine and on broken ones."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -39,13 +40,37 @@ def test_json_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_kernels_are_held_against_their_twins(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert ("kernels", "ok", "hash, march, composite, harmonics agree with torch") in diagnose()
+    names = "hash, march, composite, harmonics, vm, cp, voxels, gram"
+    assert ("kernels", "ok", f"{names} agree with torch") in diagnose()
     monkeypatch.setattr(module, "hash_encode", lambda *a: module.hash_encode_torch(*a) + 0.01)
     monkeypatch.setattr(module, "march", lambda *a: tuple(x[:-1] for x in module.march_torch(*a)))
     status, detail = next((s, d) for name, s, d in diagnose() if name == "kernels")
     assert status == "broken"
     assert detail == "hash is off by 1.0e-02; march is off by inf"
     assert doctor() == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "kernel"),
+    [
+        ("composite", "composite"),
+        ("harmonics", "spherical_harmonics"),
+        ("vm", "vm_products"),
+        ("cp", "cp_products"),
+        ("voxels", "sparse_trilinear"),
+        ("gram", "row_grams"),
+    ],
+)
+def test_a_wrong_kernel_is_named(monkeypatch: pytest.MonkeyPatch, name: str, kernel: str) -> None:
+    right = getattr(module, kernel)
+
+    def wrong(*arguments: Any) -> Any:
+        values = right(*arguments)
+        return tuple(1.01 * v for v in values) if isinstance(values, tuple) else 1.01 * values
+
+    monkeypatch.setattr(module, kernel, wrong)
+    errors = module._kernel_errors()
+    assert [name for name, error in errors.items() if not error < 1e-4] == [name]
 
 
 def test_a_check_that_fails_is_a_line_not_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,3 +171,43 @@ def test_compiling_kernels_draws_nothing_from_the_global_generator() -> None:
     before = torch.get_rng_state()
     compile_kernels()
     assert torch.equal(torch.get_rng_state(), before)
+
+
+COMPILED = """
+import fieldmorph.fields, importlib, torch
+from fieldmorph.distill.als import Factor, alternate
+from fieldmorph.fields.catalog import make_field
+from fieldmorph.fields.runtime import compile_kernels, use_threads
+
+NAMES = ("composite", "cp", "gram", "hash", "march", "vm", "voxels")
+KERNELS = [f"fieldmorph.fields.kernels.{name}" for name in NAMES]
+
+def compiled():
+    modules = [importlib.import_module(name) for name in ("fieldmorph.fields.encodings", *KERNELS)]
+    return {
+        f"{module.__name__}.{name}": len(kernel.signatures)
+        for module in modules
+        for name, kernel in vars(module).items()
+        if hasattr(kernel, "signatures") and kernel.targetoptions.get("parallel")
+    }
+
+use_threads(1)
+compile_kernels()
+before = compiled()
+assert all(before.values()), before
+assert len({name.rpartition(".")[0] for name in before}) == 1 + len(NAMES), before
+positions = torch.rand(50, 3, generator=torch.Generator().manual_seed(0))
+for name in ("hashgrid", "vm", "cp", "voxels"):
+    field = make_field(name, aabb=(0, 0, 0, 1, 1, 1))
+    rgb, sigma = field(positions, torch.nn.functional.normalize(positions, dim=-1))
+    (rgb.sum() + sigma.sum() + field.query_density(positions).sum()).backward()
+index = torch.arange(50) % 7
+block = [Factor(torch.ones(7, 2), index), Factor(torch.ones(7, 2), index.flip(0))]
+alternate([block], torch.ones(3, 2), positions, sweeps=1, ridge=0.1, solve_basis=True)
+assert compiled() == before, (before, compiled())
+"""
+
+
+def test_nothing_is_left_to_compile() -> None:
+    done = python(COMPILED)
+    assert done.returncode == 0, done.stderr
