@@ -8,28 +8,36 @@ which is a vector-matrix decomposition where a block has a plane and a line, and
 step solves one table, row by row, or the basis, all else being fixed: a ridge regression.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fieldmorph.fields.kernels.gram import row_grams
+from fieldmorph.fields.kernels.normal import normal_equations, table_products, table_rows
 
+MOST_FACTORS = 3
 SYSTEMS = 4096  # linear systems that are solved together
 ROUNDING = 100.0  # a matrix is off by so many units in the last place of its trace: sums of many samples
 
 
 @dataclass(frozen=True)
 class Factor:
-    """A table, changed in place, and the row of it that each sample looks up."""
+    """A table, changed in place, and the row of it that each sample looks up.
+
+    Attributes:
+        order, starts: row k owns the samples order[starts[k]:starts[k + 1]].
+    """
 
     table: Float[Tensor, "rows components"]
     index: Int[Tensor, "n"]
+    order: Int[Tensor, "n"] = field(init=False)
+    starts: Int[Tensor, "rows_and_one"] = field(init=False)
 
-    def values(self) -> Float[Tensor, "n components"]:
-        """The samples' rows."""
-        return self.table[self.index]
+    def __post_init__(self) -> None:
+        ends = torch.bincount(self.index, minlength=len(self.table)).cumsum(0)
+        object.__setattr__(self, "order", self.index.argsort(stable=True))
+        object.__setattr__(self, "starts", torch.cat([ends.new_zeros(1), ends]))
 
 
 @torch.no_grad()
@@ -41,59 +49,57 @@ def alternate(
     sweeps: int,
     ridge: float,
     solve_basis: bool,
+    floor: float = -torch.inf,
 ) -> list[float]:
     """Fit all tables, and the basis where asked to, in place; the mean squared error after each sweep.
 
     Args:
-        blocks: each with as many components in every factor; the basis has their columns side by side.
+        blocks: each with as many components in every factor, at most three; the basis has their columns side by side.
         ridge: pull towards zero, in units of the mean diagonal of the normal equations' matrices; above 0.
+        floor: targets down there may be undershot at no cost (a censored regression, by majorisation).
     """
     sizes = [block[0].table.shape[1] for block in blocks]
-    errors = []
+    low, errors = targets <= floor, []
     for _ in range(sweeps):
-        products = [_product(block) for block in blocks]
-        for b, (block, columns) in enumerate(zip(blocks, basis.split(sizes, dim=1), strict=True)):
-            others = [
-                p @ c.T
-                for i, (p, c) in enumerate(zip(products, basis.split(sizes, 1), strict=True))
-                if i != b
-            ]
-            rest = targets - sum(others) if others else targets
-            for factor in block:
-                fixed = _product([f for f in block if f is not factor])
-                _solve_table(factor, fixed, columns, rest, ridge)
-            products[b] = _product(block)
-        design = torch.cat(products, dim=1)
+        columns = basis.split(sizes, dim=1)
+        parts = [table_products(*_tables(block), c) for block, c in zip(blocks, columns, strict=True)]
+        for b, (block, column) in enumerate(zip(blocks, columns, strict=True)):
+            total = torch.stack(parts).sum(0)
+            rest = torch.where(low, torch.minimum(total, targets), targets) - (total - parts[b])
+            _solve_block(block, column, rest, ridge)
+            parts[b] = table_products(*_tables(block), column)
         if solve_basis:
+            design = torch.cat([table_rows(*_tables(block)) for block in blocks], dim=1)
             basis.copy_(_ridge_solve((design.T @ design)[None], (design.T @ targets)[None], ridge)[0].T)
-        residual = targets - design @ basis.T
-        errors.append(float(residual.square().mean()))
+            parts = [design @ basis.T]
+        error = torch.stack(parts).sum(0) - targets
+        errors.append(float(torch.where(low, error.clamp(min=0), error).square().mean()))
     return errors
 
 
-def _product(factors: list[Factor]) -> Tensor:
-    values = factors[0].values()
-    for factor in factors[1:]:
-        values = values * factor.values()
-    return values
+def _solve_block(block: list[Factor], column: Tensor, rest: Tensor, ridge: float) -> None:
+    """Every table of a block in turn, its rows: sum of z z' * (column' column) against sum of z * (column' rest)."""
+    wanted, mixed = rest @ column, column.T @ column
+    for factor in block:
+        others = [other for other in block if other is not factor]
+        gram, moments = normal_equations(*_tables(others), wanted, factor.order, factor.starts)
+        factor.table.copy_(_ridge_solve(gram * mixed, moments[:, :, None], ridge)[:, :, 0])
 
 
-def _solve_table(factor: Factor, fixed: Tensor, columns: Tensor, rest: Tensor, ridge: float) -> None:
-    """Every row of one table: sum of (fixed fixed') * (columns' columns) against sum of fixed * (columns' rest)."""
-    rows = len(factor.table)
-    gram = row_grams(fixed, factor.index, rows) * (columns.T @ columns)
-    moments = torch.zeros_like(factor.table)
-    moments.index_add_(0, factor.index, fixed * (rest @ columns))
-    factor.table.copy_(_ridge_solve(gram, moments[:, :, None], ridge)[:, :, 0])
+def _tables(factors: list[Factor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Tables and indices, as many as the kernels take, those that are missing being ones."""
+    first, missing = factors[0], MOST_FACTORS - len(factors)
+    one, nothing = torch.ones_like(first.table[:1]), torch.zeros_like(first.index)
+    tables, indices = [f.table for f in factors], [f.index for f in factors]
+    return (*tables, *[one] * missing), (*indices, *[nothing] * missing)
 
 
 def _ridge_solve(gram: Tensor, moments: Tensor, ridge: float) -> Tensor:
     """Solutions of many small systems; a row that no sample looks up comes out as 0."""
     diagonals = gram.diagonal(dim1=1, dim2=2)
     # A row with far more samples than the mean needs more, or rounding makes its matrix indefinite.
-    pulls = ridge * diagonals.mean().clamp(min=1e-12) + ROUNDING * torch.finfo(
-        gram.dtype
-    ).eps * diagonals.sum(1)
+    pulls = ridge * diagonals.mean().clamp(min=1e-12)
+    pulls = pulls + ROUNDING * torch.finfo(gram.dtype).eps * diagonals.sum(1)
     one = torch.eye(gram.shape[1], device=gram.device, dtype=torch.float64)
     solved = [
         torch.cholesky_solve(m.double(), torch.linalg.cholesky(g.double() + p.double()[:, None, None] * one))

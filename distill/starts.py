@@ -6,6 +6,7 @@ for by alternating least squares, a hash grid's dense levels hold density and th
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
@@ -29,9 +30,20 @@ FINEST_LATTICE = 160  # nodes per axis on which low-rank fields are solved for
 OPAQUE = 6.0  # optical depth of a render step beyond which more density shows nothing
 CLEAR = -3.0  # logarithm of density per box length of empty nodes: a ray across the box loses a twentieth
 HIDDEN = 0.05  # share of the nodes that no ray sees, which count as well
-DENSITY_SWEEPS, APP_SWEEPS = 8, 4
 RIDGE = 0.03  # less, and what lies between the samples is anything
-VM_NODES, CP_NODES = 1 << 19, 1 << 17  # most that are solved for; a plane has more unknowns than a line
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Sweeps over density and appearance, and the most nodes that they are solved on."""
+
+    density_sweeps: int
+    app_sweeps: int
+    most_nodes: int
+
+
+VM_EFFORT = Effort(5, 3, 1 << 19)  # a plane has more unknowns than a line, and needs more nodes
+CP_EFFORT = Effort(12, 6, 1 << 17)
 
 
 @torch.no_grad()
@@ -72,7 +84,7 @@ def start_vm(teacher: StoredField, student: VolumeField, generator: torch.Genera
         ]
 
     density, app = (student.density_planes, student.density_lines), (student.app_planes, student.app_lines)
-    _solve_lowrank(teacher, student, [*density], [*app], tables, VM_NODES, generator)
+    _solve_lowrank(teacher, student, [*density], [*app], tables, VM_EFFORT, generator)
 
 
 @torch.no_grad()
@@ -84,7 +96,7 @@ def start_cp(teacher: StoredField, student: VolumeField, generator: torch.Genera
         return [[Factor(lines[axis], nodes[:, axis]) for axis in range(3)]]
 
     density, app = [student.density_lines], [student.app_lines]
-    _solve_lowrank(teacher, student, density, app, tables, CP_NODES, generator)
+    _solve_lowrank(teacher, student, density, app, tables, CP_EFFORT, generator)
 
 
 def _solve_lowrank(
@@ -93,7 +105,7 @@ def _solve_lowrank(
     density: Sequence[Tensor],
     app: Sequence[Tensor],
     tables: Callable[..., list[list[Factor]]],
-    most_nodes: int,
+    effort: Effort,
     generator: torch.Generator,
 ) -> None:
     """Density on nodes that can be seen and as many empty ones; features where there is something to see.
@@ -105,7 +117,7 @@ def _solve_lowrank(
     visible = visible_nodes(teacher, n)
     hidden = occupied & ~visible & (torch.rand(n**3, generator=generator) < HIDDEN)
     nodes = (visible | hidden).nonzero()[:, 0]
-    nodes = _some(nodes, most_nodes, generator)
+    nodes = _some(nodes, effort.most_nodes, generator)
     if not len(nodes):
         return
     values = [look_at_nodes(teacher, part, n, generator) for part in nodes.split(NODES_AT_ONCE)]
@@ -120,7 +132,15 @@ def _solve_lowrank(
     small = [resample(grid, n) for grid in density]
     blocks = tables(*small, at, n)
     ones = raw.new_ones(1, sum(block[0].table.shape[1] for block in blocks))
-    alternate(blocks, ones, targets, sweeps=DENSITY_SWEEPS, ridge=RIDGE, solve_basis=False)
+    alternate(
+        blocks,
+        ones,
+        targets,
+        sweeps=effort.density_sweeps,
+        ridge=RIDGE,
+        solve_basis=False,
+        floor=CLEAR - SHIFT,
+    )
     _put(density, small)
     if teacher.field.decoder is None or student.decoder.spec != teacher.field.decoder.spec:
         return
@@ -130,7 +150,7 @@ def _solve_lowrank(
     small = [resample(grid, n) for grid in app]
     (basis,) = student.basis.parameters()
     blocks = tables(*small, at[: len(nodes)][shown], n)
-    alternate(blocks, basis, features[shown], sweeps=APP_SWEEPS, ridge=RIDGE, solve_basis=True)
+    alternate(blocks, basis, features[shown], sweeps=effort.app_sweeps, ridge=RIDGE, solve_basis=True)
     _put(app, small)
 
 

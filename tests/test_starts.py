@@ -128,9 +128,9 @@ def test_density_is_the_teacher_s(name: str, aabb: tuple[float, ...], soft_spher
     assert 0.3 < taught[surface].mean() < 0.6
     assert (learned - taught)[surface].abs().mean() < 0.15
     assert (learned - taught)[surface].mean().abs() < 0.08
-    assert learned[radius < 0.4].mean() > 0.5  # though no ray comes to the middle
+    assert learned[radius < 0.4].mean() > 0.4  # though no ray comes to the middle
     assert learned[empty].mean() < 0.002
-    assert (learned - taught).abs().mean() < 0.015
+    assert (learned - taught).abs().mean() < 0.02
     assert stopped(fresh(name, teacher), at)[empty].mean() > 0.003  # the start did that
 
 

@@ -1,0 +1,138 @@
+"""Sums of products of tables at scattered samples, and the normal equations of one table's least squares.
+
+A sample looks up one row in each of three tables; z is the elementwise product of the three rows.
+"""
+
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fieldmorph.fields.kernels.launch import launch
+
+RUN = 256  # samples of a task; or summed in float32 before their sum goes into the row's, in float64
+
+Tables = tuple[Tensor, ...]  # three
+
+
+def table_products(
+    tables: Tables, indices: Tables, columns: Float[Tensor, "channels r"]
+) -> Float[Tensor, "n channels"]:
+    """`columns z` for every sample.
+
+    The numba kernel serves float32 on a CPU, without gradients; every other case takes the torch twin.
+    """
+    if not _served(columns):
+        return table_products_torch(tables, indices, columns)
+    out = torch.empty(len(indices[0]), len(columns))
+    launch(_products, *_arrays(*tables, *indices, columns), out.numpy())
+    return out
+
+
+def table_products_torch(
+    tables: Tables, indices: Tables, columns: Float[Tensor, "channels r"]
+) -> Float[Tensor, "n channels"]:
+    """The plain twin: any device, any dtype."""
+    return table_rows(tables, indices) @ columns.T
+
+
+def normal_equations(
+    tables: Tables,
+    indices: Tables,
+    wanted: Float[Tensor, "n r"],
+    order: Int[Tensor, "n"],
+    starts: Int[Tensor, "rows_and_one"],
+) -> tuple[Float[Tensor, "rows r r"], Float[Tensor, "rows r"]]:
+    """Sums of z z' and of z wanted (elementwise) over the samples of every row.
+
+    Row k owns the samples order[starts[k]:starts[k + 1]]. Served as `table_products` is.
+    """
+    if not _served(wanted):
+        return normal_equations_torch(tables, indices, wanted, order, starts)
+    rows, r = len(starts) - 1, tables[0].shape[1]
+    grams, sums = torch.empty(rows, r, r), torch.empty(rows, r)
+    launch(_sum_rows, *_arrays(*tables, *indices, wanted, order, starts), grams.numpy(), sums.numpy())
+    return grams, sums
+
+
+def normal_equations_torch(
+    tables: Tables,
+    indices: Tables,
+    wanted: Float[Tensor, "n r"],
+    order: Int[Tensor, "n"],
+    starts: Int[Tensor, "rows_and_one"],
+) -> tuple[Float[Tensor, "rows r r"], Float[Tensor, "rows r"]]:
+    """The plain twin: any device, any dtype."""
+    z = table_rows(tables, indices)[order]
+    rows, r = len(starts) - 1, z.shape[1]
+    grams, sums = z.new_zeros(rows, r, r), z.new_zeros(rows, r)
+    for row, (first, last) in enumerate(zip(starts.tolist(), starts[1:].tolist(), strict=False)):
+        part = z[first:last]
+        grams[row], sums[row] = part.T @ part, (part * wanted[order[first:last]]).sum(0)
+    return grams, sums
+
+
+def table_rows(tables: Tables, indices: Tables) -> Float[Tensor, "n r"]:
+    """z of every sample; plain torch, since it is written out anyway."""
+    a, b, c = (table[index] for table, index in zip(tables, indices, strict=True))
+    return a * b * c
+
+
+def _served(values: Tensor) -> bool:
+    return values.device.type == "cpu" and values.dtype == torch.float32
+
+
+def _arrays(*tensors: Tensor) -> list[np.ndarray]:
+    return [tensor.detach().contiguous().numpy() for tensor in tensors]
+
+
+_OPTIONS: dict[str, Any] = {
+    "parallel": True,
+    "cache": True,
+    "nogil": True,
+    "fastmath": {"contract"},
+    "error_model": "numpy",
+}
+
+
+@numba.njit(**{**_OPTIONS, "fastmath": {"contract", "reassoc"}})  # or the sums would not vectorise
+def _products(a, b, c, at_a, at_b, at_c, columns, out):
+    n, (n_channels, r) = len(at_a), columns.shape
+    for task in numba.prange((n + RUN - 1) // RUN):
+        z = np.empty(r, np.float32)
+        for s in range(task * RUN, min(n, (task + 1) * RUN)):
+            u, v, w = at_a[s], at_b[s], at_c[s]
+            for i in range(r):
+                z[i] = a[u, i] * b[v, i] * c[w, i]
+            for channel in range(n_channels):
+                total = np.float32(0)
+                for i in range(r):
+                    total += z[i] * columns[channel, i]
+                out[s, channel] = total
+
+
+@numba.njit(**_OPTIONS)
+def _sum_rows(a, b, c, at_a, at_b, at_c, wanted, order, starts, grams, sums):
+    # One row per task: its samples are summed in their order, so that threads neither race nor matter.
+    r = a.shape[1]
+    for row in numba.prange(len(starts) - 1):
+        gram, total, z = np.zeros((r, r)), np.zeros(r), np.empty(r, np.float32)
+        for first in range(starts[row], starts[row + 1], RUN):
+            run, part = np.zeros((r, r), np.float32), np.zeros(r, np.float32)
+            for at in range(first, min(first + RUN, starts[row + 1])):
+                s = order[at]
+                u, v, w = at_a[s], at_b[s], at_c[s]
+                for i in range(r):
+                    z[i] = a[u, i] * b[v, i] * c[w, i]
+                for i in range(r):
+                    zi = z[i]
+                    part[i] += zi * wanted[s, i]
+                    for j in range(r):
+                        run[i, j] += zi * z[j]
+            gram += run
+            total += part
+        grams[row] = gram
+        sums[row] = total
