@@ -16,11 +16,11 @@ from fieldmorph.fields.encodings import spherical_harmonics, spherical_harmonics
 from fieldmorph.fields.kernels.accelerators import accelerators
 from fieldmorph.fields.kernels.composite import composite, composite_torch
 from fieldmorph.fields.kernels.cp import cp_products, cp_products_torch
-from fieldmorph.fields.kernels.gram import row_grams, row_grams_torch
 from fieldmorph.fields.kernels.hash import hash_encode, hash_encode_torch
 from fieldmorph.fields.kernels.hash_levels import hash_levels
 from fieldmorph.fields.kernels.launch import threading_layer
 from fieldmorph.fields.kernels.march import march, march_torch
+from fieldmorph.fields.kernels.normal import normal_equations, normal_equations_torch
 from fieldmorph.fields.kernels.vm import vm_products, vm_products_torch
 from fieldmorph.fields.kernels.voxels import (
     NodeGrid,
@@ -105,7 +105,10 @@ def _kernel_errors() -> dict[str, float]:
     grids = torch.rand(3, 9, 9, 4, generator=generator), torch.rand(3, 9, 4, generator=generator)
     voxels = NodeGrid(*rank_words(pack_mask(occupied.flatten())), 16, 15.0)
     values = torch.rand(voxels.n_active, 5, generator=generator)
-    rows = torch.randint(99, (len(positions),), generator=generator)
+    rows = torch.randint(27, (len(positions),), generator=generator)
+    starts = torch.cat([rows.new_zeros(1), torch.bincount(rows, minlength=27).cumsum(0)])
+    tables, indices = (grids[1].reshape(27, 4),) * 3, (rows, rows.roll(1), rows.roll(2))
+    normal = (tables, indices, torch.ones(len(rows), 4), rows.argsort(), starts)
     pairs = {
         "hash": ([hash_encode(positions, table, levels)], [hash_encode_torch(positions, table, levels)]),
         "march": (samples, exact_samples),
@@ -117,7 +120,7 @@ def _kernel_errors() -> dict[str, float]:
             [sparse_trilinear(positions, values, voxels, -1.0)],
             [sparse_trilinear_torch(positions, values, voxels, -1.0)],
         ),
-        "gram": ([row_grams(positions, rows, 99)], [row_grams_torch(positions, rows, 99)]),
+        "normal": (normal_equations(*normal), normal_equations_torch(*normal)),
     }
     return {name: max(map(_difference, got, exact)) for name, (got, exact) in pairs.items()}
 

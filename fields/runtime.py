@@ -54,10 +54,10 @@ def compile_kernels() -> float:
     from fieldmorph.fields.encodings import spherical_harmonics
     from fieldmorph.fields.kernels.composite import composite
     from fieldmorph.fields.kernels.cp import cp_products
-    from fieldmorph.fields.kernels.gram import row_grams
     from fieldmorph.fields.kernels.hash import hash_encode
     from fieldmorph.fields.kernels.hash_levels import hash_levels
     from fieldmorph.fields.kernels.march import march
+    from fieldmorph.fields.kernels.normal import normal_equations, table_products
     from fieldmorph.fields.kernels.vm import vm_products
     from fieldmorph.fields.kernels.voxels import NodeGrid, pack_mask, rank_words, sparse_trilinear
 
@@ -71,7 +71,9 @@ def compile_kernels() -> float:
     vm_products(positions, planes, lines).sum().backward()
     grid = NodeGrid(*rank_words(pack_mask(torch.ones(8, dtype=torch.bool))), 2, 1.0)
     sparse_trilinear(positions, torch.ones(8, 3, requires_grad=True), grid, 0.0).sum().backward()
-    row_grams(positions, torch.zeros(4, dtype=torch.long), 1)
+    some, nothing = (torch.ones(1, 2),) * 3, torch.zeros(4, dtype=torch.long)
+    table_products(some, (nothing,) * 3, torch.ones(1, 2))
+    normal_equations(some, (nothing,) * 3, torch.ones(4, 2), torch.arange(4), torch.tensor([0, 4]))
     rays_o, rays_d = torch.tensor([[-1.0, 0.5, 0.5]]), torch.tensor([[1.0, 0.0, 0.0]])
     box, occupied = torch.tensor([0.0, 0, 0, 1, 1, 1]), torch.ones(2, 2, 2, dtype=torch.bool)
     _, t_starts, t_ends, offsets = march(rays_o, rays_d, box, occupied, 0.5, torch.full((1,), 0.5))

@@ -179,7 +179,7 @@ from fieldmorph.distill.als import Factor, alternate
 from fieldmorph.fields.catalog import make_field
 from fieldmorph.fields.runtime import compile_kernels, use_threads
 
-NAMES = ("composite", "cp", "gram", "hash", "march", "vm", "voxels")
+NAMES = ("composite", "cp", "hash", "march", "normal", "vm", "voxels")
 KERNELS = [f"fieldmorph.fields.kernels.{name}" for name in NAMES]
 
 def compiled():
