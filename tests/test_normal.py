@@ -87,8 +87,8 @@ def test_many_samples_in_one_row_do_not_pile_up_rounding() -> None:
         tables, (nothing,) * 3, torch.ones(n, 2), torch.arange(n), torch.tensor([0, n])
     )
     value = float(tables[0][0, 0])
-    torch.testing.assert_close(grams, torch.full((1, 2, 2), n * value**2), rtol=2e-6, atol=0)
-    torch.testing.assert_close(sums, torch.full((1, 2), n * value), rtol=2e-6, atol=0)
+    torch.testing.assert_close(grams, torch.full((1, 2, 2), n * value**2), rtol=5e-6, atol=0)
+    torch.testing.assert_close(sums, torch.full((1, 2), n * value), rtol=5e-6, atol=0)
 
 
 def test_threads_do_not_matter() -> None:
