@@ -149,21 +149,32 @@ def build_parser() -> argparse.ArgumentParser:
         jobs, "bench", commands.bench, "measure", threads="cores to use (default: all there are; kernels: 1)"
     )
     bench.add_argument(
-        "what", choices=["kernels", "convert"], help="kernels: against torch; convert: against training"
-    )
-    bench.add_argument("--data", metavar="DATA", help="convert: scene (default: the bundled one)")
+        "what", choices=list(commands.BENCHES),
+        help="kernels: against torch; convert: distilled or trained; matrix: every field into every other; active: "
+        "levels of active learning; starts: closed-form starts",
+    )  # fmt: skip
+    others = "all but kernels"
+    bench.add_argument("--data", metavar="DATA", help=f"{others}: scene (default: the bundled one)")
     bench.add_argument(
-        "--downscale", type=_count, default=1, metavar="N", help="convert: shrink the images N times"
+        "--downscale", type=_count, default=1, metavar="N", help=f"{others}: shrink the images N times"
     )
     bench.add_argument(
-        "--seeds", type=_count, default=3, metavar="N", help="convert: runs of each kind (default 3)"
+        "--seeds", type=_count, metavar="N",
+        help=f"{others}: runs of each kind (default 3 for convert and active, 1 for matrix and starts)",
+    )  # fmt: skip
+    bench.add_argument(
+        "--scale", type=_positive, default=1.0, help=f"{others}: multiplies all budgets (default 1)"
     )
     bench.add_argument(
-        "--scale", type=_positive, default=1.0, help="convert: multiplies all budgets (default 1)"
+        "--only",
+        type=_names,
+        metavar="A,B",
+        help="matrix: these fields; starts: these students (default all)",
     )
     _add_output(
-        bench, "convert: folder for raw figures, table and plot (default bench_output)", "bench_output"
-    )
+        bench, f"{others}: folder for rows, table and fields (default bench_output); goes on with an earlier run",
+        "bench_output",
+    )  # fmt: skip
     return parser
 
 
@@ -258,6 +269,10 @@ def _box(text: str) -> tuple[float, ...]:
 def _levels(text: str) -> tuple[str, ...]:
     named = {"all": ("pose", "ray", "point"), "none": ()}
     return named[text] if text in named else tuple(text.split(","))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -11,6 +11,8 @@ from fieldmorph.fields.budget import Budget
 
 Args = argparse.Namespace
 
+FAILED = 1  # exit code of a benchmark that came to its end with rows that have no figures
+
 
 def train(args: Args) -> int:
     budget = _budget(args)
@@ -100,23 +102,61 @@ def doctor(args: Args) -> int:
 
 
 def bench(args: Args) -> int:
-    if args.what == "kernels":
-        from fieldmorph.apps.bench_kernels import bench_kernels, kernels_table
+    return BENCHES[args.what](args)
 
-        return _show(bench_kernels(threads=args.threads or 1), args, kernels_table)
+
+def _bench_kernels(args: Args) -> int:
+    from fieldmorph.apps.bench_kernels import bench_kernels, kernels_table
+
+    return _show(bench_kernels(threads=args.threads or 1), args, kernels_table)
+
+
+def _bench_convert(args: Args) -> int:
     _use_threads(args)
     from fieldmorph.apps.bench_convert import bench_convert, convert_table
 
-    result = bench_convert(
-        args.data,
-        args.output,
-        downscale=args.downscale,
-        n_seeds=args.seeds,
-        scale=args.scale,
-        force=args.force,
-        quiet=args.quiet,
-    )
-    return _show(result, args, convert_table)
+    return _show_bench(bench_convert(**_bench_options(args)), args, convert_table)
+
+
+def _bench_matrix(args: Args) -> int:
+    _use_threads(args)
+    from fieldmorph.apps.bench_matrix import bench_matrix, matrix_table
+
+    return _show_bench(bench_matrix(**_bench_options(args), only=args.only), args, matrix_table)
+
+
+def _bench_active(args: Args) -> int:
+    _use_threads(args)
+    from fieldmorph.apps.bench_active import active_table, bench_active
+
+    return _show_bench(bench_active(**_bench_options(args)), args, active_table)
+
+
+def _bench_starts(args: Args) -> int:
+    _use_threads(args)
+    from fieldmorph.apps.bench_starts import bench_starts, starts_table
+
+    return _show_bench(bench_starts(**_bench_options(args), only=args.only), args, starts_table)
+
+
+BENCHES: dict[str, Callable[[Args], int]] = {
+    "kernels": _bench_kernels,
+    "convert": _bench_convert,
+    "matrix": _bench_matrix,
+    "active": _bench_active,
+    "starts": _bench_starts,
+}
+
+
+def _bench_options(args: Args) -> dict[str, Any]:
+    names = ("data", "output", "downscale", "scale", "force", "quiet")
+    seeds = {} if args.seeds is None else {"n_seeds": args.seeds}  # each has a default of its own
+    return {**{name: getattr(args, name) for name in names}, **seeds}
+
+
+def _show_bench(result: dict[str, Any], args: Args, table: Callable[[dict[str, Any]], str]) -> int:
+    _show(result, args, table)
+    return FAILED if result.get("failed") else 0
 
 
 def _budget(args: Args) -> Budget:

@@ -1,6 +1,5 @@
 """The main job on the bundled scene: a hash grid from photographs, an MLP from the hash grid, both side by side."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from fieldmorph.apps.convert import convert_file
 from fieldmorph.apps.evaluate import evaluate_file
 from fieldmorph.apps.jobs import bundled_scene, open_scene, state_path, train_scene
 from fieldmorph.apps.media import Picture, difference, save_mp4, save_png, sheet, to_8bit
+from fieldmorph.apps.memory import peak_memory
 from fieldmorph.apps.outputs import check_folder, write_json
 from fieldmorph.apps.progress import ProgressLine
 from fieldmorph.fields.budget import Budget, now
@@ -90,7 +90,7 @@ def run_demo(
         "student": {"convert": converted, "eval": measured_student},
         "seconds": spent.seconds,
         "core_seconds": spent.core_seconds,
-        "peak_memory_bytes": _peak_memory(),
+        "peak_memory_bytes": peak_memory(),
         "files": [
             "comparison.png",
             "side_by_side.mp4",
@@ -154,13 +154,3 @@ def _save_films(folder: Path, teacher: StoredField, student: StoredField, on_pic
 def _titles(teacher: StoredField, student: StoredField) -> list[str]:
     names = [f"{role}: {stored.field.name}" for role, stored in (("teacher", teacher), ("student", student))]
     return ["photograph", *names, f"difference x {DIFFERENCE_GAIN}"]
-
-
-def _peak_memory() -> int | None:
-    """Bytes, or None where the system does not count them."""
-    try:
-        import resource  # Windows has none
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,5 +1,6 @@
 """Shape checks on every public signature, and fields whose values are known everywhere."""
 
+import json
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ jaxtyping.install_import_hook(_CHECKED, _BEARTYPE)
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from PIL import Image  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from fieldmorph.fields.base import VolumeField  # noqa: E402
@@ -73,6 +75,24 @@ def fog() -> Callable[..., VolumeField]:
         return AnalyticField(aabb, lambda positions: torch.full(positions.shape[:-1], math.log(density)))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def few_views(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled scene's folder with 12 views to train and 3 to test, 16 x 16."""
+    from fieldmorph.apps.jobs import bundled_scene
+
+    folder = tmp_path_factory.mktemp("few") / "spot"
+    for split, every in (("train", 5), ("test", 7)):
+        (folder / split).mkdir(parents=True)
+        content = json.loads(bundled_scene().joinpath(f"transforms_{split}.json").read_text())
+        content["frames"] = content["frames"][::every]
+        for frame in content["frames"]:
+            name = f"{frame['file_path']}.png"
+            with Image.open(bundled_scene() / name) as picture:
+                picture.reduce(8).save(folder / name)
+        (folder / f"transforms_{split}.json").write_text(json.dumps(content))
+    return folder
 
 
 @pytest.fixture

@@ -72,6 +72,12 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: Any) -> tuple[int, str]:
             "bench convert --data D --downscale 2 --seeds 1 --scale 0.5 -o b --json",
             {"what": "convert", "data": "D", "seeds": 1, "scale": 0.5, "output": "b"},
         ),
+        (
+            "bench matrix --only mlp,vm",
+            {"what": "matrix", "only": ("mlp", "vm"), "seeds": None, "scale": 1.0},
+        ),
+        ("bench active --seeds 2 --scale 0.4", {"what": "active", "seeds": 2}),
+        ("bench starts --only vm --force", {"what": "starts", "only": ("vm",), "force": True}),
     ],
 )
 def test_command_line_is_understood(line: str, expected: dict[str, Any]) -> None:

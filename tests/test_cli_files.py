@@ -13,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 
-from fieldmorph.apps import bench_convert
 from fieldmorph.apps.cli import main
 from fieldmorph.apps.exits import explain
 from fieldmorph.fields.catalog import make_field
@@ -290,23 +289,6 @@ def test_existing_output_needs_force(
         assert "--force" in message
     assert taken.read_text() == folder.joinpath("x").read_text() == "mine"
     assert len(list(folder.iterdir())) == 1
-
-
-def test_bench_writes_over_an_old_run_with_force_only(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], scene: Path, tmp_path: Path
-) -> None:
-    def run(kind: str, preset: str, seed: int) -> dict[str, Any]:
-        common = {"kind": kind, "preset": preset, "seed": seed, "core_seconds": 1.0, "psnr": 20.0}
-        return {**common, "curve": [(1.0, 20.0)]}
-
-    monkeypatch.setattr(
-        bench_convert, "_teach", lambda _s, _t, seed, _q: (None, run("teacher", "small", seed))
-    )
-    monkeypatch.setattr(bench_convert, "_learn", lambda *a: run(a[3], a[2], a[5]))
-    line = ["bench", "convert", "--data", str(scene), "--seeds", "1", "-o", str(tmp_path / "b")]
-    assert main(line) == 0
-    assert refused(capsys, *line)[0] == 2
-    assert main([*line, "--force"]) == 0
 
 
 def test_eval_refuses_small_views_before_it_renders(

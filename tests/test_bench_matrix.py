@@ -1,0 +1,201 @@
+"""The matrix of conversions: every pair once, honest figures, and a failure that costs one row."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fieldmorph.apps import bench_matrix as module
+from fieldmorph.apps import bench_runs
+from fieldmorph.apps.bench_matrix import bench_matrix, matrix_table
+from fieldmorph.apps.cli import main
+from fieldmorph.apps.memory import STATUS
+from fieldmorph.fields.catalog import FIELDS
+
+NAMES = list(FIELDS)
+
+
+class Pretend:
+    """In place of a process: figures that follow from the settings, and a list of what was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, ...]] = []
+        self.broken: tuple[str, ...] | None = None
+
+    def __call__(self, job: Any, *, threads: int, **settings: Any) -> dict[str, Any]:
+        if job is bench_runs.train:
+            asked = ("train", settings["field"], Path(settings["output"]).stem)
+            psnr = 30.0 + NAMES.index(settings["field"]) + (0.5 if "alone" in asked[2] else 0)
+            found = {"psnr": psnr, "ssim": 0.9}
+        else:
+            asked = ("convert", Path(settings["teacher"]).stem, settings["student"])
+            psnr = 25 + len(self.asked) / 100
+            found = {"psnr": psnr, "ssim": 0.8, "psnr_to_teacher": psnr + 5, "worst_to_teacher": psnr + 4}
+        self.asked.append(asked)
+        if asked == self.broken:
+            return {"error": "MemoryError: "}
+        output = Path(settings["output"])
+        output.write_text(repr(asked))
+        sha256 = hashlib.sha256(output.read_bytes()).hexdigest()
+        spent = {"steps": 9, "seconds": 2.0, "core_seconds": 1.9, "peak_memory_bytes": 10**9}
+        return {**found, **spent, "sha256": sha256, "budget of": settings["budget"]}
+
+
+@pytest.fixture
+def pretend(monkeypatch: pytest.MonkeyPatch) -> Pretend:
+    """No process is started."""
+    instead = Pretend()
+    monkeypatch.setattr(bench_runs, "in_child", instead)
+    return instead
+
+
+@pytest.fixture
+def run(few_views: Path) -> Callable[..., dict[str, Any]]:
+    """The benchmark into a folder."""
+    return lambda folder, **settings: bench_matrix(few_views, folder, quiet=True, **settings)
+
+
+def test_every_pair_is_there(pretend: Pretend, run: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    result = run(tmp_path, scale=0.5)
+    pairs = [(pair["teacher"], pair["student"]) for pair in result["pairs"]]
+    assert pairs == [(a, b) for a in NAMES for b in NAMES]
+    assert len(pretend.asked) == len(set(pretend.asked)) == 5 + 25 + 5
+    assert result["failed"] == 0
+    budgets = {row["kind"]: row["budget of"] for row in result["rows"]}
+    assert budgets == {"teacher": 150.0, "conversion": 120.0, "photographs": 270.0}
+    for pair in result["pairs"]:
+        best = max(30.0 + NAMES.index(pair["teacher"]), 30.5 + NAMES.index(pair["student"]))
+        assert pair["gain_db"] == pytest.approx(pair["psnr"] - best)
+    assert json.loads((tmp_path / "matrix.json").read_text()) == result
+
+
+def test_the_table_says_what_the_json_says(
+    pretend: Pretend, run: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    result = run(tmp_path)
+    text = (tmp_path / "matrix.md").read_text()
+    assert text == matrix_table(result) + "\n"
+    cells = [[c.strip() for c in line.strip("|").split("|")] for line in text.splitlines() if "|" in line]
+    glance = {row[0]: row[1:] for row in cells[2:7]}
+    assert cells[0][1:] == NAMES
+    rows = {row[0]: row[1:] for row in cells[9:]}
+    assert len(rows) == 25
+    for pair in result["pairs"]:
+        shown = [f"{pair[name]:.2f}" for name in ("psnr_to_teacher", "worst_to_teacher", "psnr")]
+        shown += [f"{pair['teacher_psnr']:.2f}", f"{pair['photographs_psnr']:.2f}", f"{pair['gain_db']:+.2f}"]
+        assert rows[f"{pair['teacher']} to {pair['student']}"] == [*shown, "2 (2)", "1.00"]
+        assert glance[pair["teacher"]][NAMES.index(pair["student"])] == shown[0]
+
+
+def test_seeds_are_summed_up_as_medians(
+    pretend: Pretend, run: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    result = run(tmp_path, n_seeds=2, only=("vm", "cp"))
+    assert len(result["pairs"]) == 4
+    (found,) = (pair for pair in result["pairs"] if (pair["teacher"], pair["student"]) == ("vm", "cp"))
+    of_seeds = [
+        row["psnr"] for row in result["rows"] if (row.get("teacher"), row.get("student")) == ("vm", "cp")
+    ]
+    assert len(of_seeds) == 2
+    assert found["psnr"] == pytest.approx(sum(of_seeds) / 2)
+
+
+def test_a_second_run_goes_on(pretend: Pretend, run: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    first = run(tmp_path, only=("mlp", "vm"))
+    done = len(pretend.asked)
+    assert run(tmp_path, only=("mlp", "vm")) == first
+    assert len(pretend.asked) == done
+    raw = tmp_path / "matrix.jsonl"
+    lines = raw.read_bytes().splitlines(keepends=True)
+    raw.write_bytes(b"".join(lines[:-1]) + lines[-1][:-20])
+    assert run(tmp_path, only=("mlp", "vm"))["failed"] == 0
+    assert pretend.asked[done:] == [("train", "vm", "vm_alone_0")]
+    assert len([json.loads(line) for line in raw.read_text().splitlines()]) == len(lines)
+
+
+def test_another_teacher_means_other_conversions(
+    pretend: Pretend, run: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    run(tmp_path, only=("mlp", "vm"))
+    done = len(pretend.asked)
+    (tmp_path / "matrix_fields/vm_0.fm").unlink()
+    run(tmp_path, only=("mlp", "vm"))
+    assert pretend.asked[done:] == [("train", "vm", "vm_0")]  # the same bytes: its conversions stand
+    (tmp_path / "matrix.jsonl").write_text(
+        "".join(
+            line.replace('"teacher": "vm"', '"teacher": "vm", "x": 1').replace(
+                '"teacher_sha256": "', '"teacher_sha256": "0'
+            )
+            for line in (tmp_path / "matrix.jsonl").read_text().splitlines(keepends=True)
+        )
+    )
+    done = len(pretend.asked)
+    run(tmp_path, only=("mlp", "vm"))
+    assert len(pretend.asked) == done + 4
+
+
+def test_a_failing_pair_costs_one_row(
+    pretend: Pretend, few_views: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    line = ["bench", "matrix", "--only", "mlp,vm", "--data", str(few_views), "--quiet", "-o", str(tmp_path)]
+    pretend.broken = ("convert", "mlp_0", "vm")
+    assert main(line) == 1
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert "- failed: conversion, mlp, vm, 0: MemoryError" in shown.out
+    result = json.loads((tmp_path / "matrix.json").read_text())
+    assert [(pair["teacher"], pair["student"]) for pair in result["pairs"]] == [
+        ("mlp", "mlp"),
+        ("vm", "mlp"),
+        ("vm", "vm"),
+    ]
+    assert len(pretend.asked) == 2 + 4 + 2
+    pretend.broken = None
+    assert main([*line, "--json"]) == 0
+    assert pretend.asked[8:] == [("convert", "mlp_0", "vm")]
+    assert len(json.loads(capsys.readouterr().out)["pairs"]) == 4
+
+
+def test_a_failing_teacher_costs_its_row_of_pairs(
+    pretend: Pretend, run: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    pretend.broken = ("train", "mlp", "mlp_0")
+    result = run(tmp_path, only=("mlp", "vm"))
+    assert result["failed"] == 3
+    assert [(pair["teacher"], pair["student"]) for pair in result["pairs"]] == [("vm", "mlp"), ("vm", "vm")]
+    pretend.broken = ("train", "mlp", "mlp_alone_0")
+    result = run(tmp_path, only=("mlp", "vm"), force=True)
+    assert [pair["gain_db"] is None for pair in result["pairs"]] == [True, False, True, False]
+    assert len(result["pairs"]) == 4
+
+
+def test_unknown_fields_are_refused_before_anything_is_written(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["bench", "matrix", "--only", "mlp,tea", "-o", str(tmp_path / "b")]) == 2
+    assert "'tea'; known: cp, hashgrid, mlp, vm, voxels" in capsys.readouterr().err
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.slow
+def test_rows_come_from_the_command_line(
+    monkeypatch: pytest.MonkeyPatch, few_views: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "STUDENT_CORE_SECONDS", 400.0)
+    monkeypatch.setattr(module, "ALONE_CORE_SECONDS", 350.0)
+    result = bench_matrix(few_views, tmp_path, scale=0.011, only=("hashgrid",), quiet=True)
+    assert result["failed"] == 0, result["rows"]
+    (pair,) = result["pairs"]
+    teacher, student, alone = result["rows"]
+    assert 100 > pair["psnr_to_teacher"] > pair["worst_to_teacher"] > 15
+    assert student["stages"] == ["features", "volume", "render"]
+    for row, seconds in ((teacher, 3.3), (student, 4.4), (alone, 3.85)):
+        assert row["core_seconds"] == pytest.approx(seconds, rel=0.5)
+        assert row["steps"] >= 20
+        assert 0.2e9 < row["peak_memory_bytes"] < 4e9 or not STATUS.exists()
+    assert {path.name for path in (tmp_path / "matrix_fields").iterdir()} == {
+        "hashgrid_0.fm", "hashgrid_to_hashgrid_0.fm", "hashgrid_alone_0.fm",
+    }  # fmt: skip
