@@ -99,6 +99,7 @@ def learn(
     rays, _ = judged_pixels(views)
     first = report.stages[0] if starts else None
     return {
+        "stages": [stage.name for stage in report.stages],
         "steps": report.loop.steps,
         "seconds": report.loop.spent.seconds,
         "core_seconds": spent,

@@ -124,6 +124,7 @@ def test_every_student_runs_with_its_start_and_without(
         times = [at for at, _ in row["curve"]]
         assert times == sorted(times)
         assert times[-1] == row["core_seconds"]
+        assert ("start" in row["stages"]) == ("without" not in row["run"])
         assert (row["start_seconds"] is None) == ("without" in row["run"])
         if "without" not in row["run"]:
             assert times[0] >= row["start_core_seconds"] > 0
