@@ -44,7 +44,7 @@ def run_demo(
     """Train, convert, measure and show; `summary.json` of the folder as JSON values.
 
     A quarter of the budget goes into training. Besides the summary the folder gets both fields (`teacher.fm`,
-    `student.fm`), `comparison.png` and the films `teacher.mp4`, `student.mp4` and `side_by_side.mp4`.
+    `student.fm`), the receipt of the conversion, `comparison.png` and the films `teacher.mp4`, `student.mp4` and `side_by_side.mp4`.
 
     Raises:
         SettingError, InputError: before anything is written.
@@ -62,8 +62,8 @@ def run_demo(
             )  # fmt: skip
         with ProgressLine("convert it to an MLP", quiet) as progress:
             converted = convert_file(
-                files["teacher"], files["student"], budget.part(1 - TRAIN_SHARE), force=True,
-                on_progress=progress,
+                files["teacher"], files["student"], budget.part(1 - TRAIN_SHARE), data=data, downscale=downscale,
+                force=True, on_progress=progress, on_picture=progress.count,
             )  # fmt: skip
     except Interrupted as error:
         raise Interrupted(error.signum, None) from None  # no state is left to go on with
@@ -95,6 +95,8 @@ def run_demo(
             "comparison.png",
             "side_by_side.mp4",
             "student.fm",
+            "student.fm.receipt.html",
+            "student.fm.receipt.json",
             "student.mp4",
             "teacher.fm",
             "teacher.mp4",

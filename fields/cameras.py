@@ -255,7 +255,9 @@ def turn_cameras(
         degrees: the most that a camera is turned, about a random axis.
     """
     device, source = prior.intrinsics.device, generator.device
-    axis = torch.nn.functional.normalize(torch.randn(len(which), 3, generator=generator, device=source), dim=-1)
+    axis = torch.nn.functional.normalize(
+        torch.randn(len(which), 3, generator=generator, device=source), dim=-1
+    )
     angle = math.radians(degrees) * torch.rand(len(which), 1, generator=generator, device=source)
     turn = _rotations((angle * axis).to(device))
     centre, pose = look_at_point(prior), prior.camera_to_world[which]

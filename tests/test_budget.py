@@ -86,3 +86,12 @@ def test_core_seconds_pass_while_working_and_stand_while_waiting() -> None:
     while now().core_seconds - start.core_seconds < 0.05:
         pass
     assert (now() - start).seconds > 0.01
+
+
+@pytest.mark.parametrize("budget", [Budget(seconds=8.0), Budget(core_seconds=8.0), Budget(steps=8)])
+def test_parts_are_of_the_same_kind(budget: Budget) -> None:
+    assert [next(v for v in vars(budget.part(s)).values() if v) for s in (0.25, 0.75)] == [2, 6]
+
+
+def test_a_part_of_steps_is_at_least_one() -> None:
+    assert Budget(steps=2).part(0.01) == Budget(steps=1)

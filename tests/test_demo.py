@@ -76,9 +76,3 @@ def test_demo_that_comes_to_nothing_leaves_no_folder(
         assert main(["demo", "--budget", "0.001s", "--quiet", "-o", str(folder)]) == 2
         assert "too short to do anything" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [mine]
-
-
-@pytest.mark.parametrize("budget", [Budget(seconds=8.0), Budget(core_seconds=8.0), Budget(steps=8)])
-def test_a_quarter_trains(budget: Budget) -> None:
-    parts = [demo._part(budget, share) for share in (demo.TRAIN_SHARE, 1 - demo.TRAIN_SHARE)]
-    assert [next(v for v in vars(p).values() if v) for p in parts] == [2, 6]

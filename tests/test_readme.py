@@ -33,8 +33,8 @@ def test_commands_parse(command: str) -> None:
 
 
 def test_python_lines_name_what_exists() -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    imports = [node for node in ast.parse(block).body if isinstance(node, ast.ImportFrom)]
+    blocks = "\n".join(re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+    imports = [node for node in ast.parse(blocks).body if isinstance(node, ast.ImportFrom)]
     assert imports
     for node in imports:
         module = importlib.import_module(str(node.module))

@@ -200,7 +200,10 @@ def test_a_plan_without_stages_is_refused() -> None:
     ("stage", "message"),
     [
         (Stage("a", 1.0, {"colour": 1.0}), "unknown loss 'colour'; known: color, density, features, pixel"),
-        (Stage("a", 1.0, {"color": 1.0}, source="views"), "unknown source 'views'; known: points, rays, solve"),
+        (
+            Stage("a", 1.0, {"color": 1.0}, source="views"),
+            "unknown source 'views'; known: points, rays, solve",
+        ),
     ],
 )
 def test_unknown_names_list_the_known_ones(stage: Stage, message: str) -> None:
