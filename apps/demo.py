@@ -44,7 +44,8 @@ def run_demo(
     """Train, convert, measure and show; `summary.json` of the folder as JSON values.
 
     A quarter of the budget goes into training. Besides the summary the folder gets both fields (`teacher.fm`,
-    `student.fm`), the receipt of the conversion, `comparison.png` and the films `teacher.mp4`, `student.mp4` and `side_by_side.mp4`.
+    `student.fm`), the conversion's receipt, `comparison.png` and the films `teacher.mp4`, `student.mp4` and
+    `side_by_side.mp4`.
 
     Raises:
         SettingError, InputError: before anything is written.
