@@ -48,8 +48,9 @@ def convert(args: Args) -> int:
     gate = result.get("gate")
     if gate is None or gate["met"]:
         return 0
+    drop = result["quality"]["held_out"]["psnr_drop"]
     print(
-        f"fieldmorph: the PSNR drop is {result['quality']['held_out']['psnr_drop']:.2f} dB, more than the "
+        f"fieldmorph: the PSNR drop is {_decibels(drop)}, more than the "
         f"{gate['max_psnr_drop']:g} dB asked for; {args.output} is the best there was",
         file=sys.stderr,
     )
@@ -200,10 +201,14 @@ def _run_summary(result: dict[str, Any]) -> str:
     if "quality" in result:
         held, beyond = result["quality"]["held_out"], result["quality"]["off_trajectory"]
         lines.append(
-            f"PSNR to the teacher: {held['psnr_to_teacher']:.2f} dB on held-out poses, "
-            f"{beyond['psnr_to_teacher']:.2f} dB off the cameras' path"
+            f"PSNR to the teacher: {_decibels(held['psnr_to_teacher'])} on held-out poses, "
+            f"{_decibels(beyond['psnr_to_teacher'])} off the cameras' path"
         )
         if "psnr_drop" in held:
-            lines.append(f"PSNR against photographs: {held['psnr_drop']:.2f} dB below the teacher's")
+            lines.append(f"PSNR against photographs: {_decibels(held['psnr_drop'])} below the teacher's")
         lines.append(f"receipt: {result['receipt'][1]}")
     return "\n".join(lines)
+
+
+def _decibels(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.2f} dB"

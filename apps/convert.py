@@ -25,6 +25,7 @@ from fieldmorph.fields.errors import InputError, SettingError
 from fieldmorph.fields.runtime import choose_device
 from fieldmorph.fields.scene import Split
 from fieldmorph.fields.store import StoredField, load_field
+from fieldmorph.fields.voxels import Voxels
 
 EXTENSION = 4  # parts of a budget's length by which a conversion that misses its quality goes on
 EXTENSION_LR = 0.2  # of the learning rates: what is there is to be kept
@@ -94,6 +95,12 @@ def convert_file(
         raise SettingError(
             "a PSNR drop is measured against photographs: --max-psnr-drop needs --data and a receipt"
         )
+    if options.max_bytes is not None and to == Voxels.name and not options.start:
+        raise SettingError(
+            "without a start the size of voxels is not known beforehand: leave out --no-start or --max-bytes"
+        )
+    stages = tuple(stage for stage in PVD_STAGES if options.start or stage.source != "solve")
+    config = ConvertConfig(stages=stages, active=options.active, seed=seed)
     place = choose_device(device)
     if Path(output).resolve() == Path(teacher).resolve():
         raise SettingError(f"the output {output} is the teacher itself; choose another name")
@@ -110,21 +117,21 @@ def convert_file(
     sha256 = file_sha256(teacher)
     student = make_field(to, preset, aabb=taught_by.field.box(), seed=seed, **overrides).to(place)
     forget(state, resume)
-    stages = tuple(stage for stage in PVD_STAGES if options.start or stage.source != "solve")
-    config = ConvertConfig(stages=stages, active=options.active, seed=seed)
     stored, report = convert(
         taught_by, student, budget, config,
         state_path=state, resume=resume,
         settings={"teacher_sha256": sha256, "steps": budget.steps}, on_progress=on_progress,
     )  # fmt: skip
     origin = {"field": taught_by.field.name, "sha256": sha256, "provenance": taught_by.provenance}
-    names = {"stages": [stage.name for stage in report.stages], "dropped": report.dropped}
-    job = {"job": "convert", "teacher": origin, **names, "preset": preset}
 
     def save(stored: StoredField, report: ConvertReport) -> tuple[StoredField, dict[str, Any]]:
+        names = {"stages": [stage.name for stage in report.stages], "dropped": report.dropped}
+        job = {"job": "convert", "teacher": origin, **names, "preset": preset}
         stored, result = finish(stored, report.loop, output, job, preset, seed)
         return stored, {**result, **names, "teacher": str(teacher), "teacher_sha256": sha256}
 
+    for path in receipt_paths(output):
+        path.unlink(missing_ok=True)  # of the file that is replaced
     stored, result = save(stored, report)
     if options.max_bytes is not None and result["bytes"] > options.max_bytes:
         raise InputError(
@@ -134,16 +141,20 @@ def convert_file(
         return result
     source = None if views is None else views.splits["test"]
     quality, pictures = measure(taught_by, stored, source, on_picture)
-    for _ in range(EXTENSION):
-        if _gate(quality, options.max_psnr_drop)["met"]:
+    for part in range(EXTENSION if not _gate(quality, options.max_psnr_drop)["met"] else 0):
+        kept = {name: value.clone() for name, value in stored.field.state_dict().items()}
+        try:
+            longer, report = _go_on(taught_by, stored, budget, config, report, part, on_progress)
+        except SettingError:  # a part too short to do anything
             break
-        longer, more = _go_on(taught_by, stored, budget, config, report, on_progress)
-        # The field itself has changed; the file keeps the better one.
         quality_then, pictures_then = measure(taught_by, longer, source, on_picture)
-        report = replace(more, stages=report.stages + more.stages, dropped=report.dropped)
         if _drop(quality_then) < _drop(quality):
             quality, pictures = quality_then, pictures_then
             stored, result = save(longer, report)
+        else:
+            stored.field.load_state_dict(kept)
+        if _gate(quality, options.max_psnr_drop)["met"]:
+            break
     told = receipt(
         teacher=describe_field(taught_by, teacher, Path(teacher).stat().st_size, sha256),
         student=describe_field(stored, output, result["bytes"], result["sha256"], preset),
@@ -169,9 +180,10 @@ def parse_bytes(text: str) -> int:
         SettingError: anything else.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kKMG]?i?B)?", text.strip())
-    if not match or (match[2] or "") not in _UNITS or float(match[1]) <= 0:
+    n = int(float(match[1]) * _UNITS[match[2] or ""]) if match and (match[2] or "") in _UNITS else 0
+    if n < 1:
         raise SettingError(f"a size looks like 500kB, 2MB or 1.5MiB; got {text!r}")
-    return int(float(match[1]) * _UNITS[match[2] or ""])
+    return n
 
 
 def _load_teacher(path: str | Path) -> StoredField:
@@ -189,7 +201,7 @@ def _sized(
     if max_bytes is None:
         return overrides
     beside = teacher.occupancy.to_bits().numel() + 64 * len(teacher.cameras) + FILE_OVERHEAD
-    settings = settings_within(to, max_bytes - beside, teacher.occupancy.occupied, preset, **overrides)
+    settings = settings_within(to, max_bytes, teacher.occupancy.occupied, beside, preset, **overrides)
     return {
         key: value for key, value in settings.items() if value != field_settings(to, preset).get(key)
     } | overrides
@@ -201,19 +213,22 @@ def _go_on(
     budget: Budget,
     config: ConvertConfig,
     report: ConvertReport,
+    part: int,
     on_progress: OnProgress,
 ) -> tuple[StoredField, ConvertReport]:
-    """A part of the budget's length more, on pixels alone, with small steps."""
-    last = replace(config.stages[-1], name=f"longer {len(report.loop.curve)}")
-    config = replace(config, stages=(last,), lr_share=EXTENSION_LR, fresh=False, seed=config.seed + 1)
-    longer, more = convert(teacher, stored.field, budget.part(1 / EXTENSION), config, on_progress=on_progress)
+    """One of the parts of the budget's length more, on pixels alone, with small steps; the report of all so far."""
+    last = replace(config.stages[-1], name=f"longer {part + 1}")
+    config = replace(config, stages=(last,), lr_share=EXTENSION_LR, fresh=False, seed=config.seed + 1 + part)
+    longer, more = convert(
+        teacher, stored.field, budget.nth_part(part, EXTENSION), config, on_progress=on_progress
+    )
     before = report.loop
     curve = [(at + before.spent.core_seconds, psnr) for at, psnr in more.loop.curve]
     loop = replace(
         more.loop, steps=before.steps + more.loop.steps, spent=before.spent + more.loop.spent,
         curve=before.curve + curve,
     )  # fmt: skip
-    return longer, replace(more, loop=loop)
+    return longer, ConvertReport(loop, report.stages + more.stages, report.dropped)
 
 
 def _drop(quality: dict[str, Any]) -> float:

@@ -83,8 +83,11 @@ class ReplayPool:
         remembered[slots] = errors[: len(slots)]
         fresh, fresh_errors = drawn[len(slots) :], errors[len(slots) :]
         worst = fresh_errors.topk(int(REPLAYED * len(fresh_errors))).indices
-        indices = torch.cat([indices, fresh[worst]])
-        remembered = torch.cat([remembered, fresh_errors[worst]])
+        known_again = torch.isin(indices, fresh[worst])  # drawn anew as well: the newest error counts, once
+        newest, first = fresh[worst].unique(return_inverse=True)
+        newest_errors = torch.zeros(len(newest)).scatter_reduce(0, first, fresh_errors[worst], "amax")
+        indices = torch.cat([indices[~known_again], newest])
+        remembered = torch.cat([remembered[~known_again], newest_errors])
         if len(indices) > POOL_SIZE:
             kept = remembered.topk(POOL_SIZE).indices
             indices, remembered = indices[kept], remembered[kept]
@@ -104,6 +107,6 @@ def carriers(
     """Which samples (n,) carry the picture: the top 30 % by weight among those on rays that meet a surface."""
     surface = (opacities >= OPAQUE)[ray_indices]
     n = int(CARRIERS * len(weights))
-    if not n:
-        return surface
+    if not n or not surface.any():  # a scene of fog has no surface: all of it is the picture
+        return torch.ones_like(surface)
     return surface & (weights >= weights.topk(n).values[-1])

@@ -140,6 +140,8 @@ class _Distillation:
         self.n_samples = config.samples_per_step or student.samples_per_step
         self.n_steps = 0
         self.begun = 0.0
+        solved = stages[0].source == "solve"
+        self.lr_share = config.lr_share * (STARTS[student.name].lr_share if solved else 1.0)
         self.reports = {stage.name: StageReport(stage.name, 0, 0.0, 0.0) for stage in stages}
         self.probe_at, self.probe_pixels = make_block(teacher, config.seed, PROBE_BLOCK).rays(
             torch.arange(PROBE_RAYS)
@@ -149,7 +151,7 @@ class _Distillation:
         began, first = now(), self.stages[0]
         if first.source == "solve" and self.n_steps == 0:
             stage = first
-            STARTS[self.student.name](self.teacher, self.student, self.generator)
+            STARTS[self.student.name].solve(self.teacher, self.student, self.generator)
             self._new_optimizer()
         else:
             if self.n_steps == 1 and first.source == "solve":
@@ -172,7 +174,7 @@ class _Distillation:
         for name, weight in stage.losses.items():
             loss = loss + weight * LOSSES[name](comparison)
         warmup = min(1.0, (self.n_steps + 1) / WARMUP_STEPS)
-        self.optimizer.step(loss, warmup * self.config.lr_share * self.config.lr_decay**progress)
+        self.optimizer.step(loss, warmup * self.lr_share * self.config.lr_decay**progress)
 
     def _new_optimizer(self) -> None:
         self.optimizer = FieldOptimizer(self.student, self.config.lr_grid, self.config.lr_network)

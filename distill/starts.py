@@ -1,7 +1,7 @@
 """Closed-form starts: an explicit student is solved from its teacher before it is distilled.
 
 The teacher is looked at on the student's own nodes. A voxel grid takes what it sees there, low-rank fields are solved
-for by alternating least squares, a hash grid's dense levels hold density and the features' principal components.
+for by alternating least squares.
 """
 
 import math
@@ -192,8 +192,21 @@ def _with_neighbours(nodes: Bool[Tensor, "x y z"]) -> Bool[Tensor, "x y z"]:
     return nodes
 
 
-STARTS: dict[str, Callable[[StoredField, VolumeField, torch.Generator], None]] = {
-    Voxels.name: start_voxels,
-    VM.name: start_vm,
-    CP.name: start_cp,
+@dataclass(frozen=True)
+class Start:
+    """How a student starts.
+
+    Attributes:
+        solve: fills the student in place.
+        lr_share: of the learning rates that are left to it afterwards.
+    """
+
+    solve: Callable[[StoredField, VolumeField, torch.Generator], None]
+    lr_share: float = 1.0
+
+
+STARTS = {
+    Voxels.name: Start(start_voxels, lr_share=0.1),  # at the full rates of a fresh one it first loses 3 dB
+    VM.name: Start(start_vm),
+    CP.name: Start(start_cp),
 }

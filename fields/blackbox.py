@@ -40,7 +40,9 @@ class CallableField(VolumeField):
 
     def __init__(self, function: Function, aabb: Sequence[float]):
         super().__init__(aabb)
-        self.function = function
+        self._functions = (
+            function,
+        )  # in a tuple, or torch would take a module of the user's for a part of this one
 
     def config(self) -> dict[str, Any]:
         return {"aabb": self.box()}
@@ -82,7 +84,7 @@ class CallableField(VolumeField):
         return rgb, sigma
 
     def _call(self, positions: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        result = self.function(positions.cpu(), directions.cpu())
+        result = self._functions[0](positions.cpu(), directions.cpu())
         n = len(positions)
         if not isinstance(result, tuple | list) or len(result) != 2:
             raise InputError(f"the callable must return (rgb, sigma); got {type(result).__name__}")

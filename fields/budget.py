@@ -46,6 +46,16 @@ class Budget:
         assert self.core_seconds is not None
         return Budget(core_seconds=share * self.core_seconds)
 
+    def nth_part(self, i: int, n: int) -> "Budget":
+        """The i-th of n parts that make up the whole together.
+
+        Raises:
+            SettingError: there are fewer steps than parts and this one has none.
+        """
+        if self.steps is None:
+            return self.part(1 / n)
+        return Budget(steps=(i + 1) * self.steps // n - i * self.steps // n)
+
     def progress(self, steps: int, spent: "Spent") -> float:
         """Share of the budget that is used up; 1 or more when it is over."""
         if self.steps is not None:

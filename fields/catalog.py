@@ -36,11 +36,12 @@ def field_settings(name: str, preset: str = "small", **overrides: Any) -> dict[s
 
 
 def settings_within(
-    name: str, max_bytes: int, occupied: Tensor, preset: str = "small", **overrides: Any
+    name: str, max_bytes: int, occupied: Tensor, beside: int = 0, preset: str = "small", **overrides: Any
 ) -> dict[str, Any]:
-    """The largest of a field's sizes whose arrays take at most `max_bytes`, over the preset and under the overrides.
+    """The largest of a field's sizes that takes at most `max_bytes`, over the preset and under the overrides.
 
     Args:
+        beside: bytes that a file takes beside the field's arrays.
         occupied: (x, y, z) bool, cells of the box that have something in them: a sparse field's size depends on it.
 
     Raises:
@@ -49,7 +50,7 @@ def settings_within(
     sizes = []
     for size in FIELDS[name].sizes if name in FIELDS else [{}]:
         settings = field_settings(name, preset, **{**size, **overrides})
-        sizes.append((FIELDS[name].storage_bytes(settings, occupied), settings))
+        sizes.append((beside + FIELDS[name].storage_bytes(settings, occupied), settings))
     within = [size for size in sizes if size[0] <= max_bytes]
     if not within:
         smallest = min(n for n, _ in sizes)

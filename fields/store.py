@@ -10,9 +10,9 @@ from torch import Tensor
 
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.cameras import Cameras
-from fieldmorph.fields.catalog import rebuild_field
+from fieldmorph.fields.catalog import FIELDS, rebuild_field
 from fieldmorph.fields.checkpoint import read_checkpoint, write_checkpoint
-from fieldmorph.fields.errors import InputError
+from fieldmorph.fields.errors import InputError, known
 from fieldmorph.fields.occupancy import OccupancyGrid
 
 MOST_STEPS = 1 << 16  # across the box, in a file that can be trusted
@@ -39,7 +39,13 @@ class StoredField:
 
 
 def save_field(path: str | Path, stored: StoredField) -> str:
-    """Write the file atomically; its sha256. Errors are `write_checkpoint`'s."""
+    """Write the file atomically; its sha256. Errors are `write_checkpoint`'s.
+
+    Raises:
+        SettingError: a field that no file can bring back, such as a callable.
+    """
+    if stored.field.name not in FIELDS:
+        raise known("field to save", stored.field.name, FIELDS)
     arrays: dict[str, Tensor] = {f"field.{k}": v.detach().cpu() for k, v in stored.field.state_dict().items()}
     arrays["occupancy.bits"] = stored.occupancy.to_bits()
     arrays["cameras.camera_to_world"] = stored.cameras.camera_to_world

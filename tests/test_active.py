@@ -91,6 +91,15 @@ def test_what_is_shown_again_gets_its_new_error(generator: torch.Generator) -> N
     assert remembered.max() == pytest.approx(1e-3)
 
 
+def test_a_thing_is_remembered_once_with_its_newest_error() -> None:
+    pool, none = ReplayPool(), torch.zeros(0, dtype=torch.long)
+    for error in (0.9, 0.4):
+        pool.note(0, torch.tensor([5] * 10), none, torch.full((10,), error))
+    indices, errors = pool.pools[0]
+    assert indices.tolist() == [5]
+    assert errors.tolist() == pytest.approx([0.4])
+
+
 def test_the_memory_is_bounded_and_keeps_the_worst(generator: torch.Generator) -> None:
     pool, none = ReplayPool(), torch.zeros(0, dtype=torch.long)
     errors = torch.rand(4 * POOL_SIZE * 10, generator=generator)
@@ -114,4 +123,6 @@ def test_carriers_are_heavy_samples_on_rays_that_meet_a_surface() -> None:
         True,
         True,
     ]
+    faint = carriers(weights, torch.tensor([0.2, 0.3, 0.1]), ray_indices)
+    assert faint.all()  # nothing but fog
     assert carriers(torch.zeros(0), torch.tensor([0.0]), torch.zeros(0, dtype=torch.long)).shape == (0,)

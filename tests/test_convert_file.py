@@ -15,7 +15,8 @@ import torch
 from fieldmorph.apps import jobs
 from fieldmorph.apps.cli import main
 from fieldmorph.apps.convert import parse_bytes
-from fieldmorph.apps.jobs import bundled_scene
+from fieldmorph.apps.jobs import bundled_scene, state_path
+from fieldmorph.apps.outputs import file_sha256
 from fieldmorph.distill import fidelity, nodes, samples
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.catalog import FIELDS, make_field
@@ -46,7 +47,7 @@ def _small_work() -> Iterator[None]:
             patch.setattr(samples, name, value)
         patch.setattr("fieldmorph.distill.convert.PROBE_RAYS", 64)
         patch.setattr(nodes, "VIEW_BLOCKS", 2)
-        patch.setattr(fidelity, "MOST_SIDE", 16, raising=False)
+        patch.setattr(fidelity, "LONGEST_SIDE", 16)
         yield
 
 
@@ -100,7 +101,7 @@ def test_a_chain_keeps_its_whole_past(command: Command, teachers: Path, tmp_path
     code, result, err = command(middle, last, "--to", "cp", *SMALL["cp"], "--steps", 5)
     assert code == 0, err
     told = json.loads(Path(result["receipt"][0]).read_text())
-    chain = told["provenance"] if "provenance" in told else told["chain"]
+    chain = told["provenance"]
     assert [link["job"] for link in chain] == ["train", "convert", "convert"]
     assert list(tmp_path.glob("b.fm.receipt*")) == []
 
@@ -152,7 +153,7 @@ def test_sizes_are_read(text: str, n: int) -> None:
     assert parse_bytes(text) == n
 
 
-@pytest.mark.parametrize("text", ["", "0MB", "-1", "2 TB", "1e9", "MB"])
+@pytest.mark.parametrize("text", ["", "0MB", "-1", "2 TB", "1e9", "MB", "0.5B"])
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(SettingError, match="a size looks like"):
         parse_bytes(text)
@@ -178,12 +179,13 @@ def test_a_missed_quality_goes_on_for_as_long_again_and_ends_with_5(
     assert err.count("\n") == 1
     assert result["gate"] == {"max_psnr_drop": 0.001, "met": False}
     told = json.loads(Path(result["receipt"][0]).read_text())
-    assert 8 < sum(stage["steps"] for stage in told["stages"]) <= 16
+    assert 10 < sum(stage["steps"] for stage in told["stages"]) <= 20
+    assert told["student"]["sha256"] == file_sha256(tmp_path / "s.fm")
     assert load_field(tmp_path / "s.fm").field.name == "mlp"  # the best there was is kept
     code, result, err = command(*line, *asked, 90)
     assert (code, err) == (0, "")
     assert result["gate"]["met"]
-    assert result["steps"] == 8
+    assert result["steps"] == 10
 
 
 def test_a_gate_without_photographs_is_refused(command: Command, teachers: Path, tmp_path: Path) -> None:
@@ -250,6 +252,7 @@ sys.exit(main({[*line, str(output), "--resume"]!r}))
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
         assert done.returncode == -signal.SIGKILL, done.stderr
         assert not output.exists()
+        assert state_path(output).exists()
     assert main([*line, str(output), "--resume"]) == 0
     assert output.read_bytes() == whole.read_bytes()
 

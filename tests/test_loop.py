@@ -206,8 +206,12 @@ def test_second_signal_acts_at_once() -> None:
         stop()
         raise AssertionError("the second signal was ignored")
 
-    with pytest.raises(KeyboardInterrupt):
-        run_loop(learner, Budget(steps=40), on_progress=at(5, twice))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_loop(learner, Budget(steps=40), on_progress=at(5, twice))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert learner.n == 5
 
 

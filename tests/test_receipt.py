@@ -91,7 +91,7 @@ def test_a_real_conversion_has_a_receipt(monkeypatch: pytest.MonkeyPatch, sphere
     assert told["curve"][-1]["psnr"] == report.loop.curve[-1][1]
     beyond = told["quality"]["off_trajectory"]
     assert 3 < beyond["worst"]["psnr_to_teacher"] < beyond["mean"]["psnr_to_teacher"] < 60
-    assert told["settings"]["stages"][0]["losses"]["density"] == 1.0
+    assert told["settings"]["stages"][-1]["losses"]["pixel"] == 1.0
     assert len(pictures) == 3
 
 

@@ -90,7 +90,7 @@ def fresh(name: str, teacher: StoredField, seed: int = 0, **settings: Any) -> Vo
 
 def started(name: str, teacher: StoredField, seed: int = 0, **settings: Any) -> VolumeField:
     student = fresh(name, teacher, **settings)
-    STARTS[name](teacher, student, torch.Generator().manual_seed(seed))
+    STARTS[name].solve(teacher, student, torch.Generator().manual_seed(seed))
     return student
 
 
