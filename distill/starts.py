@@ -1,7 +1,7 @@
 """Closed-form starts: an explicit student is solved from its teacher before it is distilled.
 
 The teacher is looked at on the student's own nodes. A voxel grid takes what it sees there, low-rank fields are solved
-for by alternating least squares.
+for by alternating least squares. `hashgrid_start` has the start of hash grids.
 """
 
 import math
@@ -14,9 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fieldmorph.distill.als import Factor, alternate
+from fieldmorph.distill.hashgrid_start import start_hashgrid
 from fieldmorph.distill.nodes import NodeValues, coordinates, look_at_nodes, stopped, visible_nodes
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.encodings import spherical_harmonics
+from fieldmorph.fields.hashgrid import HashGrid
 from fieldmorph.fields.kernels.vm import LINE_AXES, PLANE_AXES
 from fieldmorph.fields.lowrank import CP, SHIFT, VM, resample
 from fieldmorph.fields.store import StoredField
@@ -209,4 +211,5 @@ STARTS = {
     Voxels.name: Start(start_voxels, lr_share=0.1),  # at the full rates of a fresh one it first loses 3 dB
     VM.name: Start(start_vm),
     CP.name: Start(start_cp),
+    HashGrid.name: Start(start_hashgrid),
 }

@@ -169,7 +169,7 @@ def test_a_missed_quality_goes_on_for_as_long_again_and_ends_with_5(
         "mlp",
         *SMALL["mlp"],
         "--steps",
-        8,
+        10,
         "--force",
     )
     asked = ("--data", SCENE, "--downscale", 8, "--max-psnr-drop")
