@@ -178,7 +178,7 @@ def test_a_pair_with_one_kind_of_decoder_goes_through_every_stage() -> None:
 def test_features_are_left_out_with_a_reason_where_decoders_differ(soft_sphere: VolumeField) -> None:
     teacher, student = pair(width=32)
     for one, other in ((teacher, student), (soft_sphere, teacher), (teacher, soft_sphere)):
-        stages, dropped = plan_stages(PVD_STAGES, one, other)
+        stages, dropped = plan_stages(PVD_STAGES[1:], one, other)
         assert [stage.name for stage in stages] == ["volume", "render"]
         assert dropped["features"] == "teacher and student have no decoder of one kind"
         # nor may another stage compare features that no common decoder reads
