@@ -14,6 +14,7 @@ from fieldmorph.distill.stages import transplant_decoder
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.cameras import orbit_box
 from fieldmorph.fields.catalog import make_field
+from fieldmorph.fields.decoder import RadianceDecoder
 from fieldmorph.fields.hashgrid import HashGrid
 from fieldmorph.fields.kernels.hash import hash_encode_torch
 from fieldmorph.fields.kernels.hash_levels import hash_levels
@@ -141,10 +142,13 @@ def test_fine_levels_stay_as_they_were(teacher: StoredField, monkeypatch: pytest
     assert student.density_network.layers[0].weight[:16, 4:].all()
 
 
+@pytest.mark.parametrize("decoder", [None, {"width": 32}])
 def test_without_the_teacher_s_decoder_only_density_is_solved_for(
-    soft_sphere: VolumeField,
+    soft_sphere: VolumeField, decoder: dict[str, int] | None
 ) -> None:
     teacher = stored(soft_sphere)
+    if decoder:
+        teacher.field.decoder = RadianceDecoder(**decoder)
     student = student_of(teacher)
     before = start(teacher, student)
     assert torch.equal(student.table[:, 1], before["table"][:, 1])
@@ -167,6 +171,16 @@ def test_where_there_is_nothing_to_solve_for_the_student_stays_as_it_is(
     assert unchanged(start(teacher, student), student)
 
 
+def test_density_beyond_what_shows_is_not_learned(soft_sphere: VolumeField) -> None:
+    wall = type(soft_sphere)(BOX, lambda p: torch.full(p.shape[:-1], math.inf))
+    student = student_of(stored(wall))
+    start(stored(wall), student)
+    shows = module.OPAQUE / STEP  # the first samples of a ray stop it: where they are there is no more
+    assert (
+        shows / 2 < student.query_density(torch.tensor([[-1.0, 0.6, 0.5], [0.0, 0.6, 0.9]])).max() < 2 * shows
+    )
+
+
 def test_a_teacher_that_no_ray_meets_leaves_the_student_as_it_is(teacher: StoredField) -> None:
     teacher.occupancy.occupied.fill_(False)
     student = student_of(teacher)
@@ -186,7 +200,8 @@ def test_entries_may_have_more_than_two_numbers(teacher: StoredField, n_features
 
 
 def test_a_level_is_a_weighted_ridge_regression(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ITERATIONS", 300)
+    monkeypatch.setattr(module, "ITERATIONS", 30)  # steepest descent would need many more
+    monkeypatch.setattr(module, "RIDGE", 0.003)
     level, generator = (
         hash_levels(1, 6, 5, 1.0),
         torch.Generator().manual_seed(0),
@@ -202,8 +217,8 @@ def test_a_level_is_a_weighted_ridge_regression(monkeypatch: pytest.MonkeyPatch)
     rows = torch.cat([root * design, math.sqrt(pull) * torch.eye(64, dtype=torch.float64)])
     wanted = torch.cat([root * targets, torch.zeros(64, 2, dtype=torch.float64)])
     expected = torch.linalg.lstsq(rows, wanted).solution
-    torch.testing.assert_close(entries.double(), expected, rtol=0, atol=1e-4)
-    torch.testing.assert_close(values.double(), design @ expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(entries.double(), expected, rtol=0, atol=1e-3)
+    torch.testing.assert_close(values.double(), design @ expected, rtol=0, atol=1e-3)
 
 
 def test_entries_that_no_sample_meets_are_zero() -> None:
