@@ -191,7 +191,7 @@ def test_rows_come_from_the_command_line(
     (pair,) = result["pairs"]
     teacher, student, alone = result["rows"]
     assert 100 > pair["psnr_to_teacher"] > pair["worst_to_teacher"] > 15
-    assert student["stages"] == ["features", "volume", "render"]
+    assert student["stages"] == ["start", "features", "volume", "render"]
     for row, seconds in ((teacher, 3.3), (student, 4.4), (alone, 3.85)):
         assert row["core_seconds"] == pytest.approx(seconds, rel=0.5)
         assert row["steps"] >= 20
