@@ -1,5 +1,6 @@
 """Any field into any other: one loop over the stages, teacher and student on the same samples."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
@@ -26,7 +27,10 @@ PROBE_BLOCK = (1 << 20) - 1  # number of a block that no step reaches
 PROBE_RAYS = 2048
 WARMUP_STEPS = 30
 NOTE_EVERY = 4  # steps between two notes of what the student gets wrong
+LONG_START = 0.5  # share of the budget that leaves too little to learn in
 FOG = 0.002  # share of light that counts in full in empty space: thin fog adds up along a ray
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -111,9 +115,13 @@ def convert(
     everything = {**(settings or {}), **asdict(config), "student": student.name, **student.config()}
     best, report = run_loop(
         learner, budget, state_path=state_path, resume=resume, settings=everything, on_progress=on_progress,
-        started=started, fewest_steps=1 if stages[0].source == "solve" else FEWEST_STEPS,
+        started=started, fewest_steps=1 if learner.solves else FEWEST_STEPS,
     )  # fmt: skip
     looped = now()
+    if learner.solves and (report.steps == 1 or learner.begun > LONG_START):
+        log.warning(
+            "the closed-form start took more than half of the budget; a longer one would serve better"
+        )
     student.load_state_dict(best["field"])
     student.refine(1.0)
     occupancy = OccupancyGrid(teacher.occupancy.resolution)
@@ -140,26 +148,26 @@ class _Distillation:
         self.n_samples = config.samples_per_step or student.samples_per_step
         self.n_steps = 0
         self.begun = 0.0
-        solved = stages[0].source == "solve"
-        self.lr_share = config.lr_share * (STARTS[student.name].lr_share if solved else 1.0)
+        self.solves = stages[0].source == "solve"
+        self.lr_share = config.lr_share * (STARTS[student.name].lr_share if self.solves else 1.0)
         self.reports = {stage.name: StageReport(stage.name, 0, 0.0, 0.0) for stage in stages}
         self.probe_at, self.probe_pixels = make_block(teacher, config.seed, PROBE_BLOCK).rays(
             torch.arange(PROBE_RAYS)
         )
 
     def step(self, progress: float) -> None:
-        began, first = now(), self.stages[0]
-        if first.source == "solve" and self.n_steps == 0:
-            stage = first
+        began = now()
+        if self.solves and self.n_steps == 0:
+            stage = self.stages[0]
             STARTS[self.student.name].solve(self.teacher, self.student, self.generator)
             self._new_optimizer()
         else:
-            if self.n_steps == 1 and first.source == "solve":
+            if self.solves and self.n_steps == 1:
                 self.begun = progress  # the stages share what a closed form has left
             progress = (progress - self.begun) / (1 - self.begun)
             stage = stage_at(self.stages, progress)
             # What was solved for, or learned, at the final resolution stays there.
-            grows = self.config.fresh and first.source != "solve"
+            grows = self.config.fresh and not self.solves
             if grows and self.student.refine(progress):
                 self._new_optimizer()
             self._descend(stage, progress)
