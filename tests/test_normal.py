@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fieldmorph.fields.kernels import normal as module
 from fieldmorph.fields.kernels.launch import set_threads
@@ -80,15 +81,69 @@ def test_rows_without_samples_are_zero(solve) -> None:
     assert sums.any(1).tolist() == [False, True, False, False, True, False]
 
 
-def test_many_samples_in_one_row_do_not_pile_up_rounding() -> None:
+@equations
+def test_many_samples_in_one_row_do_not_pile_up_rounding(solve) -> None:
     n = 200_000  # added one by one in float32 they would be off by a hundredth
     tables, nothing = (torch.full((1, 2), 0.7), torch.ones(1, 2), torch.ones(1, 2)), torch.zeros(n).long()
-    grams, sums = normal_equations(
-        tables, (nothing,) * 3, torch.ones(n, 2), torch.arange(n), torch.tensor([0, n])
-    )
+    grams, sums = solve(tables, (nothing,) * 3, torch.ones(n, 2), torch.arange(n), torch.tensor([0, n]))
     value = float(tables[0][0, 0])
     torch.testing.assert_close(grams, torch.full((1, 2, 2), n * value**2), rtol=5e-6, atol=0)
     torch.testing.assert_close(sums, torch.full((1, 2), n * value), rtol=5e-6, atol=0)
+
+
+class Operations(TorchDispatchMode):
+    """Counts what a device would be asked for, and the numbers of the largest result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = self.largest = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        self.count += 1
+        sizes = [t.numel() for t in torch.utils._pytree.tree_leaves(result) if isinstance(t, Tensor)]
+        self.largest = max([self.largest, *sizes])
+        return result
+
+
+def test_the_twin_does_not_go_from_row_to_row() -> None:
+    counts = []
+    for rows in (2, 900):
+        with Operations() as operations:
+            normal_equations_torch(*inputs(2000, rows, 3))
+        counts.append(operations.count)
+    assert counts[0] == counts[1]
+
+
+def test_the_twin_s_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = inputs(5000, 9, 6)
+    expected = normal_equations_torch(*given)
+    monkeypatch.setattr(module, "MOST_NUMBERS", 2000)
+    with Operations() as operations:
+        got = normal_equations_torch(*given)
+    assert operations.largest <= 5000  # all pieces at once would be 9 x 9 x 64 x 6 numbers
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("crowd", [0.0, 0.9])  # share of the samples that are the first row's
+def test_many_rows_and_samples_are_the_kernel_s(crowd: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    n, rows, r = 300_000, 150_000, 4  # a product for each row took seconds
+    tables = tuple(torch.randn(k, r, generator=generator) for k in (70, 80, 90))
+    indices = tuple(torch.randint(k, (n,), generator=generator) for k in (70, 80, 90))
+    owner = torch.randint(rows, (n,), generator=generator) * (torch.rand(n, generator=generator) >= crowd)
+    starts = torch.cat([owner.new_zeros(1), torch.bincount(owner, minlength=rows).cumsum(0)])
+    given = tables, indices, torch.randn(n, r, generator=generator), owner.argsort(stable=True), starts
+    for a, b in zip(normal_equations_torch(*given), normal_equations(*given), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-3)
+
+
+def test_a_bad_number_stays_in_its_row() -> None:
+    tables, indices, wanted, order, starts = inputs(50, 6, 2)
+    wanted[order[starts[2]]] = torch.nan
+    _, sums = normal_equations_torch(tables, indices, wanted, order, starts)
+    assert sums.isnan().any(1).tolist() == [False, False, True, False, False, False]
 
 
 def test_threads_do_not_matter() -> None:

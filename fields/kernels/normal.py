@@ -14,6 +14,8 @@ from torch import Tensor
 from fieldmorph.fields.kernels.launch import launch
 
 RUN = 256  # samples of a task; or summed in float32 before their sum goes into the row's, in float64
+PIECE = 64  # samples of a row that the twin multiplies at once
+MOST_NUMBERS = 1 << 24  # that it holds at a time, beside what it returns
 
 Tables = tuple[Tensor, ...]  # three
 
@@ -65,17 +67,29 @@ def normal_equations_torch(
     order: Int[Tensor, "n"],
     starts: Int[Tensor, "rows_and_one"],
 ) -> tuple[Float[Tensor, "rows r r"], Float[Tensor, "rows r"]]:
-    """The plain twin: any device, any dtype."""
-    z = table_rows(tables, indices)[order]
-    rows, r = len(starts) - 1, z.shape[1]
-    grams, sums = z.new_zeros(rows, r, r), z.new_zeros(rows, r)
-    for row, (first, last) in enumerate(zip(starts.tolist(), starts[1:].tolist(), strict=False)):
-        part = z[first:last]
-        grams[row], sums[row] = part.T @ part, (part * wanted[order[first:last]]).sum(0)
-    return grams, sums
+    """The plain twin: any device, any dtype.
+
+    Rows are cut into pieces of equal length, the last of a row padded, for a batch of matrix products: a loop over rows
+    would start two kernels each, and a product for each sample would not fit into memory.
+    """
+    rows, r = len(starts) - 1, wanted.shape[1]
+    pieces = -(-starts.diff() // PIECE)
+    row = torch.repeat_interleave(torch.arange(rows, device=starts.device), pieces)
+    number = torch.arange(len(row), device=starts.device) - (pieces.cumsum(0) - pieces)[row]  # within its row
+    first, step = starts[row] + PIECE * number, torch.arange(PIECE, device=starts.device)
+    # As the kernel: sums of few in the tables' precision, sums of these in float64.
+    grams = wanted.new_zeros(rows, r, r, dtype=torch.float64)
+    sums = wanted.new_zeros(rows, r, dtype=torch.float64)
+    for part in torch.arange(len(row), device=starts.device).split(max(1, MOST_NUMBERS // (r * (PIECE + r)))):
+        at, end = first[part, None] + step, starts[row[part] + 1, None]
+        sample = order[torch.minimum(at, end - 1)]
+        z = table_rows(tables, tuple(index[sample] for index in indices)) * (at < end)[..., None]
+        grams.index_add_(0, row[part], (z.mT @ z).double())
+        sums.index_add_(0, row[part], (z * wanted[sample]).sum(1).double())
+    return grams.to(wanted.dtype), sums.to(wanted.dtype)
 
 
-def table_rows(tables: Tables, indices: Tables) -> Float[Tensor, "n r"]:
+def table_rows(tables: Tables, indices: Tables) -> Float[Tensor, "*n r"]:
     """z of every sample; plain torch, since it is written out anyway."""
     a, b, c = (table[index] for table, index in zip(tables, indices, strict=True))
     return a * b * c
