@@ -36,6 +36,7 @@ class VolumeField(nn.Module, ABC):
         list[dict[str, Any]]
     ] = []  # settings from small to large, for those who ask for a size in bytes
     samples_per_step: ClassVar[int] = 1 << 14  # what a training step shades; small steps beat large ones
+    grows: ClassVar[bool] = False  # from coarse to fine, see `refine`
 
     aabb: Tensor
 
@@ -100,18 +101,20 @@ class VolumeField(nn.Module, ABC):
     def refine(self, progress: float) -> bool:
         """Take the resolution that suits this share of training, coarse to fine; 1 gives the final one.
 
-        True where parameters were replaced, so that an optimiser must start anew. Most fields have one resolution.
+        True where parameters were replaced, so that an optimiser must start anew. Fields that do not grow have one
+        resolution.
         """
         return False
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """As torch's, but the field's own arrays take the shapes of what is loaded: a run may be at a coarser one."""
-        for name, own in [*self.named_parameters(recurse=False), *self.named_buffers(recurse=False)]:
+        """As torch's, but where a field grows its own arrays take the shapes of what is loaded: a run may be coarse."""
+        own = [*self.named_parameters(recurse=False), *self.named_buffers(recurse=False)] if self.grows else []
+        for name, array in own:
             loaded = state_dict.get(name)
-            if loaded is not None and loaded.shape != own.shape:
-                own.grad, own.data = None, own.data.new_empty(loaded.shape)
+            if loaded is not None and loaded.shape != array.shape:
+                array.grad, array.data = None, array.data.new_empty(loaded.shape)
         return super().load_state_dict(state_dict, strict, assign)
 
     def unit_positions(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:

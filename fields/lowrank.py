@@ -33,6 +33,7 @@ class LowRank(VolumeField):
     """
 
     decoder: RadianceDecoder
+    grows = True
     INITIAL_STD: ClassVar[float]
     # Density grids start so much larger and learn so much faster: a logarithm spans more than a feature does.
     DENSITY_PACE: ClassVar[float]

@@ -44,6 +44,7 @@ class Voxels(VolumeField):
     """
 
     name = "voxels"
+    grows = True
     presets = {"small": {"resolution": 128}, "paper": {"resolution": 512}}
     sizes = [
         {"resolution": n} for n in (12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 512)

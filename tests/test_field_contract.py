@@ -1,6 +1,7 @@
 """What every representation promises. A new class joins by being in FIELDS."""
 
 import contextlib
+import copy
 import json
 import math
 from typing import Any
@@ -111,6 +112,25 @@ def test_config_and_state_rebuild_the_same_field(name: str) -> None:
     assert twin.config() == field.config()
     for a, b in zip(twin(points(), unit_directions(200)), field(points(), unit_directions(200)), strict=True):
         assert torch.equal(a, b)
+
+
+@every_field
+def test_only_a_field_that_grows_takes_arrays_of_other_shapes(name: str) -> None:
+    coarse, fine = lively(name), lively(name)
+    coarse.refine(0.0), fine.refine(1.0)
+    if not fine.grows:
+        other = lively(name, **fine.sizes[0])
+        before = [p.clone() for p in fine.parameters()]
+        with pytest.raises(RuntimeError, match="size mismatch"):
+            fine.load_state_dict(other.state_dict())
+        assert [p.shape for p in fine.parameters()] == [p.shape for p in before]
+        return
+    states = [copy.deepcopy(field.state_dict()) for field in (coarse, fine)]
+    for field, state in zip((fine, coarse), states, strict=True):
+        field.load_state_dict(state)
+        assert all(torch.equal(a, state[key]) for key, a in field.state_dict().items())
+    assert any(a.shape != b.shape for a, b in zip(*(s.values() for s in states), strict=True))
+    assert fine.refine(1.0)
 
 
 @every_field
