@@ -91,8 +91,8 @@ class VolumeField(nn.Module, ABC):
         """Draw fresh initial parameters."""
 
     def param_groups(self, lr_grid: float = 2e-2, lr_network: float = 1e-2) -> list[dict[str, Any]]:
-        """Optimiser groups: grids learn faster than networks and get no weight decay."""
-        return [{"params": list(self.parameters()), "lr": lr_network, "weight_decay": 0.0}]
+        """Parameters with learning rates, grids' the higher ones, and an `optimizer` where it is not Adam."""
+        return [{"params": list(self.parameters()), "lr": lr_network}]
 
     def regularization(self) -> Float[Tensor, ""]:
         """A penalty that belongs to the representation itself; 0 by default."""
@@ -110,7 +110,9 @@ class VolumeField(nn.Module, ABC):
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
         """As torch's, but where a field grows its own arrays take the shapes of what is loaded: a run may be coarse."""
-        own = [*self.named_parameters(recurse=False), *self.named_buffers(recurse=False)] if self.grows else []
+        own = (
+            [*self.named_parameters(recurse=False), *self.named_buffers(recurse=False)] if self.grows else []
+        )
         for name, array in own:
             loaded = state_dict.get(name)
             if loaded is not None and loaded.shape != array.shape:

@@ -93,6 +93,6 @@ class HashGrid(VolumeField):
     def param_groups(self, lr_grid: float = 2e-2, lr_network: float = 1e-2) -> list[dict[str, Any]]:
         networks = [*self.density_network.parameters(), *self.decoder.parameters()]
         return [
-            {"params": [self.table], "lr": lr_grid, "weight_decay": 0.0},
-            {"params": networks, "lr": lr_network, "weight_decay": 0.0},
+            {"params": [self.table], "lr": lr_grid},
+            {"params": networks, "lr": lr_network},
         ]

@@ -93,9 +93,9 @@ class LowRank(VolumeField):
     def param_groups(self, lr_grid: float = 2e-2, lr_network: float = 3e-3) -> list[dict[str, Any]]:
         networks = [*self.basis.parameters(), *self.decoder.parameters()]
         return [
-            {"params": self._density_grids(), "lr": self.DENSITY_PACE * lr_grid, "weight_decay": 0.0},
-            {"params": self._app_grids(), "lr": lr_grid, "weight_decay": 0.0},
-            {"params": networks, "lr": lr_network, "weight_decay": 0.0},
+            {"params": self._density_grids(), "lr": self.DENSITY_PACE * lr_grid},
+            {"params": self._app_grids(), "lr": lr_grid},
+            {"params": networks, "lr": lr_network},
         ]
 
     def regularization(self) -> Float[Tensor, ""]:

@@ -76,6 +76,6 @@ class MLP(VolumeField):
         rest = [p for p in self.parameters() if id(p) not in muon]
         # Muon's rate is per unit of spectral norm and ten times Adam's here.
         return [
-            {"params": rest, "lr": lr_network, "weight_decay": 0.0},
-            {"params": hidden, "lr": 10 * lr_network, "weight_decay": 0.0, "optimizer": "muon"},
+            {"params": rest, "lr": lr_network},
+            {"params": hidden, "lr": 10 * lr_network, "optimizer": "muon"},
         ]

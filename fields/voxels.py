@@ -129,8 +129,8 @@ class Voxels(VolumeField):
     def param_groups(self, lr_grid: float = 1e-1, lr_network: float = 1e-2) -> list[dict[str, Any]]:
         """Log-densities travel from fog to surface, some ten units; harmonics a third of that. There is no network."""
         return [
-            {"params": [self.density_values], "lr": 3 * lr_grid, "weight_decay": 0.0},
-            {"params": [self.sh_values], "lr": lr_grid, "weight_decay": 0.0},
+            {"params": [self.density_values], "lr": 3 * lr_grid},
+            {"params": [self.sh_values], "lr": lr_grid},
         ]
 
     def refine(self, progress: float) -> bool:
