@@ -56,11 +56,12 @@ def look_at_nodes(
     return NodeValues(sigma, best_at, best_features)
 
 
-def visible_nodes(teacher: StoredField, resolution: int) -> Bool[Tensor, "n"]:
+def visible_nodes(teacher: StoredField, resolution: int, generator: torch.Generator) -> Bool[Tensor, "n"]:
     """Which nodes (flat) are corners of a cell that a ray from near the teacher's cameras sees into."""
+    seed = int(torch.randint(1 << 20, (1,), generator=generator))
     visible = torch.zeros((resolution,) * 3, dtype=torch.bool)
     for number in range(VIEW_BLOCKS):
-        along = make_block(teacher, 0, number).along
+        along = make_block(teacher, seed, number).along
         low = (teacher.field.unit_positions(along.positions).clamp(0, 1) * (resolution - 1)).long()
         low = low.clamp(max=resolution - 2).cpu()
         for corner in range(8):

@@ -116,7 +116,7 @@ def _solve_lowrank(
     """
     n = min(student.config()["resolution"], FINEST_LATTICE)
     occupied = nodes_in_cells(teacher.occupancy.occupied.cpu(), n).flatten()
-    visible = visible_nodes(teacher, n)
+    visible = visible_nodes(teacher, n, generator)
     hidden = occupied & ~visible & (torch.rand(n**3, generator=generator) < HIDDEN)
     nodes = (visible | hidden).nonzero()[:, 0]
     nodes = _some(nodes, effort.most_nodes, generator)

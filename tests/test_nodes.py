@@ -144,12 +144,14 @@ def test_a_teacher_with_parameters_is_only_looked_at(generator: torch.Generator)
     assert not values.features.requires_grad
 
 
-def test_visible_nodes_are_those_in_front_of_a_surface(soft_sphere: VolumeField) -> None:
+def test_visible_nodes_are_those_in_front_of_a_surface(
+    soft_sphere: VolumeField, generator: torch.Generator
+) -> None:
     n = 21
     teacher = stored(soft_sphere, n_cameras=1)
     camera = teacher.cameras.camera_to_world[0, :, 3]
     towards = camera / camera.norm()
-    visible, at = visible_nodes(teacher, n), node_positions(n, CUBE).float()
+    visible, at = visible_nodes(teacher, n, generator), node_positions(n, CUBE).float()
     radius, height = at.norm(dim=-1), at @ towards
     aside = (at - height[:, None] * towards).norm(dim=-1)
     # The camera sees 0.75 to every side at the sphere's distance.
@@ -162,26 +164,37 @@ def test_visible_nodes_are_those_in_front_of_a_surface(soft_sphere: VolumeField)
     assert not visible[behind].any()
 
 
-def test_all_corners_of_a_cell_are_visible(fog: Callable[..., VolumeField]) -> None:
+def test_visible_nodes_are_found_by_rays_of_the_generator_s(soft_sphere: VolumeField) -> None:
+    teacher = stored(soft_sphere)
+    one, again, other = (visible_nodes(teacher, 40, torch.Generator().manual_seed(n)) for n in (1, 1, 2))
+    assert torch.equal(one, again)
+    assert 0 < (one != other).sum() < 0.2 * one.sum()  # where few rays come by
+
+
+def test_all_corners_of_a_cell_are_visible(
+    fog: Callable[..., VolumeField], generator: torch.Generator
+) -> None:
     occupied = torch.zeros(8, 8, 8, dtype=torch.bool)
     occupied[0, 3, 7] = True
-    visible = visible_nodes(stored(fog(0.1, CUBE), occupied), 9).reshape(9, 9, 9)
+    visible = visible_nodes(stored(fog(0.1, CUBE), occupied), 9, generator).reshape(9, 9, 9)
     expected = torch.zeros(9, 9, 9, dtype=torch.bool)
     expected[0:2, 3:5, 7:9] = True
     assert torch.equal(visible, expected)
 
 
 def test_what_lies_on_a_face_is_in_the_last_cell(
-    soft_sphere: VolumeField, monkeypatch: pytest.MonkeyPatch
+    soft_sphere: VolumeField, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corner = SimpleNamespace(along=SimpleNamespace(positions=torch.tensor([[1.0, 1.0, -1.0]])))
     monkeypatch.setattr("fieldmorph.distill.nodes.make_block", lambda *_: corner)
-    visible = visible_nodes(stored(soft_sphere), 4).reshape(4, 4, 4)
+    visible = visible_nodes(stored(soft_sphere), 4, generator).reshape(4, 4, 4)
     assert visible.sum() == 8
     assert visible[2:, 2:, :2].all()
 
 
-def test_of_an_unoccupied_teacher_no_node_is_visible(soft_sphere: VolumeField) -> None:
+def test_of_an_unoccupied_teacher_no_node_is_visible(
+    soft_sphere: VolumeField, generator: torch.Generator
+) -> None:
     teacher = stored(soft_sphere, torch.zeros(8, 8, 8, dtype=torch.bool))
-    assert not visible_nodes(teacher, 5).any()
-    assert visible_nodes(teacher, 2).shape == (8,)
+    assert not visible_nodes(teacher, 5, generator).any()
+    assert visible_nodes(teacher, 2, generator).shape == (8,)
