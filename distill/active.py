@@ -30,23 +30,33 @@ def check_levels(levels: tuple[str, ...]) -> None:
 
 
 class HardPoses:
-    """How far the student is off at each of the teacher's poses, and new poses near the worst tenth of them."""
+    """How far the student is off at each of the teacher's poses, and new poses near the worst tenth of them.
+
+    Attributes:
+        hardness: of each pose, by the one kind of error that was seen last; all the state there is.
+    """
 
     def __init__(self, n_poses: int):
-        self.hardness = torch.zeros(n_poses)
+        self.n_poses = n_poses
+        self.hardness: dict[str, Tensor] = {}
 
-    def note(self, poses: Int[Tensor, "n"], errors: Float[Tensor, "n"]) -> None:
-        """Errors seen from poses (indices); each pose remembers a running mean."""
+    def note(self, poses: Int[Tensor, "n"], errors: Float[Tensor, "n"], kind: str = "") -> None:
+        """Errors seen from poses (indices); each pose remembers a running mean.
+
+        Another kind of error has another scale: with it everything before is forgotten.
+        """
         poses, errors = poses.cpu(), errors.cpu()
-        count = torch.zeros_like(self.hardness).index_add_(0, poses, torch.ones_like(errors))
-        mean = torch.zeros_like(self.hardness).index_add_(0, poses, errors) / count.clamp(min=1)
-        fresh = torch.where(self.hardness > 0, MEMORY * self.hardness + (1 - MEMORY) * mean, mean)
-        self.hardness = torch.where(count > 0, fresh, self.hardness)
+        before = self.hardness.get(kind, torch.zeros(self.n_poses))
+        count = torch.zeros_like(before).index_add_(0, poses, torch.ones_like(errors))
+        mean = torch.zeros_like(before).index_add_(0, poses, errors) / count.clamp(min=1)
+        fresh = torch.where(before > 0, MEMORY * before + (1 - MEMORY) * mean, mean)
+        self.hardness = {kind: torch.where(count > 0, fresh, before)}
 
     def worst(self) -> Int[Tensor, "n_worst"]:
         """Indices of the worst tenth of the poses seen so far, at least one; none before the first look."""
-        n = min(max(1, int(REPLAYED * len(self.hardness))), int((self.hardness > 0).sum()))
-        return self.hardness.topk(n).indices
+        hardness = next(iter(self.hardness.values()), torch.zeros(self.n_poses))
+        n = min(max(1, int(REPLAYED * self.n_poses)), int((hardness > 0).sum()))
+        return hardness.topk(n).indices
 
 
 def hard_cameras(

@@ -35,8 +35,9 @@ def test_the_worst_poses_are_those_with_the_largest_mean_error() -> None:
     poses.note(index, torch.where(index == 7, 0.9, torch.where(index == 3, 0.5, 0.1)))
     assert poses.worst().tolist() == [7, 3]
     poses.note(torch.tensor([7, 7]), torch.tensor([0.0, 0.2]))
-    assert poses.hardness[7].item() == pytest.approx(0.9 * 0.9 + 0.1 * 0.1)
-    assert poses.hardness[0].item() == pytest.approx(0.1)  # not seen, not changed
+    (hardness,) = poses.hardness.values()
+    assert hardness[7].item() == pytest.approx(0.9 * 0.9 + 0.1 * 0.1)
+    assert hardness[0].item() == pytest.approx(0.1)  # not seen, not changed
 
 
 def test_poses_learned_well_leave_the_worst() -> None:
@@ -45,6 +46,22 @@ def test_poses_learned_well_leave_the_worst() -> None:
     for _ in range(60):
         poses.note(torch.tensor([9]), torch.tensor([0.01]))
     assert poses.worst().tolist() == [8]
+
+
+def test_errors_of_another_kind_begin_a_new_memory() -> None:
+    poses = HardPoses(30)
+    poses.note(torch.arange(30), torch.linspace(1, 2, 30), "point")
+    assert poses.worst().tolist() == [29, 28, 27]
+    poses.note(torch.tensor([4, 5]), torch.tensor([0.02, 0.01]), "ray")  # a hundredth, and yet the worst
+    assert poses.worst().tolist() == [4, 5]
+    poses.note(torch.tensor([5]), torch.tensor([0.11]), "ray")
+    (hardness,) = poses.hardness.values()
+    assert hardness[[4, 5, 29]].tolist() == pytest.approx([0.02, 0.9 * 0.01 + 0.1 * 0.11, 0])
+    again = HardPoses(30)
+    again.hardness = poses.hardness  # as a resumed run has it
+    for run in (poses, again):
+        run.note(torch.tensor([6]), torch.tensor([0.03]), "ray")
+    assert again.worst().tolist() == poses.worst().tolist() == [6, 4, 5]
 
 
 def test_hard_cameras_stand_near_their_pose_and_still_look_at_the_scene(generator: torch.Generator) -> None:
