@@ -1,7 +1,8 @@
 """What the teacher shows the student: rays near the training cameras, marched, looked up and packed.
 
-The teacher is asked once per sample, in blocks; every step then draws from one block of a ring that is slowly
-renewed. Blocks depend on the seed and their number alone, so that a resumed run sees the same ones.
+The teacher is asked in blocks, for the density along rays and then for all of what light reaches; every step draws
+from one block of a ring that is slowly renewed. Blocks depend on the seed and their number alone, so that a resumed run
+sees the same ones.
 """
 
 from dataclasses import dataclass
@@ -209,6 +210,6 @@ def make_block(teacher: StoredField, seed: int, number: int, worst: Tensor | Non
 def _look(field: VolumeField, positions: Tensor, directions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     """Colour, density and, where a decoder gives them a meaning, features."""
     if field.decoder is None:
-        return *field(positions, directions), None  # asked once: a black box may be dear
+        return *field(positions, directions), None  # geometry and radiance would ask a black box each
     log_sigma, features = field.geometry(positions)
     return field.radiance(features, positions, directions), field.density(log_sigma, positions), features

@@ -10,6 +10,7 @@ from torch import Tensor
 from fieldmorph.distill import samples
 from fieldmorph.distill.samples import Block, SamplePool, TeacherSamples, make_block
 from fieldmorph.fields.base import VolumeField
+from fieldmorph.fields.blackbox import CallableField
 from fieldmorph.fields.cameras import orbit_cameras
 from fieldmorph.fields.catalog import make_field
 from fieldmorph.fields.errors import InputError
@@ -80,6 +81,23 @@ def test_features_are_those_of_a_teacher_with_a_decoder() -> None:
     along = make_block(stored(field, OccupancyGrid(8)), 0, 0).along
     assert along.features is not None
     torch.testing.assert_close(along.features, field.geometry(along.positions)[1])
+
+
+def test_a_black_box_is_asked_for_density_and_once_more_for_what_light_reaches() -> None:
+    asked: list[Tensor] = []
+
+    def ball(positions: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        asked.append(positions)
+        return positions.abs(), 300.0 * (positions.norm(dim=-1) < 0.5)
+
+    teacher = stored(CallableField(ball, BOX))
+    asked.clear()
+    block = make_block(teacher, 0, 0)
+    along, looked, anywhere = asked
+    assert torch.equal(looked, block.along.positions)
+    assert torch.equal(anywhere, block.empty_positions)
+    hidden = len(along) - len(looked)  # the inside of the ball
+    assert hidden > 0.2 * len(along)
 
 
 def test_rays_come_from_where_the_cameras_are(teacher: StoredField) -> None:
