@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from fieldmorph.fields.budget import Budget, Spent, now
 from fieldmorph.fields.checkpoint import pack_state, read_checkpoint, unpack_state, write_checkpoint
-from fieldmorph.fields.errors import SettingError
+from fieldmorph.fields.errors import FruitlessError, SettingError
 
 N_PROBES = 20  # looks at the quality over a run, at equal shares of the budget
 FEWEST_STEPS = 20  # a time that ends before is a mistake rather than a wish
@@ -94,7 +94,8 @@ def run_loop(
 
     Raises:
         Interrupted: after SIGINT or SIGTERM, the state being saved.
-        SettingError: the saved run was started with other settings, or the time was too short to do anything.
+        SettingError: the saved run was started with other settings.
+        FruitlessError: the time was too short to do anything, or the run diverged.
     """
     step, psnr, spent, curve = 0, None, Spent(), list[tuple[float, float]]()
     best: dict[str, Any] | None = None
@@ -137,21 +138,29 @@ def run_loop(
                 save()
                 saved_at = now().seconds
     if best is None and curve:
-        raise SettingError(
+        raise FruitlessError(
             f"the run diverged: its PSNR was {psnr} at every look; smaller learning rates may help"
         )
     if best is None or (budget.steps is None and step < fewest_steps):
-        raise SettingError(f"the budget ended after {step} steps, too short to do anything; give more")
+        raise FruitlessError(f"the budget ended after {step} steps, too short to do anything; give more")
     return best, LoopReport(step, total, best_psnr, curve)
 
 
-def _read_state(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    header, arrays = read_checkpoint(path, kind="state")
-    before = header["settings"]
+def check_same(path: Path, before: dict[str, Any], settings: dict[str, Any]) -> None:
+    """See that what is saved in `path` was made with these settings, JSON values both.
+
+    Raises:
+        SettingError: it was not; what differs.
+    """
     differ = [k for k in sorted({*before, *settings}) if before.get(k) != settings.get(k)]
     if differ:
         told = "; ".join(f"{k} was {_short(before.get(k))}, is {_short(settings.get(k))}" for k in differ)
         raise SettingError(f"{path} belongs to a run with other settings: {told}")
+
+
+def _read_state(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    header, arrays = read_checkpoint(path, kind="state")
+    check_same(path, header["settings"], settings)
     return unpack_state(header["state"], arrays)
 
 
