@@ -1,5 +1,6 @@
 """Any field into any other: one loop over the stages, teacher and student on the same samples."""
 
+import importlib.metadata
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, astuple, dataclass, replace
@@ -47,6 +48,7 @@ class ConvertConfig:
         lr_decay: their share that is left at the end.
         fresh: the student knows nothing yet: it takes the teacher's decoder and grows from coarse to fine.
         seed: of everything random.
+        probe_seed: of the rays at which the quality is looked at; None takes `seed`.
     """
 
     stages: tuple[Stage, ...] = PVD_STAGES
@@ -59,6 +61,7 @@ class ConvertConfig:
     lr_decay: float = 0.02
     fresh: bool = True
     seed: int = 0
+    probe_seed: int | None = None
 
     def __post_init__(self) -> None:
         check_levels(self.active)
@@ -103,7 +106,7 @@ def convert(
     """Teach `student`, in place, to be what `teacher` is; needs no photographs.
 
     Where both have the same kind of decoder the teacher's is transplanted. The student is returned with an occupancy
-    grid of its own. State, `resume` and errors are `run_loop`'s.
+    grid of its own and with its provenance. State, `resume` and errors are `run_loop`'s.
 
     Raises:
         InputError: the teacher is empty.
@@ -126,7 +129,12 @@ def convert(
     student.refine(1.0)
     occupancy = OccupancyGrid(teacher.occupancy.resolution)
     occupancy.rebuild(student, teacher.render_step_size, torch.Generator().manual_seed(config.seed))
-    stored = StoredField(student, occupancy, teacher.render_step_size, teacher.cameras)
+    provenance = {
+        "job": "convert", "teacher": {"field": teacher.field.name, "provenance": teacher.provenance},
+        "stages": [stage.name for stage in stages], "dropped": dropped, "seed": config.seed, "steps": report.steps,
+        "fieldmorph": importlib.metadata.version("fieldmorph"),
+    }  # fmt: skip
+    stored = StoredField(student, occupancy, teacher.render_step_size, teacher.cameras, provenance)
     report = replace(report, spent=report.spent + (now() - looped))
     return stored, ConvertReport(report, tuple(learner.reports.values()), dropped)
 
@@ -151,7 +159,8 @@ class _Distillation:
         self.solves = stages[0].source == "solve"
         self.lr_share = config.lr_share * (STARTS[student.name].lr_share if self.solves else 1.0)
         self.reports = {stage.name: StageReport(stage.name, 0, 0.0, 0.0) for stage in stages}
-        self.probe_at, self.probe_pixels = make_block(teacher, config.seed, PROBE_BLOCK).rays(
+        probe_seed = config.seed if config.probe_seed is None else config.probe_seed
+        self.probe_at, self.probe_pixels = make_block(teacher, probe_seed, PROBE_BLOCK).rays(
             torch.arange(PROBE_RAYS)
         )
 

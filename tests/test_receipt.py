@@ -63,6 +63,7 @@ def test_a_real_conversion_has_a_receipt(monkeypatch: pytest.MonkeyPatch, sphere
     config, budget = ConvertConfig(samples_per_step=2048, seed=3), Budget(steps=40)
     small = make_field("mlp", aabb=BOX, seed=3, width=32, depth=2, n_frequencies=4)
     student, report = convert(sphere, small, budget, config)
+    assert student.provenance["dropped"] == report.dropped
     quality, pictures = measure(sphere, student)
     told = receipt(
         teacher=describe_field(sphere),
@@ -91,6 +92,9 @@ def test_a_real_conversion_has_a_receipt(monkeypatch: pytest.MonkeyPatch, sphere
     assert told["curve"][-1]["psnr"] == report.loop.curve[-1][1]
     beyond = told["quality"]["off_trajectory"]
     assert 3 < beyond["worst"]["psnr_to_teacher"] < beyond["mean"]["psnr_to_teacher"] < 60
+    assert [link["job"] for link in told["provenance"]] == ["train", "convert"]
+    assert told["provenance"][0]["scene"] == "ball"
+    assert (told["provenance"][1]["seed"], told["provenance"][1]["steps"]) == (3, 40)
     assert told["settings"]["stages"][-1]["losses"]["pixel"] == 1.0
     assert len(pictures) == 3
 
