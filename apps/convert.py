@@ -133,6 +133,7 @@ def convert_file(
     for path in receipt_paths(output):
         path.unlink(missing_ok=True)  # of the file that is replaced
     stored, result = save(stored, report)
+    state.unlink(missing_ok=True)
     if options.max_bytes is not None and result["bytes"] > options.max_bytes:
         raise InputError(
             f"{output} has {result['bytes']} bytes, more than the {options.max_bytes} asked for; it is kept"

@@ -78,7 +78,9 @@ def train_scene(
         state_path=state, resume=resume, settings={**source, "steps": budget.steps}, on_progress=on_progress,
     )  # fmt: skip
     job = {"job": "train", **source, "preset": preset}
-    return finish(stored, report, output, job, preset, seed)[1]
+    result = finish(stored, report, output, job, preset, seed)[1]
+    state.unlink(missing_ok=True)
+    return result
 
 
 def bundled_scene() -> Path:
@@ -135,14 +137,14 @@ def claim(output: str | Path, resume: bool, force: bool) -> Path:
     """The state's path, once output and state may be written."""
     state = state_path(output)
     goes_on = resume and state.exists()
-    check_output(output, force or goes_on)
-    check_output(state, force=True)
-    if resume and not goes_on:
-        log.warning("no %s to go on with; starting anew", state)
     if state.exists() and not (resume or force):
         raise SettingError(
             f"{state} from an interrupted run is there: --resume goes on with it, --force starts anew"
         )
+    check_output(output, force or goes_on)
+    check_output(state, force=True)
+    if resume and not goes_on:
+        log.warning("no %s to go on with; starting anew", state)
     return state
 
 
@@ -155,12 +157,11 @@ def forget(state: Path, resume: bool) -> None:
 def finish(
     stored: StoredField, report: LoopReport, output: str | Path, job: dict[str, Any], preset: str, seed: int
 ) -> tuple[StoredField, dict[str, Any]]:
-    """Save with its provenance (no times in it: equal runs give equal bytes), drop the state, sum up as JSON values."""
+    """Save with its provenance (no times in it: equal runs give equal bytes), sum up as JSON values."""
     version = importlib.metadata.version("fieldmorph")
     provenance = {**job, "seed": seed, "steps": report.steps, "fieldmorph": version}
     stored = replace(stored, provenance=provenance)
     save_field(output, stored)
-    state_path(output).unlink(missing_ok=True)
     return stored, {
         "output": str(output),
         "field": stored.field.name,
