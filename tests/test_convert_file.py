@@ -17,7 +17,7 @@ from fieldmorph.apps.cli import main
 from fieldmorph.apps.convert import parse_bytes
 from fieldmorph.apps.jobs import bundled_scene, state_path
 from fieldmorph.apps.outputs import file_sha256
-from fieldmorph.distill import fidelity, nodes, samples
+from fieldmorph.distill import fidelity, losses, nodes, samples
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.catalog import FIELDS, make_field
 from fieldmorph.fields.errors import SettingError
@@ -106,15 +106,72 @@ def test_a_chain_keeps_its_whole_past(command: Command, teachers: Path, tmp_path
     assert list(tmp_path.glob("b.fm.receipt*")) == []
 
 
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
+    """How much of what a student is shown was chosen for being hard, by level and in the order of time.
+
+    Poses of each block, rays and points of each batch in place of random ones, samples that carry the picture.
+    """
+    counts: dict[str, list[int]] = {"pose": [], "ray": [], "point": [], "carriers": []}
+    fresh: dict[str, torch.Tensor] = {}
+    make_block, at_samples = samples.make_block, losses.Comparison.at_samples
+    rays, points = samples.Block.rays, samples.TeacherSamples.__getitem__
+
+    def made(teacher: Any, seed: int, number: int, worst: torch.Tensor | None = None) -> samples.Block:
+        counts["pose"].append(0 if worst is None else len(worst))
+        return make_block(teacher, seed, number, worst)
+
+    def noted(level: str, draw: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def drawn(block: samples.Block, n: int, generator: torch.Generator) -> torch.Tensor:
+            fresh[level] = draw(block, n, generator)
+            return fresh[level].clone()
+
+        return drawn
+
+    def looked_up(level: str, look: Callable[..., Any]) -> Callable[..., Any]:
+        def got(owner: Any, which: torch.Tensor) -> Any:
+            if level in fresh:  # the look-up that follows a draw
+                counts[level].append(int((which != fresh.pop(level)).sum()))
+            return look(owner, which)
+
+        return got
+
+    def carried(comparison: losses.Comparison, mask: torch.Tensor) -> losses.Comparison:
+        counts["carriers"].append(int(mask.sum()))
+        return at_samples(comparison, mask)
+
+    monkeypatch.setattr(samples, "make_block", made)
+    monkeypatch.setattr(samples, "FILL_EVERY", 2)
+    monkeypatch.setattr(samples, "RENEW_EVERY", 4)
+    monkeypatch.setattr(samples.Block, "draw_rays", noted("ray", samples.Block.draw_rays))
+    monkeypatch.setattr(samples.Block, "draw_points", noted("point", samples.Block.draw_points))
+    monkeypatch.setattr(samples.Block, "rays", looked_up("ray", rays))
+    monkeypatch.setattr(samples.TeacherSamples, "__getitem__", looked_up("point", points))
+    monkeypatch.setattr(losses.Comparison, "at_samples", carried)
+    return counts
+
+
+@pytest.mark.parametrize("active", ["none", "pose", "ray", "point", "ray,pose", "all"])
+def test_each_level_shows_again_what_is_hard(
+    command: Command, teachers: Path, tmp_path: Path, shown: dict[str, list[int]], active: str
+) -> None:
+    line = (teachers / "hashgrid.fm", tmp_path / "s.fm", "--to", "vm", *SMALL["vm"], "--steps", 20)
+    code, _, err = command(*line, "--no-start", "--no-receipt", "--active", active)
+    assert code == 0, err
+    levels = {"none": set(), "all": {"pose", "ray", "point"}}.get(active, set(active.split(",")))
+    assert all(map(len, (shown["pose"], shown["ray"], shown["point"])))
+    assert {level for level in ("pose", "ray", "point") if any(shown[level])} == levels
+    assert shown["pose"][0] == shown["ray"][0] == shown["point"][0] == 0  # nothing is known to be hard yet
+    assert any(shown["carriers"]) == ("point" in levels)
+
+
 def test_levels_and_the_start_can_be_left_out(command: Command, teachers: Path, tmp_path: Path) -> None:
-    line = (teachers / "hashgrid.fm", tmp_path / "s.fm", "--to", "vm", *SMALL["vm"], "--steps", 5, "--force")
-    for more, active in ((["--active", "none"], []), (["--active", "ray,pose"], ["ray", "pose"])):
-        code, result, _ = command(*line, *more, "--no-start")
-        assert code == 0
-        assert "start" not in result["stages"]
-        told = json.loads(Path(result["receipt"][0]).read_text())
-        assert told["settings"]["active"] == active
-    code, _, err = command(*line, "--active", "rays")
+    line = (teachers / "hashgrid.fm", tmp_path / "s.fm", "--to", "vm", *SMALL["vm"], "--steps", 5)
+    code, result, _ = command(*line, "--active", "ray,pose", "--no-start")
+    assert code == 0
+    assert "start" not in result["stages"]
+    assert json.loads(Path(result["receipt"][0]).read_text())["settings"]["active"] == ["ray", "pose"]
+    code, _, err = command(*line, "--force", "--active", "rays")
     assert (code, err) == (
         2,
         "fieldmorph: unknown level of active learning 'rays'; known: point, pose, ray\n",
