@@ -112,6 +112,18 @@ def test_rays_come_from_where_the_cameras_are(teacher: StoredField) -> None:
     assert len(origins.round(decimals=3).unique(dim=0)) > 50  # each ray has a camera of its own
 
 
+def test_a_tenth_of_the_rays_starts_near_the_worst_poses(teacher: StoredField) -> None:
+    worst = torch.tensor([1, 4])
+    block = make_block(teacher, 0, 0, worst)
+    hard = block.pixels.samples.ray_indices < 25  # of 256 rays
+    s, along = block.pixels.samples, block.along
+    origins = along.positions - ((s.t_starts + s.t_ends) / 2)[:, None] * along.directions
+    apart = torch.cdist(origins, teacher.cameras.camera_to_world[worst, :, 3]).amin(-1)
+    assert 0 < apart[hard].max() < 3 * 9.1 / 180 * torch.pi  # turned about the scene by 9 degrees at most
+    assert set(block.poses[:25].tolist()) == {1, 4}
+    assert set(block.poses[25:].tolist()) == set(range(6))
+
+
 @pytest.mark.parametrize("order", ["all", "some", "repeated"])
 def test_repacked_rays_composite_to_their_pixels(teacher: StoredField, order: str) -> None:
     block = make_block(teacher, 0, 0)
