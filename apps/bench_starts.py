@@ -14,7 +14,6 @@ from fieldmorph.apps.evaluate import evaluate
 from fieldmorph.apps.jobs import open_scene
 from fieldmorph.apps.progress import ProgressLine
 from fieldmorph.distill.convert import ConvertConfig, convert
-from fieldmorph.distill.stages import PVD_STAGES
 from fieldmorph.distill.starts import STARTS
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.catalog import make_field
@@ -90,10 +89,9 @@ def learn(
     taught, (starts, _) = load_field(teacher), RUNS[run]
     views = open_scene(data, "test", downscale=downscale, aabb=taught.field.box()).splits["test"]
     field = make_field(student, aabb=taught.field.box(), seed=seed)
-    stages = tuple(stage for stage in PVD_STAGES if starts or stage.source != "solve")
     with ProgressLine(f"{student} {run}, seed {seed}", quiet) as line:
         looks = Looks(field, LOOKS, line, early=starts)
-        config = ConvertConfig(stages=stages, seed=seed)
+        config = ConvertConfig(start=starts, seed=seed)
         stored, report = convert(taught, field, Budget(core_seconds=budget), config, on_progress=looks)
         spent = looks.end()
     rays, _ = judged_pixels(views)

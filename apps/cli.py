@@ -101,8 +101,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="levels of active learning: some of pose,ray,point, all or none (default all)",
     )  # fmt: skip
     convert.add_argument(
-        "--no-start", action="store_true", help="no closed-form start of an explicit student"
-    )
+        "--start", action=argparse.BooleanOptionalAction,
+        help="begin with the student's closed form, if it has one (default: where that helps, which is for voxels)",
+    )  # fmt: skip
     convert.add_argument("--no-receipt", action="store_true", help="do not measure, write no receipt")
     _add_run_options(convert, "180cs")
 

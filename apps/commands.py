@@ -34,7 +34,7 @@ def convert(args: Args) -> int:
 
     options = ConvertOptions(
         active=args.active,
-        start=not args.no_start,
+        start=args.start,
         max_bytes=None if args.max_bytes is None else parse_bytes(args.max_bytes),
         max_psnr_drop=args.max_psnr_drop,
         receipt=not args.no_receipt,

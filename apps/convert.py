@@ -1,35 +1,46 @@
 """Conversion from file to file, with a receipt: distil, save, measure, and go on where a quality was asked for."""
 
-import math
+import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
 
 # isort: split
-from fieldmorph.apps.jobs import OnProgress, check_settings, claim, digest, finish, forget, open_scene
+from fieldmorph.apps.extension import PARTS, Measured, extend
+from fieldmorph.apps.jobs import (
+    UNIT_BOX,
+    OnProgress,
+    check_settings,
+    claim,
+    digest,
+    finish,
+    forget,
+    open_scene,
+)
+from fieldmorph.apps.outcome import Outcome, convert_once, interruptible, state_paths
 from fieldmorph.apps.outputs import file_sha256
 from fieldmorph.apps.receipt_page import receipt_paths, write_receipt
 from fieldmorph.distill.active import LEVELS
-from fieldmorph.distill.convert import ConvertConfig, ConvertReport, convert
-from fieldmorph.distill.fidelity import measure
+from fieldmorph.distill.convert import ConvertConfig, ConvertReport
+from fieldmorph.distill.fidelity import Exhibit, measure, reference
 from fieldmorph.distill.receipt import describe_field, receipt
-from fieldmorph.distill.stages import PVD_STAGES
-from fieldmorph.fields.budget import Budget
-from fieldmorph.fields.catalog import field_settings, make_field, settings_within
+from fieldmorph.fields.base import VolumeField
+from fieldmorph.fields.budget import Budget, Spent
+from fieldmorph.fields.catalog import FIELDS, field_settings, make_field, settings_within
 from fieldmorph.fields.checkpoint import check_output
 from fieldmorph.fields.errors import InputError, SettingError
+from fieldmorph.fields.loop import LoopReport
 from fieldmorph.fields.runtime import choose_device
 from fieldmorph.fields.scene import Split
 from fieldmorph.fields.store import StoredField, load_field
 from fieldmorph.fields.voxels import Voxels
 
-EXTENSION = 4  # parts of a budget's length by which a conversion that misses its quality goes on
-EXTENSION_LR = 0.2  # of the learning rates: what is there is to be kept
-FILE_OVERHEAD = 1 << 13  # bytes for a header that tells where the field came from
+FILE_OVERHEAD = 1 << 12  # bytes of a file's header beside its table of arrays and the teacher's provenance
+ARRAY_OVERHEAD = 128  # bytes of an entry in that table, at most
 _UNITS = {
     "": 1,
     "B": 1,
@@ -51,14 +62,14 @@ class ConvertOptions:
 
     Attributes:
         active: levels of active learning that are on.
-        start: whether an explicit student starts from a closed form.
+        start: whether the student starts from a closed form, if it has one; None: where that helps.
         max_bytes: the file's size; it picks the largest of the student's sizes that fits.
         max_psnr_drop: in dB against the photographs; a student that misses it goes on for up to its budget again.
         receipt: whether to measure the student and write the receipt.
     """
 
     active: tuple[str, ...] = LEVELS
-    start: bool = True
+    start: bool | None = None
     max_bytes: int | None = None
     max_psnr_drop: float | None = None
     receipt: bool = True
@@ -95,83 +106,90 @@ def convert_file(
         raise SettingError(
             "a PSNR drop is measured against photographs: --max-psnr-drop needs --data and a receipt"
         )
-    if options.max_bytes is not None and to == Voxels.name and not options.start:
+    if options.max_bytes is not None and to == Voxels.name and options.start is False:
         raise SettingError(
             "without a start the size of voxels is not known beforehand: leave out --no-start or --max-bytes"
         )
-    stages = tuple(stage for stage in PVD_STAGES if options.start or stage.source != "solve")
-    config = ConvertConfig(stages=stages, active=options.active, seed=seed)
+    config = ConvertConfig(start=options.start, active=options.active, seed=seed)
     place = choose_device(device)
     if Path(output).resolve() == Path(teacher).resolve():
         raise SettingError(f"the output {output} is the teacher itself; choose another name")
-    state = claim(output, resume, force)
+    claim(output, resume, force)
+    states = state_paths(output, PARTS)
     for path in receipt_paths(output) if options.receipt else ():
         check_output(path, force=True)
-    taught_by = _load_teacher(teacher)
-    overrides = _sized(taught_by, to, preset, overrides or {}, options.max_bytes)
+    taught_by, sha256 = _load_teacher(teacher), file_sha256(teacher)
+    origin = {"field": taught_by.field.name, "sha256": sha256, "provenance": taught_by.provenance}
+    overrides = _sized(taught_by, origin, to, preset, overrides or {}, options.max_bytes)
     check_settings(to, preset, overrides, taught_by.occupancy.occupied)
     views = (
-        None if data is None else open_scene(data, "test", downscale=downscale, aabb=taught_by.field.box())
+        None
+        if data is None
+        else open_scene(data, "test", downscale=downscale, aabb=taught_by.field.box()).splits["test"]
     )
+    photographs = None if views is None else _photographs(data, views, downscale)
     taught_by.field.to(place)
-    sha256 = file_sha256(teacher)
-    student = make_field(to, preset, aabb=taught_by.field.box(), seed=seed, **overrides).to(place)
-    forget(state, resume)
-    stored, report = convert(
-        taught_by, student, budget, config,
-        state_path=state, resume=resume,
-        settings={"teacher_sha256": sha256, "steps": budget.steps}, on_progress=on_progress,
-    )  # fmt: skip
-    origin = {"field": taught_by.field.name, "sha256": sha256, "provenance": taught_by.provenance}
+    resume = resume and states[0].exists()
+    if not resume:
+        _forget(states)
+    asked = {"teacher_sha256": sha256, "steps": budget.steps}
 
-    def save(stored: StoredField, report: ConvertReport) -> tuple[StoredField, dict[str, Any]]:
-        names = {"stages": [stage.name for stage in report.stages], "dropped": report.dropped}
-        job = {"job": "convert", "teacher": origin, **names, "preset": preset}
-        stored, result = finish(stored, report.loop, output, job, preset, seed)
-        return stored, {**result, **names, "teacher": str(teacher), "teacher_sha256": sha256}
+    def learn(part: int, field: VolumeField, budget: Budget, config: ConvertConfig) -> Outcome:
+        # Which student goes on was told by the photographs: with others a part would not be the same one.
+        settings = asked if part == 0 else asked | {"photographs": photographs}
+        return convert_once(
+            taught_by, field, budget, config, state=states[part], resume=resume, keep=options.receipt,
+            settings=settings, on_progress=on_progress,
+        )  # fmt: skip
 
-    for path in receipt_paths(output):
-        path.unlink(missing_ok=True)  # of the file that is replaced
-    stored, result = save(stored, report)
-    state.unlink(missing_ok=True)
-    if options.max_bytes is not None and result["bytes"] > options.max_bytes:
-        raise InputError(
-            f"{output} has {result['bytes']} bytes, more than the {options.max_bytes} asked for; it is kept"
-        )
-    if not options.receipt:
-        return result
-    source = None if views is None else views.splits["test"]
-    quality, pictures = measure(taught_by, stored, source, on_picture)
-    for part in range(EXTENSION if not _gate(quality, options.max_psnr_drop)["met"] else 0):
-        kept = {name: value.clone() for name, value in stored.field.state_dict().items()}
-        try:
-            longer, report = _go_on(taught_by, stored, budget, config, report, part, on_progress)
-        except SettingError:  # a part too short to do anything
-            break
-        quality_then, pictures_then = measure(taught_by, longer, source, on_picture)
-        if _drop(quality_then) < _drop(quality):
-            quality, pictures = quality_then, pictures_then
-            stored, result = save(longer, report)
-        else:
-            stored.field.load_state_dict(kept)
-        if _gate(quality, options.max_psnr_drop)["met"]:
-            break
-    told = receipt(
-        teacher=describe_field(taught_by, teacher, Path(teacher).stat().st_size, sha256),
-        student=describe_field(stored, output, result["bytes"], result["sha256"], preset),
-        quality=quality, settings=config, budget=budget, steps=report.loop.steps, spent=report.loop.spent,
-        stages=report.stages, dropped=report.dropped, curve=report.loop.curve, seed=seed,
-        photographs=None if source is None else _photographs(data, source, downscale),
-        gate=None if options.max_psnr_drop is None else _gate(quality, options.max_psnr_drop), device=place,
-    )  # fmt: skip
-    write_receipt(output, told, pictures)
-    means = {name: quality[name]["mean"] for name in ("held_out", "off_trajectory")}
-    return {
-        **result,
-        "quality": means,
-        "gate": told["gate"],
-        "receipt": [str(p) for p in receipt_paths(output)],
-    }
+    def save(stored: StoredField, made_by: Sequence[ConvertReport]) -> tuple[StoredField, dict[str, Any]]:
+        stages = [stage.name for report in made_by for stage in report.stages]
+        told = {"stages": stages, "dropped": made_by[0].dropped}
+        job = {"job": "convert", "teacher": origin, "preset": preset, **told}
+        stored, result = finish(stored, _sum(made_by), output, job, preset, seed)
+        return stored, {**result, **told, "teacher": str(teacher), "teacher_sha256": sha256}
+
+    with interruptible(states[0]):
+        student = make_field(to, preset, aabb=taught_by.field.box(), seed=seed, **overrides).to(place)
+        stored, report = learn(0, student, budget, config)
+        for path in receipt_paths(output):
+            path.unlink(missing_ok=True)  # of the file that is replaced
+        saved = save(stored, [report])
+        n_bytes = saved[1]["bytes"]
+        if options.max_bytes is not None and n_bytes > options.max_bytes:
+            _forget(states)
+            raise InputError(
+                f"{output} has {n_bytes} bytes, more than the {options.max_bytes} asked for; it is kept"
+            )
+        if not options.receipt:
+            _forget(states)
+            return saved[1]
+
+        against = reference(taught_by, views, on_picture)
+
+        def assess(stored: StoredField) -> tuple[dict[str, Any], list[Exhibit]]:
+            return measure(against, stored, on_picture)
+
+        def on_better(student: Measured) -> None:
+            nonlocal saved
+            saved = save(student.stored, student.made_by)
+
+        first = Measured(stored, (report,), *assess(stored))
+        done = extend(first, budget, config, options.max_psnr_drop, learn, assess, on_better)
+        stored, result = saved
+        told = receipt(
+            teacher=describe_field(taught_by, teacher, Path(teacher).stat().st_size, sha256),
+            student=describe_field(stored, output, result["bytes"], result["sha256"], preset),
+            quality=done.best.quality, settings=config, budget=budget, runs=done.runs, seed=seed,
+            photographs=photographs, device=place,
+            gate=None if options.max_psnr_drop is None else done.gate(options.max_psnr_drop),
+        )  # fmt: skip
+        write_receipt(output, told, done.best.pictures)
+        _forget(states)
+    spent = told["budget"]["used"]
+    means = {name: told["quality"][name]["mean"] for name in ("held_out", "off_trajectory")}
+    files = [str(path) for path in receipt_paths(output)]
+    return {**result, **spent, "quality": means, "gate": told["gate"], "receipt": files}
 
 
 def parse_bytes(text: str) -> int:
@@ -196,50 +214,37 @@ def _load_teacher(path: str | Path) -> StoredField:
 
 
 def _sized(
-    teacher: StoredField, to: str, preset: str, overrides: dict[str, Any], max_bytes: int | None
+    teacher: StoredField,
+    origin: dict[str, Any],
+    to: str,
+    preset: str,
+    overrides: dict[str, Any],
+    max_bytes: int | None,
 ) -> dict[str, Any]:
     """The student's settings, of the largest size that fits where a size is asked for."""
     if max_bytes is None:
         return overrides
-    beside = teacher.occupancy.to_bits().numel() + 64 * len(teacher.cameras) + FILE_OVERHEAD
+    arrays = FIELDS[to](aabb=UNIT_BOX, **field_settings(to, preset, **overrides)).state_dict()
+    # A chain of conversions is told in full: JSON within JSON.
+    header = len(json.dumps(json.dumps(origin))) + ARRAY_OVERHEAD * len(arrays) + FILE_OVERHEAD
+    beside = teacher.occupancy.to_bits().numel() + 64 * len(teacher.cameras) + header
     settings = settings_within(to, max_bytes, teacher.occupancy.occupied, beside, preset, **overrides)
     return {
         key: value for key, value in settings.items() if value != field_settings(to, preset).get(key)
     } | overrides
 
 
-def _go_on(
-    teacher: StoredField,
-    stored: StoredField,
-    budget: Budget,
-    config: ConvertConfig,
-    report: ConvertReport,
-    part: int,
-    on_progress: OnProgress,
-) -> tuple[StoredField, ConvertReport]:
-    """One of the parts of the budget's length more, on pixels alone, with small steps; the report of all so far."""
-    last = replace(config.stages[-1], name=f"longer {part + 1}")
-    config = replace(config, stages=(last,), lr_share=EXTENSION_LR, fresh=False, seed=config.seed + 1 + part)
-    longer, more = convert(
-        teacher, stored.field, budget.nth_part(part, EXTENSION), config, on_progress=on_progress
-    )
-    before = report.loop
-    curve = [(at + before.spent.core_seconds, psnr) for at, psnr in more.loop.curve]
-    loop = replace(
-        more.loop, steps=before.steps + more.loop.steps, spent=before.spent + more.loop.spent,
-        curve=before.curve + curve,
-    )  # fmt: skip
-    return longer, ConvertReport(loop, report.stages + more.stages, report.dropped)
+def _sum(made_by: Sequence[ConvertReport]) -> LoopReport:
+    """One report of conversions one after another."""
+    loops = [report.loop for report in made_by]
+    spent = sum((loop.spent for loop in loops), Spent())
+    return LoopReport(sum(loop.steps for loop in loops), spent, loops[-1].psnr, [])
 
 
-def _drop(quality: dict[str, Any]) -> float:
-    drop = quality["held_out"]["mean"].get("psnr_drop")
-    return math.inf if drop is None else drop
-
-
-def _gate(quality: dict[str, Any], max_psnr_drop: float | None) -> dict[str, Any]:
-    """What was asked for and whether it is met; nothing asked is met."""
-    return {"max_psnr_drop": max_psnr_drop, "met": max_psnr_drop is None or _drop(quality) <= max_psnr_drop}
+def _forget(states: Sequence[Path]) -> None:
+    """The conversion's own state goes last: the others are looked for only where it is."""
+    for path in reversed(states):
+        forget(path, resume=False)
 
 
 def _photographs(data: str | Path | None, views: Split, downscale: int) -> dict[str, Any]:

@@ -40,6 +40,7 @@ class ConvertConfig:
 
     Attributes:
         stages: in order; those that do not suit the pair are dropped.
+        start: whether a closed form begins, where the student has one; None: where that helps.
         active: levels of active learning: `pose`, `ray`, `point`.
         samples_per_step: of a step; None takes the student's own.
         empty_share: points from anywhere in the box, beside the samples of a step.
@@ -52,6 +53,7 @@ class ConvertConfig:
     """
 
     stages: tuple[Stage, ...] = PVD_STAGES
+    start: bool | None = None
     active: tuple[str, ...] = LEVELS
     samples_per_step: int | None = None
     empty_share: float = 0.1
@@ -113,7 +115,7 @@ def convert(
     """
     compile_kernels()
     config, started = config or ConvertConfig(), now()
-    stages, dropped = plan_stages(config.stages, teacher.field, student)
+    stages, dropped = plan_stages(config.stages, teacher.field, student, config.start)
     learner = _Distillation(teacher, student, stages, config)
     everything = {**(settings or {}), **asdict(config), "student": student.name, **student.config()}
     best, report = run_loop(

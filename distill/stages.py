@@ -31,11 +31,6 @@ class Stage:
 
 
 SOURCES = ("points", "rays", "solve")
-LACKING = {
-    "decoder": "teacher and student have no decoder of one kind",
-    "closed form": "this student has no closed form",
-}
-
 PVD_STAGES = (
     Stage("start", 0.0, {}, source="solve", requires=("closed form",)),
     Stage("features", 0.1, {"features": 0.1, "density": 1.0}, requires=("decoder",)),
@@ -45,15 +40,23 @@ PVD_STAGES = (
 
 
 def plan_stages(
-    stages: tuple[Stage, ...], teacher: VolumeField, student: VolumeField
+    stages: tuple[Stage, ...], teacher: VolumeField, student: VolumeField, start: bool | None = None
 ) -> tuple[tuple[Stage, ...], dict[str, str]]:
     """The stages that suit this pair, without losses that do not, and why the others were dropped.
+
+    Args:
+        start: whether to begin with the student's closed form, if it has one; None: where that helps.
 
     Raises:
         SettingError: nothing is left, or a stage names an unknown loss or source.
     """
-    shared = {"decoder"} if same_decoder(teacher, student) else set()
-    shared |= {"closed form"} if student.name in STARTS else set()
+    lacking = (
+        {}
+        if same_decoder(teacher, student)
+        else {"decoder": "teacher and student have no decoder of one kind"}
+    )
+    if no_start := _why_no_start(student, start):
+        lacking["closed form"] = no_start
     kept, dropped = [], {}
     for stage in stages:
         for loss in stage.losses:
@@ -61,16 +64,24 @@ def plan_stages(
                 raise known("loss", loss, list(LOSSES))
         if stage.source not in SOURCES:
             raise known("source", stage.source, list(SOURCES))
-        missing = [r for r in stage.requires if r not in shared]
+        missing = [r for r in stage.requires if r in lacking]
         # Features mean nothing without the decoder that reads them.
-        losses = {k: v for k, v in stage.losses.items() if k != "features" or "decoder" in shared}
+        losses = {k: v for k, v in stage.losses.items() if k != "features" or "decoder" not in lacking}
         if missing or (stage.losses and not losses):
-            dropped[stage.name] = "; ".join(LACKING[r] for r in missing or ["decoder"])
+            dropped[stage.name] = "; ".join(lacking[r] for r in missing or ["decoder"])
         else:
             kept.append(replace(stage, losses=losses))
     if not any(stage.share for stage in kept):
         raise SettingError(f"no stage suits this pair: {dropped}")
     return tuple(kept), dropped
+
+
+def _why_no_start(student: VolumeField, wanted: bool | None) -> str | None:
+    if student.name not in STARTS:
+        return "this student has no closed form"
+    if wanted is None:
+        return None if STARTS[student.name].helps else "this student learns better without"
+    return None if wanted else "not wanted"
 
 
 def same_decoder(teacher: VolumeField, student: VolumeField) -> bool:

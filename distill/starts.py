@@ -200,16 +200,20 @@ class Start:
 
     Attributes:
         solve: fills the student in place.
+        helps: whether a conversion is better off with it by default, as `fieldmorph bench starts` has it.
         lr_share: of the learning rates that are left to it afterwards.
     """
 
     solve: Callable[[StoredField, VolumeField, torch.Generator], None]
+    helps: bool
     lr_share: float = 1.0
 
 
 STARTS = {
-    Voxels.name: Start(start_voxels, lr_share=0.1),  # at the full rates of a fresh one it first loses 3 dB
-    VM.name: Start(start_vm),
-    CP.name: Start(start_cp),
-    HashGrid.name: Start(start_hashgrid),
+    # At the full rates of a fresh one it first loses 3 dB.
+    Voxels.name: Start(start_voxels, helps=True, lr_share=0.1),
+    # From coarse to fine these soon are further than their start: it pays for half a minute, then costs half a dB.
+    VM.name: Start(start_vm, helps=False),
+    CP.name: Start(start_cp, helps=False),
+    HashGrid.name: Start(start_hashgrid, helps=False),
 }

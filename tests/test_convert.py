@@ -115,9 +115,8 @@ def test_student_becomes_its_teacher(
     assert before < 14
     assert after > 21
     assert report.loop.psnr == pytest.approx(after, abs=5)  # the probe tells the truth
-    start = ("start",) if target == "hashgrid" else ()
-    assert tuple(stage.name for stage in report.stages) == (*start, "features", "volume", "render")
-    assert list(report.dropped) == ([] if start else ["start"])
+    assert tuple(stage.name for stage in report.stages) == ("features", "volume", "render")
+    assert list(report.dropped) == ["start"]
     assert stored.field is student
     assert equal(taught, list(teacher.field.state_dict().values()))
 
@@ -127,7 +126,7 @@ def test_a_teacher_without_a_decoder_needs_no_features(sphere: StoredField) -> N
     before = fidelity(untrained(student, sphere), sphere)
     stored, report = convert(sphere, student, Budget(steps=120), CONFIG)
     assert fidelity(stored, sphere) > max(21, before + 8)
-    assert tuple(stage.name for stage in report.stages) == ("start", "volume", "render")
+    assert tuple(stage.name for stage in report.stages) == ("volume", "render")
     assert report.dropped["features"] == "teacher and student have no decoder of one kind"
 
 

@@ -82,7 +82,8 @@ def test_every_pair_converts_and_leaves_a_receipt(
     command: Command, teachers: Path, tmp_path: Path, source: str, to: str
 ) -> None:
     output = tmp_path / "s.fm"
-    code, result, err = command(teachers / f"{source}.fm", output, "--to", to, *SMALL[to], "--steps", 6)
+    line = ("--to", to, *SMALL[to], "--start", "--steps", 6)
+    code, result, err = command(teachers / f"{source}.fm", output, *line)
     assert code == 0, err
     assert load_field(output).field.name == to
     told = json.loads(Path(result["receipt"][0]).read_text())

@@ -171,8 +171,19 @@ def test_a_pair_with_one_kind_of_decoder_goes_through_every_stage() -> None:
     assert plan_stages(PVD_STAGES, *pair()) == ((*rest,), {"start": "this student has no closed form"})
     student = make_field("vm", aabb=BOX, resolution=8)
     assert start.source == "solve"
-    assert plan_stages(PVD_STAGES, pair()[0], student) == (PVD_STAGES, {})
+    assert plan_stages(PVD_STAGES, pair()[0], student, start=True) == (PVD_STAGES, {})
     assert sum(stage.share for stage in PVD_STAGES) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("field", "helps"), [("voxels", True), ("vm", False)])
+def test_a_start_is_made_where_it_helps_or_is_wanted(field: str, helps: bool) -> None:
+    teacher, student = pair()[0], make_field(field, aabb=BOX, resolution=8)
+    made = {start: plan_stages(PVD_STAGES, teacher, student, start) for start in (None, True, False)}
+    assert {start: kept[0].name == "start" for start, (kept, _) in made.items()} == {
+        None: helps, True: True, False: False,
+    }  # fmt: skip
+    assert made[False][1]["start"] == "not wanted"
+    assert helps or made[None][1]["start"] == "this student learns better without"
 
 
 def test_features_are_left_out_with_a_reason_where_decoders_differ(soft_sphere: VolumeField) -> None:

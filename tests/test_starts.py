@@ -242,7 +242,7 @@ def test_equal_generators_give_equal_bytes(name: str) -> None:
 @every_start
 def test_a_start_is_the_first_step_of_a_conversion(name: str, caplog: pytest.LogCaptureFixture) -> None:
     teacher = smooth()
-    config, student = ConvertConfig(seed=6), fresh(name, teacher)
+    config, student = ConvertConfig(start=True, seed=6), fresh(name, teacher)
     _, report = convert(teacher, student, Budget(steps=1), config)
     assert "the closed-form start took more than half of the budget" in caplog.text
     assert (report.stages[0].name, report.stages[0].steps) == ("start", 1)
