@@ -110,11 +110,21 @@ def _psnr_tile(name: str, figures: Mapping[str, Any]) -> tuple[str, str, str, st
 def _gate(r: Mapping[str, Any]) -> str:
     if not r["gate"]:
         return ""
-    asked = {name: value for name, value in r["gate"].items() if name != "met"}
+    told_below = ("met", "kept", "picked_by", "extensions", "stopped")
+    asked = {name: value for name, value in r["gate"].items() if name not in told_below}
     said = "; ".join(f"{labelled(name)} {shown(value)}" for name, value in asked.items())
     verdict = {True: "met", False: "missed"}.get(r["gate"].get("met"), "unknown")
+    parts, stopped = len(r["gate"].get("extensions") or []), r["gate"].get("stopped")
+    told = (
+        f" It went on in {parts} part{'s' * (parts > 1)}. Of all students {escaped(r['gate'].get('kept'))} is kept, "
+        f"picked by {escaped(r['gate'].get('picked_by'))}: they flatter it a little."
+        if parts
+        else ""
+    )
+    ended = f" It could not go on: {escaped(stopped)}." if stopped else ""
     return (
-        f'<p class="gate {verdict}">Quality asked for: {said}. <strong>{verdict.capitalize()}.</strong></p>'
+        f'<p class="gate {verdict}">Quality asked for: {said}. <strong>{verdict.capitalize()}.</strong>'
+        f"{told}{ended}</p>"
     )
 
 
@@ -248,7 +258,17 @@ def _stages(r: Mapping[str, Any]) -> str:
         f"<p>Left out: {escaped(name)}, {escaped(reason)}.</p>" for name, reason in r["dropped"].items()
     ]
     times = table("", ["stage", "steps", "seconds", "core-seconds"], rows, total=True)
-    return f"<p>Budget: {asked}.</p>{times}{''.join(dropped)}"
+    return f"<p>Budget: {asked}.</p>{times}{''.join(dropped)}{_extensions(r)}"
+
+
+def _extensions(r: Mapping[str, Any]) -> str:
+    """The parts by which a conversion went on for the quality that was asked for."""
+    parts = (r["gate"] or {}).get("extensions") or []
+    if not parts:
+        return ""
+    keys = list(dict.fromkeys(key for part in parts for key in part))
+    rows = [[shown(part.get(key)) for key in keys] for part in parts]
+    return "<br>" + table("Parts by which it went on", list(map(labelled, keys)), rows, numbers=False)
 
 
 def _settings(r: Mapping[str, Any]) -> str:

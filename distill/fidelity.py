@@ -63,10 +63,72 @@ class Exhibit:
     photograph: Float[Tensor, "h w 3"] | None = None
 
 
-def measure(
+@dataclass(frozen=True)
+class Poses:
+    """A set of poses with the teacher's pictures, to hold any number of students against.
+
+    Attributes:
+        name: `held_out` or `off_trajectory`.
+        source: where the poses come from.
+        photographs: over white, where there are some.
+        taught: what `view` gives of the teacher.
+        distances: from the nearest training camera, in world units.
+        spent: on the teacher's pictures.
+    """
+
+    name: str
+    source: str
+    cameras: Cameras
+    views: list[str]
+    photographs: list[Tensor] | None
+    taught: list[dict[str, Tensor]]
+    distances: list[float]
+    spent: Spent
+
+
+def reference(
     teacher: StoredField,
-    student: StoredField,
     photographs: Split | None = None,
+    on_picture: OnPicture = lambda _done, _total: None,
+) -> tuple[Poses, Poses]:
+    """The held-out and the off-trajectory poses and the teacher's pictures from there, rendered once for all students.
+
+    Args:
+        photographs: kept out of training; their cameras are the held-out ones.
+        on_picture: is told how many pictures of how many are done.
+    """
+    beyond, names = off_trajectory_cameras(teacher.cameras, teacher.field.box())
+    shots = None
+    if photographs is None:
+        held_out = held_out_cameras(teacher.cameras)
+        held_names = [f"pose {i + 1}" for i in range(len(held_out))]
+        source = "new poses between the training cameras"
+    else:
+        kept = _spread(len(photographs), photographs.cameras.width * photographs.cameras.height)
+        held_out = photographs.cameras[torch.tensor(kept)]
+        held_names = [photographs.names[i] for i in kept]
+        shots = [photographs.view_over(i, torch.ones(3)) for i in kept]
+        source = f"the cameras of {len(kept)} of {len(photographs)} photographs"
+    moved = f"training cameras turned {TURN_DEGREES:g} degrees round the scene, a quarter closer or farther"
+    total = len(held_out) + len(beyond)
+
+    def poses(
+        name: str, source: str, cameras: Cameras, views: list[str], shots: list[Tensor] | None, first: int
+    ) -> Poses:
+        taught, spent = _views(teacher, cameras, first, total, on_picture)
+        here, there = (c.camera_to_world[:, :, 3].cpu() for c in (cameras, teacher.cameras))
+        distances = torch.cdist(here, there).amin(1).tolist()
+        return Poses(name, source, cameras, views, shots, taught, distances, spent)
+
+    return (
+        poses("held_out", source, held_out, held_names, shots, 0),
+        poses("off_trajectory", moved, beyond, names, None, len(held_out)),
+    )
+
+
+def measure(
+    against: tuple[Poses, Poses],
+    student: StoredField,
     on_picture: OnPicture = lambda _done, _total: None,
 ) -> tuple[dict[str, Any], list[Exhibit]]:
     """Figures of both sets as JSON values, and the typical and the worst held-out and the worst off-trajectory view.
@@ -76,43 +138,20 @@ def measure(
     the held-out set has PSNR and SSIM to them of both fields, and `psnr_drop`, the teacher's less the student's.
     None is what cannot be told: SSIM of photographs smaller than its window, figures of a picture with NaN in it.
     The same fields give the same figures, but for times.
+
+    Args:
+        against: what `reference` made of the teacher.
     """
-    poses, names = off_trajectory_cameras(teacher.cameras, teacher.field.box())
-    if photographs is None:
-        held_out, kept = held_out_cameras(teacher.cameras), None
-        held_names = [f"pose {i + 1}" for i in range(len(held_out))]
-        source = "new poses between the training cameras"
-    else:
-        kept = _spread(len(photographs), photographs.cameras.width * photographs.cameras.height)
-        held_out = photographs.cameras[torch.tensor(kept)]
-        held_names = [photographs.names[i] for i in kept]
-        source = f"the cameras of {len(kept)} of {len(photographs)} photographs"
-    total = len(held_out) + len(poses)
-
-    def seen(first: int) -> Callable[[int], None]:
-        return lambda i: on_picture(first + i + 1, total)
-
-    for stored in (teacher, student):
-        picture(stored, resize(held_out[0], 16, 16))  # kernels compile at their first use
-    shots = (
-        None
-        if kept is None or photographs is None
-        else [photographs.view_over(i, torch.ones(3)) for i in kept]
-    )
-    known, first = _compare(teacher, student, held_out, held_names, shots, seen(0))
-    beyond, second = _compare(teacher, student, poses, names, None, seen(len(held_out)))
-    exhibits = [
-        _exhibit("held_out", "typical", known, first),
-        _exhibit("held_out", "worst", known, first),
-        _exhibit("off_trajectory", "worst", beyond, second),
-    ]
-    moved = f"training cameras turned {TURN_DEGREES:g} degrees round the scene, a quarter closer or farther"
-    figures = {
-        "background": "white",
-        "held_out": {"source": source, **known},
-        "off_trajectory": {"source": moved, **beyond},
-    }
-    return figures, exhibits if len(held_out) > 1 else exhibits[1:]
+    held_out, beyond = against
+    total = len(held_out.views) + len(beyond.views)
+    figures: dict[str, Any] = {"background": "white"}
+    exhibits: list[Exhibit] = []
+    for poses, first in ((held_out, 0), (beyond, len(held_out.views))):
+        learned, spent = _views(student, poses.cameras, first, total, on_picture)
+        figures[poses.name] = _compare(poses, learned, spent)
+        ranks = ("typical", "worst") if poses is held_out and len(poses.views) > 1 else ("worst",)
+        exhibits += [_exhibit(poses, learned, rank, figures[poses.name]) for rank in ranks]
+    return figures, exhibits
 
 
 def held_out_cameras(prior: Cameras) -> Cameras:
@@ -155,68 +194,65 @@ def off_trajectory_cameras(prior: Cameras, aabb: Sequence[float]) -> tuple[Camer
     return cameras, [f"{word}, turned {side}" for word, side in moves]
 
 
-def _compare(
-    teacher: StoredField,
-    student: StoredField,
-    cameras: Cameras,
-    names: list[str],
-    photographs: list[Tensor] | None,
-    on_view: Callable[[int], None],
-) -> tuple[dict[str, Any], list[list[Tensor]]]:
-    """Figures of one set of poses, and each view's teacher's and student's picture (and photograph)."""
-    scores: dict[str, list[float | None]] = {}
-    pictures: list[list[Tensor]] = []
-    spent = [Spent(), Spent()]
+def _views(
+    stored: StoredField, cameras: Cameras, first: int, total: int, on_picture: OnPicture
+) -> tuple[list[dict[str, Tensor]], Spent]:
+    """What `view` gives for each camera, the pictures from `first` on of so many, and what that took."""
+    picture(stored, resize(cameras[0], 16, 16))  # kernels compile at their first use
+    seen, spent = [], Spent()
     for i, camera in enumerate(cameras):
-        both = []
-        for k, stored in enumerate((teacher, student)):
-            start = now()
-            both.append(view(stored, camera))
-            spent[k] += now() - start
-        taught, learned = both
+        start = now()
+        seen.append(view(stored, camera))
+        spent += now() - start
+        on_picture(first + i + 1, total)
+    return seen, spent
+
+
+def _compare(poses: Poses, learned: list[dict[str, Tensor]], spent: Spent) -> dict[str, Any]:
+    """Figures of one set of poses."""
+    scores: dict[str, list[float | None]] = {}
+    for i, (teacher, student) in enumerate(zip(poses.taught, learned, strict=True)):
         found: dict[str, float | None] = {
-            "psnr_to_teacher": capped_psnr(learned["colors"], taught["colors"]),
-            "ssim_to_teacher": _ssim(learned["colors"], taught["colors"]),
-            "opacity_error": float((learned["opacities"] - taught["opacities"]).abs().mean()),
+            "psnr_to_teacher": capped_psnr(student["colors"], teacher["colors"]),
+            "ssim_to_teacher": _ssim(student["colors"], teacher["colors"]),
+            "opacity_error": float((student["opacities"] - teacher["opacities"]).abs().mean()),
         }
-        shown = [taught["colors"], learned["colors"]]
-        if photographs is not None:
-            for role, image in zip(("teacher", "student"), shown, strict=True):
-                found[f"{role}_psnr"] = capped_psnr(image, photographs[i])
-                found[f"{role}_ssim"] = _ssim(image, photographs[i])
-            taught_psnr, learned_psnr = (capped_psnr(image, photographs[i]) for image in shown)
-            found["psnr_drop"] = taught_psnr - learned_psnr
-            shown.append(photographs[i])
+        if poses.photographs is not None:
+            shot, psnr = poses.photographs[i], []
+            for role, seen in (("teacher", teacher), ("student", student)):
+                psnr.append(capped_psnr(seen["colors"], shot))
+                found |= {f"{role}_psnr": psnr[-1], f"{role}_ssim": _ssim(seen["colors"], shot)}
+            found["psnr_drop"] = psnr[0] - psnr[1]
         for name, value in found.items():
             known = value is not None and math.isfinite(value)  # a field may have NaN somewhere
             scores.setdefault(name, []).append(value if known else None)
-        pictures.append(shown)
-        on_view(i)
-    here, there = (c.camera_to_world[:, :, 3].cpu() for c in (cameras, teacher.cameras))
-    nearest = torch.cdist(here, there).amin(1)
     to_teacher = [-math.inf if v is None else v for v in scores["psnr_to_teacher"]]
-    order = sorted(range(len(names)), key=to_teacher.__getitem__)
-    figures = {
-        "image_size": [cameras.width, cameras.height],
-        "views": names,
+    n = len(poses.views)
+    order = sorted(range(n), key=to_teacher.__getitem__)
+    return {
+        "source": poses.source,
+        "image_size": [poses.cameras.width, poses.cameras.height],
+        "views": poses.views,
         "mean": {name: _known(values, lambda v: sum(v) / len(v)) for name, values in scores.items()},
         "worst": {
             name: _known(values, min if name in LOW_IS_BAD else max) for name, values in scores.items()
         },
         "worst_view": order[0],
-        "typical_view": order[len(names) // 2],
-        "per_view": {**scores, "distance_to_training_camera": nearest.tolist()},
+        "typical_view": order[n // 2],
+        "per_view": {**scores, "distance_to_training_camera": poses.distances},
         "core_seconds_per_image": {
-            role: total.core_seconds / len(names)
-            for role, total in zip(("teacher", "student"), spent, strict=True)
+            "teacher": poses.spent.core_seconds / n,
+            "student": spent.core_seconds / n,
         },
     }
-    return figures, pictures
 
 
-def _exhibit(poses: str, rank: str, figures: dict[str, Any], pictures: list[list[Tensor]]) -> Exhibit:
+def _exhibit(poses: Poses, learned: list[dict[str, Tensor]], rank: str, figures: dict[str, Any]) -> Exhibit:
     i = figures[f"{rank}_view"]
-    return Exhibit(poses, rank, figures["views"][i], figures["per_view"]["psnr_to_teacher"][i], *pictures[i])
+    teacher, student = poses.taught[i]["colors"], learned[i]["colors"]
+    shot = None if poses.photographs is None else poses.photographs[i]
+    psnr = figures["per_view"]["psnr_to_teacher"][i]
+    return Exhibit(poses.name, rank, poses.views[i], psnr, teacher, student, shot)
 
 
 def _fit(cameras: Cameras) -> Cameras:

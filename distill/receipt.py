@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from fieldmorph.distill.convert import ConvertReport, StageReport
 from fieldmorph.fields.budget import Budget, Spent
 from fieldmorph.fields.runtime import bf16_on_cpu
 from fieldmorph.fields.store import StoredField
@@ -27,11 +28,7 @@ def receipt(
     quality: Mapping[str, Any],
     settings: Any,
     budget: Budget,
-    steps: int,
-    spent: Spent,
-    stages: Sequence[Any],
-    dropped: Mapping[str, str],
-    curve: Sequence[tuple[float, float]],
+    runs: Sequence[ConvertReport],
     seed: int,
     photographs: Mapping[str, Any] | None = None,
     gate: Mapping[str, Any] | None = None,
@@ -45,13 +42,12 @@ def receipt(
         teacher, student: as `describe_field` returns them.
         quality: the figures of `fidelity.measure`.
         settings: of the conversion, a dataclass or a mapping.
-        stages: those that ran, in order, dataclasses or mappings with `name`, `steps`, `seconds` and `core_seconds`.
-        dropped: the others and why.
-        curve: of the looks at the quality on the way: core-seconds and PSNR.
+        runs: the conversion and, where it went on, every part, whether its student was kept or not.
         photographs: what tells them from others: `scene`, `split`, `downscale`, `sha256`.
-        gate: what quality was asked for and whether it was `met`.
+        gate: what quality was asked for, whether it was `met`, and what was done for it.
     """
-    reports = plain(list(stages))
+    used = sum((run.loop.spent for run in runs), Spent())
+    steps = sum(run.loop.steps for run in runs)
     sizes = {name: (teacher.get(name), student.get(name)) for name in ("params", "bytes")}
     return plain(
         {
@@ -68,14 +64,11 @@ def receipt(
             "seed": seed,
             "budget": {
                 "asked": {name: value for name, value in asdict(budget).items() if value is not None},
-                "used": {"steps": steps, "seconds": spent.seconds, "core_seconds": spent.core_seconds},
+                "used": {"steps": steps, "seconds": used.seconds, "core_seconds": used.core_seconds},
             },
-            "stages": reports,
-            "dropped": dropped,
-            "curve": [
-                {"core_seconds": seconds, "psnr": psnr, "stage": stage}
-                for (seconds, psnr), stage in zip(curve, stages_of(curve, reports), strict=True)
-            ],
+            "stages": [stage for run in runs for stage in run.stages],
+            "dropped": runs[0].dropped,
+            "curve": curve_of(runs),
             "provenance": provenance_chain(student),
             "environment": environment(device),
         }
@@ -123,18 +116,32 @@ def provenance_chain(described: Mapping[str, Any]) -> list[dict[str, Any]]:
     return chain[::-1]
 
 
-def stages_of(curve: Sequence[tuple[float, float]], stages: Sequence[Mapping[str, Any]]) -> list[str | None]:
-    """The name of the stage that each look at the quality ended, told from the stages' own times.
+def curve_of(runs: Sequence[ConvertReport]) -> list[dict[str, Any]]:
+    """Every look at the quality on the way: core-seconds since the first run began, PSNR, the stage that it ended."""
+    looks: list[dict[str, Any]] = []
+    before = 0.0
+    for run in runs:
+        names = stages_of(run.loop.curve, run.stages)
+        looks += [
+            {"core_seconds": before + at, "psnr": psnr, "stage": name}
+            for (at, psnr), name in zip(run.loop.curve, names, strict=True)
+        ]
+        before += run.loop.spent.core_seconds
+    return looks
+
+
+def stages_of(curve: Sequence[tuple[float, float]], stages: Sequence[StageReport]) -> list[str | None]:
+    """The name of the stage of one run that each look at the quality ended, told from the stages' own times.
 
     These lack the start and the looks, all of which are taken for the start; that is right as long as the looks
     together take less than one of them is apart from the next. None without stages.
     """
     if not (curve and stages):
         return [None] * len(curve)
-    start = curve[-1][0] - sum(stage["core_seconds"] for stage in stages)
-    ends = [start + spent for spent in accumulate(stage["core_seconds"] for stage in stages)]
+    start = curve[-1][0] - sum(stage.core_seconds for stage in stages)
+    ends = [start + spent for spent in accumulate(stage.core_seconds for stage in stages)]
     within = [bisect_left(ends, seconds - 1e-6) for seconds, _ in curve]
-    return [stages[min(i, len(stages) - 1)]["name"] for i in within]
+    return [stages[min(i, len(stages) - 1)].name for i in within]
 
 
 def environment(device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -3,13 +3,14 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from fieldmorph.distill import fidelity
-from fieldmorph.distill.fidelity import held_out_cameras, measure, off_trajectory_cameras
+from fieldmorph.distill.fidelity import held_out_cameras, off_trajectory_cameras, reference
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.cameras import Cameras, orbit_cameras, project
 from fieldmorph.fields.metrics import EQUAL_DB, capped_psnr, ssim
@@ -42,6 +43,12 @@ def photographs_of(field: StoredField, n: int = 3, size: tuple[int, int] = (24, 
     opaque = torch.full((*size[::-1], 1), 255, dtype=torch.uint8)
     images = [torch.cat([(picture(field, c) * 255).round().to(torch.uint8), opaque], -1) for c in cameras]
     return Split(cameras, torch.stack(images), tuple(f"test/{i}.png" for i in range(n)))
+
+
+def measure(
+    teacher: StoredField, student: StoredField, photographs: Split | None = None
+) -> tuple[dict[str, Any], list[fidelity.Exhibit]]:
+    return fidelity.measure(reference(teacher, photographs), student)
 
 
 @pytest.fixture
@@ -118,8 +125,7 @@ def test_a_floater_in_the_background_s_colour_shows_as_opacity(
 
 def test_photographs_are_held_against_both(sphere: StoredField, smaller: StoredField) -> None:
     split = photographs_of(sphere)
-    calls: list[tuple[int, int]] = []
-    figures, pictures = measure(sphere, smaller, split, lambda *at: calls.append(at))
+    figures, pictures = measure(sphere, smaller, split)
     told = figures["held_out"]
     assert told["views"] == list(split.names)
     assert told["mean"]["teacher_psnr"] > 50  # its own pictures, rounded to 8 bits
@@ -131,7 +137,32 @@ def test_photographs_are_held_against_both(sphere: StoredField, smaller: StoredF
     assert told["mean"]["psnr_drop"] == pytest.approx(drop)
     assert told["worst"]["psnr_drop"] == max(told["per_view"]["psnr_drop"]) >= drop > 10
     assert [p.photograph is not None for p in pictures] == [True, True, False]
+
+
+def test_a_teacher_is_rendered_once_for_all_students(
+    monkeypatch: pytest.MonkeyPatch, sphere: StoredField, smaller: StoredField
+) -> None:
+    split, calls, rendered = photographs_of(sphere), list[tuple[int, int]](), list[str]()
+    view, names = fidelity.view, {id(sphere.field): "teacher", id(smaller.field): "student"}
+
+    def noted(stored: StoredField, *more: Any) -> Any:
+        rendered.append(names[id(stored.field)])
+        return view(stored, *more)
+
+    monkeypatch.setattr(fidelity, "view", noted)
+    against = reference(sphere, split, lambda *at: calls.append(at))
+    assert rendered == ["teacher"] * 11
     assert calls == [(i + 1, 11) for i in range(11)]
+    calls.clear(), rendered.clear()
+    both = [
+        fidelity.measure(against, student, lambda *at: calls.append(at)) for student in (smaller, smaller)
+    ]
+    assert rendered == ["student"] * 22
+    assert calls == [(i + 1, 11) for i in range(11)] * 2
+    for figures, _ in both:
+        for poses in ("held_out", "off_trajectory"):
+            assert figures[poses].pop("core_seconds_per_image")["teacher"] > 0
+    assert both[0][0] == both[1][0]
 
 
 def test_many_photographs_are_thinned_evenly_and_it_is_said(

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from fieldmorph.distill import samples
-from fieldmorph.distill.convert import ConvertConfig, convert
-from fieldmorph.distill.fidelity import measure
-from fieldmorph.distill.receipt import describe_field, plain, provenance_chain, receipt, stages_of
+from fieldmorph.distill.convert import ConvertConfig, ConvertReport, StageReport, convert
+from fieldmorph.distill.fidelity import measure, reference
+from fieldmorph.distill.receipt import curve_of, describe_field, plain, provenance_chain, receipt, stages_of
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget, Spent
 from fieldmorph.fields.cameras import orbit_cameras
 from fieldmorph.fields.catalog import make_field
+from fieldmorph.fields.loop import LoopReport
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.store import StoredField
 
@@ -33,8 +34,15 @@ def sphere(soft_sphere: VolumeField) -> StoredField:
     return StoredField(soft_sphere, occupancy, 1 / 32, cameras, TRAINED)
 
 
-def stage(name: str, core_seconds: float) -> dict[str, Any]:
-    return {"name": name, "steps": 20, "seconds": 2.0, "core_seconds": core_seconds}
+def stage(name: str, core_seconds: float) -> StageReport:
+    return StageReport(name, 20, 2.0, core_seconds)
+
+
+RUN = ConvertReport(
+    LoopReport(40, Spent(4.0, 3.5), 25.0, [(1.0, 20.0), (3.0, 25.0)]),
+    (stage("volume", 1.0), stage("render", 2.0)),
+    {"features": "no decoder"},
+)
 
 
 def made(sphere: StoredField, **changes: Any) -> dict[str, Any]:
@@ -46,11 +54,7 @@ def made(sphere: StoredField, **changes: Any) -> dict[str, Any]:
         "quality": {},
         "settings": ConvertConfig(),
         "budget": Budget(core_seconds=3.0),
-        "steps": 40,
-        "spent": Spent(4.0, 3.5),
-        "stages": [stage("volume", 1.0), stage("render", 2.0)],
-        "dropped": {},
-        "curve": [(1.0, 20.0), (3.0, 25.0)],
+        "runs": [RUN],
         "seed": 7,
     }
     return receipt(**{**known, **changes})
@@ -64,18 +68,14 @@ def test_a_real_conversion_has_a_receipt(monkeypatch: pytest.MonkeyPatch, sphere
     small = make_field("mlp", aabb=BOX, seed=3, width=32, depth=2, n_frequencies=4)
     student, report = convert(sphere, small, budget, config)
     assert student.provenance["dropped"] == report.dropped
-    quality, pictures = measure(sphere, student)
+    quality, pictures = measure(reference(sphere), student)
     told = receipt(
         teacher=describe_field(sphere),
         student=describe_field(student, "b.fm", 100, "b" * 64, "small"),
         quality=quality,
         settings=config,
         budget=budget,
-        steps=report.loop.steps,
-        spent=report.loop.spent,
-        stages=report.stages,
-        dropped=report.dropped,
-        curve=report.loop.curve,
+        runs=[report],
         seed=config.seed,
     )
     assert json.loads(json.dumps(told, allow_nan=False)) == told
@@ -119,6 +119,29 @@ def test_looks_belong_to_the_stage_that_they_end() -> None:
     assert stages_of(curve, stages) == ["features"] * 2 + ["volume"] * 10 + ["render"] * 8
     assert stages_of(curve, []) == [None] * 20
     assert stages_of([], stages) == []
+
+
+def test_runs_one_after_another_leave_no_gap_and_do_not_overlap(sphere: StoredField) -> None:
+    # Each run has a start and an end of its own that no stage counts: 0.5 and 0.3 s of the parts' 2 s.
+    parts = [
+        ConvertReport(
+            LoopReport(20, Spent(2.5, 2.0), 26.0 + i, [(0.5 + 0.3 * k, 25.0 + i) for k in range(1, 5)]),
+            (stage(f"longer {i}", 1.2),),
+            {},
+        )
+        for i in (1, 2)
+    ]
+    told = made(sphere, runs=[RUN, *parts])
+    assert told["curve"] == plain(curve_of([RUN, *parts]))
+    assert [p["stage"] for p in told["curve"]] == ["volume", "render"] + ["longer 1"] * 4 + ["longer 2"] * 4
+    seconds = [p["core_seconds"] for p in told["curve"]]
+    assert seconds == sorted(seconds)
+    assert seconds[2] == pytest.approx(3.5 + 0.8)
+    assert seconds[6] == pytest.approx(3.5 + 2.0 + 0.8)
+    assert seconds[-1] <= told["budget"]["used"]["core_seconds"] == 3.5 + 2 * 2.0
+    assert told["budget"]["used"]["steps"] == 80
+    assert [s["name"] for s in told["stages"]] == ["volume", "render", "longer 1", "longer 2"]
+    assert told["dropped"] == {"features": "no decoder"}
 
 
 def test_order_of_keys_is_stable(sphere: StoredField) -> None:

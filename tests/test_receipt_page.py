@@ -60,7 +60,10 @@ def a_receipt(with_photographs: bool = True) -> dict[str, Any]:
                     "file": "student.fm", "sha256": "b" * 64},
         "ratio": {"params": 13.96, "bytes": 12.2},
         "quality": {"background": "white", "held_out": figures(with_photographs), "off_trajectory": figures(False)},
-        "gate": {"max_psnr_drop": 1.5, "met": True},
+        "gate": {"max_psnr_drop": 1.5, "psnr_drop": 1.25, "met": True, "kept": "longer 1",
+                 "picked_by": "the photographs below", "stopped": "longer 3: too short", "extensions": [
+                     {"stage": "longer 1", "seed": 4712, "lr_share": 0.23, "psnr_drop": 1.25, "kept": True},
+                     {"stage": "longer 2", "seed": 4713, "lr_share": 0.23, "psnr_drop": None, "kept": False}]},
         "photographs": {"scene": "ball", "sha256": "d" * 64} if with_photographs else None,
         "settings": {"lr_decay": 0.02, "stages": [{"name": "volume", "share": 0.55, "losses": {"density": 1.25}}]},
         "seed": 4711,
@@ -153,7 +156,9 @@ def test_every_figure_is_on_the_page() -> None:
         "6,912", "234.7", "181.3", "3,455", "113.4", "87.6", "180.5 core-seconds",  # times
         "a" * 64, "b" * 64, "d" * 64, "4711", "0.55", "density 1.25", "0.02", "13", "129",
         "no decoder in common", "a slow one", "teacher.fm", "student.fm", "2030-01-02 03:04 UTC",
-        "max psnr drop 1.5", "Met.", "40 × 30", f"difference × {GAIN}",
+        "max psnr drop 1.5; psnr drop 1.25", "Met.", "went on in 2 parts", "longer 1 is kept",
+        "picked by the photographs below", "It could not go on: longer 3: too short.",
+        "longer 1 4712 0.23 1.25 yes", "longer 2 4713 0.23 – no", "40 × 30", f"difference × {GAIN}",
     ):  # fmt: skip
         assert expected in text, expected
     for point in receipt["curve"]:
@@ -170,6 +175,19 @@ def test_chain_is_in_order() -> None:
 @pytest.mark.parametrize(("met", "word"), [(True, "Met."), (False, "Missed."), (None, "Unknown.")])
 def test_gate_says_its_verdict(met: bool | None, word: str) -> None:
     assert word in Reader(receipt_html({**a_receipt(), "gate": {"max_psnr_drop": 1, "met": met}}, [])).text
+
+
+def test_a_gate_that_was_met_at_once_tells_of_no_parts() -> None:
+    gate = {
+        "max_psnr_drop": 1,
+        "met": True,
+        "kept": "the conversion itself",
+        "extensions": [],
+        "stopped": None,
+    }
+    text = Reader(receipt_html({**a_receipt(), "gate": gate}, [])).text
+    assert "Met." in text
+    assert not re.search("went on|could not|kept|picked", text)
 
 
 def poisoned(value: Any) -> Any:
