@@ -102,7 +102,7 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     convert.add_argument(
         "--start", action=argparse.BooleanOptionalAction,
-        help="begin with the student's closed form, if it has one (default: where that helps, which is for voxels)",
+        help="begin with the student's closed form, if it has one (default: where that helps: voxels and cp)",
     )  # fmt: skip
     convert.add_argument("--no-receipt", action="store_true", help="do not measure, write no receipt")
     _add_run_options(convert, "180cs")

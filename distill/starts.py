@@ -212,8 +212,8 @@ class Start:
 STARTS = {
     # At the full rates of a fresh one it first loses 3 dB.
     Voxels.name: Start(start_voxels, helps=True, lr_share=0.1),
-    # From coarse to fine these soon are further than their start: it pays for half a minute, then costs half a dB.
+    CP.name: Start(start_cp, helps=True),
+    # From coarse to fine these are soon further than their start: it pays for half a minute, then costs half a dB.
     VM.name: Start(start_vm, helps=False),
-    CP.name: Start(start_cp, helps=False),
     HashGrid.name: Start(start_hashgrid, helps=False),
 }
