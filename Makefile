@@ -27,8 +27,8 @@ lint: install
 # mypy reads the namespace through links, since it does not follow package-dir.
 types: install
 	@mkdir -p build/typing/fieldmorph
-	@for room in fields distill apps; do ln -sfn ../../../$$room build/typing/fieldmorph/$$room; done
-	$(BIN)/mypy -p fieldmorph.fields -p fieldmorph.distill -p fieldmorph.apps
+	@for room in fields distill bayes apps; do ln -sfn ../../../$$room build/typing/fieldmorph/$$room; done
+	$(BIN)/mypy -p fieldmorph.fields -p fieldmorph.distill -p fieldmorph.bayes -p fieldmorph.apps
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,159 @@
+"""How factors make a value: a Tucker core with a posterior of its own, or CP's fixed superdiagonal one.
+
+With z the Kronecker product of the modes' functions at a measurement, its value is gamma' z. What a mode's functions
+learn from it (`messages`) and what the core learns (`update`) are expectations under the other factors' posteriors:
+mean-field variational Bayes (the exact form of Fang et al. 2024, section 4, without damping). All sums run over second
+moments, packed as symmetric matrices, of one mode after the other.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fieldmorph.bayes.contractions import pack, pack_sums, product_sums, unpack_index
+from fieldmorph.bayes.entries import Entries
+
+
+@dataclass(frozen=True)
+class Factor:
+    """Posterior moments of one mode's functions at points: mean, and packed E[u u']."""
+
+    mean: Float[Tensor, "points r"]
+    second: Float[Tensor, "points packed"]
+
+    @classmethod
+    def of(cls, mean: Float[Tensor, "points r"], covariance: Float[Tensor, "points r r"]) -> "Factor":
+        """From mean and covariance."""
+        return cls(mean, pack(covariance + mean[:, :, None] * mean[:, None, :]))
+
+
+class Core(Protocol):
+    """What inference asks of a core."""
+
+    def update(self, factors: list[Factor], entries: Entries, precision: float) -> None:
+        """Make its posterior the best, the factors and the noise's mean precision being given."""
+
+    def messages(
+        self, mode: int, factors: list[Factor], entries: Entries
+    ) -> tuple[Float[Tensor, "points r"], Float[Tensor, "points r r"]]:
+        """Of unit noise precision, for each of the mode's points: sums of weight y a, and of weight B."""
+
+    def moments(self, factors: list[Factor]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
+        """E[gamma' z] and E[(gamma' z)^2] where row n of every factor belongs together."""
+
+    def divergence(self) -> float:
+        """From the prior, in nats."""
+
+
+class TuckerCore:
+    """A core with a Gaussian posterior; gamma is its entries, the last mode's index running fastest.
+
+    Args:
+        ranks: functions of each mode.
+        mean: to begin with.
+    """
+
+    def __init__(self, ranks: tuple[int, ...], mean: Float[Tensor, "gamma"]):
+        self.ranks = ranks
+        self.prior_variance = torch.ones_like(mean)
+        self.mean, self.covariance = mean, torch.zeros(len(mean), len(mean), dtype=mean.dtype)
+
+    def update(self, factors: list[Factor], entries: Entries, precision: float) -> None:
+        others = self._sums(0, factors, entries, second=True)
+        scatter = self._unpacked(factors[0].second.T @ others)
+        moments = (factors[0].mean.T @ self._sums(0, factors, entries, second=False)).flatten()
+        information = precision * scatter + torch.diag(1 / self.prior_variance)
+        root = torch.linalg.cholesky((information + information.T) / 2)
+        self.covariance = torch.cholesky_inverse(root)
+        self.mean = torch.cholesky_solve(precision * moments[:, None], root)[:, 0]
+
+    def messages(self, mode: int, factors: list[Factor], entries: Entries) -> tuple[Tensor, Tensor]:
+        r = self.ranks[mode]
+        unfolded = self.mean.reshape(self.ranks).movedim(mode, 0).reshape(r, -1)
+        eta = self._sums(mode, factors, entries, second=False) @ unfolded.T
+        second = self._packed_second().movedim(mode, 0).reshape(r * (r + 1) // 2, -1)
+        lam = (self._sums(mode, factors, entries, second=True) @ second.T)[:, unpack_index(r)]
+        return eta, lam * (0.5 + 0.5 * torch.eye(r, dtype=lam.dtype))
+
+    def moments(self, factors: list[Factor]) -> tuple[Tensor, Tensor]:
+        means = [factor.mean for factor in factors]
+        seconds = [factor.second for factor in factors]
+        return _contract(self.mean.reshape(self.ranks), means), _contract(self._packed_second(), seconds)
+
+    def divergence(self) -> float:
+        spread = (self.covariance.diagonal() + self.mean.square()) / self.prior_variance
+        volume = self.prior_variance.log().sum() - torch.linalg.slogdet(self.covariance)[1]
+        return float((spread.sum() + volume - len(self.mean)) / 2)
+
+    def _sums(self, mode: int, factors: list[Factor], entries: Entries, second: bool) -> Tensor:
+        return _sums(mode, factors, entries, second, kronecker=True)
+
+    def _packed_second(self) -> Tensor:
+        """E[gamma gamma'] as (packed pairs of mode 1, of mode 2, ...), (i, j) and (j, i) summed."""
+        k = len(self.ranks)
+        whole = (self.covariance + torch.outer(self.mean, self.mean)).reshape(self.ranks + self.ranks)
+        whole = whole.permute([axis for mode in range(k) for axis in (mode, mode + k)])
+        for mode, r in enumerate(self.ranks):
+            pairs = whole.flatten(mode, mode + 1).movedim(mode, 0)
+            whole = pack_sums(pairs, r).movedim(0, mode)
+        return whole
+
+    def _unpacked(self, packed: Tensor) -> Tensor:
+        """From a sum of packed E[z z'] to the matrix."""
+        k = len(self.ranks)
+        whole = packed.reshape([r * (r + 1) // 2 for r in self.ranks])
+        for mode, r in enumerate(self.ranks):
+            whole = whole.index_select(2 * mode, unpack_index(r).flatten()).unflatten(2 * mode, (r, r))
+        size = math.prod(self.ranks)
+        return whole.permute([2 * mode for mode in range(k)] + [2 * mode + 1 for mode in range(k)]).reshape(
+            size, size
+        )
+
+
+class CPCore:
+    """Ones on the superdiagonal, and nothing to learn.
+
+    Args:
+        rank: functions of every mode.
+    """
+
+    def __init__(self, rank: int):
+        self.rank = rank
+
+    def update(self, factors: list[Factor], entries: Entries, precision: float) -> None:
+        pass
+
+    def messages(self, mode: int, factors: list[Factor], entries: Entries) -> tuple[Tensor, Tensor]:
+        eta = _sums(mode, factors, entries, second=False, kronecker=False)
+        lam = _sums(mode, factors, entries, second=True, kronecker=False)
+        return eta, lam[:, unpack_index(self.rank)]
+
+    def moments(self, factors: list[Factor]) -> tuple[Tensor, Tensor]:
+        mean = torch.stack([factor.mean for factor in factors]).prod(0).sum(1)
+        twice = 2 - pack(torch.eye(self.rank, dtype=mean.dtype))
+        return mean, torch.stack([factor.second for factor in factors]).prod(0) @ twice
+
+    def divergence(self) -> float:
+        return 0.0
+
+
+def _sums(mode: int, factors: list[Factor], entries: Entries, second: bool, kronecker: bool) -> Tensor:
+    """Sums over each of the mode's points of products of the other modes' moments."""
+    others = [k for k in range(len(factors)) if k != mode]
+    tables = [factors[k].second if second else factors[k].mean for k in others]
+    weight = entries.weight if second else entries.total
+    order, starts = entries.orders[mode], entries.starts[mode]
+    return product_sums(tables, entries.index[:, others], weight, order, starts, kronecker)
+
+
+def _contract(core: Tensor, rows: list[Tensor]) -> Tensor:
+    """For every n the sum over all indices of core[i, j, ...] rows_1[n, i] rows_2[n, j] ..."""
+    first, *rest = rows
+    value = first @ core.flatten(1)
+    for row in rest:
+        value = torch.einsum("nr,nrk->nk", row, value.unflatten(1, (row.shape[1], -1)))
+    return value[:, 0]

@@ -1,0 +1,57 @@
+"""Measurements of a tensor with real indices, ordered for message passing: rows with one place count once."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Distinct places, each with its weight and sums.
+
+    Attributes:
+        points: for each mode its distinct coordinates, ascending.
+        index: for each place its number among each mode's points.
+        weight, total: sums of the rows' weights, and of weight times value, at each place.
+        n_rows: sum of all weights.
+        squares: sum of weight times value squared over all rows.
+        orders, starts: for each mode: point i has the places order[starts[i]:starts[i + 1]].
+    """
+
+    points: tuple[Float[Tensor, "_"], ...]
+    index: Int[Tensor, "n modes"]
+    weight: Float[Tensor, "n"]
+    total: Float[Tensor, "n"]
+    n_rows: float
+    squares: float
+    orders: tuple[Int[Tensor, "n"], ...]
+    starts: tuple[Int[Tensor, "_"], ...]
+
+
+def merge_rows(
+    coordinates: Float[Tensor, "rows modes"],
+    values: Float[Tensor, "rows"],
+    weights: Float[Tensor, "rows"] | None = None,
+) -> Entries:
+    """Rows at one place become one; a weight of 1/2 makes a row count as half a measurement."""
+    weights = torch.ones_like(values) if weights is None else weights
+    found = [column.unique(return_inverse=True) for column in coordinates.double().unbind(1)]
+    points = tuple(unique for unique, _ in found)
+    index, place = torch.stack([inverse for _, inverse in found], dim=1).unique(dim=0, return_inverse=True)
+    weight, total = (
+        values.new_zeros(len(index)).index_add_(0, place, x) for x in (weights, weights * values)
+    )
+    return Entries(
+        points, index, weight, total, float(weights.sum()), float((weights * values.square()).sum()),
+        *_by_point(index, [len(unique) for unique in points]),
+    )  # fmt: skip
+
+
+def _by_point(index: Tensor, sizes: list[int]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    orders = tuple(column.argsort(stable=True) for column in index.unbind(1))
+    counts = [
+        torch.bincount(column, minlength=size) for column, size in zip(index.unbind(1), sizes, strict=True)
+    ]
+    return orders, tuple(torch.cat([count.new_zeros(1), count.cumsum(0)]) for count in counts)

@@ -1,0 +1,133 @@
+"""Functions of one real coordinate, given information at points: their posterior anywhere, and samples of it."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fieldmorph.bayes.kalman import Marginals, Passes, smooth
+from fieldmorph.bayes.kernels import StateSpace
+
+AT_ONCE = 1 << 22  # numbers of the states' covariances that a prediction holds
+
+
+@dataclass(frozen=True)
+class Process:
+    """R functions that share a kernel and are independent a priori.
+
+    Attributes:
+        points: ascending, each once.
+        eta, lam: what is known of the values there: exp(eta' f - f' lam f / 2).
+        marginals: the posterior at the points.
+    """
+
+    space: StateSpace
+    points: Float[Tensor, "points"]
+    eta: Float[Tensor, "points r"]
+    lam: Float[Tensor, "points r r"]
+    marginals: Marginals
+    passes: Passes | None = None
+
+    def at(self, query: Float[Tensor, "n"]) -> tuple[Float[Tensor, "n r"], Float[Tensor, "n r r"]]:
+        """Posterior mean and covariance of the functions at any real coordinates, in any order."""
+        whole = (
+            self if self.passes is not None else infer(self.space, self.points, self.eta, self.lam, keep=True)
+        )
+        size = (self.eta.shape[1] * len(self.space.emission)) ** 2
+        parts = [whole._at(part) for part in query.double().split(max(1, AT_ONCE // size))]
+        return torch.cat([mean for mean, _ in parts]), torch.cat([covariance for _, covariance in parts])
+
+    def _at(self, query: Tensor) -> tuple[Tensor, Tensor]:
+        assert self.passes is not None
+        space, passes, r = self.space, self.passes, self.eta.shape[1]
+        left = torch.searchsorted(self.points, query, right=True) - 1
+        right = left + 1
+        inside = (left >= 0, right < len(self.points))
+        left, right = left.clamp(min=0), right.clamp(max=len(self.points) - 1)
+        forward = space.transition((query - self.points[left]).abs())
+        backward = space.transition((self.points[right] - query).abs()).mT
+        prior = torch.kron(torch.eye(r, dtype=torch.float64), space.stationary)
+        forget = inside[0].double()  # left of all points there is the prior alone, right of all no adjoint
+        m = _move(forward, passes.mean[left] * forget[:, None], r)
+        p = prior + _turn(forward, (passes.covariance[left] - prior) * forget[:, None, None], r)
+        known = inside[1].double()
+        pull = _move(backward, passes.pull[right] * known[:, None], r)
+        precision = _turn(backward, passes.precision[right] * known[:, None, None], r)
+        h = torch.kron(torch.eye(r, dtype=torch.float64), space.emission[None])
+        ph = p @ h.T
+        mean = (m + (p @ pull[:, :, None])[:, :, 0]) @ h.T
+        covariance = h @ ph - ph.mT @ precision @ ph
+        return mean, (covariance + covariance.mT) / 2
+
+    def sample(
+        self, query: Float[Tensor, "n"], n_samples: int, generator: torch.Generator
+    ) -> Float[Tensor, "samples n r"]:
+        """Joint samples of the functions' values at any coordinates (Durbin & Koopman 2002).
+
+        A function from the prior plus the posterior mean of what it leaves unexplained: the smoother's means suffice.
+        """
+        query = query.double()
+        points = torch.cat([self.points, query]).unique()
+        known = torch.searchsorted(points, self.points)
+        eta = self.eta.new_zeros(len(points), self.eta.shape[1])
+        lam = self.lam.new_zeros(len(points), *self.lam.shape[1:])
+        lam[known] = self.lam
+        root = _root(self.lam)
+        wanted, samples = torch.searchsorted(points, query), []
+        for _ in range(n_samples):
+            drawn = draw_prior(self.space, points, self.eta.shape[1], generator)
+            noise = torch.randn(self.eta.shape, generator=generator, dtype=torch.float64)
+            told = (self.lam @ drawn[known][:, :, None] + root @ noise[:, :, None])[:, :, 0]
+            eta[known] = self.eta - told
+            samples.append((drawn + infer(self.space, points, eta, lam).marginals.mean)[wanted])
+        return torch.stack(samples) if samples else self.eta.new_zeros(0, len(query), self.eta.shape[1])
+
+
+def infer(
+    space: StateSpace,
+    points: Float[Tensor, "points"],
+    eta: Float[Tensor, "points r"],
+    lam: Float[Tensor, "points r r"],
+    keep: bool = False,
+) -> Process:
+    """The posterior of functions with this prior."""
+    steps = torch.cat([points.new_zeros(1), points.diff()])
+    with torch.no_grad():
+        found = smooth(space.transition(steps), space.stationary, space.emission, eta, lam, keep)
+    return Process(space, points, eta, lam, *found)
+
+
+@torch.no_grad()
+def draw_prior(
+    space: StateSpace, points: Float[Tensor, "points"], r: int, generator: torch.Generator
+) -> Float[Tensor, "points r"]:
+    """Functions from the prior at ascending points."""
+    transitions = space.transition(points.diff())
+    drive = _root(space.stationary - transitions @ space.stationary @ transitions.mT)
+    noise = torch.randn(len(points), len(space.emission), r, generator=generator, dtype=torch.float64)
+    state = _root(space.stationary) @ noise[0]
+    values = [space.emission @ state]
+    pushes = drive @ noise[1:]
+    for transition, push in zip(transitions, pushes, strict=True):
+        state = transition @ state + push
+        values.append(space.emission @ state)
+    return torch.stack(values)
+
+
+def _move(transition: Tensor, state: Tensor, r: int) -> Tensor:
+    """(I x A) m."""
+    return torch.einsum("nij,nrj->nri", transition, state.unflatten(1, (r, -1))).flatten(1)
+
+
+def _turn(transition: Tensor, covariance: Tensor, r: int) -> Tensor:
+    """(I x A) P (I x A)'."""
+    blocks = covariance.unflatten(2, (r, -1)).unflatten(1, (r, -1))
+    half = torch.einsum("nij,nrjqk->nriqk", transition, blocks)
+    return torch.einsum("nlk,nriqk->nriql", transition, half).flatten(3, 4).flatten(1, 2)
+
+
+def _root(matrix: Tensor) -> Tensor:
+    """B with B B' = the matrix, whose smallest eigenvalues may be rounding."""
+    values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
+    return vectors * values.clamp(min=0).sqrt()[..., None, :]
