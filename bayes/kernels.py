@@ -52,10 +52,11 @@ def from_gpytorch(kernel: gp.Kernel) -> StateSpace:
     (Solin & Särkkä 2014): `approximation_error` says how far off they are.
 
     Raises:
-        SettingError: a kernel that is not known here, or one of several dimensions or in a batch.
+        SettingError: a kernel that is not known here, one of several dimensions or in a batch, or a lengthscale or
+            the like that is not positive, where the kernel's own constraint lets it through.
     """
     if kernel.batch_shape.numel() != 1 or (kernel.has_lengthscale and kernel.lengthscale.numel() != 1):
-        raise SettingError(f"a kernel here has one dimension and no batch; got {kernel}")
+        raise SettingError(f"a kernel here has one dimension and no batch; got {type(kernel).__name__}")
     for kind, build in _BUILDERS.items():
         if type(kernel) is kind:
             return build(kernel)
@@ -76,11 +77,13 @@ def _matern(kernel: gp.MaternKernel) -> StateSpace:
     order = {0.5: 1, 1.5: 2, 2.5: 3}[kernel.nu]
     rate = math.sqrt(2 * kernel.nu) / _number(kernel.lengthscale)
     feedback = torch.tensor(
-        {1: [[-1.0]], 2: [[0, 1.0], [-1, -2]], 3: [[0, 1.0, 0], [0, 0, 1], [-1, -3, -3]]}[order]
-    ).double()
+        {1: [[-1]], 2: [[0, 1], [-1, -2]], 3: [[0, 1, 0], [0, 0, 1], [-1, -3, -3]]}[order],
+        dtype=torch.float64,
+    )
     stationary = torch.tensor(
-        {1: [[1.0]], 2: [[1.0, 0], [0, 1]], 3: [[1, 0, -1 / 3], [0, 1 / 3, 0], [-1 / 3, 0, 1]]}[order]
-    ).double()
+        {1: [[1]], 2: [[1, 0], [0, 1]], 3: [[1, 0, -1 / 3], [0, 1 / 3, 0], [-1 / 3, 0, 1]]}[order],
+        dtype=torch.float64,
+    )
     nilpotent = feedback + torch.eye(order, dtype=torch.float64)
     powers = torch.stack([torch.linalg.matrix_power(nilpotent, k) / math.factorial(k) for k in range(order)])
 
@@ -219,6 +222,8 @@ _BUILDERS: dict[type[gp.Kernel], Callable[..., StateSpace]] = {
 
 
 def _number(value: Tensor) -> Tensor:
+    if not 0 < value.item() < math.inf:
+        raise SettingError(f"a kernel's lengthscale, period and scale must be positive; got {value.item():g}")
     return value.double().reshape(())
 
 
