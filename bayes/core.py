@@ -45,6 +45,11 @@ class Core(Protocol):
     def moments(self, factors: list[Factor]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
         """E[gamma' z] and E[(gamma' z)^2] where row n of every factor belongs together."""
 
+    def values(
+        self, functions: list[Float[Tensor, "samples n r"]], generator: torch.Generator
+    ) -> Float[Tensor, "samples n"]:
+        """gamma' z for samples of the functions and as many of gamma."""
+
     def divergence(self) -> float:
         """From the prior, in nats."""
 
@@ -83,6 +88,12 @@ class TuckerCore:
         means = [factor.mean for factor in factors]
         seconds = [factor.second for factor in factors]
         return _contract(self.mean.reshape(self.ranks), means), _contract(self._packed_second(), seconds)
+
+    def values(self, functions: list[Tensor], generator: torch.Generator) -> Tensor:
+        root = torch.linalg.cholesky(self.covariance)
+        noise = torch.randn(len(functions[0]), len(self.mean), generator=generator, dtype=torch.float64)
+        cores = (self.mean + noise @ root.T).unflatten(1, self.ranks)
+        return torch.stack([_contract(core, [f[k] for f in functions]) for k, core in enumerate(cores)])
 
     def divergence(self) -> float:
         spread = (self.covariance.diagonal() + self.mean.square()) / self.prior_variance
@@ -136,6 +147,9 @@ class CPCore:
         mean = torch.stack([factor.mean for factor in factors]).prod(0).sum(1)
         twice = 2 - pack(torch.eye(self.rank, dtype=mean.dtype))
         return mean, torch.stack([factor.second for factor in factors]).prod(0) @ twice
+
+    def values(self, functions: list[Tensor], generator: torch.Generator) -> Tensor:
+        return torch.stack(functions).prod(0).sum(2)
 
     def divergence(self) -> float:
         return 0.0

@@ -83,14 +83,23 @@ def begin(
     return State(entries, list(kernels), core, unknown, factors, noise)
 
 
-def sweep(state: State) -> float:
-    """Core, modes and noise once each; the evidence lower bound afterwards."""
+def sweep(state: State, damping: float = 0.0) -> float:
+    """Core, modes and noise once each; the evidence lower bound afterwards.
+
+    Args:
+        damping: share of a mode's old messages that is kept; then the bound may fall.
+    """
     entries, precision = state.entries, state.noise.mean
     state.core.update(state.factors, entries, precision)
     divergences = []
     for mode in range(len(state.factors)):
         eta, lam = state.core.messages(mode, state.factors, entries)
-        process = infer(state.processes[mode].space, entries.points[mode], precision * eta, precision * lam)
+        before = state.processes[mode]
+        told = (
+            torch.lerp(precision * eta, before.eta, damping),
+            torch.lerp(precision * lam, before.lam, damping),
+        )
+        process = infer(before.space, entries.points[mode], *told)
         found = process.marginals
         state.processes[mode] = process
         state.factors[mode] = Factor.of(found.mean, found.covariance)

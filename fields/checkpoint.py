@@ -22,7 +22,7 @@ from torch import Tensor
 from fieldmorph.fields.errors import InputError, SettingError, UnsafeError, known
 
 FORMAT = 1
-KINDS = ["field", "state"]
+KINDS = ["field", "state", "posterior"]
 KEY = "fieldmorph"
 MAX_HEADER = 2**25  # bytes of JSON; everything long belongs in arrays
 ZEROS = b"0" * 64

@@ -1,0 +1,87 @@
+"""Kernels of a mode: defaults by its extent, and learning by the collapsed evidence with priors."""
+
+import math
+
+import numpy as np
+import torch
+from gpytorch.kernels import Kernel, MaternKernel
+from gpytorch.priors import LogNormalPrior
+from jaxtyping import Float
+from scipy.optimize import minimize
+from torch import Tensor
+
+from fieldmorph.bayes.kalman import smooth
+from fieldmorph.bayes.kernels import from_gpytorch
+from fieldmorph.fields.errors import known
+
+MATERN = {"matern12": 0.5, "matern32": 1.5, "matern52": 2.5}
+USUAL_SHARE = 0.2  # of a mode's extent: the median of the lengthscale's prior
+SPREAD = 1.0  # standard deviation of its logarithm: without a prior, lengthscales collapse to the sampling interval
+ITERATIONS = 3
+FARTHEST = 0.7  # that a logarithm moves at once
+STEP = 1e-3  # of the differences of logarithms that make the gradient
+
+
+def default_kernel(name: str, points: Float[Tensor, "points"]) -> Kernel:
+    """A Matern kernel whose lengthscale has a log-normal prior around a fifth of the points' extent.
+
+    Raises:
+        SettingError: an unknown name.
+    """
+    if name not in MATERN:
+        raise known("kernel", name, list(MATERN))
+    usual = USUAL_SHARE * max(float(points.max() - points.min()), 1e-9)
+    kernel = MaternKernel(nu=MATERN[name], lengthscale_prior=LogNormalPrior(math.log(usual), SPREAD)).double()
+    kernel.lengthscale = usual
+    return kernel
+
+
+def log_prior(kernel: Kernel) -> Float[Tensor, ""]:
+    """Sum of the logarithms of a kernel's priors at its hyperparameters."""
+    terms = [prior.log_prob(closure(module)).sum() for _, module, prior, closure, _ in kernel.named_priors()]
+    return torch.stack(terms).sum() if terms else torch.zeros((), dtype=torch.float64)
+
+
+@torch.no_grad()
+def learn(
+    kernel: Kernel,
+    points: Float[Tensor, "points"],
+    eta: Float[Tensor, "points r"],
+    lam: Float[Tensor, "points r r"],
+) -> float:
+    """A few ascents of log evidence plus log prior in the kernel's free parameters, in place; what it has gained.
+
+    Works on logarithms, so that it does not matter in which unit a coordinate is measured.
+    """
+    free = [
+        (p, c) for _, p, c in kernel.named_parameters_and_constraints() if p.requires_grad and c is not None
+    ]
+    steps = torch.cat([points.new_zeros(1), points.diff()])
+    if not free or len(points) < 2:
+        return 0.0
+
+    def put(x: np.ndarray) -> None:
+        start = 0
+        for p, constraint in free:
+            value = torch.from_numpy(np.exp(x[start : start + p.numel()])).reshape(p.shape)
+            p.copy_(constraint.inverse_transform(value))
+            start += p.numel()
+
+    def cost(x: np.ndarray) -> float:
+        put(x)
+        space = from_gpytorch(kernel)
+        found, _ = smooth(space.transition(steps), space.stationary, space.emission, eta, lam)
+        return -float(found.log_evidence + log_prior(kernel))
+
+    begun = torch.cat([c.transform(p).flatten() for p, c in free]).double().log().numpy()
+    before = cost(begun)
+    found = minimize(
+        cost,
+        begun,
+        method="L-BFGS-B",
+        bounds=[(x - FARTHEST, x + FARTHEST) for x in begun],
+        options={"maxiter": ITERATIONS, "eps": STEP},
+    )
+    better = found.fun < before
+    put(found.x if better else begun)
+    return before - float(found.fun) if better else 0.0

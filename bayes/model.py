@@ -1,0 +1,166 @@
+"""Fitting a functional Bayesian Tucker model: restarts, sweeps, hyperparameters, when to stop."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import torch
+from gpytorch.kernels import Kernel
+
+from fieldmorph.bayes.entries import Entries, merge_rows
+from fieldmorph.bayes.funbat import State, begin, space_of, sweep
+from fieldmorph.bayes.hyperparameters import default_kernel, learn
+from fieldmorph.bayes.observations import Observations
+from fieldmorph.bayes.posterior import Posterior
+from fieldmorph.fields.errors import SettingError
+
+LEARN_AFTER = 5  # sweeps, before which functions are too rough to learn a lengthscale from
+LOOK_BACK = 5  # sweeps over which the bound's gain is averaged
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Settings of a fit.
+
+    Attributes:
+        ranks: functions of each mode; one number for all of them.
+        kernels: names of each mode's kernel, or one for all: `matern12`, `matern32`, `matern52`.
+        cp: a fixed superdiagonal core.
+        centre: whether the mean is taken off; not where a multiplicative structure carries it.
+        restarts: beginnings, of which the one with the best bound goes on.
+        warm_sweeps: of every beginning.
+        sweeps: at most.
+        tolerance: nats for each row and sweep; with less gain the fit is done.
+        learn_every: sweeps between two updates of the kernels' hyperparameters; 0 keeps them.
+        damping: share of the old messages that is kept.
+        seed: of everything random.
+    """
+
+    ranks: tuple[int, ...] = (3,)
+    kernels: tuple[str, ...] = ("matern12",)
+    cp: bool = False
+    centre: bool = True
+    restarts: int = 3
+    warm_sweeps: int = 15
+    sweeps: int = 100
+    tolerance: float = 5e-4
+    learn_every: int = 5
+    damping: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        whole = [("restarts", self.restarts), ("warm_sweeps", self.warm_sweeps), ("sweeps", self.sweeps)]
+        for name, value in [*whole, *(("rank", r) for r in self.ranks)]:
+            if type(value) is not int or value < 1:
+                raise SettingError(f"{name} must be a whole number of at least 1; got {value!r}")
+        if not 0 <= self.damping < 1:
+            raise SettingError(f"damping must lie in [0, 1); got {self.damping!r}")
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """How a fit went.
+
+    Attributes:
+        bounds: evidence lower bound in nats after every sweep, for standardised values. It never falls without
+            damping, up to where hyperparameters are learned: their prior counts there, too.
+        converged: whether it stopped before the most sweeps.
+    """
+
+    bounds: tuple[float, ...]
+    converged: bool
+    seed: int
+
+
+OnSweep = Callable[[int, float], None]
+
+
+def fit(
+    observations: Observations,
+    config: FitConfig | None = None,
+    *,
+    kernels: Sequence[Kernel] | None = None,
+    on_sweep: OnSweep = lambda _sweep, _bound: None,
+) -> tuple[Posterior, FitReport]:
+    """The posterior of a functional Tucker or CP model of these measurements.
+
+    Args:
+        kernels: gpytorch's, one for each mode, instead of those that the settings name; they are learned in place.
+
+    Raises:
+        SettingError: as many ranks or kernels as neither one nor the modes, or CP of different ranks.
+    """
+    config = config or FitConfig()
+    values = observations.values
+    shift = float(values.mean()) if config.centre else 0.0
+    scale = float((values - shift).square().mean().sqrt())
+    entries = merge_rows(observations.coordinates, (values - shift) / scale)
+    names = [mode.name for mode in observations.modes]
+    ranks = _ranks(_each(config.ranks, len(names), "rank"), names, entries, config.cp)
+    kinds = _each(config.kernels, len(names), "kernel")
+    if kernels is not None and len(kernels) != len(names):
+        raise SettingError(f"a kernel for each of the {len(names)} modes is needed; got {len(kernels)}")
+    best, seed = None, config.seed
+    for restart in range(config.restarts):
+        chosen = (
+            [default_kernel(kind, points) for kind, points in zip(kinds, entries.points, strict=True)]
+            if kernels is None
+            else list(kernels)
+        )
+        generator = torch.Generator().manual_seed(config.seed + restart)
+        state = begin(entries, chosen, ranks, generator, config.cp)
+        warm = min(config.warm_sweeps, config.sweeps) if config.restarts > 1 else config.sweeps
+        _run(state, config, warm, on_sweep)
+        if best is None or state.bounds[-1] > best.bounds[-1]:
+            best, seed = state, config.seed + restart
+    assert best is not None
+    converged = _run(best, config, config.sweeps, on_sweep)
+    posterior = Posterior(
+        observations.modes, observations.value_name, observations.value_unit, tuple(best.kernels),
+        tuple(best.processes), best.core, best.noise, shift, scale,
+        provenance={"job": "tensor fit", **asdict(config), "rows": len(values)},
+    )  # fmt: skip
+    return posterior, FitReport(tuple(best.bounds), converged, seed)
+
+
+def _run(state: State, config: FitConfig, until: int, on_sweep: OnSweep) -> bool:
+    """Sweeps up to this number of them; whether the gain has become small."""
+    while (n := len(state.bounds)) < until:
+        if config.learn_every and n >= LEARN_AFTER and n % config.learn_every == 0:
+            _learn(state)
+        on_sweep(n + 1, sweep(state, config.damping))
+        if n > LOOK_BACK + LEARN_AFTER:
+            gain = (state.bounds[-1] - state.bounds[-1 - LOOK_BACK]) / LOOK_BACK
+            if gain < config.tolerance * state.entries.n_rows:
+                return True
+    return False
+
+
+def _learn(state: State) -> None:
+    for mode, (kernel, process) in enumerate(zip(state.kernels, state.processes, strict=True)):
+        learn(kernel, process.points, process.eta, process.lam)
+        state.processes[mode] = replace(process, space=space_of(kernel))
+
+
+def _each(given: tuple, n: int, what: str) -> tuple:
+    if len(given) not in (1, n):
+        raise SettingError(f"one {what} or {n}, one for each mode, are needed; got {len(given)}")
+    return given * n if len(given) == 1 else given
+
+
+def _ranks(ranks: tuple[int, ...], names: list[str], entries: Entries, cp: bool) -> tuple[int, ...]:
+    """No more functions than distinct coordinates in a mode: more could not be told apart."""
+    most = [len(points) for points in entries.points]
+    if cp and len({*ranks}) > 1:
+        raise SettingError(f"CP has one rank for all modes; got {ranks}")
+    clipped = tuple(map(min, ranks, most))
+    if cp:
+        clipped = (max(1, min(ranks[0], max(most))),) * len(ranks)
+    for name, rank, fewer in zip(names, ranks, clipped, strict=True):
+        if fewer < rank:
+            log.warning(
+                "rank %d of mode %s is more than its distinct coordinates; %d is taken", rank, name, fewer
+            )
+    return clipped

@@ -1,0 +1,109 @@
+"""What a fitted model knows: predictions with their uncertainty at any real coordinates, and joint samples."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from gpytorch.kernels import Kernel
+from jaxtyping import Float
+from torch import Tensor
+
+from fieldmorph.bayes.core import Core, Factor
+from fieldmorph.bayes.funbat import Noise
+from fieldmorph.bayes.observations import Mode
+from fieldmorph.bayes.process import Process
+
+ROWS_AT_ONCE = 1 << 14
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """At n places, in the unit of the measurements.
+
+    Attributes:
+        mean: of the function, and of new measurements.
+        latent_sd: standard deviation of the function.
+        sd: standard deviation of a new measurement, noise included.
+    """
+
+    mean: Float[Tensor, "n"]
+    latent_sd: Float[Tensor, "n"]
+    sd: Float[Tensor, "n"]
+
+    def quantile(self, share: float) -> Float[Tensor, "n"]:
+        """Of a new measurement, by a Gaussian of this mean and standard deviation."""
+        return (
+            self.mean + math.sqrt(2) * float(torch.erfinv(torch.tensor(2 * share - 1.0).double())) * self.sd
+        )
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """A fitted functional Tucker or CP model.
+
+    Attributes:
+        modes: names, units and kinds of the coordinates, in the order of the columns.
+        kernels, processes: each mode's functions, before and after the measurements.
+        shift, scale: values are shift + scale times the model's.
+        widening: what intervals are stretched by, from calibration on rows that were held out.
+        provenance: how it came about, as JSON values.
+    """
+
+    modes: tuple[Mode, ...]
+    value_name: str
+    value_unit: str | None
+    kernels: tuple[Kernel, ...]
+    processes: tuple[Process, ...]
+    core: Core
+    noise: Noise
+    shift: float
+    scale: float
+    widening: float = 1.0
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Functions of each mode."""
+        return tuple(process.eta.shape[1] for process in self.processes)
+
+    @torch.no_grad()
+    def predict(self, coordinates: Float[Tensor, "n modes"]) -> Prediction:
+        """Mean and standard deviations; means and variances are exact under the factorised posterior."""
+        found = list(self._moments(coordinates))
+        mean, second = (torch.cat(part) for part in zip(*found, strict=True))
+        latent = (second - mean.square()).clamp(min=0)
+        return Prediction(
+            self.shift + self.scale * mean,
+            self.scale * latent.sqrt(),
+            self.scale * self.widening * (latent + 1 / self.noise.mean).sqrt(),
+        )
+
+    @torch.no_grad()
+    def sample(
+        self, coordinates: Float[Tensor, "n modes"], n_samples: int, generator: torch.Generator
+    ) -> Float[Tensor, "samples n"]:
+        """Joint samples of the function, without noise."""
+        drawn = [
+            process.sample(column, n_samples, generator)
+            for process, column in zip(self.processes, coordinates.double().unbind(1), strict=True)
+        ]
+        return self.shift + self.scale * self.core.values(drawn, generator)
+
+    def calibrated(self, widening: float) -> "Posterior":
+        """The same with wider or narrower intervals."""
+        return replace(self, widening=widening)
+
+    def _moments(self, coordinates: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """In chunks; each mode's functions are evaluated once per distinct coordinate."""
+        factors, rows = [], []
+        for process, column in zip(self.processes, coordinates.double().unbind(1), strict=True):
+            distinct, row = column.unique(return_inverse=True)
+            factors.append(Factor.of(*process.at(distinct)))
+            rows.append(row)
+        for part in torch.arange(len(coordinates)).split(ROWS_AT_ONCE):
+            at = [
+                Factor(f.mean[row[part]], f.second[row[part]]) for f, row in zip(factors, rows, strict=True)
+            ]
+            yield self.core.moments(at)

@@ -1,0 +1,106 @@
+"""A fitted model as one file: kernels, what every mode's points tell, the core, the noise, and the units."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from gpytorch import kernels as gp
+
+from fieldmorph.bayes.contractions import pack, unpack_index
+from fieldmorph.bayes.core import Core, CPCore, TuckerCore
+from fieldmorph.bayes.funbat import Noise, space_of
+from fieldmorph.bayes.observations import Mode
+from fieldmorph.bayes.posterior import Posterior
+from fieldmorph.bayes.process import infer
+from fieldmorph.fields.checkpoint import read_checkpoint, write_checkpoint
+from fieldmorph.fields.errors import InputError, known
+
+KIND = "posterior"
+NUMBERS = ("lengthscale", "period_length", "outputscale", "constant")  # hyperparameters by gpytorch's names
+PARTS = {"ScaleKernel": "base_kernel", "AdditiveKernel": "kernels", "ProductKernel": "kernels"}
+SIMPLE = ("MaternKernel", "RBFKernel", "PeriodicKernel", "CosineKernel", "ConstantKernel")
+
+
+def save_posterior(path: str | Path, posterior: Posterior) -> str:
+    """Write the file atomically; its sha256. Errors are `write_checkpoint`'s."""
+    arrays = {}
+    for k, process in enumerate(posterior.processes):
+        arrays[f"points.{k}"], arrays[f"eta.{k}"] = process.points, process.eta
+        arrays[f"lam.{k}"] = pack(process.lam)
+    core: dict[str, Any] = {"kind": "cp", "ranks": list(posterior.ranks)}
+    if isinstance(posterior.core, TuckerCore):
+        core["kind"] = "tucker"
+        arrays["core.mean"], arrays["core.covariance"] = posterior.core.mean, posterior.core.covariance
+    header = {
+        "modes": [asdict(mode) for mode in posterior.modes],
+        "value": {"name": posterior.value_name, "unit": posterior.value_unit},
+        "kernels": [describe_kernel(kernel) for kernel in posterior.kernels],
+        "core": core,
+        "noise": asdict(posterior.noise),
+        "shift": posterior.shift,
+        "scale": posterior.scale,
+        "widening": posterior.widening,
+        "provenance": posterior.provenance,
+    }
+    return write_checkpoint(path, header, arrays, kind=KIND)
+
+
+def load_posterior(path: str | Path) -> Posterior:
+    """The model in a file. Nothing in the file is run.
+
+    Raises:
+        InputError: a damaged file, or one that does not fit this version.
+        UnsafeError: a pickle.
+    """
+    header, arrays = read_checkpoint(path, kind=KIND)
+    try:
+        kernels = [build_kernel(spec) for spec in header["kernels"]]
+        ranks, processes = header["core"]["ranks"], []
+        for k, (kernel, r) in enumerate(zip(kernels, ranks, strict=True)):
+            lam = arrays[f"lam.{k}"][:, unpack_index(r)]
+            processes.append(infer(space_of(kernel), arrays[f"points.{k}"], arrays[f"eta.{k}"], lam))
+        core: Core = CPCore(ranks[0])
+        if header["core"]["kind"] == "tucker":
+            core = TuckerCore(tuple(ranks), arrays["core.mean"])
+            core.covariance = arrays["core.covariance"]
+        return Posterior(
+            tuple(Mode(**mode) for mode in header["modes"]), header["value"]["name"], header["value"]["unit"],
+            tuple(kernels), tuple(processes), core, Noise(**header["noise"]), header["shift"], header["scale"],
+            header["widening"], header["provenance"],
+        )  # fmt: skip
+    except (LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path} does not hold a model that this version knows: {reason}") from None
+
+
+def describe_kernel(kernel: gp.Kernel) -> dict[str, Any]:
+    """A kernel with its hyperparameters as JSON values; priors are not kept."""
+    name = type(kernel).__name__
+    spec: dict[str, Any] = {"kernel": name}
+    for number in NUMBERS:
+        value = getattr(kernel, number, None) if number != "lengthscale" or kernel.has_lengthscale else None
+        if value is not None:
+            spec[number] = float(value)
+    if name == "MaternKernel":
+        spec["nu"] = kernel.nu
+    if name in PARTS:
+        parts = getattr(kernel, PARTS[name])
+        spec["parts"] = [describe_kernel(part) for part in (parts if PARTS[name] == "kernels" else [parts])]
+    return spec
+
+
+def build_kernel(spec: dict[str, Any]) -> gp.Kernel:
+    """The kernel that `describe_kernel` described.
+
+    Raises:
+        SettingError: an unknown kernel.
+    """
+    name = spec["kernel"]
+    if name not in (*SIMPLE, *PARTS):
+        raise known("kernel", name, [*SIMPLE, *PARTS])
+    parts = [build_kernel(part) for part in spec.get("parts", [])]
+    kernel = getattr(gp, name)(*parts, **({"nu": spec["nu"]} if "nu" in spec else {})).double()
+    for number in NUMBERS:
+        if number in spec:
+            setattr(kernel, number, spec[number])
+    return kernel
