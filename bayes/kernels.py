@@ -20,7 +20,7 @@ from fieldmorph.fields.errors import SettingError
 RBF_ORDER = 6  # of the Taylor series of 1 / spectral density
 PERIODIC_HARMONICS = 6
 QUADRATURE = 256  # points over a period, for the weights of the harmonics
-FORGOTTEN = 100.0  # lengthscales after which an RBF's state is forgotten
+FORGOTTEN = 100.0  # lengthscales after which a state is forgotten: powers of any distance stay finite
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _matern(kernel: gp.MaternKernel) -> StateSpace:
     powers = torch.stack([torch.linalg.matrix_power(nilpotent, k) / math.factorial(k) for k in range(order)])
 
     def transition(distances: Tensor) -> Tensor:
-        x = rate * distances
+        x = (rate * distances).clamp(max=FORGOTTEN)
         terms = torch.stack([x**k for k in range(order)], dim=-1)
         return (-x).exp()[:, None, None] * torch.einsum("nk,kij->nij", terms, powers)
 

@@ -58,6 +58,11 @@ class Process:
         ph = p @ h.T
         mean = (m + (p @ pull[:, :, None])[:, :, 0]) @ h.T
         covariance = h @ ph - ph.mT @ precision @ ph
+        negative = (
+            torch.linalg.cholesky_ex(covariance).info > 0
+        )  # of what is known almost exactly, rounding is left
+        root = _root(covariance[negative])
+        covariance[negative] = root @ root.mT
         return mean, (covariance + covariance.mT) / 2
 
     def sample(
