@@ -35,7 +35,7 @@ class Process:
             self if self.passes is not None else infer(self.space, self.points, self.eta, self.lam, keep=True)
         )
         size = (self.eta.shape[1] * len(self.space.emission)) ** 2
-        parts = [whole._at(part) for part in query.double().split(max(1, AT_ONCE // size))]
+        parts = [whole._at(part) for part in query.double().contiguous().split(max(1, AT_ONCE // size))]
         return torch.cat([mean for mean, _ in parts]), torch.cat([covariance for _, covariance in parts])
 
     def _at(self, query: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,7 +72,7 @@ class Process:
 
         A function from the prior plus the posterior mean of what it leaves unexplained: the smoother's means suffice.
         """
-        query = query.double()
+        query = query.double().contiguous()
         points = torch.cat([self.points, query]).unique()
         known = torch.searchsorted(points, self.points)
         eta = self.eta.new_zeros(len(points), self.eta.shape[1])

@@ -181,6 +181,20 @@ def test_predictions_in_parts_are_the_whole(monkeypatch: pytest.MonkeyPatch, kee
     torch.testing.assert_close(torch.cat([c for _, c in one_by_one]), whole[1], rtol=0, atol=1e-13)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_column_of_a_table_is_a_query() -> None:
+    """Not contiguous, which torch would warn of."""
+    points, table = with_a_gap(5), everywhere(12).reshape(6, 2)
+    found = process(matern(1.5), points, *coupled(points, 2, 2))
+    for got, expected in zip(found.at(table[:, 1]), found.at(table[:, 1].contiguous()), strict=True):
+        assert torch.equal(got, expected)
+    column, copy = (
+        found.sample(query, 1, torch.Generator().manual_seed(0))
+        for query in (table[:, 1], table[:, 1].contiguous())
+    )
+    assert torch.equal(column, copy)
+
+
 def test_no_query_gives_nothing() -> None:
     points = with_a_gap(5)
     mean, covariance = process(matern(1.5), points, *coupled(points, 2, 2)).at(torch.zeros(0).double())
