@@ -45,6 +45,9 @@ class Core(Protocol):
     def moments(self, factors: list[Factor]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
         """E[gamma' z] and E[(gamma' z)^2] where row n of every factor belongs together."""
 
+    def grid_moments(self, factors: list[Factor]) -> tuple[Float[Tensor, "*grid"], Float[Tensor, "*grid"]]:
+        """The same at all combinations of the factors' rows, an axis for each mode."""
+
     def values(
         self, functions: list[Float[Tensor, "samples n r"]], generator: torch.Generator
     ) -> Float[Tensor, "samples n"]:
@@ -88,6 +91,11 @@ class TuckerCore:
         means = [factor.mean for factor in factors]
         seconds = [factor.second for factor in factors]
         return _contract(self.mean.reshape(self.ranks), means), _contract(self._packed_second(), seconds)
+
+    def grid_moments(self, factors: list[Factor]) -> tuple[Tensor, Tensor]:
+        means = [factor.mean for factor in factors]
+        seconds = [factor.second for factor in factors]
+        return _spread(self.mean.reshape(self.ranks), means), _spread(self._packed_second(), seconds)
 
     def values(self, functions: list[Tensor], generator: torch.Generator) -> Tensor:
         root = torch.linalg.cholesky(self.covariance)
@@ -148,6 +156,12 @@ class CPCore:
         twice = 2 - pack(torch.eye(self.rank, dtype=mean.dtype))
         return mean, torch.stack([factor.second for factor in factors]).prod(0) @ twice
 
+    def grid_moments(self, factors: list[Factor]) -> tuple[Tensor, Tensor]:
+        once = torch.ones(self.rank, dtype=torch.float64)
+        twice = 2 - pack(torch.eye(self.rank, dtype=torch.float64))
+        means = [factor.mean for factor in factors]
+        return _outer_sum(means, once), _outer_sum([factor.second for factor in factors], twice)
+
     def values(self, functions: list[Tensor], generator: torch.Generator) -> Tensor:
         return torch.stack(functions).prod(0).sum(2)
 
@@ -171,3 +185,19 @@ def _contract(core: Tensor, rows: list[Tensor]) -> Tensor:
     for row in rest:
         value = torch.einsum("nr,nrk->nk", row, value.unflatten(1, (row.shape[1], -1)))
     return value[:, 0]
+
+
+def _spread(core: Tensor, rows: list[Tensor]) -> Tensor:
+    """The same for all combinations of rows: the core's first axis goes, one of rows comes last, mode after mode."""
+    for row in rows:
+        core = torch.tensordot(core, row, dims=([0], [1]))
+    return core
+
+
+def _outer_sum(rows: list[Tensor], weights: Tensor) -> Tensor:
+    """Sum over j of weights[j] rows_1[., j] rows_2[., j] ..., an axis for each."""
+    *others, last = rows
+    product = weights
+    for row in others:
+        product = product[..., None, :] * row
+    return product @ last.T

@@ -1,7 +1,7 @@
 """What a fitted model knows: predictions with their uncertainty at any real coordinates, and joint samples."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ ROWS_AT_ONCE = 1 << 14
 
 @dataclass(frozen=True)
 class Prediction:
-    """At n places, in the unit of the measurements.
+    """At n places, or those of a grid, in the unit of the measurements.
 
     Attributes:
         mean: of the function, and of new measurements.
@@ -28,11 +28,11 @@ class Prediction:
         sd: standard deviation of a new measurement, noise included.
     """
 
-    mean: Float[Tensor, "n"]
-    latent_sd: Float[Tensor, "n"]
-    sd: Float[Tensor, "n"]
+    mean: Float[Tensor, "*n"]
+    latent_sd: Float[Tensor, "*n"]
+    sd: Float[Tensor, "*n"]
 
-    def quantile(self, share: float) -> Float[Tensor, "n"]:
+    def quantile(self, share: float) -> Float[Tensor, "*n"]:
         """Of a new measurement, by a Gaussian of this mean and standard deviation."""
         return (
             self.mean + math.sqrt(2) * float(torch.erfinv(torch.tensor(2 * share - 1.0).double())) * self.sd
@@ -73,6 +73,19 @@ class Posterior:
         """Mean and standard deviations; means and variances are exact under the factorised posterior."""
         found = list(self._moments(coordinates))
         mean, second = (torch.cat(part) for part in zip(*found, strict=True))
+        return self._prediction(mean, second)
+
+    @torch.no_grad()
+    def factors(self, axes: Sequence[Float[Tensor, "_"]]) -> list[Factor]:
+        """Moments of each mode's functions at coordinates of its own: `predict_grid` takes them, or slices of them."""
+        return [Factor.of(*process.at(axis)) for process, axis in zip(self.processes, axes, strict=True)]
+
+    @torch.no_grad()
+    def predict_grid(self, factors: list[Factor]) -> Prediction:
+        """What `predict` says at all combinations of coordinates; its tensors have one axis for each mode."""
+        return self._prediction(*self.core.grid_moments(factors))
+
+    def _prediction(self, mean: Tensor, second: Tensor) -> Prediction:
         latent = (second - mean.square()).clamp(min=0)
         return Prediction(
             self.shift + self.scale * mean,
