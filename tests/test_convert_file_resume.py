@@ -34,6 +34,7 @@ from fieldmorph.fields.fit import FitConfig, fit_images
 from fieldmorph.fields.loop import Interrupted
 from fieldmorph.fields.runtime import use_threads
 from fieldmorph.fields.scene import load_scene
+from fieldmorph.fields.store import save_field
 
 PARTS = 3
 # Blocks of the teacher's samples are renewed every fourth step from the second on: a ring of three turns over.
@@ -45,7 +46,6 @@ PATCHES = (
     *((field, "samples_per_step", 1 << 10) for field in FIELDS.values()),
 )  # fmt: skip
 STEPS = 24
-GRID = {"n_levels": 4, "log2_hashmap_size": 10, "finest_resolution": 32}
 STUDENTS = {
     "mlp": {"width": 16, "depth": 2, "n_frequencies": 4},
     "vm": {"resolution": 20, "density_components": 4, "app_components": 6},
@@ -107,8 +107,10 @@ def _small_work() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory, few_views: Path) -> Path:
     path = tmp_path_factory.mktemp("teacher") / "t.fm"
-    line = ["train", few_views, *(f"--set={k}={v}" for k, v in GRID.items()), "--threads", 1, "--quiet"]
-    assert main([str(word) for word in (*line, "--steps", 25, "-o", path)]) == 0
+    scene = load_scene(few_views, splits=["train"])
+    field = make_field("hashgrid", aabb=scene.aabb, n_levels=4, log2_hashmap_size=10, finest_resolution=32)
+    config = FitConfig(occupancy_resolution=32)
+    save_field(path, fit_images(field, scene.splits["train"], Budget(steps=25), config)[0])
     return path
 
 
