@@ -1,0 +1,225 @@
+"""A conversion that misses the quality asked for goes on in parts, keeps the best student, and tells of it all."""
+
+import copy
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fieldmorph.apps import extension, outcome
+from fieldmorph.apps.cli import main
+from fieldmorph.apps.convert import ConvertOptions, convert_file
+from fieldmorph.apps.outputs import file_sha256
+from fieldmorph.distill import convert, fidelity, samples
+from fieldmorph.fields import fit
+from fieldmorph.fields.budget import Budget
+from fieldmorph.fields.catalog import FIELDS, make_field
+from fieldmorph.fields.errors import FruitlessError
+from fieldmorph.fields.fit import FitConfig, fit_images
+from fieldmorph.fields.runtime import use_threads
+from fieldmorph.fields.scene import load_scene
+from fieldmorph.fields.store import load_field, save_field
+
+STEPS = 40
+NET = {"width": 16, "depth": 2, "n_frequencies": 4}
+PATCHES = (
+    (samples, "BLOCK_RAYS", 64), (samples, "BLOCK_EMPTY", 64), (samples, "N_BLOCKS", 3), (convert, "PROBE_RAYS", 64),
+    (fit, "PROBE_RAYS", 64), (fidelity, "LONGEST_SIDE", 11), (FIELDS["hashgrid"], "samples_per_step", 1 << 12),
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small_work() -> Iterator[None]:
+    use_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name, value in PATCHES:
+            patch.setattr(owner, name, value)
+        yield
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory, few_views: Path) -> Path:
+    path = tmp_path_factory.mktemp("teacher") / "t.fm"
+    scene = load_scene(few_views, splits=["train"])
+    field = make_field("hashgrid", aabb=scene.aabb, n_levels=4, log2_hashmap_size=10, finest_resolution=32)
+    config = FitConfig(occupancy_resolution=32)
+    save_field(path, fit_images(field, scene.splits["train"], Budget(steps=25), config)[0])
+    return path
+
+
+@pytest.fixture
+def convert_to_mlp(
+    teacher: Path, few_views: Path, tmp_path: Path
+) -> Callable[..., tuple[dict[str, Any], Any]]:
+    """What a conversion of so many steps returns, and its receipt; by default nothing meets its quality."""
+
+    def call(
+        name: str = "s.fm", max_psnr_drop: float | None = -100.0, steps: int = STEPS
+    ) -> tuple[dict[str, Any], Any]:
+        result = convert_file(
+            teacher, tmp_path / name, Budget(steps=steps), to="mlp", overrides=NET, data=few_views,
+            options=ConvertOptions(max_psnr_drop=max_psnr_drop),
+        )  # fmt: skip
+        return result, json.loads(Path(result["receipt"][0]).read_text())
+
+    return call
+
+
+@pytest.fixture
+def altered(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any]], list[Any]]:
+    """Have parts end in a worse student or in an error; each conversion's settings and the student it began with."""
+
+    def alter(parts: dict[str, Any]) -> list[Any]:
+        calls, whole = [], outcome.convert
+
+        def call(teacher: Any, student: Any, budget: Any, config: Any, **more: Any) -> Any:
+            calls.append((config, copy.deepcopy(student.state_dict())))
+            wrong = parts.get(config.stages[-1].name)
+            if isinstance(wrong, Exception):
+                raise wrong
+            stored, report = whole(teacher, student, budget, config, **more)
+            if wrong:
+                generator = torch.Generator().manual_seed(0)
+                with torch.no_grad():
+                    for parameter in student.parameters():
+                        parameter.copy_(torch.randn(parameter.shape, generator=generator))
+                stored.occupancy.occupied[:] = True
+            return stored, report
+
+        monkeypatch.setattr(outcome, "convert", call)
+        return calls
+
+    return alter
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_parts_that_make_it_worse_leave_the_conversion_s_own_student(
+    convert_to_mlp: Any, altered: Any, tmp_path: Path
+) -> None:
+    plain, _ = convert_to_mlp("plain.fm", max_psnr_drop=None)
+    calls = altered({f"longer {i}": "worse" for i in range(1, 5)})
+    result, told = convert_to_mlp()
+    assert (tmp_path / "s.fm").read_bytes() == (tmp_path / "plain.fm").read_bytes()
+    assert result["sha256"] == told["student"]["sha256"] == plain["sha256"]
+    gate = told["gate"]
+    assert (gate["kept"], gate["met"]) == ("the conversion itself", False)
+    assert [part["kept"] for part in gate["extensions"]] == [False] * 4
+    assert all(part["psnr_drop"] > gate["psnr_drop"] + 3 for part in gate["extensions"])
+    assert gate["psnr_drop"] == told["quality"]["held_out"]["mean"]["psnr_drop"]
+    assert told["quality"]["held_out"]["per_view"]["student_psnr"][0] > 10
+    own = load_field(tmp_path / "s.fm").field.state_dict()
+    assert all(same(began, own) for _, began in calls[1:])  # each began with what was kept
+    # What was tried is told, but is no part of how the student came about.
+    assert [stage["name"] for stage in told["stages"][-4:]] == [f"longer {i}" for i in range(1, 5)]
+    assert told["student"]["provenance"]["stages"] == ["features", "volume", "render"]
+    assert told["student"]["provenance"]["steps"] == STEPS
+    assert result["steps"] == told["budget"]["used"]["steps"] == 2 * STEPS
+
+
+def test_the_best_of_all_students_is_kept_and_goes_on(
+    convert_to_mlp: Any, altered: Any, tmp_path: Path
+) -> None:
+    _, plain = convert_to_mlp("plain.fm", max_psnr_drop=None)
+    calls = altered({"longer 2": "worse"})
+    result, told = convert_to_mlp()
+    gate, parts = told["gate"], told["gate"]["extensions"]
+    drops = [plain["quality"]["held_out"]["mean"]["psnr_drop"], *(part["psnr_drop"] for part in parts)]
+    kept = [drop < min(drops[:i]) for i, drop in enumerate(drops) if i]
+    assert [part["kept"] for part in parts] == kept
+    assert kept[0]
+    assert not kept[1]
+    last = max(i for i, is_kept in enumerate(kept) if is_kept)
+    assert gate["kept"] == f"longer {last + 1}"
+    assert gate["psnr_drop"] == min(drops) == told["quality"]["held_out"]["mean"]["psnr_drop"]
+    assert "very photographs" in gate["picked_by"]
+    assert "very photographs" in Path(result["receipt"][1]).read_text()
+    begun = [began for _, began in calls]
+    assert not same(begun[1], begun[2])
+    assert same(begun[2], begun[3])  # the second made it worse: the third begins as it did
+    names = ["features", "volume", "render"] + [
+        f"longer {i + 1}" for i, is_kept in enumerate(kept) if is_kept
+    ]
+    assert result["stages"] == told["student"]["provenance"]["stages"] == names
+    assert told["student"]["provenance"]["steps"] == STEPS + sum(kept) * STEPS // 4
+    assert result["sha256"] == told["student"]["sha256"] == file_sha256(tmp_path / "s.fm")
+
+
+def test_the_receipt_tells_of_each_part_s_settings_and_all_look_at_the_same_rays(
+    monkeypatch: pytest.MonkeyPatch, convert_to_mlp: Any, altered: Any
+) -> None:
+    looked_at, calls = [], altered({})
+    make_block = convert.make_block
+    monkeypatch.setattr(
+        convert, "make_block", lambda teacher, *which: looked_at.append(which) or make_block(teacher, *which)
+    )
+    result, told = convert_to_mlp()
+    assert looked_at == [(0, convert.PROBE_BLOCK)] * 5
+    parts = told["gate"]["extensions"]
+    assert [(part["stage"], part["steps"], part["seed"], part["lr_share"]) for part in parts] == [
+        (f"longer {i}", STEPS // 4, i, extension.LR_SHARE) for i in range(1, 5)
+    ]
+    assert [(config.seed, config.lr_share) for config, _ in calls[1:]] == [(i, 0.2) for i in range(1, 5)]
+    assert (told["settings"]["lr_share"], told["seed"]) == (1.0, 0)
+    seconds = [look["core_seconds"] for look in told["curve"]]
+    assert seconds == sorted(seconds)
+    assert [name for name, _ in itertools.groupby(look["stage"] for look in told["curve"])][-4:] == [
+        f"longer {i}" for i in range(1, 5)
+    ]
+    assert result["gate"] == told["gate"]
+
+
+def test_a_part_that_comes_to_nothing_ends_it_and_is_told(convert_to_mlp: Any, altered: Any) -> None:
+    altered({"longer 2": FruitlessError("the run diverged")})
+    result, told = convert_to_mlp()
+    assert len(told["gate"]["extensions"]) == 1
+    assert told["gate"]["stopped"] == "longer 2: the run diverged"
+    assert told["budget"]["used"]["steps"] == STEPS + STEPS // 4
+    assert "longer 2: the run diverged" in Path(result["receipt"][1]).read_text()
+
+
+def test_fewer_steps_than_parts_are_as_many_parts(convert_to_mlp: Any) -> None:
+    _, told = convert_to_mlp(steps=3)
+    assert [part["steps"] for part in told["gate"]["extensions"]] == [1, 1, 1]
+    assert told["gate"]["stopped"] is None
+
+
+def test_a_quality_that_is_met_asks_for_no_more(convert_to_mlp: Any) -> None:
+    result, told = convert_to_mlp(max_psnr_drop=90.0)
+    assert result["steps"] == STEPS
+    drop = told["quality"]["held_out"]["mean"]["psnr_drop"]
+    assert told["gate"] == {
+        "max_psnr_drop": 90.0, "psnr_drop": drop, "met": True, "kept": "the conversion itself", "picked_by": None,
+        "extensions": [], "stopped": None,
+    }  # fmt: skip
+
+
+def test_a_missed_quality_is_one_line_and_5(
+    capsys: pytest.CaptureFixture[str], teacher: Path, few_views: Path, tmp_path: Path
+) -> None:
+    words = ["convert", teacher, *(f"--set={k}={v}" for k, v in NET.items()), "--steps", 4, "--threads", 1]
+    line = [*map(str, words), "--quiet", "--json", "--data", str(few_views), "-o", str(tmp_path / "s.fm")]
+    capsys.readouterr()
+    assert main([*line, "--max-psnr-drop", "0.001"]) == 5
+    out, err = capsys.readouterr()
+    assert "more than the 0.001 dB asked for" in err
+    assert err.count("\n") == 1
+    assert not json.loads(out)["gate"]["met"]
+    assert load_field(tmp_path / "s.fm").field.name == "mlp"  # the best there was is kept
+    assert main([*line, "--force", "--max-psnr-drop", "90"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_gate_without_photographs_is_refused(
+    capsys: pytest.CaptureFixture[str], teacher: Path, few_views: Path, tmp_path: Path
+) -> None:
+    line = ["convert", str(teacher), "-o", str(tmp_path / "s.fm"), "--steps", "5", "--max-psnr-drop", "1"]
+    for more in ([], ["--data", str(few_views), "--no-receipt"]):
+        assert main([*line, *more]) == 2
+        assert "--max-psnr-drop needs --data" in capsys.readouterr().err
