@@ -58,6 +58,7 @@ def compile_kernels() -> float:
     from fieldmorph.fields.kernels.hash_levels import hash_levels
     from fieldmorph.fields.kernels.march import march
     from fieldmorph.fields.kernels.normal import normal_equations, table_products
+    from fieldmorph.fields.kernels.variation import total_variation
     from fieldmorph.fields.kernels.vm import vm_products
     from fieldmorph.fields.kernels.voxels import NodeGrid, pack_mask, rank_words, sparse_trilinear
 
@@ -70,7 +71,8 @@ def compile_kernels() -> float:
     cp_products(positions, lines).sum().backward()
     vm_products(positions, planes, lines).sum().backward()
     grid = NodeGrid(*rank_words(pack_mask(torch.ones(8, dtype=torch.bool))), 2, 1.0)
-    sparse_trilinear(positions, torch.ones(8, 3, requires_grad=True), grid, 0.0).sum().backward()
+    sparse_trilinear(positions, rows := torch.ones(8, 3, requires_grad=True), grid, 0.0).sum().backward()
+    total_variation(rows, grid, 0, 8).backward()
     some, nothing = (torch.ones(1, 2),) * 3, torch.zeros(4, dtype=torch.long)
     table_products(some, (nothing,) * 3, torch.ones(1, 2))
     normal_equations(some, (nothing,) * 3, torch.ones(4, 2), torch.arange(4), torch.tensor([0, 4]))

@@ -158,7 +158,7 @@ def _place(at, scale, nodes):
 
 
 @numba.njit(inline="always")
-def _row(node, words):
+def row_of(node, words):
     """Row of a node by flat index, -1 where it is inactive."""
     word, bit = words[node >> 5], np.uint64(node & 31)
     if not (word >> bit) & np.uint64(1):
@@ -187,7 +187,7 @@ def _gather(x, scale, nodes, words, values, empty, out):
                 wx = fx if dx else np.float32(1) - fx
                 wy = fy if dy else np.float32(1) - fy
                 w = wx * wy * (fz if dz else np.float32(1) - fz)
-                e = _row(((ix + dx) * nodes + iy + dy) * nodes + iz + dz, words)
+                e = row_of(((ix + dx) * nodes + iy + dy) * nodes + iz + dz, words)
                 if e < 0:
                     missing += w
                 else:
@@ -250,7 +250,7 @@ def _scatter(x, scale, nodes, words, order, starts, grad, out):
                         for c in range(4):
                             dy, dz = c >> 1, c & 1
                             w = wx * (fy if dy else np.float32(1) - fy) * (fz if dz else np.float32(1) - fz)
-                            e = _row((plane * nodes + iy + dy) * nodes + iz + dz, words)
+                            e = row_of((plane * nodes + iy + dy) * nodes + iz + dz, words)
                             if e >= 0:
                                 if n_features == 1:
                                     out[e, 0] += w * grad[i, 0]
