@@ -94,8 +94,13 @@ class VolumeField(nn.Module, ABC):
         """Parameters with learning rates, grids' the higher ones, and an `optimizer` where it is not Adam."""
         return [{"params": list(self.parameters()), "lr": lr_network}]
 
-    def regularization(self) -> Float[Tensor, ""]:
-        """A penalty that belongs to the representation itself; 0 by default."""
+    def regularization(self, generator: torch.Generator | None = None) -> Float[Tensor, ""]:
+        """A penalty that belongs to the representation itself; 0 by default.
+
+        Args:
+            generator: with it penalties are estimated that would be too dear at every step. Without it they are left
+                out, as in a conversion: they make up for what photographs leave open, and a teacher leaves nothing.
+        """
         return torch.zeros((), device=self.aabb.device)
 
     def refine(self, progress: float) -> bool:
@@ -110,13 +115,11 @@ class VolumeField(nn.Module, ABC):
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
         """As torch's, but where a field grows its own arrays take the shapes of what is loaded: a run may be coarse."""
-        own = (
-            [*self.named_parameters(recurse=False), *self.named_buffers(recurse=False)] if self.grows else []
-        )
-        for name, array in own:
-            loaded = state_dict.get(name)
-            if loaded is not None and loaded.shape != array.shape:
-                array.grad, array.data = None, array.data.new_empty(loaded.shape)
+        if self.grows:
+            for name, own in [*self.named_parameters(recurse=False), *self.named_buffers(recurse=False)]:
+                loaded = state_dict.get(name)
+                if loaded is not None and loaded.shape != own.shape:
+                    own.grad, own.data = None, own.data.new_empty(loaded.shape)
         return super().load_state_dict(state_dict, strict, assign)
 
     def unit_positions(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:

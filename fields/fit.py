@@ -122,7 +122,8 @@ class _ImageLearner:
         samples = visible_samples(field, rays, samples)
         self.samples_per_ray += 0.1 * (max(len(samples) / n_rays, 1.0) - self.samples_per_ray)
         rendered = shade_samples(field, rays, samples, background.to(rays.rays_o.device))
-        loss = F.smooth_l1_loss(rendered.colors, pixels, beta=0.1) + field.regularization()
+        loss = F.smooth_l1_loss(rendered.colors, pixels, beta=0.1)
+        loss = loss + field.regularization(generator)
         self.optimizer.step(loss, config.lr_decay**progress * min(1.0, (self.n_steps + 1) / WARMUP_STEPS))
         self.n_steps += 1
 

@@ -98,7 +98,7 @@ class LowRank(VolumeField):
             {"params": networks, "lr": lr_network},
         ]
 
-    def regularization(self) -> Float[Tensor, ""]:
+    def regularization(self, generator: torch.Generator | None = None) -> Float[Tensor, ""]:
         """L1 of the density components and total variation of all grids (TensoRF, section 4.4), weighted."""
         l1_weight, tv_weight = self._settings["l1_weight"], self._settings["tv_weight"]
         total = torch.zeros((), device=self.aabb.device)

@@ -179,7 +179,7 @@ from fieldmorph.distill.als import Factor, alternate
 from fieldmorph.fields.catalog import make_field
 from fieldmorph.fields.runtime import compile_kernels, use_threads
 
-NAMES = ("composite", "cp", "hash", "march", "normal", "vm", "voxels")
+NAMES = ("composite", "cp", "hash", "march", "normal", "variation", "vm", "voxels")
 KERNELS = [f"fieldmorph.fields.kernels.{name}" for name in NAMES]
 
 def compiled():
@@ -198,9 +198,11 @@ assert all(before.values()), before
 assert len({name.rpartition(".")[0] for name in before}) == 1 + len(NAMES), before
 positions = torch.rand(50, 3, generator=torch.Generator().manual_seed(0))
 for name in ("hashgrid", "vm", "cp", "voxels"):
-    field = make_field(name, aabb=(0, 0, 0, 1, 1, 1))
+    penalties = {"tv_weight": 1.0} if name == "voxels" else {}
+    field = make_field(name, aabb=(0, 0, 0, 1, 1, 1), **penalties)
     rgb, sigma = field(positions, torch.nn.functional.normalize(positions, dim=-1))
-    (rgb.sum() + sigma.sum() + field.query_density(positions).sum()).backward()
+    penalty = field.regularization(torch.Generator().manual_seed(0))
+    (rgb.sum() + sigma.sum() + field.query_density(positions).sum() + penalty).backward()
 index = torch.arange(50) % 7
 block = [Factor(torch.ones(7, 2), index), Factor(torch.ones(7, 2), index.flip(0))]
 alternate([block], torch.ones(3, 2), positions, sweeps=1, ridge=0.1, solve_basis=True)
