@@ -117,7 +117,7 @@ def _gate(r: Mapping[str, Any]) -> str:
     parts, stopped = len(r["gate"].get("extensions") or []), r["gate"].get("stopped")
     told = (
         f" It went on in {parts} part{'s' * (parts > 1)}. Of all students {escaped(r['gate'].get('kept'))} is kept, "
-        f"picked by {escaped(r['gate'].get('picked_by'))}: they flatter it a little."
+        f"picked by {escaped(r['gate'].get('picked_by'))}, which flatters it a little."
         if parts
         else ""
     )
