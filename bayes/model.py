@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, replace
 
 import torch
 from gpytorch.kernels import Kernel
+from jaxtyping import Float
+from torch import Tensor
 
 from fieldmorph.bayes.entries import Entries, merge_rows
 from fieldmorph.bayes.funbat import State, begin, space_of, sweep
@@ -81,22 +83,26 @@ def fit(
     observations: Observations,
     config: FitConfig | None = None,
     *,
+    weights: Float[Tensor, "n"] | None = None,
     kernels: Sequence[Kernel] | None = None,
     on_sweep: OnSweep = lambda _sweep, _bound: None,
 ) -> tuple[Posterior, FitReport]:
     """The posterior of a functional Tucker or CP model of these measurements.
 
     Args:
+        weights: of the rows, at least 0: a weight of 2 is two measurements of this value.
         kernels: gpytorch's, one for each mode, instead of those that the settings name; they are learned in place.
 
     Raises:
         SettingError: as many ranks or kernels as neither one nor the modes, or CP of different ranks.
     """
     config = config or FitConfig()
-    values = observations.values
-    shift = float(values.mean()) if config.centre else 0.0
-    scale = float((values - shift).square().mean().sqrt())
-    entries = merge_rows(observations.coordinates, (values - shift) / scale)
+    weights = torch.ones_like(observations.values) if weights is None else weights
+    counted = weights > 0
+    values, weights = observations.values[counted], weights[counted]
+    shift = float(values @ weights / weights.sum()) if config.centre else 0.0
+    scale = float((values - shift).square() @ weights / weights.sum()) ** 0.5 or 1.0
+    entries = merge_rows(observations.coordinates[counted], (values - shift) / scale, weights)
     names = [mode.name for mode in observations.modes]
     ranks = _ranks(_each(config.ranks, len(names), "rank"), names, entries, config.cp)
     kinds = _each(config.kernels, len(names), "kernel")

@@ -1,8 +1,7 @@
 """What a fitted model knows: predictions with their uncertainty at any real coordinates, and joint samples."""
 
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from fieldmorph.bayes.core import Core, Factor
 from fieldmorph.bayes.funbat import Noise
+from fieldmorph.bayes.intervals import GAUSSIAN, Intervals
 from fieldmorph.bayes.observations import Mode
 from fieldmorph.bayes.process import Process
 
@@ -25,18 +25,23 @@ class Prediction:
     Attributes:
         mean: of the function, and of new measurements.
         latent_sd: standard deviation of the function.
-        sd: standard deviation of a new measurement, noise included.
+        sd: standard deviation of a new measurement, noise included, as the model has it.
+        intervals: how many of these standard deviations cover which share of new measurements.
     """
 
     mean: Float[Tensor, "*n"]
     latent_sd: Float[Tensor, "*n"]
     sd: Float[Tensor, "*n"]
+    intervals: Intervals = GAUSSIAN
+
+    def interval(self, level: float) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n"]]:
+        """Lower and upper end of what covers this share of new measurements; calibrated if the model is."""
+        half = self.intervals.factor(level) * self.sd
+        return self.mean - half, self.mean + half
 
     def quantile(self, share: float) -> Float[Tensor, "*n"]:
-        """Of a new measurement, by a Gaussian of this mean and standard deviation."""
-        return (
-            self.mean + math.sqrt(2) * float(torch.erfinv(torch.tensor(2 * share - 1.0).double())) * self.sd
-        )
+        """Of a new measurement: an end of the interval that leaves out as much on both sides."""
+        return self.interval(abs(2 * share - 1))[int(share > 0.5)]
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Posterior:
         modes: names, units and kinds of the coordinates, in the order of the columns.
         kernels, processes: each mode's functions, before and after the measurements.
         shift, scale: values are shift + scale times the model's.
-        widening: what intervals are stretched by, from calibration on rows that were held out.
+        intervals: Gaussian, or from calibration on rows that were held out.
         provenance: how it came about, as JSON values.
     """
 
@@ -60,13 +65,18 @@ class Posterior:
     noise: Noise
     shift: float
     scale: float
-    widening: float = 1.0
+    intervals: Intervals = GAUSSIAN
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
     def ranks(self) -> tuple[int, ...]:
         """Functions of each mode."""
         return tuple(process.eta.shape[1] for process in self.processes)
+
+    @property
+    def widening(self) -> float:
+        """Of calibrated 95 % intervals against Gaussian ones."""
+        return self.intervals.factor(0.95) / GAUSSIAN.factor(0.95)
 
     @torch.no_grad()
     def predict(self, coordinates: Float[Tensor, "n modes"]) -> Prediction:
@@ -90,7 +100,8 @@ class Posterior:
         return Prediction(
             self.shift + self.scale * mean,
             self.scale * latent.sqrt(),
-            self.scale * self.widening * (latent + 1 / self.noise.mean).sqrt(),
+            self.scale * (latent + 1 / self.noise.mean).sqrt(),
+            self.intervals,
         )
 
     @torch.no_grad()
@@ -103,10 +114,6 @@ class Posterior:
             for process, column in zip(self.processes, coordinates.double().unbind(1), strict=True)
         ]
         return self.shift + self.scale * self.core.values(drawn, generator)
-
-    def calibrated(self, widening: float) -> "Posterior":
-        """The same with wider or narrower intervals."""
-        return replace(self, widening=widening)
 
     def _moments(self, coordinates: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """In chunks; each mode's functions are evaluated once per distinct coordinate."""

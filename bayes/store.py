@@ -9,6 +9,7 @@ from gpytorch import kernels as gp
 from fieldmorph.bayes.contractions import pack, unpack_index
 from fieldmorph.bayes.core import Core, CPCore, TuckerCore
 from fieldmorph.bayes.funbat import Noise, space_of
+from fieldmorph.bayes.intervals import Intervals
 from fieldmorph.bayes.observations import Mode
 from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.bayes.process import infer
@@ -39,7 +40,7 @@ def save_posterior(path: str | Path, posterior: Posterior) -> str:
         "noise": asdict(posterior.noise),
         "shift": posterior.shift,
         "scale": posterior.scale,
-        "widening": posterior.widening,
+        "intervals": asdict(posterior.intervals),
         "provenance": posterior.provenance,
     }
     return write_checkpoint(path, header, arrays, kind=KIND)
@@ -63,10 +64,12 @@ def load_posterior(path: str | Path) -> Posterior:
         if header["core"]["kind"] == "tucker":
             core = TuckerCore(tuple(ranks), arrays["core.mean"])
             core.covariance = arrays["core.covariance"]
+        told = header["intervals"]
         return Posterior(
             tuple(Mode(**mode) for mode in header["modes"]), header["value"]["name"], header["value"]["unit"],
             tuple(kernels), tuple(processes), core, Noise(**header["noise"]), header["shift"], header["scale"],
-            header["widening"], header["provenance"],
+            Intervals(**{**told, "levels": tuple(told["levels"]), "factors": tuple(told["factors"])}),
+            header["provenance"],
         )  # fmt: skip
     except (LookupError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
@@ -80,7 +83,7 @@ def describe_kernel(kernel: gp.Kernel) -> dict[str, Any]:
     for number in NUMBERS:
         value = getattr(kernel, number, None) if number != "lengthscale" or kernel.has_lengthscale else None
         if value is not None:
-            spec[number] = float(value)
+            spec[number] = float(value.detach())
     if name == "MaternKernel":
         spec["nu"] = kernel.nu
     if name in PARTS:
