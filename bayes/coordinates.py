@@ -1,0 +1,188 @@
+"""Coordinates as a user writes them, and as real numbers: dates as seconds, longitudes on one branch of the circle."""
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fieldmorph.bayes.dates import calendars_of, first_row, from_seconds, pd, shown, to_seconds
+from fieldmorph.fields.errors import InputError
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["number", "time", "longitude", "latitude"]
+
+NAMES: dict[str, Kind] = {
+    **dict.fromkeys(("time", "date", "datetime"), "time"),
+    **dict.fromkeys(("lat", "latitude"), "latitude"),
+    **dict.fromkeys(("lon", "lng", "longitude"), "longitude"),
+}
+STANDARD_NAMES: dict[str, Kind] = {
+    "time": "time",
+    **dict.fromkeys(("latitude", "grid_latitude"), "latitude"),
+    **dict.fromkeys(("longitude", "grid_longitude"), "longitude"),
+}
+UNITS: dict[str, Kind] = {"degrees_north": "latitude", "degrees_east": "longitude"}
+LIKE_A_DATE = r"\d{1,4}[-/.]\d|\d{1,2}[ -][A-Za-z]{3}"
+FARTHEST = 720.0  # degrees of longitude; more is a fill value or no longitude
+SHIFT_DECIMALS = 9  # -0.1 and 359.9 are one place: 1e-9 degrees are 0.1 mm
+TIE = 0.99  # of the widest gap: as wide but for rounding
+GAP = 10.0  # degrees; data with narrower gaps go around the globe
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One coordinate of the data: what it measures, and how its numbers are read and written.
+
+    Attributes:
+        name: of the column or variable.
+        kind: "time" counts seconds from 1970-01-01 UTC; "longitude" and "latitude" are degrees.
+        unit: of the coordinate; "s" for times.
+        cut: longitudes lie in [cut, cut + 360).
+        written: the data wrote their longitudes in [written, written + 360).
+        calendar: of the times, where it is not the usual one: "360_day", "noleap", ...
+    """
+
+    name: str
+    kind: Kind = "number"
+    unit: str | None = None
+    cut: float = -180.0
+    written: float = -180.0
+    calendar: str | None = None
+
+    def parse(self, column: Any) -> Float[Tensor, "n"]:
+        """Coordinates, float64, by the rules by which the data were read; what is missing is NaN.
+
+        Args:
+            column: a pandas Series or anything that makes one: numbers, or for times dates (text, datetime64, date
+                and datetime objects, cftime objects). Without a time zone they are UTC.
+
+        Raises:
+            InputError: naming the first bad row, counted from 1.
+        """
+        series = _series(column)
+        if self.kind == "time":
+            return torch.from_numpy(to_seconds(series, self.name, self.calendar))
+        if self.kind == "number":
+            return torch.from_numpy(_numbers(series, self.name))
+        degrees = _degrees(series, self.name, self.kind)
+        return torch.from_numpy(_wrapped(degrees, self.cut) if self.kind == "longitude" else degrees)
+
+    def format(self, values: Float[Tensor, "n"]) -> np.ndarray:
+        """Coordinates as the data wrote them: float64, datetime64 (UTC, microseconds), ISO text in other calendars."""
+        numbers = values.detach().cpu().double().numpy().copy()
+        if self.kind == "longitude":
+            return _wrapped(numbers, self.written)
+        return from_seconds(numbers, self.calendar) if self.kind == "time" else numbers
+
+
+def kind_of(name: str, attributes: Mapping[str, Any] | None = None) -> Kind:
+    """What a column's name or a NetCDF variable's CF attributes say that it is; "number" if nothing."""
+    attributes = attributes or {}
+    standard, unit = str(attributes.get("standard_name")), str(attributes.get("units"))
+    return NAMES.get(name.lower()) or STANDARD_NAMES.get(standard) or UNITS.get(unit) or "number"
+
+
+def mode_of(name: str, column: Any, kind: Kind = "number", unit: str | None = None) -> Mode:
+    """The mode whose coordinates a column holds.
+
+    Dates make a time whatever the name says, and numbers stay numbers in a column named "time". A branch of the
+    longitudes is chosen that does not cut through the data: theirs or the other usual one ([-180, 180) and [0, 360))
+    where its cut lies in the widest gap, or else the middle of that gap. Data around the whole globe keep theirs.
+    """
+    series = _series(column)
+    if _is_time(series, kind):
+        calendars = calendars_of(series) - {"proleptic_gregorian"}
+        if len(calendars) > 1:
+            raise InputError(f"{name}: dates of several calendars: {', '.join(sorted(calendars))}")
+        return Mode(name, "time", "s", calendar=calendars.pop() if calendars else None)
+    if pd.api.types.is_timedelta64_dtype(series):
+        unit = "s"
+    if kind == "time":
+        kind = "number"
+        if _looks_like_days(series):
+            log.warning("%s: numbers such as %s are taken as numbers, not as dates", name, series.iloc[0])
+    if kind != "longitude":
+        return Mode(name, kind, unit)
+    degrees = _degrees(series, name, kind)
+    degrees = degrees[~np.isnan(degrees)]
+    return Mode(name, kind, unit, *_branch(degrees)) if len(degrees) else Mode(name, kind, unit)
+
+
+def _looks_like_days(series: "pd.Series") -> bool:
+    """20060416 and the like, of which the last of a month is far from the first of the next."""
+    return len(series) > 0 and bool(series.between(19000101, 21001231).all())
+
+
+def _branch(degrees: np.ndarray) -> tuple[float, float]:
+    """Where to cut the circle, and where the data themselves did."""
+    circle = np.unique(_wrapped(degrees, 0.0))
+    gaps = np.diff(circle, append=circle[0] + 360)
+    widest = int(gaps.argmax())
+    middle = float(_wrapped(circle[widest] + gaps[widest : widest + 1] / 2, -180.0)[0])
+    low, high = degrees.min(), degrees.max()
+    if low >= -180 and high <= 180 and (low < 0 or high < 180):
+        written = [-180.0]
+    else:
+        written = [0.0] if low >= 0 and high <= 360 else []
+    enough = TIE * gaps[widest] if gaps[widest] > GAP else 0.0
+    free = [c for c in (*written, -180.0, 0.0) if 360 - np.ptp(_wrapped(degrees, c)) >= enough]
+    cut = (*free, middle)[0]
+    return cut, (*written, cut)[0]
+
+
+def _wrapped(degrees: np.ndarray, cut: float) -> np.ndarray:
+    """The same places in [cut, cut + 360); those that lie there are not touched."""
+    shifted = np.round(degrees - 360 * np.floor((degrees - cut) / 360), SHIFT_DECIMALS)
+    shifted = np.where(shifted >= cut + 360, shifted - 360, shifted)
+    return np.where((degrees >= cut) & (degrees < cut + 360), degrees, shifted)
+
+
+def _series(column: Any) -> "pd.Series":
+    values = column.detach().cpu().numpy() if isinstance(column, Tensor) else column
+    series = pd.Series(values).reset_index(drop=True)
+    return series.astype(object) if isinstance(series.dtype, pd.CategoricalDtype) else series
+
+
+def _is_time(series: "pd.Series", kind: Kind) -> bool:
+    types = pd.api.types
+    if types.is_datetime64_any_dtype(series) or isinstance(series.dtype, pd.PeriodDtype):
+        return True
+    if types.is_numeric_dtype(series) or types.is_timedelta64_dtype(series) or kind not in ("number", "time"):
+        return False
+    held = series.dropna()
+    if held.empty:
+        return False
+    first = str(held.iloc[0]).strip()
+    if pd.notna(pd.to_numeric(first, errors="coerce")):
+        return False
+    return kind == "time" or re.match(LIKE_A_DATE, first) is not None
+
+
+def _numbers(series: "pd.Series", name: str) -> np.ndarray:
+    if pd.api.types.is_datetime64_any_dtype(series):
+        raise InputError(f"{name} holds dates where numbers are expected")
+    if pd.api.types.is_timedelta64_dtype(series):
+        return series.dt.total_seconds().to_numpy(np.float64, copy=True)
+    numbers = pd.to_numeric(series, errors="coerce").to_numpy(np.float64, na_value=np.nan, copy=True)
+    if (text := np.isnan(numbers) & series.notna().to_numpy()).any():
+        row = first_row(text)
+        raise InputError(f"{name}, row {row + 1}: expected a number, got {shown(series[row])}")
+    if (infinite := np.isinf(numbers)).any():
+        raise InputError(f"{name}, row {first_row(infinite) + 1}: infinite")
+    return numbers
+
+
+def _degrees(series: "pd.Series", name: str, kind: Kind) -> np.ndarray:
+    numbers = _numbers(series, name)
+    farthest = {"latitude": 90.0, "longitude": FARTHEST}[kind]
+    if (beyond := np.abs(numbers) > farthest).any():
+        row = first_row(beyond)
+        raise InputError(f"{name}, row {row + 1}: {numbers[row]:g} is no {kind} within ±{farthest:g}")
+    return numbers
