@@ -67,6 +67,18 @@ def smooth(
     return marginals, Passes(*map(torch.from_numpy, passes)) if keep else None
 
 
+def smooth_means(
+    transitions: Float[Tensor, "points states states"],
+    stationary: Float[Tensor, "states states"],
+    emission: Float[Tensor, "states"],
+    eta: Float[Tensor, "points r samples"],
+    lam: Float[Tensor, "points r r"],
+) -> Float[Tensor, "points r samples"]:
+    """The means of `smooth` for each of many eta with the same lam: all that depends on lam alone is found once."""
+    arrays = [x.detach().double().contiguous().numpy() for x in (transitions, stationary, emission, eta, lam)]
+    return torch.from_numpy(_smooth_means(*arrays))
+
+
 def smooth_torch(
     transitions: Float[Tensor, "points states states"],
     stationary: Float[Tensor, "states states"],
@@ -132,6 +144,28 @@ def _sandwich(a: np.ndarray, p: np.ndarray, r: int, half: np.ndarray, out: np.nd
                 out[j * s + x, row] = total
 
 
+@numba.njit(inline="always")
+def _step(a: np.ndarray, prior: np.ndarray, p: np.ndarray, r: int, half: np.ndarray, out: np.ndarray) -> None:
+    """out = (I x a) (p - I x prior) (I x a)' + I x prior; p is spoilt, `half` is scratch."""
+    s = len(a)
+    for i in range(r):
+        p[i * s : (i + 1) * s, i * s : (i + 1) * s] -= prior
+    _sandwich(a, p, r, half, out)
+    for i in range(r):
+        out[i * s : (i + 1) * s, i * s : (i + 1) * s] += prior
+
+
+@numba.njit(inline="always")
+def _gain(p: np.ndarray, h: np.ndarray, r: int, out: np.ndarray) -> None:
+    """out = p (I x h)."""
+    s = len(h)
+    out[:] = 0.0
+    for row in range(len(p)):
+        for j in range(r):
+            for y in range(s):
+                out[row, j] += p[row, j * s + y] * h[y]
+
+
 @numba.njit(**_OPTIONS)
 def _smooth(a, prior, h, eta, lam, keep):
     """Mean, covariance, log evidence, and with `keep` the fields of `Passes`.
@@ -155,12 +189,8 @@ def _smooth(a, prior, h, eta, lam, keep):
         p[i * s : (i + 1) * s, i * s : (i + 1) * s] = prior
     for k in range(points):
         if k:
-            for i in range(r):
-                p[i * s : (i + 1) * s, i * s : (i + 1) * s] -= prior
-            _sandwich(a[k], p, r, half, other)
+            _step(a[k], prior, p, r, half, other)
             p, other = other, p
-            for i in range(r):
-                p[i * s : (i + 1) * s, i * s : (i + 1) * s] += prior
             for i in range(r):
                 for x in range(s):
                     moved[i * s + x] = 0.0
@@ -168,12 +198,8 @@ def _smooth(a, prior, h, eta, lam, keep):
                         moved[i * s + x] += a[k, x, y] * m[i * s + y]
             m, moved = moved, m
         g = gs[k]
-        g[:] = 0.0
-        for row in range(n):
-            for j in range(r):
-                for y in range(s):
-                    g[row, j] += p[row, j * s + y] * h[y]
-        c, f = _emit(h, g), _emit(h, m.reshape((n, 1)))[:, 0]
+        _gain(p, h, r, g)
+        c, f = _emit(h, g), _emit(h, m.reshape((n, 1))).ravel()
         system = np.eye(r) + lam[k] @ c
         t = np.linalg.solve(system, np.eye(r))
         v = eta[k] - lam[k] @ f
@@ -222,6 +248,59 @@ def _smooth(a, prior, h, eta, lam, keep):
         if keep:
             pulls[k], precisions[k] = q, big_n
     return mean, covariance, log_evidence, ms, ps, pulls, precisions
+
+
+@numba.njit(**_OPTIONS)
+def _smooth_means(a, prior, h, eta, lam):
+    """The same passes for the means alone; a state's mean is a matrix with a column for each sample."""
+    points, r, samples = eta.shape
+    s = len(prior)
+    n = r * s
+    mean, us = np.empty((points, r, samples)), np.empty((points, r, samples))
+    es, gds = np.empty((points, n, r)), np.empty((points, n, r))
+    g = np.empty((n, r))
+    m, moved = np.zeros((n, samples)), np.empty((n, samples))
+    p, half, other = np.zeros((n, n)), np.empty((n, n)), np.empty((n, n))
+    for i in range(r):
+        p[i * s : (i + 1) * s, i * s : (i + 1) * s] = prior
+    for k in range(points):
+        if k:
+            _step(a[k], prior, p, r, half, other)
+            p, other = other, p
+            _move(a[k], m, r, moved)
+            m, moved = moved, m
+        _gain(p, h, r, g)
+        c, f = _emit(h, g), _emit(h, m)
+        t = np.linalg.solve(np.eye(r) + lam[k] @ c, np.eye(r))
+        u = t @ (eta[k] - lam[k] @ f)
+        es[k] = g @ t
+        gds[k] = es[k] @ lam[k]
+        m += g @ u
+        p -= gds[k] @ g.T
+        mean[k], us[k] = f + c @ u, u
+    q = np.zeros((n, samples))
+    for k in range(points - 1, -1, -1):
+        if k + 1 < points:
+            _move(a[k + 1].T, q, r, moved)
+            q, moved = moved, q
+        mean[k] += es[k].T @ q
+        pull = us[k] - gds[k].T @ q
+        for i in range(r):
+            for x in range(s):
+                q[i * s + x] += h[x] * pull[i]
+    return mean
+
+
+@numba.njit(inline="always")
+def _move(a: np.ndarray, m: np.ndarray, r: int, out: np.ndarray) -> None:
+    """out = (I x a) m."""
+    s = len(a)
+    out[:] = 0.0
+    for i in range(r):
+        for x in range(s):
+            for y in range(s):
+                for column in range(m.shape[1]):
+                    out[i * s + x, column] += a[x, y] * m[i * s + y, column]
 
 
 @numba.njit(**_OPTIONS)

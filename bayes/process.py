@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fieldmorph.bayes.kalman import Marginals, Passes, smooth
+from fieldmorph.bayes.kalman import Marginals, Passes, smooth, smooth_means
 from fieldmorph.bayes.kernels import StateSpace
 
 AT_ONCE = 1 << 22  # numbers of the states' covariances that a prediction holds
@@ -72,21 +72,22 @@ class Process:
 
         A function from the prior plus the posterior mean of what it leaves unexplained: the smoother's means suffice.
         """
-        query = query.double().contiguous()
+        query, r = query.double().contiguous(), self.eta.shape[1]
         points = torch.cat([self.points, query]).unique()
-        known = torch.searchsorted(points, self.points)
-        eta = self.eta.new_zeros(len(points), self.eta.shape[1])
-        lam = self.lam.new_zeros(len(points), *self.lam.shape[1:])
+        known, wanted = torch.searchsorted(points, self.points), torch.searchsorted(points, query)
+        lam = self.lam.new_zeros(len(points), r, r)
         lam[known] = self.lam
-        root = _root(self.lam)
-        wanted, samples = torch.searchsorted(points, query), []
-        for _ in range(n_samples):
-            drawn = draw_prior(self.space, points, self.eta.shape[1], generator)
-            noise = torch.randn(self.eta.shape, generator=generator, dtype=torch.float64)
-            told = (self.lam @ drawn[known][:, :, None] + root @ noise[:, :, None])[:, :, 0]
-            eta[known] = self.eta - told
-            samples.append((drawn + infer(self.space, points, eta, lam).marginals.mean)[wanted])
-        return torch.stack(samples) if samples else self.eta.new_zeros(0, len(query), self.eta.shape[1])
+        root, transitions = _root(self.lam), _transitions(self.space, points)
+        samples = [self.eta.new_zeros(0, len(query), r)]
+        size = len(points) * r * len(self.space.emission)
+        for n in _sizes(n_samples, max(1, AT_ONCE // size)):
+            drawn = draw_prior(self.space, points, r * n, generator).unflatten(1, (r, n))
+            noise = torch.randn(len(self.points), r, n, generator=generator, dtype=torch.float64)
+            eta = drawn.new_zeros(drawn.shape)
+            eta[known] = self.eta[:, :, None] - self.lam @ drawn[known] - root @ noise
+            found = drawn + smooth_means(transitions, self.space.stationary, self.space.emission, eta, lam)
+            samples.append(found[wanted].permute(2, 0, 1))
+        return torch.cat(samples)
 
 
 def infer(
@@ -97,9 +98,7 @@ def infer(
     keep: bool = False,
 ) -> Process:
     """The posterior of functions with this prior."""
-    steps = torch.cat([points.new_zeros(1), points.diff()])
-    with torch.no_grad():
-        found = smooth(space.transition(steps), space.stationary, space.emission, eta, lam, keep)
+    found = smooth(_transitions(space, points), space.stationary, space.emission, eta, lam, keep)
     return Process(space, points, eta, lam, *found)
 
 
@@ -118,6 +117,17 @@ def draw_prior(
         state = transition @ state + push
         values.append(space.emission @ state)
     return torch.stack(values)
+
+
+@torch.no_grad()
+def _transitions(space: StateSpace, points: Float[Tensor, "points"]) -> Float[Tensor, "points states states"]:
+    """From each point's left neighbour to it."""
+    return space.transition(torch.cat([points.new_zeros(1), points.diff()]))
+
+
+def _sizes(n: int, most: int) -> list[int]:
+    """Of the parts that n things are done in."""
+    return [min(most, n - start) for start in range(0, n, most)]
 
 
 def _move(transition: Tensor, state: Tensor, r: int) -> Tensor:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fieldmorph.bayes.kalman import Marginals, smooth, smooth_torch
+from fieldmorph.bayes.kalman import Marginals, smooth, smooth_means, smooth_torch
 from fieldmorph.bayes.kernels import StateSpace, from_gpytorch
 
 KERNELS = {
@@ -89,6 +89,20 @@ def test_three_coupled_functions_match_the_dense_posterior(name: str, informatio
     given = problem(name, 30, 3, seed=1, information=information)
     for found in both(*given):
         agree(found, dense_ref(*given), 1e-9)
+
+
+@every_kernel
+@pytest.mark.parametrize("information", INFORMATION)
+def test_means_of_many_are_the_smoothers_of_each(name: str, information: str) -> None:
+    kernel, points, eta, lam = problem(name, 30, 3, seed=2, information=information)
+    others = lam @ torch.randn(30, 3, 4, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    etas = torch.cat([eta[:, :, None], others], dim=2)
+    given = steps(from_gpytorch(kernel), points)
+    found = smooth_means(*given, etas, lam)
+    for k in range(5):
+        expected = smooth_torch(*given, etas[:, :, k], lam)[0].mean
+        torch.testing.assert_close(found[:, :, k], expected, rtol=1e-9, atol=1e-9)
+    assert smooth_means(*given, etas[:, :, :0], lam).shape == (30, 3, 0)
 
 
 @every_kernel

@@ -260,3 +260,13 @@ def test_equal_seeds_give_equal_samples() -> None:
     assert not torch.equal(first, other)
     assert torch.equal(first[:, 0], first[:, 2])  # a place asked for twice
     assert found.sample(query, 0, torch.Generator()).shape == (0, 3, 2)
+
+
+def test_samples_in_parts_are_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = with_a_gap(10)
+    found = process(matern(2.5), points, *coupled(points, 2, 1))
+    query = torch.tensor([2.0, -1.0]).double()
+    one_by_one = torch.Generator().manual_seed(4)
+    expected = torch.cat([found.sample(query, 1, one_by_one) for _ in range(5)])
+    monkeypatch.setattr(module, "AT_ONCE", 1)
+    assert torch.equal(found.sample(query, 5, torch.Generator().manual_seed(4)), expected)
