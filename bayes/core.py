@@ -172,16 +172,19 @@ class CPCore:
 def _sums(mode: int, factors: list[Factor], entries: Entries, second: bool, kronecker: bool) -> Tensor:
     """Sums over each of the mode's points of products of the other modes' moments."""
     others = [k for k in range(len(factors)) if k != mode]
-    tables = [factors[k].second if second else factors[k].mean for k in others]
+    moments = [factor.second if second else factor.mean for factor in factors]
+    tables, index = [moments[k] for k in others], entries.index[:, others]
+    if not others:  # a single mode: an empty product
+        tables = [moments[0].new_ones(1, 1 if kronecker else moments[0].shape[1])]
+        index = torch.zeros_like(entries.index)
     weight = entries.weight if second else entries.total
-    order, starts = entries.orders[mode], entries.starts[mode]
-    return product_sums(tables, entries.index[:, others], weight, order, starts, kronecker)
+    return product_sums(tables, index, weight, entries.orders[mode], entries.starts[mode], kronecker)
 
 
 def _contract(core: Tensor, rows: list[Tensor]) -> Tensor:
     """For every n the sum over all indices of core[i, j, ...] rows_1[n, i] rows_2[n, j] ..."""
     first, *rest = rows
-    value = first @ core.flatten(1)
+    value = first @ core.reshape(len(core), -1)
     for row in rest:
         value = torch.einsum("nr,nrk->nk", row, value.unflatten(1, (row.shape[1], -1)))
     return value[:, 0]

@@ -12,7 +12,7 @@ from fieldmorph.bayes.contractions import unpack_index
 from fieldmorph.bayes.core import Core, CPCore, Factor, TuckerCore
 from fieldmorph.bayes.entries import Entries, merge_rows
 
-RANKS = [(2, 3), (3, 1), (2, 3, 4), (3, 1, 2), (2, 3, 1, 2), (1, 1, 1)]
+RANKS = [(3,), (2, 3), (3, 1), (2, 3, 4), (3, 1, 2), (2, 3, 1, 2), (1, 1, 1)]
 every_rank = pytest.mark.parametrize("ranks", RANKS, ids=str)
 
 
@@ -48,7 +48,7 @@ def uncertain(ranks: tuple[int, ...], spread: float = 0.5) -> TuckerCore:
 
 def kron(vectors: list[Tensor]) -> Tensor:
     """The last one's index runs fastest."""
-    return reduce(torch.kron, [v.contiguous() for v in vectors])
+    return reduce(torch.kron, [v.contiguous() for v in vectors], torch.ones(1, dtype=torch.float64))
 
 
 def second(factor: Factor, point: int) -> Tensor:
@@ -190,7 +190,7 @@ def test_the_divergence_is_the_textbooks(ranks: tuple[int, ...]) -> None:
     assert core.divergence() == pytest.approx(float(expected), rel=1e-9)
 
 
-@pytest.mark.parametrize("modes", [2, 3, 4])
+@pytest.mark.parametrize("modes", [1, 2, 3, 4])
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_cp_is_tucker_with_ones_on_the_superdiagonal(modes: int, rank: int) -> None:
     ranks = (rank,) * modes
