@@ -231,8 +231,8 @@ def test_functions_from_the_prior_have_its_covariance(nu: float) -> None:
 
 
 def test_samples_have_the_joint_posteriors_mean_and_covariance() -> None:
-    """3000 of them at five places, a data point and a pair of close ones among them; five standard errors allowed."""
-    kernel, points, n = matern(1.5), torch.tensor([0.0, 0.4, 1.0, 3.0]).double(), 3000
+    """20 000 of them at five places, a data point and two close ones among them; five standard errors allowed."""
+    kernel, points, n = matern(1.5), torch.tensor([0.0, 0.4, 1.0, 3.0]).double(), 20_000
     eta, lam = coupled(points, 2, 2, seed=2)
     lam[1] = 0.0
     eta[1] = 0.0
