@@ -44,7 +44,8 @@ def pins() -> dict[str, str]:
 
 def requirements() -> list[Requirement]:
     groups = [PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"].values()]
-    return [Requirement(text) for group in groups for text in group]
+    listed = [Requirement(text) for group in groups for text in group]
+    return [requirement for requirement in listed if requirement.name != PROJECT["project"]["name"]]
 
 
 def machine_paths(text: str) -> list[str]:
