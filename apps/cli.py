@@ -1,15 +1,13 @@
 """The command line: parsing here, the work in functions that a handler imports when it is called."""
 
 import argparse
-import json
-import math
 import os
-import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from fieldmorph.apps import commands
+from fieldmorph.apps import arguments as arg
+from fieldmorph.apps import commands, tensor_cli
 from fieldmorph.apps.exits import PIPE_CLOSED, explain
 
 BUDGET_HELP = "time to take: 90s, 2m or 1h of wall clock, or 150cs of core-seconds (CPU time of all threads)"
@@ -21,7 +19,7 @@ RESUME_HELP = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code. 0 done, 2 usage, 3 bad input, 4 unsafe, 5 quality missed, 6 no room."""
-    args = build_parser().parse_args(_joined_box(sys.argv[1:] if argv is None else argv))
+    args = build_parser().parse_args(arg.joined(sys.argv[1:] if argv is None else argv))
     try:
         code = args.handler(args)
         sys.stdout.flush()
@@ -37,16 +35,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return known.code
 
 
-class _Parser(argparse.ArgumentParser):
-    """One line for a mistake, and no abbreviations that a later option would change."""
-
-    def __init__(self, **kwargs: Any):
-        super().__init__(**kwargs, allow_abbrev=False)
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"fieldmorph: {message} (see {self.prog} --help)\n")
-
-
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
         from importlib.metadata import version
@@ -57,7 +45,7 @@ class _Version(argparse.Action):
 
 def build_parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    parser = _Parser(
+    parser = arg.Parser(
         prog="fieldmorph",
         description="Convert neural fields between architectures, on a plain CPU.",
         epilog="FIELDMORPH_DEBUG=1 in the environment shows the traceback of every error.",
@@ -65,18 +53,20 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     jobs = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    train = _command(
+    train = arg.command(
         jobs, "train", commands.train, "fit a field to posed photographs", threads=THREADS_HELP, device=True
     )
     train.add_argument("data", metavar="DATA", help="folder with transforms_train.json or transforms.json")
     train.add_argument("--field", default="hashgrid", help="representation (default hashgrid)")
-    train.add_argument("--downscale", type=_count, default=1, metavar="N", help="shrink the images N times")
     train.add_argument(
-        "--aabb", type=_box, metavar="X0,Y0,Z0,X1,Y1,Z1", help="the scene's box (default: estimated)"
+        "--downscale", type=arg.count, default=1, metavar="N", help="shrink the images N times"
+    )
+    train.add_argument(
+        "--aabb", type=arg.box, metavar="X0,Y0,Z0,X1,Y1,Z1", help="the scene's box (default: estimated)"
     )
     _add_run_options(train, "120cs")
 
-    convert = _command(
+    convert = arg.command(
         jobs, "convert", commands.convert, "turn a field into another", threads=THREADS_HELP, device=True
     )
     convert.add_argument("teacher", metavar="TEACHER", help="file of a trained field")
@@ -91,13 +81,13 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="DATA",
         help="scene whose test photographs the receipt measures against (not needed)",
     )
-    convert.add_argument("--downscale", type=_count, default=1, metavar="N", help="shrink these N times")
+    convert.add_argument("--downscale", type=arg.count, default=1, metavar="N", help="shrink these N times")
     convert.add_argument(
-        "--max-psnr-drop", type=_positive, metavar="DB",
+        "--max-psnr-drop", type=arg.positive, metavar="DB",
         help="against the photographs: go on for up to the budget's length again, exit with 5 if still missed",
     )  # fmt: skip
     convert.add_argument(
-        "--active", type=_levels, default=("pose", "ray", "point"), metavar="LEVELS",
+        "--active", type=arg.levels, default=("pose", "ray", "point"), metavar="LEVELS",
         help="levels of active learning: some of pose,ray,point, all or none (default all)",
     )  # fmt: skip
     convert.add_argument(
@@ -107,7 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_argument("--no-receipt", action="store_true", help="do not measure, write no receipt")
     _add_run_options(convert, "180cs")
 
-    evaluate = _command(
+    evaluate = arg.command(
         jobs,
         "eval",
         commands.evaluate,
@@ -119,34 +109,36 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--teacher", metavar="TEACHER", help="compare with this field's pictures, too")
     _add_views(evaluate, evaluate, required=True)
 
-    render = _command(
+    render = arg.command(
         jobs, "render", commands.render, "pictures or a film of a field", threads=THREADS_HELP, device=True
     )
     render.add_argument("file", metavar="FILE")
     which = render.add_mutually_exclusive_group(required=True)
     _add_views(render, which)
-    which.add_argument("--orbit", type=_count, metavar="N", help="N frames of a full turn")
-    _add_output(render, "folder for PNGs, or a name that ends in .mp4")
-    render.add_argument("--size", type=_size, metavar="WxH", help="image size (default: the views' own)")
+    which.add_argument("--orbit", type=arg.count, metavar="N", help="N frames of a full turn")
+    arg.add_output(render, "folder for PNGs, or a name that ends in .mp4")
+    render.add_argument("--size", type=arg.size, metavar="WxH", help="image size (default: the views' own)")
     render.add_argument(
         "--depth", action="store_true", help="depth, too: 16-bit PNG, its scale in depth.json"
     )
     render.add_argument("--opacity", action="store_true", help="opacity, too")
     render.add_argument(
-        "--fps", type=_count, default=30, metavar="N", help="frames a second of a film (default 30)"
+        "--fps", type=arg.count, default=30, metavar="N", help="frames a second of a film (default 30)"
     )
     render.add_argument("--background", choices=["white", "black"], default="white")
 
-    info = _command(jobs, "info", commands.info, "say what is in a file, without running anything from it")
+    info = arg.command(jobs, "info", commands.info, "say what is in a file, without running anything from it")
     info.add_argument("file", metavar="FILE")
 
-    demo = _command(jobs, "demo", commands.demo, "the whole job on the bundled scene", threads=THREADS_HELP)
-    _add_output(demo, "folder for fields, pictures and films (default demo_output)", "demo_output")
+    demo = arg.command(
+        jobs, "demo", commands.demo, "the whole job on the bundled scene", threads=THREADS_HELP
+    )
+    arg.add_output(demo, "folder for fields, pictures and films (default demo_output)", "demo_output")
     demo.add_argument("--budget", default="320cs", help=f"{BUDGET_HELP}; a quarter trains (default 320cs)")
 
-    _command(jobs, "doctor", commands.doctor, "say what this installation can do")
+    arg.command(jobs, "doctor", commands.doctor, "say what this installation can do")
 
-    bench = _command(
+    bench = arg.command(
         jobs, "bench", commands.bench, "measure", threads="cores to use (default: all there are; kernels: 1)"
     )
     bench.add_argument(
@@ -157,63 +149,46 @@ def build_parser() -> argparse.ArgumentParser:
     others = "all but kernels"
     bench.add_argument("--data", metavar="DATA", help=f"{others}: scene (default: the bundled one)")
     bench.add_argument(
-        "--downscale", type=_count, default=1, metavar="N", help=f"{others}: shrink the images N times"
+        "--downscale", type=arg.count, default=1, metavar="N", help=f"{others}: shrink the images N times"
     )
     bench.add_argument(
-        "--seeds", type=_count, metavar="N",
+        "--seeds", type=arg.count, metavar="N",
         help=f"{others}: runs of each kind (default 3 for convert and active, 1 for matrix and starts)",
     )  # fmt: skip
     bench.add_argument(
-        "--scale", type=_positive, default=1.0, help=f"{others}: multiplies all budgets (default 1)"
+        "--scale", type=arg.positive, default=1.0, help=f"{others}: multiplies all budgets (default 1)"
     )
     bench.add_argument(
         "--only",
-        type=_names,
+        type=arg.names,
         metavar="A,B",
         help="matrix: these fields; starts: these students (default all)",
     )
-    _add_output(
+    arg.add_output(
         bench, f"{others}: folder for rows, table and fields (default bench_output); goes on with an earlier run",
         "bench_output",
     )  # fmt: skip
-    return parser
-
-
-def _command(
-    jobs: Any, name: str, handler: Callable[..., int], text: str, threads: str = "", device: bool = False
-) -> argparse.ArgumentParser:
-    parser = jobs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-    parser.set_defaults(handler=handler)
-    parser.add_argument(
-        "--json", action="store_true", help="one JSON object on standard output, nothing else"
-    )
-    parser.add_argument("--quiet", action="store_true", help="no progress")
-    if threads:
-        parser.add_argument("--threads", type=_count, metavar="N", help=threads)
-    if device:
-        parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    tensor_cli.add_commands(jobs)
     return parser
 
 
 def _add_run_options(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument("--preset", default="small", help="small (default) or paper")
     parser.add_argument(
-        "--set", type=_setting, action="append", default=[], metavar="KEY=VALUE",
+        "--set", type=arg.setting, action="append", default=[], metavar="KEY=VALUE",
         help="one of the field's own settings, over the preset's; may be repeated",
     )  # fmt: skip
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
-        "--steps", type=_count, metavar="N", help="steps to take: equal seeds and --threads give equal bytes"
+        "--steps",
+        type=arg.count,
+        metavar="N",
+        help="steps to take: equal seeds and --threads give equal bytes",
     )
     length.add_argument("--budget", default=default, help=f"{BUDGET_HELP} (default {default})")
-    parser.add_argument("--seed", type=_seed, default=0, help="of everything random (default 0)")
+    parser.add_argument("--seed", type=arg.seed, default=0, help="of everything random (default 0)")
     parser.add_argument("--resume", action="store_true", help=RESUME_HELP)
-    _add_output(parser, "file to write")
-
-
-def _add_output(parser: argparse.ArgumentParser, text: str, default: str | None = None) -> None:
-    parser.add_argument("-o", "--output", required=default is None, default=default, help=text)
-    parser.add_argument("--force", action="store_true", help="overwrite what is there")
+    arg.add_output(parser, "file to write")
 
 
 def _add_views(parser: argparse.ArgumentParser, group: Any, required: bool = False) -> None:
@@ -221,73 +196,6 @@ def _add_views(parser: argparse.ArgumentParser, group: Any, required: bool = Fal
         "--data", metavar="DATA", help="scene with the views", **({"required": True} if required else {})
     )
     parser.add_argument("--split", default="test", help="train, val or test (default test)")
-    parser.add_argument("--downscale", type=_count, default=1, metavar="N", help="shrink the images N times")
-
-
-def _joined_box(argv: Sequence[str]) -> list[str]:
-    """`--aabb -1,...` as `--aabb=-1,...`: argparse takes a value that begins with a minus for an option."""
-    joined: list[str] = []
-    for word in argv:
-        if joined and joined[-1] == "--aabb":
-            joined[-1] += f"={word}"
-        else:
-            joined.append(word)
-    return joined
-
-
-def _count(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,9}", text) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1; got {text!r}")
-    return int(text)
-
-
-def _seed(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,9}", text):
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 999999999; got {text!r}")
-    return int(text)
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a positive number; got {text!r}")
-    return value
-
-
-def _box(text: str) -> tuple[float, ...]:
-    try:
-        box = tuple(float(v) for v in text.replace(",", " ").split())
-    except ValueError:
-        box = ()
-    if len(box) != 6:
-        raise argparse.ArgumentTypeError(f"expected six numbers, min then max; got {text!r}")
-    return box
-
-
-def _levels(text: str) -> tuple[str, ...]:
-    named = {"all": ("pose", "ray", "point"), "none": ()}
-    return named[text] if text in named else tuple(text.split(","))
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(text.split(","))
-
-
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch("([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text)
-    if not match:
-        raise argparse.ArgumentTypeError(f"a size looks like 640x480; got {text!r}")
-    return int(match[1]), int(match[2])
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not key or not equals:
-        raise argparse.ArgumentTypeError(f"a setting looks like width=64; got {text!r}")
-    try:
-        return key, json.loads(value)
-    except ValueError:
-        return key, value
+    parser.add_argument(
+        "--downscale", type=arg.count, default=1, metavar="N", help="shrink the images N times"
+    )

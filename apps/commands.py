@@ -16,7 +16,7 @@ FAILED = 1  # exit code of a benchmark that came to its end with rows that have 
 
 def train(args: Args) -> int:
     budget = _budget(args)
-    progress = _prepare("train", args)
+    progress = prepare("train", args)
     from fieldmorph.apps.jobs import train_scene
 
     with progress:
@@ -24,12 +24,12 @@ def train(args: Args) -> int:
             args.data, args.output, budget, field=args.field, downscale=args.downscale, aabb=args.aabb,
             **_run_options(args), on_progress=progress,
         )  # fmt: skip
-    return _show(result, args, _run_summary)
+    return show(result, args, _run_summary)
 
 
 def convert(args: Args) -> int:
     budget = _budget(args)
-    progress = _prepare("convert", args)
+    progress = prepare("convert", args)
     from fieldmorph.apps.convert import ConvertOptions, convert_file, parse_bytes
 
     options = ConvertOptions(
@@ -44,7 +44,7 @@ def convert(args: Args) -> int:
             args.teacher, args.output, budget, to=args.to, options=options, data=args.data, downscale=args.downscale,
             **_run_options(args), on_progress=progress, on_picture=progress.count,
         )  # fmt: skip
-    _show(result, args, _run_summary)
+    show(result, args, _run_summary)
     gate = result.get("gate")
     if gate is None or gate["met"]:
         return 0
@@ -58,7 +58,7 @@ def convert(args: Args) -> int:
 
 
 def evaluate(args: Args) -> int:
-    progress = _prepare("eval", args)
+    progress = prepare("eval", args)
     from fieldmorph.apps.evaluate import evaluate_file, evaluation_table
 
     with progress:
@@ -66,11 +66,11 @@ def evaluate(args: Args) -> int:
             args.file, args.data, split=args.split, downscale=args.downscale, teacher=args.teacher,
             device=args.device, on_picture=progress.count,
         )  # fmt: skip
-    return _show(result, args, evaluation_table)
+    return show(result, args, evaluation_table)
 
 
 def render(args: Args) -> int:
-    progress = _prepare("render", args)
+    progress = prepare("render", args)
     from fieldmorph.apps.render import render_file
 
     with progress:
@@ -79,21 +79,21 @@ def render(args: Args) -> int:
             size=args.size, depth=args.depth, opacity=args.opacity, fps=args.fps, background=args.background,
             device=args.device, force=args.force, on_picture=progress.count,
         )  # fmt: skip
-    return _show(result, args, lambda r: f"{r['output']}: {r['pictures']} pictures ({', '.join(r['kinds'])})")
+    return show(result, args, lambda r: f"{r['output']}: {r['pictures']} pictures ({', '.join(r['kinds'])})")
 
 
 def info(args: Args) -> int:
     from fieldmorph.apps.info import describe_file, info_table
 
-    return _show(describe_file(args.file), args, info_table)
+    return show(describe_file(args.file), args, info_table)
 
 
 def demo(args: Args) -> int:
     budget = Budget.parse(args.budget)
-    _use_threads(args)
+    set_threads(args)
     from fieldmorph.apps.demo import demo_table, run_demo
 
-    return _show(run_demo(args.output, budget, force=args.force, quiet=args.quiet), args, demo_table)
+    return show(run_demo(args.output, budget, force=args.force, quiet=args.quiet), args, demo_table)
 
 
 def doctor(args: Args) -> int:
@@ -109,32 +109,32 @@ def bench(args: Args) -> int:
 def _bench_kernels(args: Args) -> int:
     from fieldmorph.apps.bench_kernels import bench_kernels, kernels_table
 
-    return _show(bench_kernels(threads=args.threads or 1), args, kernels_table)
+    return show(bench_kernels(threads=args.threads or 1), args, kernels_table)
 
 
 def _bench_convert(args: Args) -> int:
-    _use_threads(args)
+    set_threads(args)
     from fieldmorph.apps.bench_convert import bench_convert, convert_table
 
     return _show_bench(bench_convert(**_bench_options(args)), args, convert_table)
 
 
 def _bench_matrix(args: Args) -> int:
-    _use_threads(args)
+    set_threads(args)
     from fieldmorph.apps.bench_matrix import bench_matrix, matrix_table
 
     return _show_bench(bench_matrix(**_bench_options(args), only=args.only), args, matrix_table)
 
 
 def _bench_active(args: Args) -> int:
-    _use_threads(args)
+    set_threads(args)
     from fieldmorph.apps.bench_active import active_table, bench_active
 
     return _show_bench(bench_active(**_bench_options(args)), args, active_table)
 
 
 def _bench_starts(args: Args) -> int:
-    _use_threads(args)
+    set_threads(args)
     from fieldmorph.apps.bench_starts import bench_starts, starts_table
 
     return _show_bench(bench_starts(**_bench_options(args), only=args.only), args, starts_table)
@@ -156,7 +156,7 @@ def _bench_options(args: Args) -> dict[str, Any]:
 
 
 def _show_bench(result: dict[str, Any], args: Args, table: Callable[[dict[str, Any]], str]) -> int:
-    _show(result, args, table)
+    show(result, args, table)
     return FAILED if result.get("failed") else 0
 
 
@@ -169,21 +169,21 @@ def _run_options(args: Args) -> dict[str, Any]:
     return {"overrides": dict(args.set), **{name: getattr(args, name) for name in names}}
 
 
-def _prepare(label: str, args: Args) -> Any:
+def prepare(label: str, args: Args) -> Any:
     """Threads set, and the job's progress line."""
-    _use_threads(args)
+    set_threads(args)
     from fieldmorph.apps.progress import ProgressLine
 
     return ProgressLine(label, args.quiet)
 
 
-def _use_threads(args: Args) -> None:
+def set_threads(args: Args) -> None:
     from fieldmorph.fields.runtime import use_threads
 
     use_threads(args.threads)
 
 
-def _show(result: dict[str, Any], args: Args, table: Callable[[dict[str, Any]], str]) -> int:
+def show(result: dict[str, Any], args: Args, table: Callable[[dict[str, Any]], str]) -> int:
     print(json.dumps(result, allow_nan=False) if args.json else table(result))
     return 0
 

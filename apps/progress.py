@@ -43,6 +43,10 @@ class ProgressLine:
         """So many pictures of so many are done."""
         self.show(done / total, done, "picture")
 
+    def sweep(self, done: int, most: int, bound: float) -> None:
+        """So many of at most so many sweeps are done, and the bound is so many nats for each row."""
+        self.show(done / most, done, "sweep", f"  bound {bound:.4f} nats/row")
+
     def show(self, share: float, n: int, unit: str, detail: str = "") -> None:
         """Show the line if it is time to.
 

@@ -23,6 +23,7 @@ from fieldmorph.fields.errors import InputError, SettingError, UnsafeError, know
 
 FORMAT = 1
 KINDS = ["field", "state", "posterior"]
+MEANING = {"posterior": " (a fitted tensor model)"}
 KEY = "fieldmorph"
 MAX_HEADER = 2**25  # bytes of JSON; everything long belongs in arrays
 ZEROS = b"0" * 64
@@ -88,7 +89,8 @@ def read_checkpoint(path: str | Path, kind: str = "field") -> tuple[dict[str, An
     with _open(path) as file:
         meta = _read_head(path, file)
         if meta["kind"] != kind:
-            raise InputError(f"{path} is a {meta['kind']} checkpoint; expected a {kind} checkpoint")
+            found, wanted = (f"a {k} checkpoint{MEANING.get(k, '')}" for k in (meta["kind"], kind))
+            raise InputError(f"{path} is {found}; expected {wanted}")
         file.seek(0)
         data = file.read()
     if hashlib.sha256(data.replace(meta["sha256"].encode(), ZEROS, 1)).hexdigest() != meta["sha256"]:

@@ -14,7 +14,8 @@ from fieldmorph.apps.exits import explain
 from fieldmorph.fields.errors import InputError, SettingError, UnsafeError
 from fieldmorph.fields.loop import Interrupted
 
-COMMANDS = ("train", "convert", "eval", "render", "info", "demo", "doctor", "bench")
+COMMANDS = ("train", "convert", "eval", "render", "info", "demo", "doctor", "bench", "tensor")
+TENSOR_JOBS = ("fit", "predict", "eval", "grid", "plot", "demo")
 
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: Any) -> tuple[int, str]:
@@ -81,9 +82,9 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: Any) -> tuple[int, str]:
     ],
 )
 def test_command_line_is_understood(line: str, expected: dict[str, Any]) -> None:
-    from fieldmorph.apps.cli import _joined_box
+    from fieldmorph.apps.arguments import joined
 
-    args = vars(build_parser().parse_args(_joined_box(line.split())))
+    args = vars(build_parser().parse_args(joined(line.split())))
     handler = {"eval": "evaluate"}.get(line.split()[0], line.split()[0])
     assert args["handler"] is getattr(commands, handler)
     assert {key: args[key] for key in expected} == expected
@@ -93,12 +94,12 @@ def test_help_answers_fast_without_heavy_imports() -> None:
     script = f"""
 import sys, time
 from fieldmorph.apps.cli import main
-for words in ([], *([c] for c in {COMMANDS})):
+for words in ([], *([c] for c in {COMMANDS}), *(["tensor", j] for j in {TENSOR_JOBS})):
     try:
         main([*words, "--help"])
     except SystemExit as end:
         assert end.code == 0
-heavy = sorted({{"torch", "numpy", "numba", "gradio", "PIL", "matplotlib"}} & set(sys.modules))
+heavy = sorted({{"torch", "numpy", "numba", "gradio", "PIL", "matplotlib", "pandas", "gpytorch"}} & set(sys.modules))
 print(heavy, time.process_time(), file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -107,6 +108,8 @@ print(heavy, time.process_time(), file=sys.stderr)
     assert float(seconds) < 0.5
     for name in COMMANDS:
         assert f"usage: fieldmorph {name}" in done.stdout
+    for name in TENSOR_JOBS:
+        assert f"usage: fieldmorph tensor {name}" in done.stdout
 
 
 def test_help_says_what_else_matters() -> None:

@@ -1,0 +1,145 @@
+"""The sides of a grid: what a user asks for, or where the data were."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
+
+# isort: split
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fieldmorph.bayes.coordinates import Mode
+from fieldmorph.bayes.dates import pd
+from fieldmorph.bayes.posterior import Posterior
+from fieldmorph.fields.errors import SettingError, known
+
+OWN_POINTS = 500  # a mode with more distinct coordinates than this is spread evenly by default
+DEFAULT_POINTS = 50  # from end to end, then
+MOST_POINTS = 10_000_000  # of one side
+DATE = r"\d{4}-\d\d?(?:-\d\d?)?(?:[T ]\d\d?:\d\d(?::\d\d)?)?Z?"
+STEPS = {"s": 1, "min": 60, "h": 3600, "D": 86400, "W": 7 * 86400}
+MONTHS = {"M": 1, "Y": 12}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One side of a grid.
+
+    Attributes:
+        coordinates: as the model counts them.
+        written: as they go into the file, ascending or descending.
+    """
+
+    mode: Mode
+    coordinates: Float[Tensor, "n"]
+    written: np.ndarray
+
+
+def grid_axes(posterior: Posterior, ranges: Mapping[str, str]) -> list[Axis]:
+    """The sides of the grid, in the order of the model's modes.
+
+    Raises:
+        SettingError: a name that is no mode of the model, named twice, or a range that cannot be.
+    """
+    given: dict[str, str] = {}
+    names = [mode.name for mode in posterior.modes]
+    for name, text in ranges.items():
+        found = [n for n in names if n == name] or [
+            m.name for m in posterior.modes if m.kind == name != "number"
+        ]
+        if not found:
+            raise known("mode of the model", name, names)
+        if found[0] in given:
+            raise SettingError(f"{found[0]} is given twice")
+        given[found[0]] = text
+    return [
+        parse_axis(mode, given[mode.name]) if mode.name in given else default_axis(mode, process.points)
+        for mode, process in zip(posterior.modes, posterior.processes, strict=True)
+    ]
+
+
+def default_axis(mode: Mode, points: Float[Tensor, "n"]) -> Axis:
+    """The points that a mode was fitted at, or, of many, an even spread over them."""
+    if len(points) > OWN_POINTS:
+        points = torch.linspace(float(points[0]), float(points[-1]), DEFAULT_POINTS, dtype=torch.float64)
+    written = points.numpy()
+    if mode.kind == "longitude" and (np.diff(as_data := mode.format(points)) > 0).all():
+        written = as_data  # or else on the branch without a cut through the data
+    return Axis(mode, points, written)
+
+
+def parse_axis(mode: Mode, text: str) -> Axis:
+    """What a user asks for: `from:to:step` (both ends included), one coordinate, or several with commas.
+
+    Raises:
+        SettingError: it cannot be understood, or goes too far.
+    """
+    if mode.kind == "time":
+        seconds = _times(mode, text)
+        return Axis(mode, seconds, seconds.numpy())
+    try:
+        if ":" in text:
+            first, last, step = (float(part) for part in text.split(":"))
+            values = _steps(first, last, step, _decimals(text))
+        else:
+            values = np.array([float(part) for part in text.split(",")])
+    except SettingError:
+        raise
+    except (ValueError, TypeError):
+        raise SettingError(
+            f"{mode.name}: expected from:to:step, as 30:60:0.5, a number or several with commas; got {text!r}"
+        ) from None
+    farthest = {"latitude": 90.0, "longitude": 720.0}.get(mode.kind, math.inf)
+    if not np.isfinite(values).all() or (np.abs(values) > farthest).any():
+        raise SettingError(f"{mode.name}: {text!r} goes beyond ±{farthest:g}")
+    return Axis(mode, mode.parse(values), values)
+
+
+def _times(mode: Mode, text: str) -> Float[Tensor, "n"]:
+    match = re.fullmatch(rf"({DATE}):({DATE}):(\d*)({'|'.join([*STEPS, *MONTHS])})", text)
+    listed = [part.strip() for part in text.split(",")]
+    if match is None and not all(re.fullmatch(DATE, part) for part in listed):
+        raise SettingError(
+            f"{mode.name}: expected from:to:step, as 2020-01-01:2020-12-31:1D (steps in s, min, h, D, W, M or Y), "
+            f"a date or several with commas; got {text!r}"
+        )
+    try:
+        if match is None:
+            return mode.parse(listed)
+        first, last = mode.parse([match[1], match[2]]).tolist()
+    except ValueError as error:
+        raise SettingError(f"{mode.name}: {error}") from None
+    count = int(match[3] or 1)
+    if count and match[4] in STEPS:
+        return torch.from_numpy(_steps(first, last, float(count * STEPS[match[4]]), 6))
+    if not count or last < first or mode.calendar is not None:
+        why = (
+            "steps of months and years need the usual calendar"
+            if mode.calendar
+            else "steps must lead from start to end"
+        )
+        raise SettingError(f"{mode.name}: {why}; got {text!r}")
+    begin, months = pd.Timestamp(first, unit="s"), count * MONTHS[match[4]]
+    dates: list[pd.Timestamp] = []
+    while (date := begin + pd.DateOffset(months=months * len(dates))).timestamp() <= last:
+        dates.append(date)
+    return mode.parse(pd.Series(dates))
+
+
+def _steps(first: float, last: float, step: float, decimals: int) -> np.ndarray:
+    n = math.floor((last - first) / step + 1e-9) + 1 if step else 0
+    if not 1 <= n <= MOST_POINTS:
+        reason = "its step does not lead there" if n < 1 else f"more than {MOST_POINTS} steps"
+        raise SettingError(f"from {first:g} to {last:g} by {step:g}: {reason}")
+    return np.round(first + step * np.arange(n), decimals)
+
+
+def _decimals(text: str) -> int:
+    """Of the numbers as written, that no 30.299999999999997 gets into the file; 12 where there are exponents."""
+    found = re.findall(r"\.(\d+)", text)
+    return 12 if "e" in text.lower() else max(map(len, found), default=0)

@@ -1,0 +1,228 @@
+"""The `fieldmorph tensor` commands: parsing, and handlers that import what they need when they are called."""
+
+import argparse
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from fieldmorph.apps import arguments as arg
+from fieldmorph.apps.commands import Args, prepare, set_threads, show
+from fieldmorph.fields.errors import SettingError
+
+THREADS_HELP = "cores to use (default: all there are)"
+MODEL_HELP = "file of a fitted model"
+RANGE_HELP = "of the {}: from:to:step, both ends included, or values with commas"
+GRID_EPILOG = (
+    "Modes that are not named take the coordinates the model was fitted at, or 50 from end to end where these are more "
+    "than 500. The file has the mean and VALUE_sd, the standard deviation of a new measurement."
+)
+
+
+@contextmanager
+def _extra() -> Iterator[None]:
+    """One line where packages of the extra are missing."""
+    try:
+        yield
+    except ImportError as error:
+        raise SettingError(
+            f"tensor commands need packages: pip install 'fieldmorph[bayes]' ({error})"
+        ) from None
+
+
+def add_commands(jobs: Any) -> None:
+    """`tensor` with commands of its own."""
+    tensor = jobs.add_parser(
+        "tensor", help="functional Tucker models of scattered measurements: fit, predict, grid, plot",
+        description="Functional Bayesian Tucker models of measurements at scattered places and times.",
+    )  # fmt: skip
+    own = tensor.add_subparsers(metavar="JOB", required=True)
+    _add_fit(own)
+
+    predict = arg.command(own, "predict", predict_points, "predict at the rows of a table", THREADS_HELP)
+    predict.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    predict.add_argument(
+        "points", metavar="POINTS", help="CSV, TSV (.gz) or Parquet with a column for each mode"
+    )
+    predict.add_argument(
+        "--level", type=_level, default=0.95, metavar="SHARE",
+        help="of new measurements that the interval lower..upper shall hold (default 0.95)",
+    )  # fmt: skip
+    arg.add_output(
+        predict, "table to write: POINTS with the columns mean, sd, lower, upper (.csv, .tsv, .parquet)"
+    )
+
+    evaluate = arg.command(
+        own, "eval", evaluate_model, "measure a model on rows it has not seen", THREADS_HELP
+    )
+    evaluate.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    evaluate.add_argument("test", metavar="TEST", help="measurements: CSV, Parquet or NetCDF")
+
+    grid = arg.command(own, "grid", predict_grid, "predict on a grid, as NetCDF", THREADS_HELP)
+    grid.epilog = GRID_EPILOG
+    grid.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    for name, kind, example in (
+        ("lat", "latitude", "30:60:0.5"),
+        ("lon", "longitude", "-10:30:0.5"),
+        ("time", "time", "2020-01-01:2020-12-31:1D"),
+    ):
+        grid.add_argument(f"--{name}", dest=kind, metavar=example, help=RANGE_HELP.format(kind))
+    grid.add_argument(
+        "--axis", type=_range, action="append", default=[], metavar="MODE=0:30:1",
+        help="the same for any mode by its name; may be repeated. Steps of times end in s, min, h, D, W, M or Y",
+    )  # fmt: skip
+    arg.add_output(grid, "NetCDF file to write")
+
+    plot = arg.command(
+        own, "plot", plot_model, "pictures of a model: factors, maps, calibration", THREADS_HELP
+    )
+    plot.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    plot.add_argument(
+        "--data", metavar="TEST", help="measurements it has not seen, for the picture of its calibration"
+    )
+    arg.add_output(plot, "folder for the PNGs")
+
+    demo = arg.command(
+        own, "demo", demo_tensor, "sea-surface temperatures from scattered measurements", THREADS_HELP
+    )
+    demo.add_argument("--seed", type=arg.seed, default=0, help="of the draw and the fit (default 0)")
+    arg.add_output(demo, "folder for model, grid and pictures (default demo_output)", "demo_output")
+
+
+def _add_fit(own: Any) -> None:
+    fit = arg.command(own, "fit", fit_model, "fit a model to measurements", THREADS_HELP)
+    fit.add_argument("data", metavar="DATA", help="CSV, TSV (.gz), Parquet or NetCDF")
+    fit.add_argument(
+        "--modes", type=arg.names, metavar="A,B,C",
+        help="columns or variables that are coordinates (default: latitude, longitude and time; a grid's dimensions)",
+    )  # fmt: skip
+    fit.add_argument("--value", metavar="NAME", help="the measured column (default: the only other one)")
+    fit.add_argument(
+        "--rank",
+        type=_counts,
+        default=(3,),
+        metavar="R|R,R,R",
+        help="functions of each mode, or of all (default 3)",
+    )
+    fit.add_argument(
+        "--kernel", type=arg.names, default=("matern12",), metavar="K|K,K,K",
+        help="how smooth each mode is, or all: matern12 (rough, the default), matern32, matern52",
+    )  # fmt: skip
+    fit.add_argument(
+        "--cp", action="store_true", help="CP: functions are multiplied one by one, there is no core"
+    )
+    fit.add_argument(
+        "--no-centre", action="store_true", help="leave the mean in the values: where effects multiply"
+    )
+    fit.add_argument(
+        "--restarts", type=arg.count, default=3, metavar="N", help="beginnings tried (default 3)"
+    )
+    fit.add_argument("--sweeps", type=arg.count, default=100, metavar="N", help="at most (default 100)")
+    fit.add_argument(
+        "--calibrate", type=_level, metavar="SHARE",
+        help="hold out this share of the rows once, to learn how wide intervals must be: 0.1, say; takes twice as long",
+    )  # fmt: skip
+    fit.add_argument("--sample", type=arg.count, metavar="N", help="draw so many of the rows")
+    fit.add_argument("--seed", type=arg.seed, default=0, help="of everything random (default 0)")
+    arg.add_output(fit, "file to write")
+
+
+@_extra()
+def fit_model(args: Args) -> int:
+    progress = prepare("fit", args)
+    from fieldmorph.apps.tensor import fit_file
+    from fieldmorph.bayes.model import FitConfig
+
+    config = FitConfig(
+        ranks=args.rank, kernels=args.kernel, cp=args.cp, centre=not args.no_centre, restarts=args.restarts,
+        sweeps=args.sweeps, seed=args.seed,
+    )  # fmt: skip
+    with progress:
+        result = fit_file(
+            args.data, args.output, config, modes=args.modes, value=args.value, sample=args.sample,
+            calibrate=args.calibrate, force=args.force, on_sweep=progress.sweep,
+        )  # fmt: skip
+    from fieldmorph.apps.tensor_tables import fit_table
+
+    return show(result, args, fit_table)
+
+
+@_extra()
+def predict_points(args: Args) -> int:
+    progress = prepare("predict", args)
+    from fieldmorph.apps.tensor import predict_file
+
+    with progress:
+        result = predict_file(
+            args.model, args.points, args.output, level=args.level, force=args.force,
+            on_rows=lambda done, total: progress.show(done / total, done, "row"),
+        )  # fmt: skip
+    from fieldmorph.apps.tensor_tables import predict_table
+
+    return show(result, args, predict_table)
+
+
+@_extra()
+def evaluate_model(args: Args) -> int:
+    set_threads(args)
+    from fieldmorph.apps.tensor import evaluate_file
+    from fieldmorph.apps.tensor_tables import scores_table
+
+    return show(evaluate_file(args.model, args.test), args, scores_table)
+
+
+@_extra()
+def predict_grid(args: Args) -> int:
+    kinds = {kind: getattr(args, kind) for kind in ("latitude", "longitude", "time")}
+    ranges = {kind: text for kind, text in kinds.items() if text is not None}
+    for name, text in args.axis:
+        if name in ranges:
+            raise SettingError(f"{name} is given twice")
+        ranges[name] = text
+    progress = prepare("grid", args)
+    from fieldmorph.apps.tensor_grid import grid_file
+
+    with progress:
+        result = grid_file(
+            args.model, args.output, ranges, force=args.force,
+            on_cells=lambda done, total: progress.show(done / total, done, "cell"),
+        )  # fmt: skip
+    from fieldmorph.apps.tensor_tables import grid_table
+
+    return show(result, args, grid_table)
+
+
+@_extra()
+def plot_model(args: Args) -> int:
+    set_threads(args)
+    from fieldmorph.apps.tensor_plots import plot_file
+
+    result = plot_file(args.model, args.output, data=args.data, force=args.force)
+    return show(result, args, lambda r: f"{r['output']}: {', '.join(r['files'])}")
+
+
+@_extra()
+def demo_tensor(args: Args) -> int:
+    set_threads(args)
+    from fieldmorph.apps.tensor_demo import run_demo
+    from fieldmorph.apps.tensor_tables import demo_table
+
+    return show(run_demo(args.output, seed=args.seed, force=args.force, quiet=args.quiet), args, demo_table)
+
+
+def _level(text: str) -> float:
+    value = arg.positive(text)
+    if value >= 1:
+        raise argparse.ArgumentTypeError(f"expected a share between 0 and 1; got {text!r}")
+    return value
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(arg.count(part) for part in text.split(","))
+
+
+def _range(text: str) -> tuple[str, str]:
+    match = re.fullmatch(r"(.+?)=(.+)", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"a mode's range looks like temp=0:30:1; got {text!r}")
+    return match[1], match[2]

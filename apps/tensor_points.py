@@ -1,0 +1,123 @@
+"""Columns of a user's table that are a model's modes, and the table written again with predictions beside it."""
+
+import gzip
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fieldmorph.apps.outputs import replaced
+from fieldmorph.bayes.coordinates import Mode, kind_of
+from fieldmorph.bayes.dates import pd
+from fieldmorph.bayes.sources import TABLES, open_source
+from fieldmorph.bayes.tables import bare_name, listed
+from fieldmorph.fields.errors import InputError, SettingError
+
+WRITTEN = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".pq")
+ROWS_AT_ONCE = 1 << 16
+
+
+def table_suffix(path: str | Path) -> str:
+    """`.csv`, `.tsv.gz`, ... of a path, lower case."""
+    suffixes = [s.lower() for s in Path(path).suffixes]
+    return "".join(suffixes[-2:]) if suffixes[-1:] == [".gz"] else "".join(suffixes[-1:])
+
+
+def columns_of(data: Any, modes: Sequence[Mode], label: str) -> list[str]:
+    """The column, or a grid's variable, of each mode: the one of its name, or else the only one of its kind.
+
+    Raises:
+        InputError: a mode has none.
+    """
+    if isinstance(data, pd.DataFrame):
+        kinds = {str(c): kind_of(bare_name(str(c))) for c in data.columns}
+    else:
+        kinds = {str(n): kind_of(str(n), v.attrs) for n, v in data.variables.items()}
+    columns, missing = [], []
+    for mode in modes:
+        named = [c for c in kinds if c == mode.name] or [c for c in kinds if bare_name(c) == mode.name]
+        alike = [c for c, kind in kinds.items() if kind == mode.kind != "number"]
+        found = named or alike
+        if len(found) == 1:
+            columns += found
+        else:
+            missing.append(mode.name)
+    if missing:
+        raise InputError(
+            f"{label} has no column {', '.join(missing)}; the model has the modes "
+            f"{', '.join(m.name for m in modes)}; there are: {listed(kinds)}"
+        )
+    return columns
+
+
+def read_places(source: str | Path, modes: Sequence[Mode]) -> tuple[Float[Tensor, "n modes"], list[str]]:
+    """Coordinates of a table's rows, NaN where one is missing, and the names of all columns.
+
+    Raises:
+        InputError: no table, without some mode, or with text where numbers belong.
+    """
+    label, opened = open_source(source)
+    with opened as frame:
+        if not isinstance(frame, pd.DataFrame):
+            raise InputError(
+                f"{label} is a grid, not a table of points: fieldmorph tensor grid predicts on grids"
+            )
+        if not len(frame):
+            raise InputError(f"{label} has no rows")
+        columns = columns_of(frame, modes, label)
+        parsed = [mode.parse(frame[c]) for mode, c in zip(modes, columns, strict=True)]
+        return torch.stack(parsed, dim=1), [str(c) for c in frame.columns]
+
+
+def write_beside(source: str | Path, output: str | Path, added: "pd.DataFrame") -> None:
+    """The table of `source` with more columns, at once or not at all; a CSV's own texts stay as they are.
+
+    Raises:
+        SettingError: an output of an unknown kind.
+    """
+    suffix, done = table_suffix(output), 0
+    with replaced(Path(output)) as part:
+        if suffix in (".parquet", ".pq"):
+            _, opened = open_source(source)
+            with opened as frame:
+                pd.concat([frame, added], axis=1).to_parquet(part, engine="pyarrow", index=False)
+            return
+        opener = gzip.open if suffix.endswith(".gz") else open
+        with opener(part, "wt", encoding="utf-8", newline="") as file:
+            for chunk in _as_text(source):
+                beside = added.iloc[done : done + len(chunk)].set_axis(chunk.index)
+                pd.concat([chunk, beside], axis=1).to_csv(
+                    file, sep=TABLES[suffix], index=False, header=done == 0, lineterminator="\n"
+                )
+                done += len(chunk)
+        if done != len(added):
+            raise InputError(f"{source} has changed while it was read: {done} rows, {len(added)} before")
+
+
+def check_table_name(path: str | Path) -> None:
+    """See that a table can be written under this name.
+
+    Raises:
+        SettingError: by its suffix it is none.
+    """
+    if table_suffix(path) not in WRITTEN:
+        raise SettingError(f"{path} must end in {', '.join(WRITTEN)}")
+
+
+def _as_text(source: str | Path) -> Iterator["pd.DataFrame"]:
+    """A table in pieces, a CSV's columns as the text that stands there."""
+    suffix = table_suffix(source)
+    if not TABLES[suffix]:
+        _, opened = open_source(source)
+        with opened as frame:
+            yield from (frame.iloc[i : i + ROWS_AT_ONCE] for i in range(0, len(frame), ROWS_AT_ONCE))
+        return
+    opener = gzip.open if suffix.endswith(".gz") else open
+    with opener(source, "rt", encoding="utf-8-sig", newline="") as file:
+        yield from pd.read_csv(
+            file, sep=TABLES[suffix], index_col=False, dtype=str, keep_default_na=False, na_filter=False,
+            chunksize=ROWS_AT_ONCE,
+        )  # fmt: skip

@@ -1,0 +1,118 @@
+"""What the tensor jobs returned, for people."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fieldmorph.apps.tensor_words import coordinate, kernel_words, label, with_unit
+
+
+def fit_table(result: dict[str, Any]) -> str:
+    """Of `fit_file`."""
+    return f"{result['output']}: {fitted(result)}"
+
+
+def fitted(result: dict[str, Any]) -> str:
+    """Rows, ranks, lengthscales, noise, bound and time, and a note where the fit was cut off."""
+    unit, modes = result["value"]["unit"], result["modes"]
+    ranks = (
+        " x ".join(str(mode["rank"]) for mode in modes) if result["core"] == "tucker" else modes[0]["rank"]
+    )
+    kernels = [f"{m['name']} {kernel_words(m['kernel'], m['kind'], m['unit'])}" for m in modes]
+    text = (
+        f"{result['rows']} rows{_left_out(result)}; {'Tucker' if result['core'] == 'tucker' else 'CP'} {ranks}; "
+        f"{'; '.join(kernels)}; noise {with_unit(format(result['noise_sd'], '.3g'), unit)}; "
+        f"bound {result['bound_per_row']:.4f} nats/row after {result['sweeps']} sweeps, {result['seconds']:.1f} s"
+    )
+    if result["intervals"]["levels"]:
+        text += f"; intervals calibrated, up to {result['intervals']['guaranteed']:.1%} by what was held out"
+    if not result["converged"]:
+        text += "\nnote: it stopped at the most sweeps, before the bound had settled; --sweeps allows more"
+    return text
+
+
+def predict_table(result: dict[str, Any]) -> str:
+    """Of `predict_file`."""
+    empty = result["without_coordinates"]
+    missing = f", {empty} of them without coordinates and so without predictions" if empty else ""
+    value = label(result["value"]["name"], result["value"]["unit"])
+    return (
+        f"{result['output']}: {result['rows']} rows{missing}; {value}: mean, sd of a new measurement, and its "
+        f"{result['level']:.4g} interval; {result['seconds']:.1f} s"
+    )
+
+
+def scores_table(result: dict[str, Any]) -> str:
+    """Of `evaluate_file`."""
+    unit = result["value"]["unit"]
+    shown = {name: with_unit(format(result[name], ".4g"), unit) for name in ("rmse", "mae", "crps", "width")}
+    lines = {
+        "RMSE": shown["rmse"],
+        "MAE": shown["mae"],
+        "CRPS": shown["crps"],
+        "NLPD": f"{result['nlpd']:.4g} nats",
+        "inside the 95 % interval": f"{result['cov95']:.1%}",
+        "mean width of it": shown["width"],
+    }
+    head = f"{result['rows']} rows of {result['test']}"
+    return "\n".join([head, *(f"{name:<25} {text}" for name, text in lines.items())])
+
+
+def grid_table(result: dict[str, Any]) -> str:
+    """Of `grid_file`."""
+    sizes = " x ".join(f"{size} {name}" for name, size in result["sizes"].items())
+    return (
+        f"{result['output']}: {' and '.join(result['variables'])} on {sizes}; {result['bytes'] / 1e6:.1f} MB, "
+        f"{result['seconds']:.1f} s"
+    )
+
+
+def info_words(described: Mapping[str, Any]) -> list[str]:
+    """Of `info.describe_file`, for a model."""
+    value, unit = described["value"], described["value"]["unit"]
+    lines = [
+        f"value: {label(value['name'], unit)}",
+        f"rows: {described['rows']}",
+        f"core: {described['core']}, {' x '.join(str(m['rank']) for m in described['modes'])}",
+        f"noise: {with_unit(format(described['noise_sd'], '.4g'), unit)}",
+    ]
+    for mode in described["modes"]:
+        first, last = (coordinate(x, mode["kind"], mode["calendar"]) for x in mode["range"])
+        name = label(mode["name"], None if mode["kind"] == "time" else mode["unit"])
+        kernel = kernel_words(mode["kernel"], mode["kind"], mode["unit"])
+        lines.append(
+            f"mode {name}: {mode['points']} points from {first} to {last}, rank {mode['rank']}, {kernel}"
+        )
+    return lines
+
+
+def _left_out(result: dict[str, Any]) -> str:
+    told = [
+        f"{result[key]} {what}"
+        for key, what in (("dropped", "incomplete"), ("merged", "repeated"))
+        if result[key]
+    ]
+    return f" (left out: {', '.join(told)})" if told else ""
+
+
+def demo_table(summary: dict[str, Any]) -> str:
+    """Of `run_demo`."""
+    fitted_to, scores = summary["fit"], summary["scores"]
+    lines = [
+        f"Monthly sea-surface temperature (OSTIA), 5°S to 5°N, {summary['months']} months; {fitted_to['rows']:,} of "
+        f"{summary['cells']:,} sea cells drawn, none of {summary['month'][:7]}",
+        fitted(fitted_to),
+        f"{'RMSE in °C on':<32} {'model':>7} {'nearest':>8} {'constant':>9} {'inside 95 %':>12}",
+    ]
+    for key, name in (("test", "other cells"), ("month", f"{summary['month'][:7]}, never seen")):
+        found = scores[key]
+        lines.append(
+            f"{name + ', ' + format(found['rows'], ','):<32} {found['rmse']:7.3f} {found['rmse_nearest']:8.3f} "
+            f"{found['rmse_mean']:9.3f} {found['cov95']:12.1%}"
+        )
+    lines.append(
+        "intervals were calibrated on cells of months that were seen; a whole month unseen is harder"
+    )
+    peak = summary["peak_memory_bytes"]
+    memory = "" if peak is None else f", {peak / 1e9:.2f} GB at most"
+    lines.append(f"{summary['seconds']:.0f} s in all{memory}; see {summary['output']}/month.png")
+    return "\n".join(lines)

@@ -1,0 +1,61 @@
+"""Coordinates, lengths and kernels of tensor models in words; numpy only: a file's header is enough."""
+
+from typing import Any
+
+import numpy as np
+
+DURATIONS = {"years": 365.2425 * 86400, "days": 86400.0, "hours": 3600.0, "minutes": 60.0, "seconds": 1.0}
+HALVES = {0.5: "Matern-1/2", 1.5: "Matern-3/2", 2.5: "Matern-5/2"}
+DEGREES = ("latitude", "longitude")
+
+
+def length(value: float, kind: str, unit: str | None) -> str:
+    """A distance along a mode: `45 days`, `3.2°`, `12 hPa`."""
+    if kind == "time":
+        name, size = next((n, s) for n, s in DURATIONS.items() if abs(value) >= s or s == 1)
+        return f"{value / size:.3g} {name}"
+    return f"{value:.3g}°" if kind in DEGREES else with_unit(f"{value:.3g}", unit)
+
+
+def coordinate(value: float, kind: str, calendar: str | None = None) -> str:
+    """A place on a mode: `2006-04-16`, `2006-04-16T12:00`, `-3.5`."""
+    if kind != "time":
+        return f"{round(value, 9):g}"
+    if calendar is not None:
+        return f"day {value / 86400:g} since 1970-01-01 ({calendar})"
+    text = str(np.datetime64(round(value), "s"))
+    return text.removesuffix("T00:00:00").removesuffix(":00")
+
+
+def with_unit(text: str, unit: str | None) -> str:
+    """A number and its unit, where there is one."""
+    return text if unit in (None, "", "1") else f"{text} {unit}"
+
+
+def label(name: str, unit: str | None) -> str:
+    """What stands at an axis: `surface_temperature` in K is `surface temperature (K)`."""
+    shown = name.replace("_", " ")
+    return shown if unit in (None, "", "1") else f"{shown} ({unit})"
+
+
+def kernel_words(spec: dict[str, Any], kind: str, unit: str | None) -> str:
+    """A kernel as `bayes.store` describes it: `Matern-3/2, lengthscale 45 days`."""
+    name = spec["kernel"]
+    if name in ("AdditiveKernel", "ProductKernel"):
+        parts = [kernel_words(part, kind, unit) for part in spec["parts"]]
+        return "(" + ("; plus " if name == "AdditiveKernel" else "; times ").join(parts) + ")"
+    if name == "ScaleKernel":
+        return f"{spec['outputscale']:.3g} times {kernel_words(spec['parts'][0], kind, unit)}"
+    words = [HALVES.get(spec.get("nu", 0.0), name.removesuffix("Kernel"))]
+    if "period_length" in spec:
+        words.append(f"period {length(spec['period_length'], kind, unit)}")
+    if "lengthscale" in spec:  # a periodic kernel's has no unit
+        shown = (
+            f"{spec['lengthscale']:.3g}"
+            if "period_length" in spec
+            else length(spec["lengthscale"], kind, unit)
+        )
+        words.append(f"lengthscale {shown}")
+    if "constant" in spec:
+        words.append(f"{spec['constant']:.3g}")
+    return ", ".join(words)
