@@ -40,7 +40,7 @@ class HardPoses:
         self.n_poses = n_poses
         self.hardness: dict[str, Tensor] = {}
 
-    def note(self, poses: Int[Tensor, "n"], errors: Float[Tensor, "n"], kind: str = "") -> None:
+    def note(self, poses: Int[Tensor, "n"], errors: Float[Tensor, "n"], kind: str) -> None:
         """Errors seen from poses (indices); each pose remembers a running mean.
 
         Another kind of error has another scale: with it everything before is forgotten.

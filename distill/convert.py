@@ -302,7 +302,7 @@ class _Distillation:
         if "pose" in self.config.active:
             # What is shown again for being hard says nothing about its pose.
             fresh = slice(len(slots), None)
-            self.hard_poses.note(block.poses[rays[fresh]], errors[fresh])
+            self.hard_poses.note(block.poses[rays[fresh]], errors[fresh], level)
 
     def _empty_space_loss(self, block: Block) -> torch.Tensor:
         """Light stopped where the teacher stops none: floaters would hide there, off every taught ray."""

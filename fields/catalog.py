@@ -47,15 +47,17 @@ def settings_within(
     Raises:
         SettingError: unknown names, as `field_settings`; not even the smallest fits.
     """
-    sizes = []
-    for size in FIELDS[name].sizes if name in FIELDS else [{}]:
+    best = None
+    for size in FIELDS[name].sizes if name in FIELDS else [{}]:  # from small to large: the finest are dear to count
         settings = field_settings(name, preset, **{**size, **overrides})
-        sizes.append((beside + FIELDS[name].storage_bytes(settings, occupied), settings))
-    within = [size for size in sizes if size[0] <= max_bytes]
-    if not within:
-        smallest = min(n for n, _ in sizes)
-        raise SettingError(f"no {name} fits into {max_bytes} bytes; the smallest takes {smallest}")
-    return max(within, key=lambda size: size[0])[1]
+        n_bytes = beside + FIELDS[name].storage_bytes(settings, occupied)
+        if n_bytes > max_bytes:
+            if best is None:
+                raise SettingError(f"no {name} fits into {max_bytes} bytes; the smallest takes {n_bytes}")
+            break
+        best = settings
+    assert best is not None
+    return best
 
 
 def make_field(

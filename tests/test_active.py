@@ -32,9 +32,9 @@ def test_the_worst_poses_are_those_with_the_largest_mean_error() -> None:
     poses = HardPoses(20)
     assert len(poses.worst()) == 0  # nothing has been looked at
     index = torch.arange(20).repeat_interleave(3)
-    poses.note(index, torch.where(index == 7, 0.9, torch.where(index == 3, 0.5, 0.1)))
+    poses.note(index, torch.where(index == 7, 0.9, torch.where(index == 3, 0.5, 0.1)), "point")
     assert poses.worst().tolist() == [7, 3]
-    poses.note(torch.tensor([7, 7]), torch.tensor([0.0, 0.2]))
+    poses.note(torch.tensor([7, 7]), torch.tensor([0.0, 0.2]), "point")
     (hardness,) = poses.hardness.values()
     assert hardness[7].item() == pytest.approx(0.9 * 0.9 + 0.1 * 0.1)
     assert hardness[0].item() == pytest.approx(0.1)  # not seen, not changed
@@ -42,9 +42,9 @@ def test_the_worst_poses_are_those_with_the_largest_mean_error() -> None:
 
 def test_poses_learned_well_leave_the_worst() -> None:
     poses = HardPoses(10)
-    poses.note(torch.arange(10), torch.linspace(0.1, 1.0, 10))
+    poses.note(torch.arange(10), torch.linspace(0.1, 1.0, 10), "point")
     for _ in range(60):
-        poses.note(torch.tensor([9]), torch.tensor([0.01]))
+        poses.note(torch.tensor([9]), torch.tensor([0.01]), "point")
     assert poses.worst().tolist() == [8]
 
 
