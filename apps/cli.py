@@ -13,7 +13,8 @@ from fieldmorph.apps.exits import PIPE_CLOSED, explain
 BUDGET_HELP = "time to take: 90s, 2m or 1h of wall clock, or 150cs of core-seconds (CPU time of all threads)"
 THREADS_HELP = "cores to use (default: all there are)"
 RESUME_HELP = (
-    "go on with OUTPUT.state of an interrupted run; settings must be the same, but a time may be raised"
+    "go on with OUTPUT.state of an interrupted run; settings must be the same, but a time may be raised "
+    "while there is learning left"
 )
 
 

@@ -21,6 +21,7 @@ from fieldmorph.fields.kernels.hash_levels import hash_levels
 from fieldmorph.fields.kernels.launch import threading_layer
 from fieldmorph.fields.kernels.march import march, march_torch
 from fieldmorph.fields.kernels.normal import normal_equations, normal_equations_torch
+from fieldmorph.fields.kernels.variation import total_variation, total_variation_torch
 from fieldmorph.fields.kernels.vm import vm_products, vm_products_torch
 from fieldmorph.fields.kernels.voxels import (
     NodeGrid,
@@ -119,6 +120,10 @@ def _kernel_errors() -> dict[str, float]:
         "voxels": (
             [sparse_trilinear(positions, values, voxels, -1.0)],
             [sparse_trilinear_torch(positions, values, voxels, -1.0)],
+        ),
+        "variation": (
+            [total_variation(values, voxels, 0, len(values)) / len(values)],
+            [total_variation_torch(values, voxels, 0, len(values)) / len(values)],
         ),
         "normal": (normal_equations(*normal), normal_equations_torch(*normal)),
     }

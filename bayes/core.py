@@ -8,7 +8,7 @@ moments, packed as symmetric matrices, of one mode after the other.
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -31,6 +31,7 @@ class Factor:
         return cls(mean, pack(covariance + mean[:, :, None] * mean[:, None, :]))
 
 
+@runtime_checkable
 class Core(Protocol):
     """What inference asks of a core."""
 

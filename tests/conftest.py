@@ -14,8 +14,13 @@ import jaxtyping
 
 # Signatures are checked under pytest only. The hook decorates what is inside @numba.njit as well, which numba cannot
 # compile: kernels and whatever else holds one stay as they are, and their callers are checked.
-_FIELDS = Path(fieldmorph.fields.__path__[0])
-_CHECKED = [f"fieldmorph.fields.{p.stem}" for p in _FIELDS.glob("[a-z]*.py") if "@numba" not in p.read_text()]
+_ROOT = Path(fieldmorph.fields.__path__[0]).parent
+_CHECKED = [
+    f"fieldmorph.{room}.{path.stem}"
+    for room in ("fields", "bayes")
+    for path in (_ROOT / room).glob("[a-z]*.py")
+    if "@numba" not in path.read_text()
+]
 _CHECKED += ["fieldmorph.fields.scenes", "fieldmorph.distill", "fieldmorph.apps"]
 _BEARTYPE = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"  # an int is a float
 jaxtyping.install_import_hook(_CHECKED, _BEARTYPE)
@@ -93,6 +98,33 @@ def few_views(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 picture.reduce(8).save(folder / name)
         (folder / f"transforms_{split}.json").write_text(json.dumps(content))
     return folder
+
+
+@pytest.fixture(scope="session")
+def tensor_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """480 rows of (2 + sin(lat / 10)) (1 + lon / 40) cos(2 pi day / 60) + 0.05 noise, random places and days."""
+    import numpy as np
+
+    path = tmp_path_factory.mktemp("tensor") / "train.csv"
+    random = np.random.default_rng(0)
+    lat, lon = random.uniform(-30, 30, 480).round(2), random.uniform(-20, 20, 480).round(2)
+    day, noise = random.integers(0, 60, 480), 0.05 * random.standard_normal(480)
+    value = (2 + np.sin(lat / 10)) * (1 + lon / 40) * np.cos(2 * np.pi * day / 60) + noise
+    dates = (np.datetime64("2020-01-01") + day.astype("timedelta64[D]")).astype(str)
+    rows = [f"{a},{b},{c},{v:.5f}" for a, b, c, v in zip(lat, lon, dates, value, strict=True)]
+    path.write_text("\n".join(["lat,lon,time,temp [K]", *rows]) + "\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tensor_model(tensor_csv: Path) -> Path:
+    """A model of these rows in a file."""
+    from fieldmorph.apps.tensor import fit_file
+    from fieldmorph.bayes.model import FitConfig
+
+    path = tensor_csv.with_name("model.fm")
+    fit_file(tensor_csv, path, FitConfig(ranks=(2,), kernels=("matern52",), restarts=1, sweeps=40))
+    return path
 
 
 @pytest.fixture

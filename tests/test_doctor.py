@@ -40,7 +40,7 @@ def test_json_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_kernels_are_held_against_their_twins(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = "hash, march, composite, harmonics, vm, cp, voxels, normal"
+    names = "hash, march, composite, harmonics, vm, cp, voxels, variation, normal"
     assert ("kernels", "ok", f"{names} agree with torch") in diagnose()
     monkeypatch.setattr(module, "hash_encode", lambda *a: module.hash_encode_torch(*a) + 0.01)
     monkeypatch.setattr(module, "march", lambda *a: tuple(x[:-1] for x in module.march_torch(*a)))
@@ -58,6 +58,7 @@ def test_kernels_are_held_against_their_twins(monkeypatch: pytest.MonkeyPatch) -
         ("vm", "vm_products"),
         ("cp", "cp_products"),
         ("voxels", "sparse_trilinear"),
+        ("variation", "total_variation"),
         ("normal", "normal_equations"),
     ],
 )
