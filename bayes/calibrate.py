@@ -4,7 +4,6 @@ The factorised posterior is sure of too much. So a share of the data is held out
 large residuals are in its own standard deviations, and the final model, fitted to everything, takes over these factors.
 """
 
-import copy
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -58,7 +57,7 @@ def fit_calibrated(
         held = torch.isin(block, part)
         rest, _ = fit(
             _rows(observations, ~held), config, weights=None if weights is None else weights[~held],
-            kernels=copy.deepcopy(kernels), on_sweep=on_sweep,
+            kernels=kernels, on_sweep=on_sweep,
         )  # fmt: skip
         found = rest.predict(observations.coordinates[held])
         scores[held] = (observations.values[held] - found.mean).abs() / found.sd

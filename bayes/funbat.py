@@ -72,8 +72,10 @@ def begin(
     factors = [
         Factor.of(mean, torch.zeros(len(mean), mean.shape[1], mean.shape[1]).double()) for mean in drawn
     ]
-    mean = torch.randn(math.prod(ranks), generator=generator, dtype=torch.float64)
-    core = CPCore(ranks[0]) if cp else TuckerCore(tuple(ranks), mean)
+    core: Core = CPCore(ranks[0])
+    if not cp:
+        mean = torch.randn(math.prod(ranks), generator=generator, dtype=torch.float64)
+        core = TuckerCore(tuple(ranks), mean)
     unknown = [
         infer(space, points, f.mean * 0, torch.zeros(*f.mean.shape, f.mean.shape[1]).double())
         for space, points, f in zip(spaces, entries.points, factors, strict=True)

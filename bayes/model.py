@@ -1,6 +1,8 @@
 """Fitting a functional Bayesian Tucker model: restarts, sweeps, hyperparameters, when to stop."""
 
+import copy
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -18,6 +20,7 @@ from fieldmorph.fields.errors import SettingError
 
 LEARN_AFTER = 5  # sweeps, before which functions are too rough to learn a lengthscale from
 LOOK_BACK = 5  # sweeps over which the bound's gain is averaged
+LARGEST_CORE = 4096  # entries, whose covariance is a matrix
 
 log = logging.getLogger(__name__)
 
@@ -91,10 +94,10 @@ def fit(
 
     Args:
         weights: of the rows, at least 0: a weight of 2 is two measurements of this value.
-        kernels: gpytorch's, one for each mode, instead of those that the settings name; they are learned in place.
+        kernels: gpytorch's, one for each mode, instead of those that the settings name; copies are learned.
 
     Raises:
-        SettingError: as many ranks or kernels as neither one nor the modes, or CP of different ranks.
+        SettingError: as many ranks or kernels as neither one nor the modes, CP of different ranks, or too large a core.
     """
     config = config or FitConfig()
     weights = torch.ones_like(observations.values) if weights is None else weights
@@ -113,7 +116,7 @@ def fit(
         chosen = (
             [default_kernel(kind, points) for kind, points in zip(kinds, entries.points, strict=True)]
             if kernels is None
-            else list(kernels)
+            else copy.deepcopy(list(kernels))
         )
         generator = torch.Generator().manual_seed(config.seed + restart)
         state = begin(entries, chosen, ranks, generator, config.cp)
@@ -169,4 +172,8 @@ def _ranks(ranks: tuple[int, ...], names: list[str], entries: Entries, cp: bool)
             log.warning(
                 "rank %d of mode %s is more than its distinct coordinates; %d is taken", rank, name, fewer
             )
+    if not cp and (size := math.prod(clipped)) > LARGEST_CORE:
+        raise SettingError(
+            f"a core of {size} entries is too large (most: {LARGEST_CORE}); lower ranks, or take CP"
+        )
     return clipped

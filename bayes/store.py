@@ -4,7 +4,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from gpytorch import kernels as gp
+from torch import Tensor
 
 from fieldmorph.bayes.contractions import pack, unpack_index
 from fieldmorph.bayes.core import Core, CPCore, TuckerCore
@@ -24,6 +26,26 @@ SIMPLE = ("MaternKernel", "RBFKernel", "PeriodicKernel", "CosineKernel", "Consta
 
 def save_posterior(path: str | Path, posterior: Posterior) -> str:
     """Write the file atomically; its sha256. Errors are `write_checkpoint`'s."""
+    return write_checkpoint(path, *describe_posterior(posterior), kind=KIND)
+
+
+def load_posterior(path: str | Path) -> Posterior:
+    """The model in a file. Nothing in the file is run.
+
+    Raises:
+        InputError: a damaged file, or one that does not fit this version.
+        UnsafeError: a pickle.
+    """
+    header, arrays = read_checkpoint(path, kind=KIND)
+    try:
+        return build_posterior(header, arrays)
+    except (LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path} does not hold a model that this version knows: {reason}") from None
+
+
+def describe_posterior(posterior: Posterior) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A model as JSON values and arrays."""
     arrays = {}
     for k, process in enumerate(posterior.processes):
         arrays[f"points.{k}"], arrays[f"eta.{k}"] = process.points, process.eta
@@ -43,37 +65,27 @@ def save_posterior(path: str | Path, posterior: Posterior) -> str:
         "intervals": asdict(posterior.intervals),
         "provenance": posterior.provenance,
     }
-    return write_checkpoint(path, header, arrays, kind=KIND)
+    return header, arrays
 
 
-def load_posterior(path: str | Path) -> Posterior:
-    """The model in a file. Nothing in the file is run.
-
-    Raises:
-        InputError: a damaged file, or one that does not fit this version.
-        UnsafeError: a pickle.
-    """
-    header, arrays = read_checkpoint(path, kind=KIND)
-    try:
-        kernels = [build_kernel(spec) for spec in header["kernels"]]
-        ranks, processes = header["core"]["ranks"], []
-        for k, (kernel, r) in enumerate(zip(kernels, ranks, strict=True)):
-            lam = arrays[f"lam.{k}"][:, unpack_index(r)]
-            processes.append(infer(space_of(kernel), arrays[f"points.{k}"], arrays[f"eta.{k}"], lam))
-        core: Core = CPCore(ranks[0])
-        if header["core"]["kind"] == "tucker":
-            core = TuckerCore(tuple(ranks), arrays["core.mean"])
-            core.covariance = arrays["core.covariance"]
-        told = header["intervals"]
-        return Posterior(
-            tuple(Mode(**mode) for mode in header["modes"]), header["value"]["name"], header["value"]["unit"],
-            tuple(kernels), tuple(processes), core, Noise(**header["noise"]), header["shift"], header["scale"],
-            Intervals(**{**told, "levels": tuple(told["levels"]), "factors": tuple(told["factors"])}),
-            header["provenance"],
-        )  # fmt: skip
-    except (LookupError, RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path} does not hold a model that this version knows: {reason}") from None
+def build_posterior(header: dict[str, Any], arrays: dict[str, Tensor]) -> Posterior:
+    """The model that `describe_posterior` described."""
+    kernels = [build_kernel(spec) for spec in header["kernels"]]
+    ranks, processes = header["core"]["ranks"], []
+    for k, (kernel, r) in enumerate(zip(kernels, ranks, strict=True)):
+        lam = arrays[f"lam.{k}"][:, unpack_index(r)]
+        processes.append(infer(space_of(kernel), arrays[f"points.{k}"], arrays[f"eta.{k}"], lam))
+    core: Core = CPCore(ranks[0])
+    if header["core"]["kind"] == "tucker":
+        core = TuckerCore(tuple(ranks), arrays["core.mean"])
+        core.covariance = arrays["core.covariance"]
+    told = header["intervals"]
+    return Posterior(
+        tuple(Mode(**mode) for mode in header["modes"]), header["value"]["name"], header["value"]["unit"],
+        tuple(kernels), tuple(processes), core, Noise(**header["noise"]), header["shift"], header["scale"],
+        Intervals(**{**told, "levels": tuple(told["levels"]), "factors": tuple(told["factors"])}),
+        header["provenance"],
+    )  # fmt: skip
 
 
 def describe_kernel(kernel: gp.Kernel) -> dict[str, Any]:
@@ -105,5 +117,5 @@ def build_kernel(spec: dict[str, Any]) -> gp.Kernel:
     kernel = getattr(gp, name)(*parts, **({"nu": spec["nu"]} if "nu" in spec else {})).double()
     for number in NUMBERS:
         if number in spec:
-            setattr(kernel, number, spec[number])
+            setattr(kernel, number, torch.tensor(spec[number], dtype=torch.float64))
     return kernel

@@ -137,7 +137,7 @@ def test_blocks_are_alike_in_the_modes_named() -> None:
     assert len(blocks_of(rows, {"year": 10}).unique()) == 2
 
 
-def test_impossible_blocks_and_shares_are_refused() -> None:
+def test_impossible_blocks_and_shares_are_refused(unchecked: None) -> None:
     rows = observations(torch.rand(10, 2), torch.randn(10))
     for widths, message in (
         ({"c": 0}, "unknown mode 'c'; known: a, b"),
