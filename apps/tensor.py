@@ -84,10 +84,8 @@ def fit_observations(
     """`bayes.model.fit` or `bayes.calibrate.fit_calibrated`, with progress over all restarts and fits.
 
     Raises:
-        SettingError: a single mode, or a share that cannot be held out.
+        SettingError: a share that cannot be held out, and what `fit` raises.
     """
-    if len(observations.modes) < 2:
-        raise SettingError(f"a tensor has two or more modes; got {observations.modes[0].name} alone")
     warm = min(config.warm_sweeps, config.sweeps)
     most = config.sweeps + (warm * (config.restarts - 1) if config.restarts > 1 else 0)
     done, fits = 0, 1 if calibrate is None else 2

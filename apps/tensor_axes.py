@@ -132,10 +132,11 @@ def _times(mode: Mode, text: str) -> Float[Tensor, "n"]:
 
 
 def _steps(first: float, last: float, step: float, decimals: int) -> np.ndarray:
-    n = math.floor((last - first) / step + 1e-9) + 1 if step else 0
-    if not 1 <= n <= MOST_POINTS:
-        reason = "its step does not lead there" if n < 1 else f"more than {MOST_POINTS} steps"
+    steps = (last - first) / step if step else -1.0
+    if not 0 <= steps < MOST_POINTS:
+        reason = f"more than {MOST_POINTS} steps" if steps > 0 else "its step does not lead there"
         raise SettingError(f"from {first:g} to {last:g} by {step:g}: {reason}")
+    n = math.floor(steps + 1e-9) + 1
     return np.round(first + step * np.arange(n), decimals)
 
 

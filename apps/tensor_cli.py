@@ -86,7 +86,9 @@ def add_commands(jobs: Any) -> None:
         own, "demo", demo_tensor, "sea-surface temperatures from scattered measurements", THREADS_HELP
     )
     demo.add_argument("--seed", type=arg.seed, default=0, help="of the draw and the fit (default 0)")
-    arg.add_output(demo, "folder for model, grid and pictures (default demo_output)", "demo_output")
+    arg.add_output(
+        demo, "folder for model, grid and pictures (default demo_output/tensor)", "demo_output/tensor"
+    )
 
 
 def _add_fit(own: Any) -> None:

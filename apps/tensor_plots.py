@@ -18,6 +18,7 @@ from fieldmorph.apps.outputs import check_folder
 from fieldmorph.apps.plot_style import FAINT, LINE, SOFT, name_axis, positions, save_figures, styled
 from fieldmorph.apps.tensor import read_measurements
 from fieldmorph.apps.tensor_maps import plot_maps
+from fieldmorph.apps.tensor_words import label, percent
 from fieldmorph.bayes.core import TuckerCore
 from fieldmorph.bayes.intervals import Intervals
 from fieldmorph.bayes.posterior import Posterior
@@ -45,7 +46,11 @@ def plot_file(
     posterior = load_posterior(model)
     measured = None if data is None else read_measurements(data, posterior)
     with styled():
-        figures = {"factors.png": plot_factors(posterior), "maps.png": plot_maps(posterior)}
+        figures = {"factors.png": plot_factors(posterior)}
+        if len(posterior.modes) == 1:
+            figures["curve.png"] = plot_curve(posterior)
+        else:
+            figures["maps.png"] = plot_maps(posterior)
         if measured is not None:
             figures["calibration.png"] = plot_calibration(posterior, *measured)
         elif posterior.intervals.levels:
@@ -78,16 +83,36 @@ def plot_factors(posterior: Posterior) -> Figure:
             low, high = (mean[:, r] - half[:, r]).numpy(), (mean[:, r] + half[:, r]).numpy()
             panel.fill_between(places, low, high, color=SOFT, linewidth=0)
             panel.plot(places, mean[:, r].numpy(), color=LINE, linewidth=1.1 if len(x) < 2 * SAMPLES else 0.6)
-            panel.set_xlim(places[0], places[-1])
+            panel.margins(x=0)
             panel.yaxis.set_major_locator(MaxNLocator(3))
             name_axis(panel.xaxis, mode, bare=row < len(order) - 1)
-            panel.set_title(f"{float(shares[k][r]):.0%}", loc="right", color="#777777", pad=2)
+            panel.set_title(f"{100 * float(shares[k][r]):.0f} %", loc="right", color="#777777", pad=2)
         some = f" ({len(order)} of {len(shares[k])})" if len(order) < len(shares[k]) else ""
         panels[0, k].set_title(mode.name.replace("_", " ") + some, fontweight="bold", pad=2)
     figure.suptitle(
         "Functions of each mode with 95 % bands; at the right the share of the variance that each carries",
         x=0.01, ha="left",
     )  # fmt: skip
+    return figure
+
+
+def plot_curve(posterior: Posterior) -> Figure:
+    """The function of a model of one mode, its 95 % band, and the interval of new measurements."""
+    figure = Figure(figsize=(6.4, 3.2))
+    panel, (mode,), (process,) = figure.subplots(), posterior.modes, posterior.processes
+    x = torch.linspace(float(process.points[0]), float(process.points[-1]), SAMPLES, dtype=torch.float64)
+    found, places = posterior.predict(x[:, None]), positions(mode, x)
+    low, high = found.interval(0.95)
+    panel.fill_between(places, low.numpy(), high.numpy(), color="#e6ecf0", linewidth=0)
+    half = NORMAL_95 * found.latent_sd
+    panel.fill_between(
+        places, (found.mean - half).numpy(), (found.mean + half).numpy(), color=SOFT, linewidth=0
+    )
+    panel.plot(places, found.mean.numpy(), color=LINE, linewidth=1.1)
+    panel.set_xlim(places[0], places[-1])
+    panel.set_ylabel(label(posterior.value_name, posterior.value_unit))
+    panel.set_title("Mean with its 95 % band, and where 95 % of new measurements lie", pad=6)
+    name_axis(panel.xaxis, mode)
     return figure
 
 
@@ -119,7 +144,7 @@ def plot_calibration(
         covered = [float((np.abs(z) <= intervals.factor(float(level))).mean()) for level in LEVELS]
         left.plot(LEVELS, covered, color=colour, linewidth=1.4, zorder=3)
         at_95 = float((np.abs(z) <= intervals.factor(0.95)).mean())
-        text = f"{name}: {at_95:.1%} in 95 %"
+        text = f"{name}: {percent(at_95)} in 95 %"
         left.text(0.04, 0.96 - 0.07 * row, text, color=colour, transform=left.transAxes, va="top")
     chance = NORMAL_95 * np.sqrt(LEVELS * (1 - LEVELS) / len(z))
     left.fill_between(LEVELS, LEVELS - chance, LEVELS + chance, color="#e9e9e9", linewidth=0)
@@ -134,7 +159,7 @@ def plot_calibration(
     right.set(xlim=(0, 1), xlabel="predicted probability of a smaller value", ylabel="density")
     right.set_title("Level if the model's Gaussians hold", pad=8)
     for axis in (left.xaxis, left.yaxis, right.xaxis):
-        axis.set_major_formatter(PercentFormatter(1))
+        axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     return figure
 
 
@@ -147,7 +172,7 @@ def plot_intervals(intervals: Intervals) -> Figure:
     panel.plot([0, most], [0, most], color=FAINT, linewidth=0.7)
     panel.plot([0, *gaussian], [0, *intervals.factors], "o-", color=LINE, markersize=4, linewidth=1.3)
     for x, y, level in zip(gaussian, intervals.factors, intervals.levels, strict=True):
-        panel.annotate(f"{level:.0%}", (x, y), (-6, 4), textcoords="offset points", ha="right")
+        panel.annotate(percent(level), (x, y), (-6, 4), textcoords="offset points", ha="right")
     panel.set(xlim=(0, most), ylim=(0, most), xlabel="half-width of a Gaussian's interval (sd)")
     panel.set(ylabel="half-width after calibration (sd)")
     panel.set_title("Intervals learned from rows held out", pad=8)

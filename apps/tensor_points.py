@@ -18,6 +18,7 @@ from fieldmorph.fields.errors import InputError, SettingError
 
 WRITTEN = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".pq")
 ROWS_AT_ONCE = 1 << 16
+FORMAT = "%.10g"
 
 
 def table_suffix(path: str | Path) -> str:
@@ -85,13 +86,14 @@ def write_beside(source: str | Path, output: str | Path, added: "pd.DataFrame") 
             with opened as frame:
                 pd.concat([frame, added], axis=1).to_parquet(part, engine="pyarrow", index=False)
             return
+        digits = FORMAT if TABLES[table_suffix(source)] else None  # there all other columns are text
         opener = gzip.open if suffix.endswith(".gz") else open
         with opener(part, "wt", encoding="utf-8", newline="") as file:
             for chunk in _as_text(source):
                 beside = added.iloc[done : done + len(chunk)].set_axis(chunk.index)
                 pd.concat([chunk, beside], axis=1).to_csv(
-                    file, sep=TABLES[suffix], index=False, header=done == 0, lineterminator="\n"
-                )
+                    file, sep=TABLES[suffix], index=False, header=done == 0, lineterminator="\n", float_format=digits
+                )  # fmt: skip
                 done += len(chunk)
         if done != len(added):
             raise InputError(f"{source} has changed while it was read: {done} rows, {len(added)} before")

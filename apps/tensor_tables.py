@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from fieldmorph.apps.tensor_words import coordinate, kernel_words, label, with_unit
+from fieldmorph.apps.tensor_words import coordinate, kernel_words, label, percent, with_unit
 
 
 def fit_table(result: dict[str, Any]) -> str:
@@ -24,7 +24,7 @@ def fitted(result: dict[str, Any]) -> str:
         f"bound {result['bound_per_row']:.4f} nats/row after {result['sweeps']} sweeps, {result['seconds']:.1f} s"
     )
     if result["intervals"]["levels"]:
-        text += f"; intervals calibrated, up to {result['intervals']['guaranteed']:.1%} by what was held out"
+        text += f"; intervals calibrated on held-out rows, good up to {percent(result['intervals']['guaranteed'])}"
     if not result["converged"]:
         text += "\nnote: it stopped at the most sweeps, before the bound had settled; --sweeps allows more"
     return text
@@ -37,7 +37,7 @@ def predict_table(result: dict[str, Any]) -> str:
     value = label(result["value"]["name"], result["value"]["unit"])
     return (
         f"{result['output']}: {result['rows']} rows{missing}; {value}: mean, sd of a new measurement, and its "
-        f"{result['level']:.4g} interval; {result['seconds']:.1f} s"
+        f"{percent(result['level'])} interval; {result['seconds']:.1f} s"
     )
 
 
@@ -50,7 +50,7 @@ def scores_table(result: dict[str, Any]) -> str:
         "MAE": shown["mae"],
         "CRPS": shown["crps"],
         "NLPD": f"{result['nlpd']:.4g} nats",
-        "inside the 95 % interval": f"{result['cov95']:.1%}",
+        "inside the 95 % interval": percent(result["cov95"]),
         "mean width of it": shown["width"],
     }
     head = f"{result['rows']} rows of {result['test']}"
@@ -107,7 +107,7 @@ def demo_table(summary: dict[str, Any]) -> str:
         found = scores[key]
         lines.append(
             f"{name + ', ' + format(found['rows'], ','):<32} {found['rmse']:7.3f} {found['rmse_nearest']:8.3f} "
-            f"{found['rmse_mean']:9.3f} {found['cov95']:12.1%}"
+            f"{found['rmse_mean']:9.3f} {percent(found['cov95']):>12}"
         )
     lines.append(
         "intervals were calibrated on cells of months that were seen; a whole month unseen is harder"

@@ -13,7 +13,8 @@ def length(value: float, kind: str, unit: str | None) -> str:
     """A distance along a mode: `45 days`, `3.2°`, `12 hPa`."""
     if kind == "time":
         name, size = next((n, s) for n, s in DURATIONS.items() if abs(value) >= s or s == 1)
-        return f"{value / size:.3g} {name}"
+        text = f"{value / size:.3g}"
+        return f"{text} {name.removesuffix('s') if text == '1' else name}"
     return f"{value:.3g}°" if kind in DEGREES else with_unit(f"{value:.3g}", unit)
 
 
@@ -30,6 +31,11 @@ def coordinate(value: float, kind: str, calendar: str | None = None) -> str:
 def with_unit(text: str, unit: str | None) -> str:
     """A number and its unit, where there is one."""
     return text if unit in (None, "", "1") else f"{text} {unit}"
+
+
+def percent(share: float) -> str:
+    """`95 %`, `96.7 %`."""
+    return f"{round(100 * share, 1):g} %"
 
 
 def label(name: str, unit: str | None) -> str:

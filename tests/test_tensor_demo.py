@@ -1,0 +1,78 @@
+"""The tensor demo in small: every file is there and the summary says what the files say."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import xarray as xr
+
+from fieldmorph.apps import tensor_demo
+from fieldmorph.apps.cli import main
+from fieldmorph.apps.tensor_demo import even, open_cells
+from fieldmorph.bayes.store import load_posterior
+
+needs_data = pytest.mark.skipif(
+    importlib.util.find_spec("iris_sample_data") is None, reason="needs the extra demo-data"
+)
+
+
+@needs_data
+def test_cells_are_sea() -> None:
+    cells = open_cells()
+    assert list(cells.columns) == ["latitude", "longitude", "time", tensor_demo.VALUE]
+    assert cells["time"].nunique() == 54
+    assert cells[tensor_demo.VALUE].between(15, 35).all()
+
+
+@needs_data
+@pytest.mark.slow
+def test_demo_leaves_its_files(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in {"DRAWN": 300, "TESTED": 200, "RANKS": (2, 2, 2)}.items():
+        monkeypatch.setattr(tensor_demo, name, value)
+    monkeypatch.setattr("fieldmorph.apps.plot_style.DPI", 40)
+    monkeypatch.setattr(tensor_demo, "GRID", {"latitude": "-4:4:2", "longitude": "0:350:10"})
+    out = tmp_path / "demo"
+    assert main(["tensor", "demo", "-o", str(out), "--quiet", "--threads", "1"]) == 0
+    shown = capsys.readouterr().out
+    summary = json.loads((out / "summary.json").read_text())
+    assert sorted(p.name for p in out.iterdir()) == sorted([*summary["files"], "summary.json"])
+    drawn, month = pd.read_csv(out / "measurements.csv"), pd.read_csv(out / "month.csv")
+    assert len(drawn) == summary["fit"]["rows"] == 300
+    assert set(month["time"]) == {"2009-01-16 12:00:00"}
+    assert not set(month["time"]) & set(drawn["time"])
+    overlap = pd.merge(drawn, pd.read_csv(out / "test.csv"), on=["latitude", "longitude", "time"])
+    assert overlap.empty
+    assert main(["tensor", "eval", str(out / "model.fm"), str(out / "month.csv"), "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert scores["rmse"] == summary["scores"]["month"]["rmse"]
+    values = drawn[tensor_demo.VALUE].mean() - month[tensor_demo.VALUE]
+    assert summary["scores"]["month"]["rmse_mean"] == pytest.approx(np.sqrt((values**2).mean()))
+    assert summary["scores"]["month"]["rmse"] < summary["scores"]["month"]["rmse_mean"]
+    for number in (scores["rmse"], summary["scores"]["test"]["rmse_nearest"]):
+        assert f"{number:.3f}" in shown
+    with xr.open_dataset(out / "month.nc", engine="h5netcdf") as grid:
+        assert dict(grid.sizes) == {"time": 1, "latitude": 5, "longitude": 36}
+        assert grid["temperature"].attrs["units"] == "degC"
+    assert load_posterior(out / "model.fm").intervals.levels
+
+
+def test_missing_data_say_what_to_install(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tensor_demo, "PACKAGE", "no_such_package_here")
+    assert main(["tensor", "demo", "-o", str(tmp_path / "demo")]) == 3
+    told = capsys.readouterr().err
+    assert told == "fieldmorph: the demo's data are in another package: pip install 'fieldmorph[demo-data]'\n"
+    assert not (tmp_path / "demo").exists()
+
+
+def test_even_fills_what_lies_on_land() -> None:
+    sea = torch.tensor([3.0, 0.0, 1.0, 7.0, 8.0, 1.0]).double()
+    assert even(sea).tolist() == list(range(9))
+    assert even(sea[:1]).tolist() == [3]

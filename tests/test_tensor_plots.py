@@ -1,0 +1,189 @@
+"""Pictures show the model: what is drawn is what the posterior says, and axes are named in degrees, dates and units."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+from fieldmorph.apps.cli import main
+from fieldmorph.apps.plot_style import degrees, place, positions, styled
+from fieldmorph.apps.tensor import read_measurements
+from fieldmorph.apps.tensor_maps import map_modes, map_ratio, plot_maps, slices
+from fieldmorph.apps.tensor_plots import (
+    importance,
+    plot_calibration,
+    plot_curve,
+    plot_factors,
+    plot_intervals,
+)
+from fieldmorph.bayes.coordinates import Mode
+from fieldmorph.bayes.intervals import Intervals
+from fieldmorph.bayes.posterior import Posterior
+from fieldmorph.bayes.store import load_posterior
+
+LAT, LON = Mode("lat", "latitude"), Mode("lon", "longitude")
+TIME, TEMP, DEPTH = Mode("time", "time", "s"), Mode("temp", unit="degC"), Mode("depth", unit="m")
+
+
+@pytest.fixture
+def posterior(tensor_model: Path) -> Posterior:
+    return load_posterior(tensor_model)
+
+
+def drawn(figure: Figure) -> None:
+    """Draw it, as a file would be."""
+    with styled():
+        figure.draw_without_rendering()
+
+
+def test_command_writes_pictures(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tensor_model: Path,
+    tensor_csv: Path,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr("fieldmorph.apps.plot_style.DPI", 60)
+    assert (
+        main(["tensor", "plot", str(tensor_model), "--data", str(tensor_csv), "-o", str(tmp_path / "p")]) == 0
+    )
+    assert "calibration.png, factors.png, maps.png" in capsys.readouterr().out
+    assert sorted(p.name for p in (tmp_path / "p").iterdir()) == [
+        "calibration.png",
+        "factors.png",
+        "maps.png",
+    ]
+    for path in (tmp_path / "p").iterdir():
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert("RGB"))
+        assert min(pixels.shape[:2]) > 150
+        assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
+
+
+def test_factors_are_drawn_with_their_bands(posterior: Posterior) -> None:
+    with styled():
+        figure = plot_factors(posterior)
+    drawn(figure)
+    panels = [panel for panel in figure.axes if panel.get_visible()]
+    assert len(panels) == 6
+    first = int(importance(posterior)[2].argmax())
+    process = posterior.processes[2]
+    mean, covariance = process.at(process.points)
+    curve = panels[2].lines[-1].get_xydata()
+    at = np.interp(process.points.numpy() / 86400, curve[:, 0], curve[:, 1])
+    np.testing.assert_allclose(at, mean[:, first].numpy(), atol=1e-6)
+    band = panels[2].collections[0].get_paths()[0].vertices
+    half = 1.959964 * covariance[:, first, first].sqrt()
+    for edge in (mean[:, first] - half, mean[:, first] + half):
+        assert np.isclose(band[:, 1], edge.numpy()[:, None], atol=1e-6).any(axis=1).all()
+    assert panels[-1].get_xlabel() == ""  # dates say what they are
+    assert [panel.get_title("left") for panel in panels[:3]] == ["lat", "lon", "time"]
+
+
+def test_importance_finds_what_carries_the_values(posterior: Posterior) -> None:
+    for shares in importance(posterior):
+        assert float(shares.sum()) == pytest.approx(1)
+        assert float(shares.max()) > 0.5  # the data have one function a mode
+
+
+def test_maps_show_the_posterior_at_four_times(posterior: Posterior) -> None:
+    with styled():
+        figure = plot_maps(posterior)
+    drawn(figure)
+    panels = [panel for panel in figure.axes if panel.images]
+    assert len(panels) == 8
+    images = [panel.images[0] for panel in panels]
+    assert {image.origin for image in images} == {"lower"}
+    assert len({image.cmap.name for image in images}) == 2
+    assert len({image.get_clim() for image in images}) == 2  # one scale for means, one for deviations
+    times = slices(posterior.processes[2].points)
+    titles = [panel.get_title("left") for panel in panels if panel.get_title("left")]
+    assert titles == [place(TIME, float(t)) for t in times]
+    picture = np.asarray(images[0].get_array())
+    left, right, bottom, top = images[0].get_extent()
+    row, column = 60, 200
+    lon = left + (column + 0.5) * (right - left) / picture.shape[1]
+    lat = bottom + (row + 0.5) * (top - bottom) / picture.shape[0]
+    expected = posterior.predict(torch.tensor([[lat, lon, float(times[0])]], dtype=torch.float64))
+    assert picture[row, column] == pytest.approx(float(expected.mean[0]), rel=1e-6)
+
+
+def test_calibration_counts_what_lies_inside(posterior: Posterior, tensor_csv: Path) -> None:
+    coordinates, values = read_measurements(tensor_csv, posterior)
+    with styled():
+        figure = plot_calibration(posterior, coordinates, values)
+    drawn(figure)
+    found = posterior.predict(coordinates)
+    low, high = found.interval(0.95)
+    inside = float(((low <= values) & (values <= high)).double().mean())
+    assert any(f"{round(100 * inside, 1):g} % in 95 %" in text.get_text() for text in figure.axes[0].texts)
+    heights = [bar.get_height() for bar in figure.axes[1].patches]
+    assert np.mean(heights) == pytest.approx(1)
+
+
+def test_intervals_and_curves_are_drawn(posterior: Posterior) -> None:
+    with styled():
+        drawn(plot_intervals(Intervals((0.5, 0.95), (0.8, 2.3), 0.99)))
+        alone = Posterior(
+            (TEMP,),
+            "y",
+            "m",
+            posterior.kernels[:1],
+            posterior.processes[:1],
+            posterior.core,
+            posterior.noise,
+            0.0,
+            1.0,
+        )
+        alone.core.ranks, alone.core.mean = (2,), torch.tensor([1.0, 0.5]).double()
+        alone.core.covariance = torch.eye(2).double() / 100
+        figure = plot_curve(alone)
+    drawn(figure)
+    assert figure.axes[0].get_xlabel() == "temp (degC)"
+    assert figure.axes[0].get_ylabel() == "y (m)"
+
+
+@pytest.mark.parametrize(
+    ("modes", "expected"),
+    [
+        ((LAT, LON, TIME), (1, 0, 2)),
+        ((TIME, LON, LAT), (1, 2, 0)),
+        ((LON, DEPTH, LAT, TIME), (0, 2, 3)),
+        ((LON, DEPTH, LAT), (0, 2, 1)),
+        ((LAT, LON), (1, 0, None)),
+        ((TEMP, DEPTH, TIME), (0, 1, 2)),
+        ((TEMP, TIME), (1, 0, None)),
+    ],
+)
+def test_modes_of_a_map(modes: tuple[Mode, ...], expected: tuple[int, int, int | None]) -> None:
+    assert map_modes(modes) == expected
+
+
+def test_maps_are_as_wide_as_the_places(posterior: Posterior) -> None:
+    points = [torch.tensor([55.0, 65.0]).double(), torch.tensor([0.0, 40.0]).double()]
+    assert map_ratio((LAT, LON), 1, 0, points) == pytest.approx(2, rel=1e-3)  # cos 60° = 1/2
+
+
+def test_degrees_have_sides() -> None:
+    assert [degrees(x, "longitude") for x in (0, 30, -30, 190, 180, 360)] == [
+        "0°",
+        "30°E",
+        "30°W",
+        "170°W",
+        "180°",
+        "0°",
+    ]
+    assert [degrees(x, "latitude") for x in (np.float64(-4.5), 0, 60)] == ["4.5°S", "0°", "60°N"]
+    assert place(DEPTH, 12.0) == "depth 12 m"
+    assert positions(TIME, torch.tensor([86400.0])).tolist() == [1.0]
+
+
+def test_slices_are_points_of_the_data() -> None:
+    points = torch.arange(100.0).double() ** 2
+    chosen = slices(points)
+    assert len(chosen) == 4
+    assert all(point in points for point in chosen)
+    assert slices(points[:1]).tolist() == [0]
