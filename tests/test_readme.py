@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from fieldmorph.apps.arguments import joined
 from fieldmorph.apps.cli import build_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = sorted(
-    set(re.findall(r"fieldmorph (?:train|convert|eval|render|info|doctor|bench|demo)[^`\n|]*", README))
+    set(re.findall(r"fieldmorph (?:train|convert|eval|render|info|doctor|bench|demo|tensor \w)[^`\n|]*", README))
 )
 
 
@@ -29,7 +30,7 @@ def test_nothing_is_left_to_fill_in() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_parse(command: str) -> None:
-    build_parser().parse_args(shlex.split(command)[1:])
+    build_parser().parse_args(joined(shlex.split(command, comments=True)[1:]))
 
 
 def test_python_lines_name_what_exists() -> None:
