@@ -94,7 +94,7 @@ def degrees(value: float, kind: str) -> str:
 def place(mode: Mode, value: float) -> str:
     """One coordinate in words: a date, `30.5°N`, or `pressure 1012 hPa`."""
     if mode.kind == "time":
-        return coordinate(value, mode.kind, mode.calendar)
+        return coordinate(value, mode.kind, mode.calendar).replace("T", " ")
     if mode.kind == "number":
         return f"{mode.name.replace('_', ' ')} {with_unit(f'{value:.4g}', mode.unit)}"
     return degrees(round(value, 2), mode.kind)

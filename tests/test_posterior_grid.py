@@ -23,7 +23,7 @@ def test_grid_is_prediction_at_its_cells(
     for _ in range(5):
         sweep(state)
     posterior = Posterior(
-        (), "y", None, tuple(kernels), tuple(state.processes), state.core, state.noise, 2.0, 3.0, 1.5
+        (), "y", None, tuple(kernels), tuple(state.processes), state.core, state.noise, 2.0, 3.0
     )
     axes = [
         torch.rand(n, generator=generator, dtype=torch.float64) * 2 - 0.5 for n in (4, 3, 5)[: len(ranks)]

@@ -14,7 +14,11 @@ from fieldmorph.apps.cli import build_parser
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = sorted(
-    set(re.findall(r"fieldmorph (?:train|convert|eval|render|info|doctor|bench|demo|tensor \w)[^`\n|]*", README))
+    set(
+        re.findall(
+            r"fieldmorph (?:train|convert|eval|render|info|doctor|bench|demo|tensor \w)[^`\n|]*", README
+        )
+    )
 )
 
 
