@@ -107,6 +107,9 @@ def _add_fit(own: Any) -> None:
         help="functions of each mode, or of all (default 3)",
     )
     fit.add_argument(
+        "--prune", action="store_true", help="ranks are the most: functions that the data do not need go"
+    )
+    fit.add_argument(
         "--kernel", type=arg.names, default=("matern12",), metavar="K|K,K,K",
         help="how smooth each mode is, or all: matern12 (rough, the default), matern32, matern52",
     )  # fmt: skip
@@ -136,8 +139,8 @@ def fit_model(args: Args) -> int:
     from fieldmorph.bayes.model import FitConfig
 
     config = FitConfig(
-        ranks=args.rank, kernels=args.kernel, cp=args.cp, centre=not args.no_centre, restarts=args.restarts,
-        sweeps=args.sweeps, seed=args.seed,
+        ranks=args.rank, kernels=args.kernel, cp=args.cp, prune=args.prune, centre=not args.no_centre,
+        restarts=args.restarts, sweeps=args.sweeps, seed=args.seed,
     )  # fmt: skip
     with progress:
         result = fit_file(

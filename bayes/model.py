@@ -16,6 +16,7 @@ from fieldmorph.bayes.funbat import State, begin, space_of, sweep
 from fieldmorph.bayes.hyperparameters import default_kernel, learn
 from fieldmorph.bayes.observations import Observations
 from fieldmorph.bayes.posterior import Posterior
+from fieldmorph.bayes.relevance import find_ranks
 from fieldmorph.fields.errors import SettingError
 
 LEARN_AFTER = 5  # sweeps, before which functions are too rough to learn a lengthscale from
@@ -33,6 +34,7 @@ class FitConfig:
         ranks: functions of each mode; one number for all of them.
         kernels: names of each mode's kernel, or one for all: `matern12`, `matern32`, `matern52`.
         cp: a fixed superdiagonal core.
+        prune: ranks are the most; functions that the measurements do not need go. Not with `cp`.
         centre: whether the mean is taken off; not where a multiplicative structure carries it.
         restarts: beginnings, of which the one with the best bound goes on.
         warm_sweeps: of every beginning.
@@ -46,6 +48,7 @@ class FitConfig:
     ranks: tuple[int, ...] = (3,)
     kernels: tuple[str, ...] = ("matern12",)
     cp: bool = False
+    prune: bool = False
     centre: bool = True
     restarts: int = 3
     warm_sweeps: int = 15
@@ -60,6 +63,8 @@ class FitConfig:
         for name, value in [*whole, *(("rank", r) for r in self.ranks)]:
             if type(value) is not int or value < 1:
                 raise SettingError(f"{name} must be a whole number of at least 1; got {value!r}")
+        if self.prune and self.cp:
+            raise SettingError("CP's functions are not pruned: its core has nothing to learn relevance by")
         if not 0 <= self.damping < 1:
             raise SettingError(f"damping must lie in [0, 1); got {self.damping!r}")
 
@@ -122,10 +127,13 @@ def fit(
         state = begin(entries, chosen, ranks, generator, config.cp)
         warm = min(config.warm_sweeps, config.sweeps) if config.restarts > 1 else config.sweeps
         _run(state, config, warm, on_sweep)
+        if config.prune:
+            find_ranks(state, on_sweep)
         if best is None or state.bounds[-1] > best.bounds[-1]:
             best, seed = state, config.seed + restart
     assert best is not None
-    converged = _run(best, config, config.sweeps, on_sweep)
+    most = config.sweeps + (len(best.bounds) if config.prune else 0)
+    converged = _run(best, config, most, on_sweep)
     posterior = Posterior(
         observations.modes, observations.value_name, observations.value_unit, tuple(best.kernels),
         tuple(best.processes), best.core, best.noise, shift, scale,

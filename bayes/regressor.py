@@ -33,6 +33,7 @@ class FunBaTRegressor(RegressorMixin, BaseEstimator):
 
     Args:
         rank: functions of each column, or a sequence with one number for each.
+        prune: rank is the most; functions that the measurements do not need go.
         kernel: `matern12`, `matern32`, `matern52`, or a sequence with one name for each column.
         cp: a fixed superdiagonal core; None where a core would have more than 256 entries.
         centre: whether the mean is taken off y.
@@ -51,6 +52,7 @@ class FunBaTRegressor(RegressorMixin, BaseEstimator):
         self,
         *,
         rank: Any = 3,
+        prune: bool = False,
         kernel: Any = "matern32",
         cp: bool | None = None,
         centre: bool = True,
@@ -61,6 +63,7 @@ class FunBaTRegressor(RegressorMixin, BaseEstimator):
         random_state: Any = None,
     ) -> None:
         self.rank = rank
+        self.prune = prune
         self.kernel = kernel
         self.cp = cp
         self.centre = centre
@@ -121,7 +124,7 @@ class FunBaTRegressor(RegressorMixin, BaseEstimator):
             cp = len({*ranks}) == 1 and math.prod(ranks * k if len(ranks) == 1 else ranks) > LARGEST_CORE
         seed = int(check_random_state(self.random_state).randint(2**31))
         return FitConfig(
-            ranks, kernels, cp=cp, centre=self.centre, restarts=self.restarts, sweeps=self.sweeps,
+            ranks, kernels, cp=cp, prune=self.prune, centre=self.centre, restarts=self.restarts, sweeps=self.sweeps,
             tolerance=self.tol, seed=seed,
         )  # fmt: skip
 
