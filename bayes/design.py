@@ -70,7 +70,8 @@ def where_next(
     )  # root' root is the covariance, exact on the diagonal
     noise = posterior.scale**2 / posterior.noise.mean
     wanted = slice(None) if references is None else slice(len(candidates), None)
-    rows, variances = [], [root[:, wanted].square().sum(0).mean()]
+    rows: list[int] = []
+    variances = [root[:, wanted].square().sum(0).mean()]
     for _ in range(n):
         gain = _gains(root[:, : len(candidates)], root[:, wanted], noise)
         gain[rows] = -torch.inf
