@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fieldmorph.apps.outputs import file_sha256
 from fieldmorph.apps.tensor_points import check_table_name, columns_of, read_places, write_beside
+from fieldmorph.bayes.as_field import as_field
 from fieldmorph.bayes.calibrate import fit_calibrated
 from fieldmorph.bayes.dates import pd
 from fieldmorph.bayes.model import FitConfig, FitReport, fit
@@ -26,6 +27,7 @@ from fieldmorph.bayes.store import describe_kernel, load_posterior, save_posteri
 from fieldmorph.fields.budget import now
 from fieldmorph.fields.checkpoint import check_output
 from fieldmorph.fields.errors import InputError, SettingError
+from fieldmorph.fields.store import save_field
 
 ROWS_AT_ONCE = 1 << 16
 ADDED = ("mean", "sd", "lower", "upper")  # columns of predictions
@@ -189,6 +191,25 @@ def evaluate_file(model: str | Path, test: str | Path) -> dict[str, Any]:
         "seconds": spent.seconds,
         "core_seconds": spent.core_seconds,
     }
+
+
+def scene_file(
+    model: str | Path,
+    output: str | Path,
+    *,
+    quantity: str = "mean",
+    low: float | None = None,
+    high: float | None = None,
+    nodes: int = 96,
+    force: bool = False,
+) -> dict[str, Any]:
+    """A model as a field, saved; what is shown, as JSON values. Settings and errors are `as_field`'s."""
+    not_itself(output, model)
+    check_output(output, force)
+    stored = as_field(load_posterior(model), quantity, low=low, high=high, nodes=nodes)
+    sha256 = save_field(output, stored)
+    told = {name: stored.provenance[name] for name in ("low", "high", "colours", "ranges", "modes")}
+    return {"output": str(output), "of": quantity, **told, "nodes": nodes, "sha256": sha256}
 
 
 def read_measurements(

@@ -82,6 +82,24 @@ def add_commands(jobs: Any) -> None:
     )
     arg.add_output(plot, "folder for the PNGs")
 
+    scene = arg.command(
+        own,
+        "scene",
+        make_scene,
+        "a model of three modes as a field to render, view and convert",
+        THREADS_HELP,
+    )
+    scene.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    scene.add_argument(
+        "--of", choices=("mean", "sd"), default="mean", help="what is shown of the function (default mean)"
+    )
+    scene.add_argument("--low", type=float, metavar="X", help="value that is clear (default: the median)")
+    scene.add_argument("--high", type=float, metavar="X", help="value that is opaque (default: the largest)")
+    scene.add_argument(
+        "--nodes", type=arg.count, default=96, metavar="N", help="along each side (default 96)"
+    )
+    arg.add_output(scene, "field to write, of voxels")
+
     demo = arg.command(
         own, "demo", demo_tensor, "sea-surface temperatures from scattered measurements", THREADS_HELP
     )
@@ -204,6 +222,17 @@ def plot_model(args: Args) -> int:
 
     result = plot_file(args.model, args.output, data=args.data, force=args.force)
     return show(result, args, lambda r: f"{r['output']}: {', '.join(r['files'])}")
+
+
+@_extra()
+def make_scene(args: Args) -> int:
+    set_threads(args)
+    from fieldmorph.apps.tensor import scene_file
+
+    result = scene_file(
+        args.model, args.output, quantity=args.of, low=args.low, high=args.high, nodes=args.nodes, force=args.force,
+    )  # fmt: skip
+    return show(result, args, lambda r: f"{r['output']}: {r['of']} from {r['low']:g} to {r['high']:g}")
 
 
 @_extra()

@@ -284,3 +284,16 @@ def test_nothing_is_left_beside_the_output(
     assert "No space left" in capsys.readouterr().err
     assert [p.name for p in out.iterdir()] == ["mine.csv"]
     assert (out / "mine.csv").read_bytes() == points.read_bytes()
+
+
+def test_scene_is_a_field_like_any_other(
+    capsys: pytest.CaptureFixture[str], tensor_model: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "scene.fm"
+    told = json.loads(run(capsys, "tensor", "scene", tensor_model, "--nodes", 24, "--json", "-o", output))
+    assert told["low"] < told["high"]
+    assert json.loads(run(capsys, "info", output, "--json"))["field"] == "voxels"
+    assert main(["tensor", "scene", str(tensor_model), "-o", str(output)]) == 2
+    assert "use --force" in capsys.readouterr().err
+    assert main(["tensor", "scene", str(output), "-o", str(tmp_path / "other.fm")]) == 3
+    assert "is a field checkpoint; expected a posterior" in capsys.readouterr().err
