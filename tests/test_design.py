@@ -136,6 +136,10 @@ def test_a_place_is_picked_once_and_seeds_decide(process: Posterior) -> None:
     assert sorted(found[0].rows.tolist()) == list(range(5))
     assert torch.equal(found[0].variance, found[1].variance)
     assert not torch.equal(found[0].variance, found[2].variance)
+    # One of these tells of the references, with much noise: it would be measured again before the others are.
+    far = torch.tensor([[0.45], [30.0], [40.0]], dtype=torch.float64)
+    assert where_next(process, far, 2, references=REFERENCES).rows.tolist()[0] == 0
+    assert where_next(process, far, 3, references=REFERENCES).rows.sort().values.tolist() == [0, 1, 2]
     default = where_next(process, CANDIDATES[::12], 5, n_samples=16)
     assert torch.equal(default.variance, found[0].variance)
 

@@ -88,6 +88,14 @@ def test_columns_may_have_ranks_and_kernels_of_their_own() -> None:
             FunBaTRegressor(**{**BRIEF, **wrong}).fit(X, y)
 
 
+def test_settings_are_those_of_the_fit() -> None:
+    settings = {"rank": 2, "kernel": "matern12", "cp": True, "centre": False, "restarts": 2, "sweeps": 3}
+    told = FunBaTRegressor(**settings, tol=0.125, random_state=0).fit(*waves(20)).posterior_.provenance
+    fitted = {"ranks": (2,), "kernels": ("matern12",), "tolerance": 0.125}
+    for name, value in (settings | fitted).items():
+        assert name in ("rank", "kernel") or told[name] == value
+
+
 def test_intervals_are_calibrated_if_asked() -> None:
     X, y = waves(100)
     plain = FunBaTRegressor(**BRIEF).fit(X, y)
