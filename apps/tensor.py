@@ -129,7 +129,7 @@ def fit_words(observations: Observations, posterior: Posterior, report: FitRepor
 
 def noise_sd(posterior: Posterior) -> float:
     """Standard deviation of the noise in the value's unit."""
-    return posterior.scale / math.sqrt(posterior.noise.mean)
+    return posterior.scale * math.sqrt(posterior.noise.variance)
 
 
 def predict_file(

@@ -138,6 +138,10 @@ def _add_fit(own: Any) -> None:
         "--no-centre", action="store_true", help="leave the mean in the values: where effects multiply"
     )
     fit.add_argument(
+        "--student", type=float, metavar="NU",
+        help="Student-t noise of so many degrees of freedom (4, say): for data with wild values",
+    )  # fmt: skip
+    fit.add_argument(
         "--restarts", type=arg.count, default=3, metavar="N", help="beginnings tried (default 3)"
     )
     fit.add_argument("--sweeps", type=arg.count, default=100, metavar="N", help="at most (default 100)")
@@ -158,7 +162,7 @@ def fit_model(args: Args) -> int:
 
     config = FitConfig(
         ranks=args.rank, kernels=args.kernel, cp=args.cp, prune=args.prune, centre=not args.no_centre,
-        restarts=args.restarts, sweeps=args.sweeps, seed=args.seed,
+        student=args.student, restarts=args.restarts, sweeps=args.sweeps, seed=args.seed,
     )  # fmt: skip
     with progress:
         result = fit_file(

@@ -68,7 +68,7 @@ def where_next(
     root = (
         samples * (found.latent_sd / own) / n_samples**0.5
     )  # root' root is the covariance, exact on the diagonal
-    noise = posterior.scale**2 / posterior.noise.mean
+    noise = posterior.scale**2 * posterior.noise.variance
     wanted = slice(None) if references is None else slice(len(candidates), None)
     rows: list[int] = []
     variances = [root[:, wanted].square().sum(0).mean()]

@@ -1,6 +1,6 @@
 """Measurements of a tensor with real indices, ordered for message passing: rows with one place count once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +15,7 @@ class Entries:
         points: for each mode its distinct coordinates, ascending.
         index: for each place its number among each mode's points.
         weight, total: sums of the rows' weights, and of weight times value, at each place.
+        rows: for each row its place.
         n_rows: sum of all weights.
         squares: sum of weight times value squared over all rows.
         orders, starts: for each mode: point i has the places order[starts[i]:starts[i + 1]].
@@ -24,10 +25,18 @@ class Entries:
     index: Int[Tensor, "n modes"]
     weight: Float[Tensor, "n"]
     total: Float[Tensor, "n"]
+    rows: Int[Tensor, "rows"]
     n_rows: float
     squares: float
     orders: tuple[Int[Tensor, "n"], ...]
     starts: tuple[Int[Tensor, "_"], ...]
+
+    def less(self, constant: float) -> "Entries":
+        """The same with this taken off every value."""
+        squares = (
+            self.squares - 2 * constant * float(self.total.sum()) + constant**2 * float(self.weight.sum())
+        )
+        return replace(self, total=self.total - constant * self.weight, squares=squares)
 
 
 def merge_rows(
@@ -44,7 +53,7 @@ def merge_rows(
         values.new_zeros(len(index)).index_add_(0, place, x) for x in (weights, weights * values)
     )
     return Entries(
-        points, index, weight, total, float(weights.sum()), float((weights * values.square()).sum()),
+        points, index, weight, total, place, float(weights.sum()), float((weights * values.square()).sum()),
         *_by_point(index, [len(unique) for unique in points]),
     )  # fmt: skip
 

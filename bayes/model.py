@@ -12,11 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fieldmorph.bayes.entries import Entries, merge_rows
-from fieldmorph.bayes.funbat import State, begin, space_of, sweep
+from fieldmorph.bayes.funbat import State, begin, recentre, space_of, sweep
 from fieldmorph.bayes.hyperparameters import default_kernel, learn
 from fieldmorph.bayes.observations import Observations
 from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.bayes.relevance import find_ranks
+from fieldmorph.bayes.tails import FEWEST_DEGREES, Tails
 from fieldmorph.fields.errors import SettingError
 
 LEARN_AFTER = 5  # sweeps, before which functions are too rough to learn a lengthscale from
@@ -40,7 +41,8 @@ class FitConfig:
         warm_sweeps: of every beginning.
         sweeps: at most.
         tolerance: nats for each row and sweep; with less gain the fit is done.
-        learn_every: sweeps between two updates of the kernels' hyperparameters; 0 keeps them.
+        learn_every: sweeps between two updates of the kernels' hyperparameters and the mean; 0 keeps them.
+        student: degrees of freedom of Student-t noise, above 2; None: the noise is Gaussian.
         damping: share of the old messages that is kept.
         seed: of everything random.
     """
@@ -55,6 +57,7 @@ class FitConfig:
     sweeps: int = 100
     tolerance: float = 5e-4
     learn_every: int = 5
+    student: float | None = None
     damping: float = 0.0
     seed: int = 0
 
@@ -65,6 +68,8 @@ class FitConfig:
                 raise SettingError(f"{name} must be a whole number of at least 1; got {value!r}")
         if self.prune and self.cp:
             raise SettingError("CP's functions are not pruned: its core has nothing to learn relevance by")
+        if self.student is not None and not FEWEST_DEGREES < self.student < math.inf:
+            raise SettingError(f"Student-t noise needs more than 2 degrees of freedom; got {self.student!r}")
         if not 0 <= self.damping < 1:
             raise SettingError(f"damping must lie in [0, 1); got {self.damping!r}")
 
@@ -111,6 +116,9 @@ def fit(
     shift = float(values @ weights / weights.sum()) if config.centre else 0.0
     scale = float((values - shift).square() @ weights / weights.sum()) ** 0.5 or 1.0
     entries = merge_rows(observations.coordinates[counted], (values - shift) / scale, weights)
+    tails = None
+    if config.student is not None:
+        tails = Tails(config.student, (values - shift) / scale, entries.rows, weights)
     names = [mode.name for mode in observations.modes]
     ranks = _ranks(_each(config.ranks, len(names), "rank"), names, entries, config.cp)
     kinds = _each(config.kernels, len(names), "kernel")
@@ -124,7 +132,7 @@ def fit(
             else copy.deepcopy(list(kernels))
         )
         generator = torch.Generator().manual_seed(config.seed + restart)
-        state = begin(entries, chosen, ranks, generator, config.cp)
+        state = begin(entries, chosen, ranks, generator, config.cp, tails)
         warm = min(config.warm_sweeps, config.sweeps) if config.restarts > 1 else config.sweeps
         _run(state, config, warm, on_sweep)
         if config.prune:
@@ -136,7 +144,7 @@ def fit(
     converged = _run(best, config, most, on_sweep)
     posterior = Posterior(
         observations.modes, observations.value_name, observations.value_unit, tuple(best.kernels),
-        tuple(best.processes), best.core, best.noise, shift, scale,
+        tuple(best.processes), best.core, best.noise, shift + scale * best.intercept, scale,
         provenance={"job": "tensor fit", **asdict(config), "rows": len(values)},
     )  # fmt: skip
     return posterior, FitReport(tuple(best.bounds), converged, seed)
@@ -147,6 +155,8 @@ def _run(state: State, config: FitConfig, until: int, on_sweep: OnSweep) -> bool
     while (n := len(state.bounds)) < until:
         if config.learn_every and n >= LEARN_AFTER and n % config.learn_every == 0:
             _learn(state)
+            if config.centre:
+                recentre(state)
         on_sweep(n + 1, sweep(state, config.damping))
         if n > LOOK_BACK + LEARN_AFTER:
             gain = (state.bounds[-1] - state.bounds[-1 - LOOK_BACK]) / LOOK_BACK

@@ -73,11 +73,6 @@ class Posterior:
         """Functions of each mode."""
         return tuple(process.eta.shape[1] for process in self.processes)
 
-    @property
-    def widening(self) -> float:
-        """Of calibrated 95 % intervals against Gaussian ones."""
-        return self.intervals.factor(0.95) / GAUSSIAN.factor(0.95)
-
     @torch.no_grad()
     def predict(self, coordinates: Float[Tensor, "n modes"]) -> Prediction:
         """Mean and standard deviations; means and variances are exact under the factorised posterior."""
@@ -100,7 +95,7 @@ class Posterior:
         return Prediction(
             self.shift + self.scale * mean,
             self.scale * latent.sqrt(),
-            self.scale * (latent + 1 / self.noise.mean).sqrt(),
+            self.scale * (latent + self.noise.variance).sqrt(),
             self.intervals,
         )
 

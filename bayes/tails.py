@@ -1,0 +1,55 @@
+"""Student-t noise as a mixture of scales: a few wild values then cost little, and bend nothing.
+
+Row n has the noise precision tau w_n with w_n ~ Gamma(nu / 2, nu / 2), whose posterior is a Gamma distribution again
+(Bishop 2006, section 2.3.7).
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fieldmorph.bayes.entries import Entries
+
+FEWEST_DEGREES = 2.0  # at which the noise has a variance no more
+
+
+@dataclass(frozen=True)
+class Tails:
+    """Every row's value, its place among the entries, its weight as the user gave it, and the degrees of freedom."""
+
+    degrees: float
+    values: Float[Tensor, "rows"]
+    place: Int[Tensor, "rows"]
+    weights: Float[Tensor, "rows"]
+
+    def less(self, constant: float) -> "Tails":
+        """The same with this taken off every value."""
+        return replace(self, values=self.values - constant)
+
+    def reweigh(
+        self, entries: Entries, mean: Float[Tensor, "n"], second: Float[Tensor, "n"], precision: float
+    ) -> tuple[Entries, float]:
+        """Entries with the rows' new mean weights, and what these add to the evidence lower bound.
+
+        Args:
+            mean, second: moments of the function at every place.
+            precision: mean of the noise's.
+        """
+        nu, y = self.degrees, self.values
+        squared = y.square() - 2 * y * mean[self.place] + second[self.place]
+        shape, rate = (nu + 1) / 2, (nu + precision * squared) / 2
+        scale = shape / rate
+        weights = self.weights * scale
+        weight, total = (
+            torch.zeros_like(entries.weight).index_add_(0, self.place, x) for x in (weights, weights * y)
+        )
+        mean_log = float(torch.digamma(torch.tensor(shape).double())) - rate.log()
+        divergence = (
+            (shape - nu / 2) * mean_log - math.lgamma(shape) + math.lgamma(nu / 2)
+            + shape * rate.log() - nu / 2 * math.log(nu / 2) - shape + nu / 2 * scale
+        )  # fmt: skip
+        gain = float((self.weights * (mean_log / 2 - divergence)).sum())
+        return replace(entries, weight=weight, total=total, squares=float((weights * y.square()).sum())), gain

@@ -1,0 +1,126 @@
+"""Student-t noise."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from fieldmorph.bayes.coordinates import Mode
+from fieldmorph.bayes.entries import merge_rows
+from fieldmorph.bayes.funbat import begin, place_moments, recentre, sweep
+from fieldmorph.bayes.hyperparameters import default_kernel
+from fieldmorph.bayes.model import FitConfig, fit
+from fieldmorph.bayes.observations import Observations
+from fieldmorph.bayes.posterior import Posterior
+from fieldmorph.bayes.tails import Tails
+from fieldmorph.fields.errors import SettingError
+
+NU = 3.0
+
+
+def wild(n: int = 900, share: float = 0.05, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Coordinates, values of which a share is far off, and the truth."""
+    generator = torch.Generator().manual_seed(seed)
+    at = (20 * torch.rand(n, 2, generator=generator, dtype=torch.float64)).round() / 20
+    truth = torch.sin(5 * at[:, 0]) * torch.cos(3 * at[:, 1])
+    values = truth + 0.05 * torch.randn(n, generator=generator, dtype=torch.float64)
+    bad = torch.rand(n, generator=generator) < share
+    values[bad] += 5 * torch.randn(int(bad.sum()), generator=generator, dtype=torch.float64)
+    return at, values, truth
+
+
+def fitted(at: Tensor, values: Tensor, student: float | None) -> Posterior:
+    modes = (Mode("x", "number"), Mode("y", "number"))
+    config = FitConfig(ranks=(2,), kernels=("matern52",), student=student, restarts=2, sweeps=60)
+    return fit(Observations(at, values, modes, "v", None, 0, 0, ""), config)[0]
+
+
+def test_wild_values_bend_less() -> None:
+    at, values, truth = wild()
+    errors = {
+        student: float((fitted(at, values, student).predict(at).mean - truth).square().mean().sqrt())
+        for student in (None, NU)
+    }
+    assert errors[NU] < 0.03
+    assert errors[None] > 3 * errors[NU]
+
+
+def test_the_mean_is_not_that_of_wild_values() -> None:
+    at, values, truth = wild()
+    error = fitted(at, values + 0.05, NU).predict(at).mean - truth - 0.05
+    assert abs(float(error.mean())) < 0.01
+
+
+def test_without_wild_values_little_is_lost() -> None:
+    at, values, truth = wild(share=0.0)
+    errors = [
+        float((fitted(at, values, s).predict(at).mean - truth).square().mean().sqrt()) for s in (None, NU)
+    ]
+    assert errors[1] < 1.3 * errors[0]
+
+
+@pytest.mark.parametrize("cp", [False, True])
+def test_the_bound_never_falls(cp: bool) -> None:
+    at, values, _ = wild(300)
+    entries = merge_rows(at, values)
+    tails = Tails(NU, values, entries.rows, torch.ones_like(values))
+    kernels = [default_kernel("matern32", points) for points in entries.points]
+    state = begin(entries, kernels, (2, 2), torch.Generator().manual_seed(0), cp, tails)
+    bounds = torch.tensor([sweep(state) for _ in range(40)])
+    assert (bounds.diff() > -1e-7 * bounds[1:].abs()).all()
+
+
+@pytest.mark.parametrize("student", [None, NU])
+def test_a_constant_is_taken_off_where_the_bound_gains(student: float | None) -> None:
+    at, values, _ = wild(400)
+    values = values + 0.07
+    entries = merge_rows(at, values)
+    tails = student and Tails(student, values, entries.rows, torch.ones_like(values))
+    kernels = [default_kernel("matern32", points) for points in entries.points]
+    state = begin(entries, kernels, (1, 1), torch.Generator().manual_seed(0), tails=tails)
+    for _ in range(15):
+        sweep(state)
+    before = state.bounds[-1]
+    recentre(state)
+    mean, _ = place_moments(state)
+    assert float((state.entries.total - state.entries.weight * mean).sum()) == pytest.approx(0, abs=1e-8)
+    assert state.intercept != 0
+    assert sweep(state) > before
+    shifted = merge_rows(at, values - state.intercept)
+    if student is None:
+        assert torch.allclose(state.entries.total, shifted.total)
+        assert state.entries.squares == pytest.approx(shifted.squares)
+
+
+def test_weights_are_the_posterior_means_of_their_gammas() -> None:
+    at, values, _ = wild(200)
+    entries = merge_rows(at, values)
+    tails = Tails(NU, values, entries.rows, torch.ones_like(values))
+    kernels = [default_kernel("matern32", points) for points in entries.points]
+    state = begin(entries, kernels, (2, 2), torch.Generator().manual_seed(0), tails=tails)
+    mean, second = place_moments(state)
+    found, gain = tails.reweigh(entries, mean, second, precision=4.0)
+    row = int(values.abs().argmax())
+    here = entries.rows == entries.rows[row]
+    squared = (values - mean[entries.rows]).square() + (second - mean.square())[entries.rows]
+    expected = (NU + 1) / (NU + 4 * squared)
+    assert float(found.weight[entries.rows[row]]) == pytest.approx(float(expected[here].sum()))
+    assert float(found.total[entries.rows[row]]) == pytest.approx(float((expected * values)[here].sum()))
+    prior = torch.distributions.Gamma(torch.tensor(NU / 2).double(), torch.tensor(NU / 2).double())
+    q = torch.distributions.Gamma(torch.tensor((NU + 1) / 2).double(), (NU + 4 * squared) / 2)
+    mean_log = torch.digamma(q.concentration) - q.rate.log()
+    wanted = (mean_log / 2 - torch.distributions.kl_divergence(q, prior)).sum()
+    assert gain == pytest.approx(float(wanted))
+
+
+def test_the_noise_has_the_variance_of_its_t() -> None:
+    at, values, _ = wild(share=0.0)
+    posterior = fitted(at, values, NU)
+    assert posterior.noise.variance == pytest.approx(NU / (NU - 2) / posterior.noise.mean)
+    prediction = posterior.predict(at[:5])
+    noise = prediction.sd.square() - prediction.latent_sd.square()
+    assert torch.allclose(noise, torch.full_like(noise, posterior.scale**2 * posterior.noise.variance))
+
+
+def test_too_few_degrees_are_refused() -> None:
+    with pytest.raises(SettingError, match="more than 2 degrees of freedom; got 2"):
+        FitConfig(student=2.0)
