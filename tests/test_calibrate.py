@@ -114,8 +114,8 @@ def test_the_final_model_is_the_one_of_all_rows(generator: torch.Generator) -> N
     new = torch.rand(9, 2, generator=generator, dtype=torch.float64)
     assert torch.equal(posterior.predict(new).mean, plain.predict(new).mean)
     assert torch.equal(posterior.predict(new).sd, plain.predict(new).sd)
-    assert posterior.widening != 1
-    assert plain.widening == 1
+    assert posterior.intervals.levels
+    assert plain.intervals == GAUSSIAN
 
 
 def test_calibration_is_kept_in_a_file(tmp_path: Path, generator: torch.Generator) -> None:
