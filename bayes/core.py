@@ -72,9 +72,9 @@ class TuckerCore:
         self.mean, self.covariance = mean, torch.zeros(len(mean), len(mean), dtype=mean.dtype)
 
     def update(self, factors: list[Factor], entries: Entries, precision: float) -> None:
-        others = self._sums(0, factors, entries, second=True)
+        others = _sums(0, factors, entries, second=True, kronecker=True)
         scatter = self._unpacked(factors[0].second.T @ others)
-        moments = (factors[0].mean.T @ self._sums(0, factors, entries, second=False)).flatten()
+        moments = (factors[0].mean.T @ _sums(0, factors, entries, second=False, kronecker=True)).flatten()
         information = precision * scatter + torch.diag(1 / self.prior_variance)
         root = torch.linalg.cholesky((information + information.T) / 2)
         self.covariance = torch.cholesky_inverse(root)
@@ -83,9 +83,9 @@ class TuckerCore:
     def messages(self, mode: int, factors: list[Factor], entries: Entries) -> tuple[Tensor, Tensor]:
         r = self.ranks[mode]
         unfolded = self.mean.reshape(self.ranks).movedim(mode, 0).reshape(r, -1)
-        eta = self._sums(mode, factors, entries, second=False) @ unfolded.T
+        eta = _sums(mode, factors, entries, second=False, kronecker=True) @ unfolded.T
         second = self._packed_second().movedim(mode, 0).reshape(r * (r + 1) // 2, -1)
-        lam = (self._sums(mode, factors, entries, second=True) @ second.T)[:, unpack_index(r)]
+        lam = (_sums(mode, factors, entries, second=True, kronecker=True) @ second.T)[:, unpack_index(r)]
         return eta, lam * (0.5 + 0.5 * torch.eye(r, dtype=lam.dtype))
 
     def moments(self, factors: list[Factor]) -> tuple[Tensor, Tensor]:
@@ -108,9 +108,6 @@ class TuckerCore:
         spread = (self.covariance.diagonal() + self.mean.square()) / self.prior_variance
         volume = self.prior_variance.log().sum() - torch.linalg.slogdet(self.covariance)[1]
         return float((spread.sum() + volume - len(self.mean)) / 2)
-
-    def _sums(self, mode: int, factors: list[Factor], entries: Entries, second: bool) -> Tensor:
-        return _sums(mode, factors, entries, second, kronecker=True)
 
     def _packed_second(self) -> Tensor:
         """E[gamma gamma'] as (packed pairs of mode 1, of mode 2, ...), (i, j) and (j, i) summed."""

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from scipy.optimize import minimize
 from torch import Tensor
 
-from fieldmorph.bayes.kalman import smooth
+from fieldmorph.bayes.kalman import log_evidence
 from fieldmorph.bayes.kernels import from_gpytorch
 from fieldmorph.fields.errors import known
 
@@ -70,8 +70,8 @@ def learn(
     def cost(x: np.ndarray) -> float:
         put(x)
         space = from_gpytorch(kernel)
-        found, _ = smooth(space.transition(steps), space.stationary, space.emission, eta, lam)
-        return -float(found.log_evidence + log_prior(kernel))
+        evidence = log_evidence(space.transition(steps), space.stationary, space.emission, eta, lam)
+        return -evidence - float(log_prior(kernel))
 
     begun = torch.cat([c.transform(p).flatten() for p, c in free]).double().log().numpy()
     before = cost(begun)

@@ -60,11 +60,23 @@ def smooth(
         keep: whether to return what predictions elsewhere need, which takes much more memory.
     """
     arrays = [x.detach().double().contiguous().numpy() for x in (transitions, stationary, emission, eta, lam)]
-    mean, covariance, log_evidence, *passes = _smooth(*arrays, keep)
+    mean, covariance, log_evidence, *passes = _smooth(*arrays, True, keep)
     marginals = Marginals(
         torch.from_numpy(mean), torch.from_numpy(covariance), torch.tensor(log_evidence, dtype=torch.float64)
     )
     return marginals, Passes(*map(torch.from_numpy, passes)) if keep else None
+
+
+def log_evidence(
+    transitions: Float[Tensor, "points states states"],
+    stationary: Float[Tensor, "states states"],
+    emission: Float[Tensor, "states"],
+    eta: Float[Tensor, "points r"],
+    lam: Float[Tensor, "points r r"],
+) -> float:
+    """That of `smooth`, by the filter alone."""
+    arrays = [x.detach().double().contiguous().numpy() for x in (transitions, stationary, emission, eta, lam)]
+    return _smooth(*arrays, False, False)[2]
 
 
 def smooth_means(
@@ -167,8 +179,8 @@ def _gain(p: np.ndarray, h: np.ndarray, r: int, out: np.ndarray) -> None:
 
 
 @numba.njit(**_OPTIONS)
-def _smooth(a, prior, h, eta, lam, keep):
-    """Mean, covariance, log evidence, and with `keep` the fields of `Passes`.
+def _smooth(a, prior, h, eta, lam, back, keep):
+    """Mean, covariance, log evidence (without `back` that alone), and with `keep` the fields of `Passes`.
 
     With g = P h' before a point's information is taken in, c = h g and t = (I + lam c)^-1, the posterior's
     h P h' is c t and its P h' is g t: nothing is subtracted.
@@ -210,6 +222,8 @@ def _smooth(a, prior, h, eta, lam, keep):
         fs[k], us[k], ts[k] = f + c @ u, u, t
         if keep:
             ms[k], ps[k] = m, p
+    if not back:
+        return mean, covariance, log_evidence, ms, ps, pulls, precisions
     q, big_n = np.zeros(n), np.zeros((n, n))
     for k in range(points - 1, -1, -1):
         if k + 1 < points:

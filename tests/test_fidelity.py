@@ -59,7 +59,7 @@ def sphere(soft_sphere: VolumeField) -> StoredField:
 @pytest.fixture
 def smaller(soft_sphere: VolumeField) -> StoredField:
     """The sphere shrunk by a tenth."""
-    field = type(soft_sphere)(BOX, lambda x: soft_sphere.log_density(x / 0.9))  # type: ignore
+    field = type(soft_sphere)(BOX, lambda x: soft_sphere.log_density(x / 0.9))
     return stored(field)
 
 
@@ -105,7 +105,7 @@ def test_figures_are_those_of_the_pictures_and_worst_is_worst(
 def test_a_floater_in_the_background_s_colour_shows_as_opacity(
     sphere: StoredField, fog: Callable[..., VolumeField]
 ) -> None:
-    class WhiteBeside(type(sphere.field)):  # type: ignore
+    class WhiteBeside(type(sphere.field)):
         """The sphere with thin white fog all over the box."""
 
         def forward(self, positions: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
@@ -200,12 +200,12 @@ def test_a_single_held_out_view_is_shown_once(sphere: StoredField) -> None:
 
 
 def test_a_picture_with_nan_has_no_figures_and_is_the_worst(sphere: StoredField) -> None:
-    class Broken(type(sphere.field)):  # type: ignore
+    class Broken(type(sphere.field)):
         def radiance(self, features: Tensor, positions: Tensor, directions: Tensor) -> Tensor:
             rgb = super().radiance(features, positions, directions)
             return torch.where(directions[..., :1] > 0.5, torch.nan, rgb)
 
-    broken = replace(sphere, field=Broken(BOX, sphere.field.log_density))  # type: ignore
+    broken = replace(sphere, field=Broken(BOX, sphere.field.log_density))
     figures, _ = measure(sphere, broken)
     told = figures["held_out"]
     assert told["mean"]["psnr_to_teacher"] is None

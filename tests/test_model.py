@@ -1,0 +1,119 @@
+"""Fitting: restarts, when to stop, ranks, weights, and what is refused."""
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from fieldmorph.bayes.coordinates import Mode
+from fieldmorph.bayes.model import FitConfig, fit
+from fieldmorph.bayes.observations import Observations
+from fieldmorph.fields.errors import SettingError
+
+NAMES = ("x", "y", "z")
+
+
+def waves(n: int = 700, seed: int = 0, noise: float = 0.1) -> Observations:
+    generator = torch.Generator().manual_seed(seed)
+    at = (30 * torch.rand(n, 3, generator=generator, dtype=torch.float64)).round() / 30
+    x, y, z = at.unbind(1)
+    values = 3 + torch.sin(5 * x) * y + torch.cos(4 * y) * z
+    values = values + noise * torch.randn(n, generator=generator, dtype=torch.float64)
+    return Observations(at, values, tuple(Mode(name, "number") for name in NAMES), "v", None, 0, 0, "")
+
+
+def brief(**settings: Any) -> FitConfig:
+    return FitConfig(**{"ranks": (2,), "kernels": ("matern52",), "restarts": 1, "sweeps": 12, **settings})
+
+
+def test_noise_is_found_and_predictions_are_better_than_it() -> None:
+    posterior, report = fit(waves(), FitConfig(ranks=(4,), kernels=("matern52",)))
+    assert report.converged
+    assert posterior.scale * posterior.noise.variance**0.5 == pytest.approx(0.1, rel=0.1)
+    truth = waves(noise=0.0)
+    assert (posterior.predict(truth.coordinates).mean - truth.values).square().mean().sqrt() < 0.06
+
+
+def test_the_beginning_with_the_best_bound_goes_on() -> None:
+    alone = [fit(waves(), brief(seed=seed))[1].bounds for seed in range(3)]
+    _, report = fit(waves(), brief(restarts=3, warm_sweeps=12))
+    assert report.seed == max(range(3), key=lambda seed: alone[seed][-1])
+    assert report.bounds == alone[report.seed]
+    assert len({bounds[-1] for bounds in alone}) == 3
+
+
+def test_equal_seeds_give_equal_bytes_and_others_do_not() -> None:
+    one, same, other = (
+        fit(waves(), brief(seed=seed))[0].predict(waves().coordinates).mean for seed in (1, 1, 2)
+    )
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_a_weight_of_two_is_a_row_given_twice() -> None:
+    rows = waves(200)
+    weights = 1 + (torch.arange(200) < 80).double()
+    twice = replace(
+        rows, coordinates=torch.cat([rows.coordinates, rows.coordinates[:80]]),
+        values=torch.cat([rows.values, rows.values[:80]]),
+    )  # fmt: skip
+    weighted, given = fit(rows, brief(), weights=weights)[0], fit(twice, brief())[0]
+    assert torch.allclose(
+        weighted.predict(rows.coordinates).mean, given.predict(rows.coordinates).mean, atol=1e-6
+    )
+
+
+def test_a_fit_stops_when_it_gains_little() -> None:
+    _, soon = fit(waves(), brief(sweeps=60, tolerance=0.05))
+    _, late = fit(waves(), brief(sweeps=60, tolerance=1e-9, learn_every=0))
+    assert soon.converged
+    assert len(soon.bounds) < 30
+    assert not late.converged
+    assert len(late.bounds) == 60
+
+
+def test_ranks_are_clipped_to_what_can_be_told_apart(caplog: pytest.LogCaptureFixture) -> None:
+    rows = waves(200)
+    rows.coordinates[:, 2] = (rows.coordinates[:, 2] > 0.5).double()
+    with caplog.at_level(logging.WARNING):
+        assert fit(rows, brief(ranks=(3,)))[0].ranks == (3, 3, 2)
+    assert "rank 3 of mode z is more than its distinct coordinates; 2 is taken" in caplog.text
+
+
+def test_pruned_ranks_are_those_of_the_data() -> None:
+    rows = waves(1500, noise=0.05)
+    x, y, z = rows.coordinates.unbind(1)
+    noise = rows.values - 3 - torch.sin(5 * x) * y - torch.cos(4 * y) * z
+    product = replace(rows, values=torch.sin(5 * x) * (1 + y) * torch.cos(2 * z) + noise)
+    posterior, _ = fit(product, FitConfig(ranks=(4,), kernels=("matern52",), prune=True, centre=False))
+    assert posterior.ranks == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"ranks": (2, 3)}, "one rank or 3, one for each mode, are needed; got 2"),
+        ({"kernels": ("matern12", "matern32")}, "one kernel or 3, one for each mode, are needed; got 2"),
+        ({"ranks": (2, 2, 3), "cp": True}, "CP has one rank for all modes"),
+        ({"ranks": (20,)}, "a core of 8000 entries is too large"),
+    ],
+)
+def test_settings_that_do_not_suit_the_modes_are_refused(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(SettingError, match=told):
+        fit(waves(100), brief(**settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"ranks": (0,)}, "rank must be a whole number of at least 1; got 0"),
+        ({"restarts": 0}, "restarts must be a whole number of at least 1; got 0"),
+        ({"damping": 1.0}, r"damping must lie in \[0, 1\); got 1.0"),
+        ({"prune": True, "cp": True}, "CP's functions are not pruned"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(SettingError, match=told):
+        FitConfig(**settings)
