@@ -48,7 +48,9 @@ def settings_within(
         SettingError: unknown names, as `field_settings`; not even the smallest fits.
     """
     best = None
-    for size in FIELDS[name].sizes if name in FIELDS else [{}]:  # from small to large: the finest are dear to count
+    for size in (
+        FIELDS[name].sizes if name in FIELDS else [{}]
+    ):  # from small to large: the finest are dear to count
         settings = field_settings(name, preset, **{**size, **overrides})
         n_bytes = beside + FIELDS[name].storage_bytes(settings, occupied)
         if n_bytes > max_bytes:
