@@ -42,7 +42,7 @@ def convert(args: Args) -> int:
     with progress:
         result = convert_file(
             args.teacher, args.output, budget, to=args.to, options=options, data=args.data, downscale=args.downscale,
-            **_run_options(args), on_progress=progress, on_picture=progress.count,
+            **_run_options(args), on_progress=progress, on_picture=progress.measured,
         )  # fmt: skip
     show(result, args, _run_summary)
     gate = result.get("gate")

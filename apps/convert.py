@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ _UNITS = {
     "GiB": 2**30,
 }
 
-OnPicture = Callable[[int, int], None]
+OnPicture = Callable[[str, int, int], None]  # "teacher" or "student", how many pictures are done, of how many
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def convert_file(
     resume: bool = False,
     force: bool = False,
     on_progress: OnProgress = lambda _: None,
-    on_picture: OnPicture = lambda _done, _total: None,
+    on_picture: OnPicture = lambda _whose, _done, _total: None,
 ) -> dict[str, Any]:
     """Teach a new field what the one in a file is, save it and its receipt; what came out, as JSON values.
 
@@ -165,10 +166,10 @@ def convert_file(
             _forget(states)
             return saved[1]
 
-        against = reference(taught_by, views, on_picture)
+        against = reference(taught_by, views, partial(on_picture, "teacher"))
 
         def assess(stored: StoredField) -> tuple[dict[str, Any], list[Exhibit]]:
-            return measure(against, stored, on_picture)
+            return measure(against, stored, partial(on_picture, "student"))
 
         def on_better(student: Measured) -> None:
             nonlocal saved

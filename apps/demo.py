@@ -64,7 +64,7 @@ def run_demo(
         with ProgressLine("convert it to an MLP", quiet) as progress:
             converted = convert_file(
                 files["teacher"], files["student"], budget.part(1 - TRAIN_SHARE), data=data, downscale=downscale,
-                force=True, on_progress=progress, on_picture=progress.count,
+                force=True, on_progress=progress, on_picture=progress.measured,
             )  # fmt: skip
     except Interrupted as error:
         raise Interrupted(error.signum, None) from None  # no state is left to go on with

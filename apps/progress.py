@@ -1,4 +1,7 @@
-"""One line that says how far a job is: refreshed on a terminal, a new line every few seconds elsewhere."""
+"""One line that says how far a job is: refreshed on a terminal, a new line every few seconds elsewhere.
+
+A job of several parts has a line, a rate and a time to go for each of them.
+"""
 
 import sys
 import time
@@ -23,7 +26,8 @@ class ProgressLine:
         self.label, self.quiet = label, quiet
         self.stream = sys.stderr if stream is None else stream
         self.refreshes = self.stream.isatty()
-        self.start: tuple[float, float, int] | None = None  # clock, share and count at the first call
+        self.part: str | None = None
+        self.start = (0.0, 0.0, 0)  # clock, share and count at the part's first call
         self.shown_at = time.monotonic()
         self.width = 0
 
@@ -31,8 +35,7 @@ class ProgressLine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.width:
-            print(file=self.stream, flush=True)
+        self._end_line()
 
     def __call__(self, progress: Progress) -> None:
         """A training loop's `on_progress`."""
@@ -43,20 +46,26 @@ class ProgressLine:
         """So many pictures of so many are done."""
         self.show(done / total, done, "picture")
 
+    def measured(self, whose: str, done: int, total: int) -> None:
+        """So many of the pictures of a teacher or a student, for a receipt, are done: a part of its own."""
+        self.show(done / total, done, "picture", part=f"measure the {whose}")
+
     def sweep(self, done: int, most: int, bound: float) -> None:
         """So many of at most so many sweeps are done, and the bound is so many nats for each row."""
         self.show(done / most, done, "sweep", f"  bound {bound:.4f} nats/row")
 
-    def show(self, share: float, n: int, unit: str, detail: str = "") -> None:
+    def show(self, share: float, n: int, unit: str, detail: str = "", part: str = "") -> None:
         """Show the line if it is time to.
 
         Args:
-            share: of the whole job, in [0, 1].
-            n: how many `unit`s are done.
+            share: of the part, in [0, 1].
+            n: how many `unit`s of it are done.
+            part: of the job, where it has several; rate and time to go count from the part's first call.
         """
         clock = time.monotonic()
-        if self.start is None:
-            self.start = clock, share, n
+        if part != self.part:
+            self._end_line()
+            self.part, self.start = part, (clock, share, n)
         every = TERMINAL_SECONDS if self.refreshes else LINE_SECONDS
         if self.quiet or (clock - self.shown_at < every and not (self.refreshes and share >= 1)):
             return
@@ -65,12 +74,18 @@ class ProgressLine:
         elapsed, gone = clock - since, share - first_share
         rate = f"  {(n - first_n) / elapsed:.1f} {unit}s/s" if elapsed > 0 else ""
         left = f"  ETA {duration(elapsed * (1 - share) / gone)}" if gone > 0 else ""
-        text = f"{self.label}  {share:4.0%}  {unit} {n}{rate}{detail}{left}"
+        label = f"{self.label}, {part}" if part else self.label
+        text = f"{label}  {share:4.0%}  {unit} {n}{rate}{detail}{left}"
         if self.refreshes:
             print("\r" + text.ljust(self.width), end="", file=self.stream, flush=True)
             self.width = len(text)
         else:
             print(text, file=self.stream, flush=True)
+
+    def _end_line(self) -> None:
+        if self.width:
+            print(file=self.stream, flush=True)
+        self.width = 0
 
 
 def duration(seconds: float) -> str:

@@ -65,7 +65,7 @@ def run(job: dict[str, Any], on_event: OnEvent) -> dict[str, Any]:
         job["teacher"], job["output"], Budget(steps=STEPS), to=job["to"], overrides=STUDENTS[job["to"]],
         options=options, data=job["data"], resume=job["resume"],
         on_progress=lambda progress: on_event("step", progress.step),
-        on_picture=lambda done, _total: on_event("picture", done),
+        on_picture=lambda _whose, done, _total: on_event("picture", done),
     )  # fmt: skip
 
 
@@ -246,7 +246,7 @@ def test_a_signal_while_measured_is_one_line_and_loses_nothing(
             signal.raise_signal(signum)
 
     monkeypatch.setattr(ProgressLine, "__call__", lambda _, progress: note("step", progress.step))
-    monkeypatch.setattr(ProgressLine, "count", lambda _, done, total: note("picture", done))
+    monkeypatch.setattr(ProgressLine, "measured", lambda _, whose, done, total: note("picture", done))
     monkeypatch.setattr(loop, "SAVE_SECONDS", 20.0)  # the loop is over before it saves anything
     handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
     assert main(line) == code
@@ -260,7 +260,9 @@ def test_a_signal_while_measured_is_one_line_and_loses_nothing(
     assert main([*line, "--resume", "--seed", "1"]) == 2
     assert "seed was 0, is 1" in capsys.readouterr().err
     events.clear()
-    monkeypatch.setattr(ProgressLine, "count", lambda _, done, total: events.append(("picture", done)))
+    monkeypatch.setattr(
+        ProgressLine, "measured", lambda _, whose, done, total: events.append(("picture", done))
+    )
     assert main([*line, "--resume"]) == 0
     assert {what for what, _ in events} == {"picture"}
     assert output.read_bytes() == student

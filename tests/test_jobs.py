@@ -1,7 +1,6 @@
 """Training and conversion from file to file: the same bytes each time, through every kind of interruption."""
 
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -17,10 +16,10 @@ import torch
 
 from fieldmorph.apps.cli import main
 from fieldmorph.apps.jobs import bundled_scene, state_path, train_scene
-from fieldmorph.apps.progress import ProgressLine, duration
+from fieldmorph.apps.progress import ProgressLine
 from fieldmorph.distill import samples
 from fieldmorph.fields import fit, loop
-from fieldmorph.fields.budget import Budget, Spent
+from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.checkpoint import read_header
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.loop import Progress
@@ -317,38 +316,6 @@ def test_eval_compares_with_the_photograph_over_white(run: Run, teacher: Path, t
     ]
     again = psnr(pair[0].reshape(128, 128, 3), pair[1].reshape(128, 128, 3))
     assert result["psnr_per_view"][4] == pytest.approx(again, abs=0.05)
-
-
-class Terminal(io.StringIO):
-    """A stream that says whether it is a terminal."""
-
-    is_terminal = False
-
-    def isatty(self) -> bool:
-        return self.is_terminal
-
-
-@pytest.mark.parametrize("is_terminal", [True, False])
-def test_progress_line(monkeypatch: pytest.MonkeyPatch, is_terminal: bool) -> None:
-    clock = [100.0]
-    monkeypatch.setattr("fieldmorph.apps.progress.time.monotonic", lambda: clock[0])
-    stream, quiet = Terminal(), Terminal()
-    stream.is_terminal = quiet.is_terminal = is_terminal
-    with ProgressLine("train", stream=stream) as line:
-        for step in range(0, 101, 10):
-            line(Progress(step, step / 100, 21.5 if step > 20 else None, Spent(0.0, 0.0)))
-            clock[0] += 3.0
-    lines = stream.getvalue().split("\r" if is_terminal else "\n")
-    assert "train   40%  step 40  3.3 steps/s  PSNR 21.50 dB  ETA 0:18" in [shown.rstrip() for shown in lines]
-    assert stream.getvalue().endswith("\n")
-    assert stream.getvalue().count("\n") == (1 if is_terminal else 5)
-    with ProgressLine("train", quiet=True, stream=quiet) as line:
-        line.count(1, 1)
-    assert quiet.getvalue() == ""
-
-
-def test_durations() -> None:
-    assert [duration(s) for s in (5.4, 65, 7207)] == ["0:05", "1:05", "2:00:07"]
 
 
 def test_too_short_a_time_is_refused_but_few_steps_are_not(run: Run, tmp_path: Path) -> None:
