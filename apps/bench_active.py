@@ -38,7 +38,7 @@ def bench_active(
     Raises:
         SettingError, InputError: before anything is written.
     """
-    bench = Bench("active", data, output, downscale, force, quiet)
+    bench = Bench.of_scene("active", data, output, downscale, force, quiet)
     taught, budget = bench.teach(TEACHER, scale * TEACHER_CORE_SECONDS, seed=0), scale * STUDENT_CORE_SECONDS
     names = list(SETTINGS)
     for seed in range(n_seeds):
@@ -49,7 +49,7 @@ def bench_active(
                 bench.fail(what, f"no teacher: {taught['error']}")
                 continue
             bench.run(
-                {**what, "teacher_sha256": taught["sha256"]}, distil, **bench.views(), teacher=taught["path"],
+                {**what, "teacher_sha256": taught["sha256"]}, distil, **bench.settings, teacher=taught["path"],
                 student=STUDENT, output=bench.fields() / f"{name}_{seed}.fm", budget=budget, seed=seed,
                 options=["--active", SETTINGS[name]],
             )  # fmt: skip

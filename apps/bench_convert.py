@@ -56,7 +56,7 @@ def bench_convert(
     Raises:
         SettingError, InputError: before anything is written.
     """
-    bench = Bench("convert", data, output, downscale, force, quiet)
+    bench = Bench.of_scene("convert", data, output, downscale, force, quiet)
     for seed in range(n_seeds):
         taught = bench.teach(TEACHER, scale * TEACHER_CORE_SECONDS, seed, teach)
         for preset, core_seconds in STUDENTS.items():
@@ -64,12 +64,12 @@ def bench_convert(
                 budget = max(scale * core_seconds * times, FEWEST_CORE_SECONDS)
                 what: Run = {"kind": kind, "preset": preset, "budget": budget, "seed": seed}
                 if not kind.startswith("distilled"):
-                    bench.run(what, learn, **bench.views(), **what, teacher=None)
+                    bench.run(what, learn, **bench.settings, **what, teacher=None)
                 elif "error" in taught:
                     bench.fail(what, f"no teacher: {taught['error']}")
                 else:
                     what_too = {**what, "teacher_sha256": taught["sha256"]}
-                    bench.run(what_too, learn, **bench.views(), **what, teacher=taught["path"])
+                    bench.run(what_too, learn, **bench.settings, **what, teacher=taught["path"])
     good = [run for run in bench.rows if "error" not in run]
     plot_runs(good, bench.folder / "convert.png")
     return bench.finish({"scale": scale, "seeds": n_seeds, "summary": summarize(good)}, convert_table)

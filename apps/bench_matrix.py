@@ -47,7 +47,7 @@ def bench_matrix(
         SettingError, InputError: before anything is written.
     """
     fields = chosen(only, list(FIELDS))
-    bench = Bench("matrix", data, output, downscale, force, quiet)
+    bench = Bench.of_scene("matrix", data, output, downscale, force, quiet)
     for seed in range(n_seeds):
         teachers = {field: bench.teach(field, scale * TEACHER_CORE_SECONDS, seed) for field in fields}
         for teacher, student in itertools.product(fields, repeat=2):
@@ -61,7 +61,7 @@ def bench_matrix(
             }
             path = bench.fields() / f"{field}_alone_{seed}.fm"
             settings = {name: what[name] for name in ("field", "budget", "seed")}
-            bench.run(what, train, **bench.views(), **settings, output=path)
+            bench.run(what, train, **bench.settings, **settings, output=path)
     result = {"scale": scale, "seeds": n_seeds, "fields": fields, "pairs": summarize(bench.rows)}
     return bench.finish(result, matrix_table)
 
@@ -151,7 +151,7 @@ def _convert(bench: Bench, taught: Row, teacher: str, student: str, budget: floa
         bench.fail(pair, f"no teacher: {taught['error']}")
         return
     bench.run(
-        {**pair, "teacher_sha256": taught["sha256"]}, distil, **bench.views(), teacher=taught["path"],
+        {**pair, "teacher_sha256": taught["sha256"]}, distil, **bench.settings, teacher=taught["path"],
         student=student, output=bench.fields() / f"{teacher}_to_{student}_{seed}.fm", budget=budget, seed=seed,
     )  # fmt: skip
 

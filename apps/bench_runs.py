@@ -1,4 +1,4 @@
-"""What the benchmarks of conversions share: jobs in processes of their own, and rows that outlive an interruption."""
+"""What benchmarks share: jobs in processes of their own, and rows that outlive an interruption."""
 
 import contextlib
 import hashlib
@@ -36,13 +36,14 @@ Row = dict[str, Any]
 
 
 class Bench:
-    """One benchmark's folder: its scene, the settings of all its rows, and `<name>.jsonl`, to which rows are appended.
+    """One benchmark's folder: the settings of all its rows, and `<name>.jsonl`, to which rows are appended.
 
-    A row is run once: a later bench in the same folder finds it there by its key, which is made of the scene's name and
-    sha256, `downscale`, `threads`, the version and what the row is of (kind, fields, budget in core-seconds, seed,
-    the teacher's sha256). Rows that failed are tried again; rows with other keys stay in the file, unused.
+    A row is run once: a later bench in the same folder finds it there by its key, which is made of `about`, `threads`,
+    the version and what the row is of. Rows that failed are tried again; rows with other keys stay in the file, unused.
 
     Args:
+        about: what all rows have in common.
+        settings: of every job.
         force: forget the rows that are there, and write into a folder with other files.
 
     Raises:
@@ -50,18 +51,14 @@ class Bench:
     """
 
     def __init__(
-        self, name: str, data: str | Path | None, output: str | Path, downscale: int, force: bool, quiet: bool
+        self, name: str, output: str | Path, about: Row, settings: Row, force: bool = False, quiet: bool = False
     ):
-        self.name, self.folder, self.quiet = name, Path(output), quiet
-        self.data, self.downscale = Path(data or bundled_scene()), downscale
+        self.name, self.folder, self.settings, self.quiet = name, Path(output), settings, quiet
         path = self.folder / f"{name}.jsonl"
         # Not `check_folder`'s emptiness: what is there may be what this run goes on with, or another bench's.
         check_folder(self.folder, force or any(self.folder.glob("*.jsonl")))
-        scene = open_scene(self.data, "train", "test", downscale=downscale)
         self.common: Row = {
-            "scene": scene.name,
-            "scene_sha256": _digest(scene),
-            "downscale": downscale,
+            **about,
             "threads": torch.get_num_threads(),
             "fieldmorph": importlib.metadata.version("fieldmorph"),
         }
@@ -70,6 +67,20 @@ class Bench:
             path.unlink(missing_ok=True)
         self.path, self.before = path, _whole_rows(path)
         self.rows: list[Row] = []
+
+    @classmethod
+    def of_scene(
+        cls, name: str, data: str | Path | None, output: str | Path, downscale: int, force: bool, quiet: bool
+    ) -> "Bench":
+        """Of fields made from the photographs of one scene, by default the bundled one.
+
+        Their rows are of a kind, fields, a budget in core-seconds, a seed and the teacher's sha256.
+        """
+        data = Path(data or bundled_scene())
+        scene = open_scene(data, "train", "test", downscale=downscale)
+        about = {"scene": scene.name, "scene_sha256": _digest(scene), "downscale": downscale}
+        settings = {"data": data, "downscale": downscale, "quiet": quiet}
+        return cls(name, output, about, settings, force, quiet)
 
     def run(self, what: Row, job: Callable[..., Row], product: Path | None = None, **settings: Any) -> Row:
         """The row of `what`: from the file, or of `job(**settings)` in a process of its own.
@@ -101,17 +112,13 @@ class Bench:
             what,
             job or train,
             output,
-            **self.views(),
+            **self.settings,
             output=output,
             field=field,
             budget=core_seconds,
             seed=seed,
         )
         return {**row, "path": output}
-
-    def views(self) -> Row:
-        """Settings of every job: where the photographs are, and whether to show progress."""
-        return {"data": self.data, "downscale": self.downscale, "quiet": self.quiet}
 
     def fields(self) -> Path:
         """The folder of the fields that the rows made."""

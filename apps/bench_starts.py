@@ -56,7 +56,7 @@ def bench_starts(
         SettingError, InputError: before anything is written.
     """
     students = chosen(only, list(STARTS))
-    bench = Bench("starts", data, output, downscale, force, quiet)
+    bench = Bench.of_scene("starts", data, output, downscale, force, quiet)
     for seed in range(n_seeds):
         taught = bench.teach(TEACHER, scale * TEACHER_CORE_SECONDS, seed)
         for student in students:
@@ -73,7 +73,7 @@ def bench_starts(
                     bench.fail(what, f"no teacher: {taught['error']}")
                     continue
                 bench.run(
-                    {**what, "teacher_sha256": taught["sha256"]}, learn, **bench.views(),
+                    {**what, "teacher_sha256": taught["sha256"]}, learn, **bench.settings,
                     teacher=taught["path"], student=student, run=name, budget=budget, seed=seed,
                 )  # fmt: skip
     summary = summarize(bench.rows)

@@ -44,7 +44,7 @@ def open_bench(few_views: Path) -> Callable[..., Bench]:
     """A benchmark in a folder."""
 
     def opened(folder: Path, *, downscale: int = 1, force: bool = False) -> Bench:
-        return Bench("tea", few_views, folder, downscale, force, True)
+        return Bench.of_scene("tea", few_views, folder, downscale, force, True)
 
     return opened
 
