@@ -31,6 +31,19 @@ class Factor:
         return cls(mean, pack(covariance + mean[:, :, None] * mean[:, None, :]))
 
 
+@dataclass(frozen=True)
+class Prior:
+    """Gaussian, of a core's entries."""
+
+    mean: Float[Tensor, "gamma"]
+    precision: Float[Tensor, "gamma gamma"]
+
+    @classmethod
+    def independent(cls, variance: Float[Tensor, "gamma"]) -> "Prior":
+        """Of mean 0."""
+        return cls(torch.zeros_like(variance), torch.diag(1 / variance))
+
+
 @runtime_checkable
 class Core(Protocol):
     """What inference asks of a core."""
@@ -57,6 +70,9 @@ class Core(Protocol):
     def divergence(self) -> float:
         """From the prior, in nats."""
 
+    def carried_on(self) -> "Core":
+        """One that has this one's posterior as its prior, to learn from other entries."""
+
 
 class TuckerCore:
     """A core with a Gaussian posterior; gamma is its entries, the last mode's index running fastest.
@@ -68,17 +84,18 @@ class TuckerCore:
 
     def __init__(self, ranks: tuple[int, ...], mean: Float[Tensor, "gamma"]):
         self.ranks = ranks
-        self.prior_variance = torch.ones_like(mean)
+        self.prior = Prior.independent(torch.ones_like(mean))
         self.mean, self.covariance = mean, torch.zeros(len(mean), len(mean), dtype=mean.dtype)
 
     def update(self, factors: list[Factor], entries: Entries, precision: float) -> None:
         others = _sums(0, factors, entries, second=True, kronecker=True)
         scatter = self._unpacked(factors[0].second.T @ others)
         moments = (factors[0].mean.T @ _sums(0, factors, entries, second=False, kronecker=True)).flatten()
-        information = precision * scatter + torch.diag(1 / self.prior_variance)
+        information = precision * scatter + self.prior.precision
         root = torch.linalg.cholesky((information + information.T) / 2)
+        told = precision * moments + self.prior.precision @ self.prior.mean
         self.covariance = torch.cholesky_inverse(root)
-        self.mean = torch.cholesky_solve(precision * moments[:, None], root)[:, 0]
+        self.mean = torch.cholesky_solve(told[:, None], root)[:, 0]
 
     def messages(self, mode: int, factors: list[Factor], entries: Entries) -> tuple[Tensor, Tensor]:
         r = self.ranks[mode]
@@ -105,9 +122,17 @@ class TuckerCore:
         return torch.stack([_contract(core, [f[k] for f in functions]) for k, core in enumerate(cores)])
 
     def divergence(self) -> float:
-        spread = (self.covariance.diagonal() + self.mean.square()) / self.prior_variance
-        volume = self.prior_variance.log().sum() - torch.linalg.slogdet(self.covariance)[1]
-        return float((spread.sum() + volume - len(self.mean)) / 2)
+        away, precision = self.mean - self.prior.mean, self.prior.precision
+        spread = (precision * self.covariance).sum() + away @ precision @ away
+        volume = torch.linalg.slogdet(precision)[1] + torch.linalg.slogdet(self.covariance)[1]
+        return float((spread - volume - len(self.mean)) / 2)
+
+    def carried_on(self) -> "TuckerCore":
+        core = TuckerCore(self.ranks, self.mean)
+        core.covariance = self.covariance
+        root = torch.linalg.cholesky(self.covariance)
+        core.prior = Prior(self.mean, torch.cholesky_inverse(root))
+        return core
 
     def _packed_second(self) -> Tensor:
         """E[gamma gamma'] as (packed pairs of mode 1, of mode 2, ...), (i, j) and (j, i) summed."""
@@ -165,6 +190,9 @@ class CPCore:
 
     def divergence(self) -> float:
         return 0.0
+
+    def carried_on(self) -> "CPCore":
+        return self
 
 
 def _sums(mode: int, factors: list[Factor], entries: Entries, second: bool, kronecker: bool) -> Tensor:

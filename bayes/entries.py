@@ -1,5 +1,6 @@
 """Measurements of a tensor with real indices, ordered for message passing: rows with one place count once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -43,12 +44,19 @@ def merge_rows(
     coordinates: Float[Tensor, "rows modes"],
     values: Float[Tensor, "rows"],
     weights: Float[Tensor, "rows"] | None = None,
+    known: Sequence[Float[Tensor, "_"]] | None = None,
 ) -> Entries:
-    """Rows at one place become one; a weight of 1/2 makes a row count as half a measurement."""
+    """Rows at one place become one; a weight of 1/2 makes a row count as half a measurement.
+
+    Args:
+        known: for each mode coordinates that shall be among its points, with rows or without.
+    """
     weights = torch.ones_like(values) if weights is None else weights
-    found = [column.unique(return_inverse=True) for column in coordinates.double().unbind(1)]
-    points = tuple(unique for unique, _ in found)
-    index, place = torch.stack([inverse for _, inverse in found], dim=1).unique(dim=0, return_inverse=True)
+    columns = coordinates.double().unbind(1)
+    known = [column[:0] for column in columns] if known is None else known
+    points = tuple(torch.cat([more, column]).unique() for more, column in zip(known, columns, strict=True))
+    found = [torch.searchsorted(at, column.contiguous()) for at, column in zip(points, columns, strict=True)]
+    index, place = torch.stack(found, dim=1).unique(dim=0, return_inverse=True)
     weight, total = (
         values.new_zeros(len(index)).index_add_(0, place, x) for x in (weights, weights * values)
     )

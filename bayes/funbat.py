@@ -6,7 +6,7 @@ falls, and needs no damping.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from gpytorch.kernels import Kernel
@@ -15,12 +15,14 @@ from torch import Tensor
 
 from fieldmorph.bayes.core import Core, CPCore, Factor, TuckerCore
 from fieldmorph.bayes.entries import Entries
+from fieldmorph.bayes.kalman import Marginals
 from fieldmorph.bayes.kernels import StateSpace, from_gpytorch
 from fieldmorph.bayes.process import Process, draw_prior, infer
 from fieldmorph.bayes.tails import Tails
 
 PLACES_AT_ONCE = 1 << 14
 SHAPE, RATE = 1e-3, 1e-3  # of the Gamma prior of the noise precision
+ZERO = torch.zeros((), dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -40,22 +42,44 @@ class Noise:
         """Of the noise."""
         return (1.0 if self.degrees is None else self.degrees / (self.degrees - 2)) / self.mean
 
-    def divergence(self) -> float:
+    def divergence(self, prior: "Noise") -> float:
         """From the prior, in nats."""
         digamma = float(torch.digamma(torch.tensor(self.shape, dtype=torch.float64)))
         return (
-            (self.shape - SHAPE) * digamma - math.lgamma(self.shape) + math.lgamma(SHAPE)
-            + SHAPE * (math.log(self.rate) - math.log(RATE)) + self.shape * (RATE - self.rate) / self.rate
+            (self.shape - prior.shape) * digamma - math.lgamma(self.shape) + math.lgamma(prior.shape)
+            + prior.shape * (math.log(self.rate) - math.log(prior.rate))
+            + self.shape * (prior.rate - self.rate) / self.rate
         )  # fmt: skip
+
+    def given(self, rows: float, loss: float) -> "Noise":
+        """After so many rows more, and the mean of the sum of their squared errors."""
+        return replace(self, shape=self.shape + rows / 2, rate=self.rate + loss / 2)
 
     def mean_log(self) -> float:
         """E[log tau]."""
         return float(torch.digamma(torch.tensor(self.shape, dtype=torch.float64))) - math.log(self.rate)
 
 
+@dataclass(frozen=True)
+class Earlier:
+    """What was known of a mode's functions before these entries: exp(eta' f - f' lam f / 2), nothing by default.
+
+    Attributes:
+        log_evidence: logarithm of its integral over the functions' prior.
+    """
+
+    eta: Float[Tensor, "*points_r"] = ZERO
+    lam: Float[Tensor, "*points_r_r"] = ZERO
+    log_evidence: Float[Tensor, ""] = ZERO
+
+
 @dataclass
 class State:
-    """Where inference stands; `sweep` moves it on."""
+    """Where inference stands; `sweep` moves it on.
+
+    Attributes:
+        earlier, prior: what modes and noise have as priors, besides the kernels; the core has its own.
+    """
 
     entries: Entries
     kernels: list[Kernel]
@@ -63,6 +87,8 @@ class State:
     processes: list[Process]
     factors: list[Factor]
     noise: Noise
+    earlier: list[Earlier]
+    prior: Noise
     tails: Tails | None = None
     intercept: float = 0.0
     bounds: list[float] = field(default_factory=list)
@@ -93,13 +119,10 @@ def begin(
         infer(space, points, f.mean * 0, torch.zeros(*f.mean.shape, f.mean.shape[1]).double())
         for space, points, f in zip(spaces, entries.points, factors, strict=True)
     ]
-    variance = max(entries.squares / entries.n_rows, 1e-12)
-    noise = Noise(
-        SHAPE + entries.n_rows / 2,
-        RATE + entries.n_rows * variance / 2,
-        None if tails is None else tails.degrees,
-    )
-    return State(entries, list(kernels), core, unknown, factors, noise, tails)
+    prior = Noise(SHAPE, RATE, None if tails is None else tails.degrees)
+    noise = prior.given(entries.n_rows, max(entries.squares, 1e-12 * entries.n_rows))
+    earlier = [Earlier() for _ in factors]
+    return State(entries, list(kernels), core, unknown, factors, noise, earlier, prior, tails)
 
 
 def sweep(state: State, damping: float = 0.0) -> float:
@@ -110,33 +133,38 @@ def sweep(state: State, damping: float = 0.0) -> float:
     """
     entries, precision = state.entries, state.noise.mean
     state.core.update(state.factors, entries, precision)
-    divergences = []
     for mode in range(len(state.factors)):
-        eta, lam = state.core.messages(mode, state.factors, entries)
-        before = state.processes[mode]
-        told = (
-            torch.lerp(precision * eta, before.eta, damping),
-            torch.lerp(precision * lam, before.lam, damping),
-        )
-        process = infer(before.space, entries.points[mode], *told)
-        found = process.marginals
-        state.processes[mode] = process
-        state.factors[mode] = Factor.of(found.mean, found.covariance)
-        second = found.covariance + found.mean[:, :, None] * found.mean[:, None, :]
-        explained = (process.eta * found.mean).sum() - (process.lam * second).sum() / 2
-        divergences.append(float(explained - found.log_evidence))
+        eta, lam = inform(state, mode, damping)
+    divergences = [_divergence(*pair) for pair in zip(state.processes, state.earlier, strict=True)]
     # The last mode's messages hold the whole data fit under all that is current.
-    loss, gain = float(entries.squares - 2 * (eta * found.mean).sum() + (lam * second).sum()), 0.0
+    found = state.processes[-1].marginals
+    loss, gain = float(entries.squares - 2 * (eta * found.mean).sum() + (lam * _second(found)).sum()), 0.0
     if state.tails is not None:
         moments = place_moments(state)
         entries, gain = state.tails.reweigh(entries, *moments, precision)
         loss = float(entries.squares - 2 * entries.total @ moments[0] + entries.weight @ moments[1])
         state.entries = entries
-    state.noise = Noise(SHAPE + entries.n_rows / 2, RATE + loss / 2, state.noise.degrees)
+    state.noise = state.prior.given(entries.n_rows, loss)
     fit = (entries.n_rows * (state.noise.mean_log() - math.log(2 * math.pi)) - state.noise.mean * loss) / 2
-    bound = fit + gain - sum(divergences) - state.core.divergence() - state.noise.divergence()
+    bound = fit + gain - sum(divergences) - state.core.divergence() - state.noise.divergence(state.prior)
     state.bounds.append(bound)
     return bound
+
+
+def inform(
+    state: State, mode: int, damping: float = 0.0
+) -> tuple[Float[Tensor, "points r"], Float[Tensor, "points r r"]]:
+    """Update one mode's functions; the messages that the entries gave them, of unit noise precision."""
+    precision, before, earlier = state.noise.mean, state.processes[mode], state.earlier[mode]
+    eta, lam = state.core.messages(mode, state.factors, state.entries)
+    told = (
+        torch.lerp(earlier.eta + precision * eta, before.eta, damping),
+        torch.lerp(earlier.lam + precision * lam, before.lam, damping),
+    )
+    process = infer(before.space, state.entries.points[mode], *told)
+    state.processes[mode] = process
+    state.factors[mode] = Factor.of(process.marginals.mean, process.marginals.covariance)
+    return eta, lam
 
 
 def recentre(state: State) -> None:
@@ -163,6 +191,18 @@ def place_moments(state: State) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]
         for part in state.entries.index.split(PLACES_AT_ONCE)
     ]
     return torch.cat([mean for mean, _ in found]), torch.cat([second for _, second in found])
+
+
+def _divergence(process: Process, earlier: Earlier) -> float:
+    """Of a mode's functions from their prior, in nats."""
+    found = process.marginals
+    explained = ((process.eta - earlier.eta) * found.mean).sum()
+    explained = explained - ((process.lam - earlier.lam) * _second(found)).sum() / 2
+    return float(explained - found.log_evidence + earlier.log_evidence)
+
+
+def _second(found: Marginals) -> Float[Tensor, "points r r"]:
+    return found.covariance + found.mean[:, :, None] * found.mean[:, None, :]
 
 
 @torch.no_grad()

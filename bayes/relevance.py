@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fieldmorph.bayes.core import Factor, TuckerCore
+from fieldmorph.bayes.core import Factor, Prior, TuckerCore
 from fieldmorph.bayes.funbat import State, sweep
 from fieldmorph.bayes.process import infer
 
@@ -53,7 +53,7 @@ def learn_relevance(core: TuckerCore, variances: list[Tensor]) -> None:
         energy = (mean.square() / rest).movedim(mode, 0).flatten(1).sum(1)
         count = determined.movedim(mode, 0).flatten(1).sum(1)
         variances[mode] = (energy / count.clamp(min=1e-6)).clamp(min=LEAST)
-    core.prior_variance = _outer(variances).flatten().clamp(min=LEAST)
+    core.prior = Prior.independent(_outer(variances).flatten().clamp(min=LEAST))
 
 
 def align(state: State) -> None:
@@ -91,7 +91,7 @@ def prune(state: State, variances: list[Tensor]) -> None:
             process = infer(before.space, before.points, before.eta[:, kept].contiguous(), lam.contiguous())
             state.processes[mode] = process
             state.factors[mode] = Factor.of(process.marginals.mean, process.marginals.covariance)
-    core.prior_variance = _outer(variances).flatten().clamp(min=LEAST)
+    core.prior = Prior.independent(_outer(variances).flatten().clamp(min=LEAST))
 
 
 def _keep(core: TuckerCore, mode: int, kept: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 from functools import reduce
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fieldmorph.bayes.contractions import unpack_index
-from fieldmorph.bayes.core import Core, CPCore, Factor, TuckerCore
+from fieldmorph.bayes.core import Core, CPCore, Factor, Prior, TuckerCore
 from fieldmorph.bayes.entries import Entries, merge_rows
 
 RANKS = [(3,), (2, 3), (3, 1), (2, 3, 4), (3, 1, 2), (2, 3, 1, 2), (1, 1, 1)]
@@ -44,6 +45,12 @@ def uncertain(ranks: tuple[int, ...], spread: float = 0.5) -> TuckerCore:
     root = spread * normal(math.prod(ranks), math.prod(ranks), seed=31)
     core.covariance = root @ root.T
     return core
+
+
+def prior(ranks: tuple[int, ...]) -> Prior:
+    """Of unequal, dependent entries."""
+    root = normal(math.prod(ranks), math.prod(ranks), seed=33)
+    return Prior(normal(math.prod(ranks), seed=32), root @ root.T + torch.eye(len(root)).double())
 
 
 def kron(vectors: list[Tensor]) -> Tensor:
@@ -166,7 +173,7 @@ def test_the_core_is_a_ridge_regression(ranks: tuple[int, ...], spread: float) -
     """With known factors on their Kronecker products; uncertain ones add their spread to the Gram matrix."""
     at = entries(len(ranks), n=20)
     core, given = TuckerCore(ranks, normal(math.prod(ranks))), factors(ranks, at, spread)
-    core.prior_variance = 0.2 + normal(math.prod(ranks), seed=7).square()
+    core.prior = prior(ranks)
     core.update(given, at, precision=3.0)
     z = torch.stack([kron([f.mean[i] for f, i in zip(given, place, strict=True)]) for place in at.index])
     gram = z.T @ (at.weight[:, None] * z)
@@ -175,19 +182,46 @@ def test_the_core_is_a_ridge_regression(ranks: tuple[int, ...], spread: float) -
             w * kron([second(f, i) for f, i in zip(given, place, strict=True)])
             for w, place in zip(at.weight, at.index.tolist(), strict=True)
         )
-    information = 3.0 * gram + (1 / core.prior_variance).diag()
-    torch.testing.assert_close(core.mean, torch.linalg.solve(information, 3.0 * z.T @ at.total))
+    information = 3.0 * gram + core.prior.precision
+    told = 3.0 * z.T @ at.total + core.prior.precision @ core.prior.mean
+    torch.testing.assert_close(core.mean, torch.linalg.solve(information, told))
     torch.testing.assert_close(core.covariance, torch.linalg.inv(information))
 
 
 @every_rank
 def test_the_divergence_is_the_textbooks(ranks: tuple[int, ...]) -> None:
-    core = uncertain(ranks)
-    core.prior_variance = 0.2 + normal(math.prod(ranks), seed=7).square()
+    core, before = uncertain(ranks), prior(ranks)
+    core.prior = before
     posterior = torch.distributions.MultivariateNormal(core.mean, core.covariance)
-    prior = torch.distributions.MultivariateNormal(0 * core.mean, core.prior_variance.diag())
-    expected = torch.distributions.kl_divergence(posterior, prior)
+    dense = torch.distributions.MultivariateNormal(before.mean, precision_matrix=before.precision)
+    expected = torch.distributions.kl_divergence(posterior, dense)
     assert core.divergence() == pytest.approx(float(expected), rel=1e-9)
+
+
+def test_independent_entries_have_a_diagonal_prior() -> None:
+    variance = torch.tensor([0.5, 2.0]).double()
+    found = Prior.independent(variance)
+    assert found.mean.tolist() == [0, 0]
+    assert found.precision.tolist() == [[2.0, 0.0], [0.0, 0.5]]
+
+
+@every_rank
+def test_a_core_carried_on_learns_as_if_it_had_all_rows(ranks: tuple[int, ...]) -> None:
+    """With the same factors and noise: rows in two parts, the first part's posterior being the second's prior."""
+    rows, core = entries(len(ranks), n=30), TuckerCore(ranks, normal(math.prod(ranks)))
+    given = factors(ranks, rows)
+    parts = [replace(rows, weight=rows.weight * part, total=rows.total * part) for part in (0.3, 0.7)]
+    core.update(given, rows, precision=2.0)
+    first = TuckerCore(ranks, normal(math.prod(ranks)))
+    first.update(given, parts[0], precision=2.0)
+    second = first.carried_on()
+    assert second.divergence() == pytest.approx(0, abs=1e-8)
+    before = first.mean.clone(), first.covariance.clone()
+    second.update(given, parts[1], precision=2.0)
+    torch.testing.assert_close(second.mean, core.mean)
+    torch.testing.assert_close(second.covariance, core.covariance)
+    assert torch.equal(first.mean, before[0])
+    assert torch.equal(first.covariance, before[1])
 
 
 @pytest.mark.parametrize("modes", [1, 2, 3, 4])

@@ -113,3 +113,11 @@ def test_zeros_of_either_sign_are_one_point() -> None:
     entries = merge_rows(torch.tensor([[0.0, 1.0], [-0.0, 1.0]]), torch.tensor([1.0, 3.0]))
     assert [len(p) for p in entries.points] == [1, 1]
     assert entries.total.tolist() == [4.0]
+
+
+def test_known_coordinates_are_points_without_rows() -> None:
+    known = [torch.tensor([0.0, 2.0]).double(), torch.tensor([1.0]).double()]
+    entries = merge_rows(torch.tensor([[2.0, 5.0], [1.0, 5.0]]), torch.tensor([1.0, 3.0]), known=known)
+    assert [p.tolist() for p in entries.points] == [[0.0, 1.0, 2.0], [1.0, 5.0]]
+    assert entries.index.tolist() == [[1, 1], [2, 1]]
+    assert [starts.tolist() for starts in entries.starts] == [[0, 0, 1, 2], [0, 0, 2]]

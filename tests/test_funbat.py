@@ -216,7 +216,7 @@ def test_the_noises_divergence_is_the_textbooks() -> None:
         own = torch.distributions.Gamma(*torch.tensor([shape, rate]).double())
         prior = torch.distributions.Gamma(*torch.tensor([SHAPE, RATE]).double())
         expected = float(torch.distributions.kl_divergence(own, prior))
-        assert noise.divergence() == pytest.approx(expected, rel=1e-6)
+        assert noise.divergence(Noise(SHAPE, RATE)) == pytest.approx(expected, rel=1e-6)
         assert noise.mean == pytest.approx(float(own.mean), rel=1e-6)
     samples = torch.distributions.Gamma(3.0, 0.02).sample((200_000,)).log()
     error = float(samples.std()) / math.sqrt(len(samples))
