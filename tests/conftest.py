@@ -101,6 +101,22 @@ def few_views(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def teacher(tmp_path_factory: pytest.TempPathFactory, few_views: Path) -> Path:
+    """A file of a little hash grid, briefly trained on these views."""
+    from fieldmorph.fields.budget import Budget
+    from fieldmorph.fields.catalog import make_field
+    from fieldmorph.fields.fit import FitConfig, fit_images
+    from fieldmorph.fields.scene import load_scene
+    from fieldmorph.fields.store import save_field
+
+    path, scene = tmp_path_factory.mktemp("teacher") / "t.fm", load_scene(few_views, splits=["train"])
+    field = make_field("hashgrid", aabb=scene.aabb, n_levels=4, log2_hashmap_size=10, finest_resolution=32)
+    config = FitConfig(occupancy_resolution=32, samples_per_step=1 << 12)
+    save_field(path, fit_images(field, scene.splits["train"], Budget(steps=25), config)[0])
+    return path
+
+
+@pytest.fixture(scope="session")
 def tensor_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """480 rows of (2 + sin(lat / 10)) (1 + lon / 40) cos(2 pi day / 60) + 0.05 noise, random places and days."""
     import numpy as np

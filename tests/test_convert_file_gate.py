@@ -15,20 +15,16 @@ from fieldmorph.apps.cli import main
 from fieldmorph.apps.convert import ConvertOptions, convert_file
 from fieldmorph.apps.outputs import file_sha256
 from fieldmorph.distill import convert, fidelity, samples
-from fieldmorph.fields import fit
 from fieldmorph.fields.budget import Budget
-from fieldmorph.fields.catalog import FIELDS, make_field
 from fieldmorph.fields.errors import FruitlessError
-from fieldmorph.fields.fit import FitConfig, fit_images
 from fieldmorph.fields.runtime import use_threads
-from fieldmorph.fields.scene import load_scene
-from fieldmorph.fields.store import load_field, save_field
+from fieldmorph.fields.store import load_field
 
 STEPS = 40
 NET = {"width": 16, "depth": 2, "n_frequencies": 4}
 PATCHES = (
     (samples, "BLOCK_RAYS", 64), (samples, "BLOCK_EMPTY", 64), (samples, "N_BLOCKS", 3), (convert, "PROBE_RAYS", 64),
-    (fit, "PROBE_RAYS", 64), (fidelity, "LONGEST_SIDE", 11), (FIELDS["hashgrid"], "samples_per_step", 1 << 12),
+    (fidelity, "LONGEST_SIDE", 11),
 )  # fmt: skip
 
 
@@ -39,16 +35,6 @@ def _small_work() -> Iterator[None]:
         for owner, name, value in PATCHES:
             patch.setattr(owner, name, value)
         yield
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory, few_views: Path) -> Path:
-    path = tmp_path_factory.mktemp("teacher") / "t.fm"
-    scene = load_scene(few_views, splits=["train"])
-    field = make_field("hashgrid", aabb=scene.aabb, n_levels=4, log2_hashmap_size=10, finest_resolution=32)
-    config = FitConfig(occupancy_resolution=32)
-    save_field(path, fit_images(field, scene.splits["train"], Budget(steps=25), config)[0])
-    return path
 
 
 @pytest.fixture

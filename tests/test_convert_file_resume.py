@@ -34,7 +34,6 @@ from fieldmorph.fields.fit import FitConfig, fit_images
 from fieldmorph.fields.loop import Interrupted
 from fieldmorph.fields.runtime import use_threads
 from fieldmorph.fields.scene import load_scene
-from fieldmorph.fields.store import save_field
 
 PARTS = 3
 # Blocks of the teacher's samples are renewed every fourth step from the second on: a ring of three turns over.
@@ -102,16 +101,6 @@ def _small_work() -> Iterator[None]:
         for owner, name, value in PATCHES:
             patch.setattr(owner, name, value)
         yield
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory, few_views: Path) -> Path:
-    path = tmp_path_factory.mktemp("teacher") / "t.fm"
-    scene = load_scene(few_views, splits=["train"])
-    field = make_field("hashgrid", aabb=scene.aabb, n_levels=4, log2_hashmap_size=10, finest_resolution=32)
-    config = FitConfig(occupancy_resolution=32)
-    save_field(path, fit_images(field, scene.splits["train"], Budget(steps=25), config)[0])
-    return path
 
 
 @pytest.fixture(scope="module")
