@@ -5,21 +5,23 @@ large residuals are in its own standard deviations, and the final model, fitted 
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from gpytorch.kernels import Kernel
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fieldmorph.bayes.intervals import conformal
 from fieldmorph.bayes.model import FitConfig, FitReport, OnSweep, fit
 from fieldmorph.bayes.observations import Observations
-from fieldmorph.bayes.posterior import Posterior
+from fieldmorph.bayes.posterior import Posterior, Prediction
 from fieldmorph.fields.errors import SettingError, known
 
 USUAL_LEVEL = 0.95
+
+Predict = Callable[[Float[Tensor, "n modes"]], Prediction]
 
 log = logging.getLogger(__name__)
 
@@ -50,17 +52,14 @@ def fit_calibrated(
             `fit` raises.
     """
     config = config or FitConfig()
-    n = len(observations.values)
-    _, block = (torch.arange(n) if blocks is None else blocks).unique(return_inverse=True)
-    scores = observations.values.new_full((n,), torch.nan)
-    for part in _parts(int(block.max()) + 1, share, rounds, config.seed):
-        held = torch.isin(block, part)
-        rest, _ = fit(
-            _rows(observations, ~held), config, weights=None if weights is None else weights[~held],
-            kernels=kernels, on_sweep=on_sweep,
-        )  # fmt: skip
-        found = rest.predict(observations.coordinates[held])
-        scores[held] = (observations.values[held] - found.mean).abs() / found.sd
+
+    def learn(rest: Observations, kept: Tensor) -> Predict:
+        left = None if weights is None else weights[kept]
+        return fit(rest, config, weights=left, kernels=kernels, on_sweep=on_sweep)[0].predict
+
+    scores, block = held_out_scores(
+        observations, learn, share=share, rounds=rounds, blocks=blocks, seed=config.seed
+    )
     held = ~scores.isnan() if weights is None else ~scores.isnan() & (weights > 0)
     intervals = conformal(scores[held], block[held])
     n_blocks = len(block[held].unique())
@@ -73,6 +72,32 @@ def fit_calibrated(
     calibration = {"share": share, "rounds": rounds, "rows": int(held.sum()), "blocks": n_blocks}
     provenance = {**posterior.provenance, "calibration": calibration}
     return replace(posterior, intervals=intervals, provenance=provenance), report
+
+
+def held_out_scores(
+    observations: Observations,
+    learn: Callable[[Observations, Bool[Tensor, "n"]], Predict],
+    *,
+    share: float = 0.2,
+    rounds: int = 1,
+    blocks: Int[Tensor, "n"] | None = None,
+    seed: int = 0,
+) -> tuple[Float[Tensor, "n"], Int[Tensor, "n"]]:
+    """What `conformal` takes, of any model: absolute residuals in standard deviations, and each row's block.
+
+    Rows that are never held out have NaN. Settings and errors are `fit_calibrated`'s.
+
+    Args:
+        learn: what predicts after having seen these rows; they are also given as a mask over all.
+    """
+    n = len(observations.values)
+    _, block = (torch.arange(n) if blocks is None else blocks).unique(return_inverse=True)
+    scores = observations.values.new_full((n,), torch.nan)
+    for part in _parts(int(block.max()) + 1, share, rounds, seed):
+        held = torch.isin(block, part)
+        found = learn(_rows(observations, ~held), ~held)(observations.coordinates[held])
+        scores[held] = (observations.values[held] - found.mean).abs() / found.sd
+    return scores, block
 
 
 def blocks_of(observations: Observations, widths: Mapping[str, float]) -> Int[Tensor, "n"]:
