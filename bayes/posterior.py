@@ -27,12 +27,14 @@ class Prediction:
         latent_sd: standard deviation of the function.
         sd: standard deviation of a new measurement, noise included, as the model has it.
         intervals: how many of these standard deviations cover which share of new measurements.
+        degrees: of freedom of Student-t noise; None: the noise is Gaussian.
     """
 
     mean: Float[Tensor, "*n"]
     latent_sd: Float[Tensor, "*n"]
     sd: Float[Tensor, "*n"]
     intervals: Intervals = GAUSSIAN
+    degrees: float | None = None
 
     def interval(self, level: float) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n"]]:
         """Lower and upper end of what covers this share of new measurements; calibrated if the model is."""
@@ -97,6 +99,7 @@ class Posterior:
             self.scale * latent.sqrt(),
             self.scale * (latent + self.noise.variance).sqrt(),
             self.intervals,
+            self.noise.degrees,
         )
 
     @torch.no_grad()

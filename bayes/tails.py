@@ -9,11 +9,28 @@ from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
+from scipy.stats import gamma
 from torch import Tensor
 
 from fieldmorph.bayes.entries import Entries
 
 FEWEST_DEGREES = 2.0  # at which the noise has a variance no more
+NODES = 64  # of the integral over scales
+LEFT_OUT = 1e-12  # probability, on either side of the nodes
+
+
+def scale_mixture(degrees: float | None) -> tuple[Float[Tensor, "k"], Float[Tensor, "k"]]:
+    """Shares and variances of centred Gaussians that together are noise of unit variance; without degrees it is one.
+
+    The trapezoidal rule over log w.
+    """
+    if degrees is None:
+        return torch.ones(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    scales = gamma(degrees / 2, scale=2 / degrees)
+    low, high = (float(scales.ppf(p)) for p in (LEFT_OUT, 1 - LEFT_OUT))
+    w = torch.linspace(math.log(low), math.log(high), NODES, dtype=torch.float64).exp()
+    shares = torch.from_numpy(scales.pdf(w.numpy())) * w
+    return shares / shares.sum(), (degrees - 2) / degrees / w
 
 
 @dataclass(frozen=True)

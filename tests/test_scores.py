@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import quad
-from scipy.stats import norm
+from scipy.stats import norm, t
 
 from fieldmorph.bayes.intervals import GAUSSIAN, Intervals
 from fieldmorph.bayes.posterior import Prediction
@@ -48,6 +48,29 @@ def test_crps_is_the_integral() -> None:
     p = predicted()
     expected = np.mean([crps_ref(*map(float, row)) for row in zip(p.mean, p.sd, VALUES, strict=True)])
     assert score(p, VALUES)["crps"] == pytest.approx(expected, abs=1e-7)
+
+
+@pytest.mark.parametrize("degrees", [2.5, 4.0, 30.0])
+def test_scores_of_wild_noise_are_those_of_students_t(degrees: float) -> None:
+    sd, mean = tensor(1.0, 0.5, 2.0, 3.0), tensor(0.0, 1.0, -1.0, 10.0)
+    found = score(Prediction(mean, 0 * sd, sd, degrees=degrees), VALUES)
+    law = t(degrees, mean, sd * math.sqrt((degrees - 2) / degrees))
+    assert found["nlpd"] == pytest.approx(-np.mean(law.logpdf(VALUES)), abs=1e-6)
+    crps = []
+    for k, value in enumerate(VALUES.tolist()):
+        one = t(degrees, float(mean[k]), float(sd[k]) * math.sqrt((degrees - 2) / degrees))
+        crps.append(quad(lambda x, f=one.cdf: f(x) ** 2, -math.inf, value)[0])
+        crps[-1] += quad(lambda x, f=one.sf: f(x) ** 2, value, math.inf)[0]
+    assert found["crps"] == pytest.approx(np.mean(crps), abs=1e-5)
+
+
+def test_an_unsure_function_adds_to_wild_noise() -> None:
+    latent, noise, degrees = 0.7, 0.4, 3.0
+    law = t(degrees, scale=noise * math.sqrt((degrees - 2) / degrees))
+    density = quad(lambda f: norm.pdf(f, 0, latent) * law.pdf(1.3 - f), -math.inf, math.inf, epsabs=1e-12)[0]
+    sd = tensor(math.hypot(latent, noise))
+    found = score(Prediction(tensor(0.0), tensor(latent), sd, degrees=degrees), tensor(1.3))
+    assert found["nlpd"] == pytest.approx(-math.log(density), abs=1e-6)
 
 
 def test_coverage_and_width_are_the_intervals() -> None:
