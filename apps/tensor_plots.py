@@ -10,6 +10,7 @@ import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is 
 import numpy as np
 import torch
 from jaxtyping import Float
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
@@ -21,7 +22,7 @@ from fieldmorph.apps.tensor_maps import plot_maps
 from fieldmorph.apps.tensor_words import label, percent
 from fieldmorph.bayes.core import TuckerCore
 from fieldmorph.bayes.intervals import Intervals
-from fieldmorph.bayes.posterior import Posterior
+from fieldmorph.bayes.posterior import Posterior, Prediction
 from fieldmorph.bayes.store import load_posterior
 
 MOST_ROWS = 6  # functions of a mode that are shown: those that carry most
@@ -61,34 +62,11 @@ def plot_file(
 
 def plot_factors(posterior: Posterior) -> Figure:
     """A column for each mode, a row for each of its functions: posterior mean and pointwise 95 % band."""
-    shares, n_modes, n_rows = (
-        importance(posterior),
-        len(posterior.modes),
-        min(MOST_ROWS, max(posterior.ranks)),
-    )
+    n_modes, n_rows = len(posterior.modes), min(MOST_ROWS, max(posterior.ranks))
     figure = Figure(figsize=(0.4 + 2.9 * n_modes, 0.8 + 0.95 * n_rows))
     panels = figure.subplots(n_rows, n_modes, squeeze=False, sharey="col")
-    for k, (mode, process) in enumerate(zip(posterior.modes, posterior.processes, strict=True)):
-        ends = float(process.points[0]), float(process.points[-1])
-        x = torch.cat([process.points, torch.linspace(*ends, SAMPLES, dtype=torch.float64)]).unique()
-        mean, covariance = process.at(x)
-        half = NORMAL_95 * covariance.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
-        places, order = positions(mode, x), shares[k].argsort(descending=True).tolist()[:n_rows]
-        for row, panel in enumerate(panels[:, k]):
-            if row >= len(order):
-                panel.set_visible(False)
-                continue
-            r = order[row]
-            panel.axhline(0, color=FAINT, linewidth=0.5)
-            low, high = (mean[:, r] - half[:, r]).numpy(), (mean[:, r] + half[:, r]).numpy()
-            panel.fill_between(places, low, high, color=SOFT, linewidth=0)
-            panel.plot(places, mean[:, r].numpy(), color=LINE, linewidth=1.1 if len(x) < 2 * SAMPLES else 0.6)
-            panel.margins(x=0)
-            panel.yaxis.set_major_locator(MaxNLocator(3))
-            name_axis(panel.xaxis, mode, bare=row < len(order) - 1)
-            panel.set_title(f"{100 * float(shares[k][r]):.0f} %", loc="right", color="#777777", pad=2)
-        some = f" ({len(order)} of {len(shares[k])})" if len(order) < len(shares[k]) else ""
-        panels[0, k].set_title(mode.name.replace("_", " ") + some, fontweight="bold", pad=2)
+    for k, share in enumerate(importance(posterior)):
+        draw_functions(panels[:, k].tolist(), posterior, k, share)
     figure.suptitle(
         "Functions of each mode with 95 % bands; at the right the share of the variance that each carries",
         x=0.01, ha="left",
@@ -96,24 +74,59 @@ def plot_factors(posterior: Posterior) -> Figure:
     return figure
 
 
+def plot_mode(posterior: Posterior, k: int) -> Figure:
+    """One column of `plot_factors`."""
+    n_rows = min(MOST_ROWS, posterior.ranks[k])
+    figure = Figure(figsize=(3.6, 0.5 + 0.95 * n_rows))
+    panels = figure.subplots(n_rows, 1, squeeze=False, sharey="col")
+    draw_functions(panels[:, 0].tolist(), posterior, k, importance(posterior)[k])
+    return figure
+
+
+def draw_functions(panels: list[Axes], posterior: Posterior, k: int, share: Float[Tensor, "r"]) -> None:
+    """The functions of a mode that carry most, one in each panel, the largest share first."""
+    mode, process = posterior.modes[k], posterior.processes[k]
+    ends = float(process.points[0]), float(process.points[-1])
+    x = torch.cat([process.points, torch.linspace(*ends, SAMPLES, dtype=torch.float64)]).unique()
+    mean, covariance = process.at(x)
+    half = NORMAL_95 * covariance.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
+    places, order = positions(mode, x), share.argsort(descending=True).tolist()[: len(panels)]
+    for panel, r in zip(panels, order, strict=False):
+        panel.axhline(0, color=FAINT, linewidth=0.5)
+        low, high = (mean[:, r] - half[:, r]).numpy(), (mean[:, r] + half[:, r]).numpy()
+        panel.fill_between(places, low, high, color=SOFT, linewidth=0)
+        panel.plot(places, mean[:, r].numpy(), color=LINE, linewidth=1.1 if len(x) < 2 * SAMPLES else 0.6)
+        panel.margins(x=0)
+        panel.yaxis.set_major_locator(MaxNLocator(3))
+        name_axis(panel.xaxis, mode, bare=r != order[-1])
+        panel.set_title(f"{100 * float(share[r]):.0f} %", loc="right", color="#777777", pad=2)
+    for panel in panels[len(order) :]:
+        panel.set_visible(False)
+    some = f" ({len(order)} of {len(share)})" if len(order) < len(share) else ""
+    panels[0].set_title(mode.name.replace("_", " ") + some, fontweight="bold", pad=2)
+
+
 def plot_curve(posterior: Posterior) -> Figure:
     """The function of a model of one mode, its 95 % band, and the interval of new measurements."""
     figure = Figure(figsize=(6.4, 3.2))
-    panel, (mode,), (process,) = figure.subplots(), posterior.modes, posterior.processes
+    panel, (process,) = figure.subplots(), posterior.processes
     x = torch.linspace(float(process.points[0]), float(process.points[-1]), SAMPLES, dtype=torch.float64)
-    found, places = posterior.predict(x[:, None]), positions(mode, x)
-    low, high = found.interval(0.95)
-    panel.fill_between(places, low.numpy(), high.numpy(), color="#e6ecf0", linewidth=0)
-    half = NORMAL_95 * found.latent_sd
-    panel.fill_between(
-        places, (found.mean - half).numpy(), (found.mean + half).numpy(), color=SOFT, linewidth=0
-    )
-    panel.plot(places, found.mean.numpy(), color=LINE, linewidth=1.1)
-    panel.set_xlim(places[0], places[-1])
-    panel.set_ylabel(label(posterior.value_name, posterior.value_unit))
+    draw_curve(panel, posterior, 0, x, posterior.predict(x[:, None]))
     panel.set_title("Mean with its 95 % band, and where 95 % of new measurements lie", pad=6)
-    name_axis(panel.xaxis, mode)
     return figure
+
+
+def draw_curve(panel: Axes, posterior: Posterior, k: int, x: Float[Tensor, "n"], found: Prediction) -> None:
+    """What is predicted along a mode: mean, its 95 % band, and the interval of new measurements."""
+    mode, half = posterior.modes[k], NORMAL_95 * found.latent_sd
+    bands = [("#e6ecf0", *found.interval(0.95)), (SOFT, found.mean - half, found.mean + half)]
+    places = positions(mode, x)
+    for colour, low, high in bands:
+        panel.fill_between(places, low.numpy(), high.numpy(), color=colour, linewidth=0)
+    panel.plot(places, found.mean.numpy(), color=LINE, linewidth=1.1)
+    panel.margins(x=0)
+    panel.set_ylabel(label(posterior.value_name, posterior.value_unit))
+    name_axis(panel.xaxis, mode)
 
 
 def importance(posterior: Posterior) -> list[Tensor]:
@@ -134,33 +147,43 @@ def plot_calibration(
 ) -> Figure:
     """How many measurements lie in central intervals of every level, and where in their distributions they lie."""
     found = posterior.predict(coordinates)
-    z = ((values - found.mean) / found.sd).numpy()
     figure = Figure(figsize=(7.4, 3.5))
     left, right = figure.subplots(1, 2)
-    lines = [("Gaussian", Intervals(), LINE)]
-    if posterior.intervals.levels:
-        lines = [("Gaussian", Intervals(), "#999999"), ("calibrated", posterior.intervals, LINE)]
-    for row, (name, intervals, colour) in enumerate(reversed(lines)):
-        covered = [float((np.abs(z) <= intervals.factor(float(level))).mean()) for level in LEVELS]
-        left.plot(LEVELS, covered, color=colour, linewidth=1.4, zorder=3)
-        at_95 = float((np.abs(z) <= intervals.factor(0.95)).mean())
-        text = f"{name}: {percent(at_95)} in 95 %"
-        left.text(0.04, 0.96 - 0.07 * row, text, color=colour, transform=left.transAxes, va="top")
-    chance = NORMAL_95 * np.sqrt(LEVELS * (1 - LEVELS) / len(z))
-    left.fill_between(LEVELS, LEVELS - chance, LEVELS + chance, color="#e9e9e9", linewidth=0)
-    left.plot([0, 1], [0, 1], color=FAINT, linewidth=0.7)
-    left.set(xlim=(0, 1), ylim=(0, 1), xlabel="level of the interval", ylabel="measurements inside it")
-    left.set_aspect("equal")
-    left.set_title(f"{len(z):,} measurements not seen before", pad=8)
-    shares = 0.5 * (1 + torch.erf(torch.from_numpy(z) / math.sqrt(2))).numpy()
-    counts, edges = np.histogram(shares, bins=BINS, range=(0, 1))
-    right.bar(edges[:-1], counts / len(shares) * BINS, width=0.92 / BINS, align="edge", color=SOFT)
-    right.axhline(1, color=FAINT, linewidth=0.7)
-    right.set(xlim=(0, 1), xlabel="predicted probability of a smaller value", ylabel="density")
-    right.set_title("Level if the model's Gaussians hold", pad=8)
-    for axis in (left.xaxis, left.yaxis, right.xaxis):
-        axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    draw_coverage(left, found, values)
+    draw_levels(right, found, values)
     return figure
+
+
+def draw_coverage(panel: Axes, found: Prediction, values: Float[Tensor, "n"]) -> None:
+    """The share of measurements inside central intervals of every level."""
+    z = ((values - found.mean) / found.sd).abs().numpy()
+    lines = [("Gaussian", Intervals(), LINE)]
+    if found.intervals.levels:
+        lines = [("Gaussian", Intervals(), "#999999"), ("calibrated", found.intervals, LINE)]
+    for row, (name, intervals, colour) in enumerate(reversed(lines)):
+        covered = [float((z <= intervals.factor(float(level))).mean()) for level in LEVELS]
+        panel.plot(LEVELS, covered, color=colour, linewidth=1.4, zorder=3)
+        text = f"{name}: {percent(float((z <= intervals.factor(0.95)).mean()))} in 95 %"
+        panel.text(0.04, 0.96 - 0.07 * row, text, color=colour, transform=panel.transAxes, va="top")
+    chance = NORMAL_95 * np.sqrt(LEVELS * (1 - LEVELS) / len(z))
+    panel.fill_between(LEVELS, LEVELS - chance, LEVELS + chance, color="#e9e9e9", linewidth=0)
+    panel.plot([0, 1], [0, 1], color=FAINT, linewidth=0.7)
+    panel.set(xlim=(0, 1), ylim=(0, 1), xlabel="level of the interval", ylabel="measurements inside it")
+    panel.set_aspect("equal")
+    panel.set_title(f"{len(z):,} measurements not seen before", pad=8)
+    for axis in (panel.xaxis, panel.yaxis):
+        axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+
+
+def draw_levels(panel: Axes, found: Prediction, values: Float[Tensor, "n"]) -> None:
+    """Where in the model's Gaussians measurements lie: all heights are 1 where these hold."""
+    shares = 0.5 * (1 + torch.erf((values - found.mean) / found.sd / math.sqrt(2))).numpy()
+    counts, edges = np.histogram(shares, bins=BINS, range=(0, 1))
+    panel.bar(edges[:-1], counts / len(shares) * BINS, width=0.92 / BINS, align="edge", color=SOFT)
+    panel.axhline(1, color=FAINT, linewidth=0.7)
+    panel.set(xlim=(0, 1), xlabel="predicted probability of a smaller value", ylabel="density")
+    panel.set_title("Level if the model's Gaussians hold", pad=8)
+    panel.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
 
 
 def plot_intervals(intervals: Intervals) -> Figure:
