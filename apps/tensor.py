@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fieldmorph.apps.outputs import file_sha256
+from fieldmorph.apps.tensor_calibration import Calibration
 from fieldmorph.apps.tensor_points import check_table_name, columns_of, read_places, write_beside
 from fieldmorph.bayes.as_field import as_field
 from fieldmorph.bayes.calibrate import fit_calibrated
@@ -44,14 +45,14 @@ def fit_file(
     modes: Sequence[str] | None = None,
     value: str | None = None,
     sample: int | None = None,
-    calibrate: float | None = None,
+    calibrate: Calibration | None = None,
     force: bool = False,
     on_sweep: OnSweep = lambda _done, _most, _bound: None,
 ) -> dict[str, Any]:
     """Fit a model to the measurements of a CSV, Parquet or NetCDF file and save it; what came out, as JSON values.
 
     Args:
-        calibrate: share of the rows that is held out once to learn how wide intervals must be.
+        calibrate: which rows are held out to learn how wide intervals must be; None: intervals are the model's own.
         on_sweep: gets the sweeps done, the most there can be, and the bound in nats for each row.
 
     Raises:
@@ -80,17 +81,17 @@ def fit_file(
 def fit_observations(
     observations: Observations,
     config: FitConfig,
-    calibrate: float | None = None,
+    calibrate: Calibration | None = None,
     on_sweep: OnSweep = lambda _done, _most, _bound: None,
 ) -> tuple[Posterior, FitReport]:
     """`bayes.model.fit` or `bayes.calibrate.fit_calibrated`, with progress over all restarts and fits.
 
     Raises:
-        SettingError: a share that cannot be held out, and what `fit` raises.
+        SettingError: blocks or a share that cannot be held out, and what `fit` raises.
     """
     warm = min(config.warm_sweeps, config.sweeps)
     most = config.sweeps + (warm * (config.restarts - 1) if config.restarts > 1 else 0)
-    done, fits = 0, 1 if calibrate is None else 2
+    done, fits = 0, 1 if calibrate is None else 1 + calibrate.rounds
 
     def told(_sweep: int, bound: float) -> None:
         nonlocal done
@@ -99,7 +100,12 @@ def fit_observations(
 
     if calibrate is None:
         return fit(observations, config, on_sweep=told)
-    return fit_calibrated(observations, config, share=calibrate, on_sweep=told)
+    posterior, report = fit_calibrated(
+        observations, config, share=calibrate.share, rounds=calibrate.rounds, blocks=calibrate.blocks(observations),
+        on_sweep=told,
+    )  # fmt: skip
+    calibration = {**posterior.provenance["calibration"], "by": dict(calibrate.by)}
+    return replace(posterior, provenance={**posterior.provenance, "calibration": calibration}), report
 
 
 def fit_words(observations: Observations, posterior: Posterior, report: FitReport) -> dict[str, Any]:
@@ -121,6 +127,7 @@ def fit_words(observations: Observations, posterior: Posterior, report: FitRepor
         "merged": observations.merged,
         "noise_sd": noise_sd(posterior),
         "intervals": asdict(posterior.intervals),
+        "calibration": posterior.provenance.get("calibration"),
         "bound_per_row": report.bounds[-1] / len(observations.values),
         "sweeps": len(report.bounds),
         "converged": report.converged,

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
@@ -47,20 +47,27 @@ def grid_axes(posterior: Posterior, ranges: Mapping[str, str]) -> list[Axis]:
         SettingError: a name that is no mode of the model, named twice, or a range that cannot be.
     """
     given: dict[str, str] = {}
-    names = [mode.name for mode in posterior.modes]
     for name, text in ranges.items():
-        found = [n for n in names if n == name] or [
-            m.name for m in posterior.modes if m.kind == name != "number"
-        ]
-        if not found:
-            raise known("mode of the model", name, names)
-        if found[0] in given:
-            raise SettingError(f"{found[0]} is given twice")
-        given[found[0]] = text
+        mode = find_mode(posterior.modes, name)
+        if mode.name in given:
+            raise SettingError(f"{mode.name} is given twice")
+        given[mode.name] = text
     return [
         parse_axis(mode, given[mode.name]) if mode.name in given else default_axis(mode, process.points)
         for mode, process in zip(posterior.modes, posterior.processes, strict=True)
     ]
+
+
+def find_mode(modes: Sequence[Mode], name: str) -> Mode:
+    """The mode of this name, or the first of this kind: `latitude`, `longitude`, `time`.
+
+    Raises:
+        SettingError: there is none.
+    """
+    found = [m for m in modes if m.name == name] or [m for m in modes if m.kind == name != "number"]
+    if not found:
+        raise known("mode", name, [m.name for m in modes])
+    return found[0]
 
 
 def default_axis(mode: Mode, points: Float[Tensor, "n"]) -> Axis:

@@ -146,8 +146,21 @@ def _add_fit(own: Any) -> None:
     )
     fit.add_argument("--sweeps", type=arg.count, default=100, metavar="N", help="at most (default 100)")
     fit.add_argument(
+        "--tolerance", type=arg.positive, default=5e-4, metavar="X",
+        help="the fit is done when sweeps gain less, in nats for each row (default 0.0005)",
+    )  # fmt: skip
+    fit.add_argument(
         "--calibrate", type=_level, metavar="SHARE",
         help="hold out this share of the rows once, to learn how wide intervals must be: 0.1, say; takes twice as long",
+    )  # fmt: skip
+    fit.add_argument(
+        "--calibrate-by", type=_blocks, default={}, metavar="A,B=10",
+        help="hold out whole blocks instead, for intervals that hold where these are new: lat,lon (each place), "
+        "time=30D (s, min, h, D, W), lat,lon,year=10",
+    )  # fmt: skip
+    fit.add_argument(
+        "--calibrate-rounds", type=arg.count, default=1, metavar="N",
+        help="shares held out, one after the other, each with a fit of its own: for few rows or blocks (default 1)",
     )  # fmt: skip
     fit.add_argument("--sample", type=arg.count, metavar="N", help="draw so many of the rows")
     fit.add_argument("--seed", type=arg.seed, default=0, help="of everything random (default 0)")
@@ -158,16 +171,24 @@ def _add_fit(own: Any) -> None:
 def fit_model(args: Args) -> int:
     progress = prepare("fit", args)
     from fieldmorph.apps.tensor import fit_file
+    from fieldmorph.apps.tensor_calibration import Calibration
     from fieldmorph.bayes.model import FitConfig
 
     config = FitConfig(
         ranks=args.rank, kernels=args.kernel, cp=args.cp, prune=args.prune, centre=not args.no_centre,
-        student=args.student, restarts=args.restarts, sweeps=args.sweeps, seed=args.seed,
+        student=args.student, restarts=args.restarts, sweeps=args.sweeps, tolerance=args.tolerance, seed=args.seed,
     )  # fmt: skip
+    calibrate = None
+    if args.calibrate is not None:
+        calibrate = Calibration(args.calibrate, args.calibrate_by, args.calibrate_rounds)
+    elif args.calibrate_by or args.calibrate_rounds > 1:
+        raise SettingError(
+            "--calibrate-by and --calibrate-rounds need --calibrate SHARE, the share that is held out"
+        )
     with progress:
         result = fit_file(
             args.data, args.output, config, modes=args.modes, value=args.value, sample=args.sample,
-            calibrate=args.calibrate, force=args.force, on_sweep=progress.sweep,
+            calibrate=calibrate, force=args.force, on_sweep=progress.sweep,
         )  # fmt: skip
     from fieldmorph.apps.tensor_tables import fit_table
 
@@ -257,6 +278,15 @@ def _level(text: str) -> float:
 
 def _counts(text: str) -> tuple[int, ...]:
     return tuple(arg.count(part) for part in text.split(","))
+
+
+def _blocks(text: str) -> dict[str, str]:
+    """Modes, and after an equals sign how long a block of one is."""
+    parts = [re.fullmatch(r"([^=]+)(?:=(.+))?", part) for part in text.split(",")]
+    names = [match[1] for match in parts if match]
+    if len({*names}) < len(parts):
+        raise argparse.ArgumentTypeError(f"blocks look like lat,lon or lat,lon,year=10; got {text!r}")
+    return {match[1]: match[2] or "" for match in parts if match}
 
 
 def _range(text: str) -> tuple[str, str]:

@@ -28,6 +28,7 @@ from fieldmorph.apps.plot_style import (
 )  # fmt: skip
 from fieldmorph.apps.progress import ProgressLine
 from fieldmorph.apps.tensor import evaluate_file, fit_file, read_measurements
+from fieldmorph.apps.tensor_calibration import Calibration
 from fieldmorph.apps.tensor_grid import grid_file
 from fieldmorph.apps.tensor_plots import plot_calibration, plot_factors
 from fieldmorph.bayes.dates import pd
@@ -74,7 +75,7 @@ def run_demo(
     config = FitConfig(ranks=RANKS, kernels=KERNELS, seed=seed)
     with ProgressLine("fit", quiet) as progress:
         fitted = fit_file(
-            folder / "measurements.csv", folder / "model.fm", config, calibrate=HELD_OUT, force=True,
+            folder / "measurements.csv", folder / "model.fm", config, calibrate=Calibration(HELD_OUT), force=True,
             on_sweep=progress.sweep,
         )  # fmt: skip
     posterior = load_posterior(folder / "model.fm")

@@ -23,8 +23,9 @@ def fitted(result: dict[str, Any]) -> str:
         f"{'; '.join(kernels)}; noise {with_unit(format(result['noise_sd'], '.3g'), unit)}; "
         f"bound {result['bound_per_row']:.4f} nats/row after {result['sweeps']} sweeps, {result['seconds']:.1f} s"
     )
-    if result["intervals"]["levels"]:
-        text += f"; intervals calibrated on held-out rows, good up to {percent(result['intervals']['guaranteed'])}"
+    if told := result["calibration"]:
+        what = f"blocks of {' x '.join(told['by'])}" if told["by"] else "rows"
+        text += f"; intervals calibrated on held-out {what}, good up to {percent(result['intervals']['guaranteed'])}"
     if not result["converged"]:
         text += "\nnote: it stopped at the most sweeps, before the bound had settled; --sweeps allows more"
     return text

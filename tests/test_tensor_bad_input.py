@@ -88,6 +88,23 @@ def test_data_that_cannot_be_fitted(
         (["--kernel", "rbf"], "unknown kernel 'rbf'; known: matern12, matern32, matern52"),
         (["--calibrate", "1.5"], "share between 0 and 1; got '1.5'"),
         (["--calibrate", "0.01"], "cannot be held out"),
+        (["--calibrate-by", "lat"], "--calibrate-by and --calibrate-rounds need --calibrate SHARE"),
+        (["--calibrate-rounds", "2"], "--calibrate-by and --calibrate-rounds need --calibrate SHARE"),
+        (["--calibrate", "0.5", "--calibrate-rounds", "3"], "3 parts of a share of 0.5 cannot be held out"),
+        (["--calibrate", "0.5", "--calibrate-by", "depth"], "unknown mode 'depth'; known: lat, lon, time"),
+        (["--calibrate", "0.5", "--calibrate-by", "lat,,lon"], "blocks look like lat,lon or lat,lon,year=10"),
+        (["--calibrate", "0.5", "--calibrate-by", "lat,lat=2"], "blocks look like"),
+        (["--calibrate", "0.5", "--calibrate-by", "lat,latitude=2"], "lat is given twice"),
+        (["--calibrate", "0.5", "--calibrate-by", "lat=-1"], "lat: a block is as long as 10; got '-1'"),
+        (
+            ["--calibrate", "0.5", "--calibrate-by", "time=1"],
+            "time: a block is as long as 30D (s, min, h, D, W)",
+        ),
+        (
+            ["--calibrate", "0.5", "--calibrate-by", "time=1000W"],
+            "a share of 0.5 of 1 blocks cannot be held out",
+        ),
+        (["--tolerance", "0"], "expected a positive number; got '0'"),
         (["--sweeps", "0"], "at least 1; got '0'"),
         (["--sample", "2"], "sample must be 3 or more"),
         (["--value", "lat"], "must be different columns"),
@@ -224,7 +241,7 @@ def test_output_is_no_input(capsys: pytest.CaptureFixture[str], tensor_csv: Path
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--axis", "depth=0:10:1"], "unknown mode of the model 'depth'; known: lat, lon, time"),
+        (["--axis", "depth=0:10:1"], "unknown mode 'depth'; known: lat, lon, time"),
         (["--lat", "0:10"], "lat: expected from:to:step"),
         (["--lat", "0:95:1"], "'0:95:1' goes beyond ±90"),
         (["--lat", "5", "--axis", "lat=6"], "lat is given twice"),
