@@ -18,6 +18,7 @@ from fieldmorph.fields.kernels.cp import cp_products, cp_products_torch
 from fieldmorph.fields.kernels.hash import hash_encode, hash_encode_torch
 from fieldmorph.fields.kernels.hash_levels import hash_levels
 from fieldmorph.fields.kernels.march import march, march_torch
+from fieldmorph.fields.kernels.variation import total_variation, total_variation_torch
 from fieldmorph.fields.kernels.vm import vm_products
 from fieldmorph.fields.kernels.voxels import (
     NodeGrid,
@@ -46,8 +47,8 @@ Run = Callable[..., Any]
 def bench_kernels(threads: int = 1, seconds: float = 3.0, seed: int = 0) -> Result:
     """Throughput of kernels and twins, and how far the kernels are from the twins in float64.
 
-    Rates are millions of samples per core-second, thousands of rays per core-second for marching: medians over
-    rounds that take turns (kernel, twin, kernel, ...).
+    Rates are millions of samples per core-second, of active nodes for total variation, thousands of rays for marching:
+    medians over rounds that take turns (kernel, twin, kernel, ...).
 
     Args:
         threads: for numba and torch alike.
@@ -61,6 +62,7 @@ def bench_kernels(threads: int = 1, seconds: float = 3.0, seed: int = 0) -> Resu
             *_vm_rows(*VM_GRID, seconds, generator),
             *_cp_rows(*CP_GRID, seconds, generator),
             *_voxel_rows(*VOXEL_GRID, seconds, generator),
+            *_variation_rows(*VOXEL_GRID, seconds, generator),
             *(_march_row(resolution, seconds, generator) for resolution in MARCH_GRIDS),
             *_composite_rows(seconds, generator),
         ]
@@ -144,9 +146,7 @@ def _cp_rows(resolution: int, components: int, seconds: float, generator: torch.
 
 
 def _voxel_rows(resolution: int, share: float, seconds: float, generator: torch.Generator) -> list[Result]:
-    radius = torch.cartesian_prod(*[torch.linspace(-1, 1, resolution)] * 3).norm(dim=-1)
-    active = radius <= radius.kthvalue(max(1, round(share * resolution**3))).values
-    grid = NodeGrid(*rank_words(pack_mask(active)), resolution, float(resolution - 1))
+    grid = _ball(resolution, share)
     values = torch.rand(grid.n_active, 27, generator=generator) - 0.5
     grad = torch.randn(N_SAMPLES, 27, generator=generator)
     positions = _positions_along_rays(generator)
@@ -158,6 +158,30 @@ def _voxel_rows(resolution: int, share: float, seconds: float, generator: torch.
 
     name = f"sparse voxels {resolution}^3, {share:.0%} active, 27 numbers each"
     return _rows(name, run, sparse_trilinear, sparse_trilinear_torch, N_SAMPLES, seconds)
+
+
+def _variation_rows(
+    resolution: int, share: float, seconds: float, generator: torch.Generator
+) -> list[Result]:
+    grid = _ball(resolution, share)
+    values = torch.rand(grid.n_active, 27, generator=generator) - 0.5
+
+    def run(variation: Run, dtype: torch.dtype, train: bool) -> Outputs:
+        leaf = values.to(dtype).requires_grad_(train)
+        mean = variation(leaf, grid, 0, grid.n_active) / leaf.numel()
+        return (mean, *(torch.autograd.grad(mean, leaf) if train else ()))
+
+    name = f"total variation of voxels {resolution}^3, {share:.0%} active, 27 numbers each"
+    return _rows(
+        name, run, total_variation, total_variation_torch, grid.n_active, seconds, unit="Mnodes",
+    )  # fmt: skip
+
+
+def _ball(resolution: int, share: float) -> NodeGrid:
+    """A grid with this share of its nodes active."""
+    radius = torch.cartesian_prod(*[torch.linspace(-1, 1, resolution)] * 3).norm(dim=-1)
+    active = radius <= radius.kthvalue(max(1, round(share * resolution**3))).values
+    return NodeGrid(*rank_words(pack_mask(active)), resolution, float(resolution - 1))
 
 
 def _composite_rows(seconds: float, generator: torch.Generator) -> list[Result]:
@@ -197,7 +221,9 @@ def _march_row(resolution: int, seconds: float, generator: torch.Generator) -> R
     return {"name": name, "unit": "krays", **timing, "error": error, "gradient_error": None}
 
 
-def _rows(name: str, run: Run, kernel: Run, twin: Run, samples: int, seconds: float) -> list[Result]:
+def _rows(
+    name: str, run: Run, kernel: Run, twin: Run, n: int, seconds: float, unit: str = "Msamples"
+) -> list[Result]:
     """Forward, then forward and backward; `run(kernel, dtype, train)` returns outputs, then gradients."""
     got, exact = run(kernel, torch.float32, True), run(twin, torch.float64, True)
     n_outputs = len(run(kernel, torch.float32, False))
@@ -206,12 +232,10 @@ def _rows(name: str, run: Run, kernel: Run, twin: Run, samples: int, seconds: fl
     gradient_error = max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
     rows = []
     for train in (False, True):
-        race = _race(
-            lambda k, train=train: run(k, torch.float32, train), kernel, twin, samples / 1e6, seconds
-        )
+        race = _race(lambda k, train=train: run(k, torch.float32, train), kernel, twin, n / 1e6, seconds)
         title = f"{name}, {'forward + backward' if train else 'forward'}"
         errors = {"error": error, "gradient_error": gradient_error if train else None}
-        rows.append({"name": title, "unit": "Msamples", **race, **errors})
+        rows.append({"name": title, "unit": unit, **race, **errors})
     return rows
 
 

@@ -37,6 +37,8 @@ def test_every_kernel_has_its_rows_and_small_errors() -> None:
         "three lines of 20, 6 components, forward + backward",
         "sparse voxels 12^3, 30% active, 27 numbers each, forward",
         "sparse voxels 12^3, 30% active, 27 numbers each, forward + backward",
+        "total variation of voxels 12^3, 30% active, 27 numbers each, forward",
+        "total variation of voxels 12^3, 30% active, 27 numbers each, forward + backward",
         "marching an occupancy grid of 16^3",
         "marching an occupancy grid of 32^3",
         "compositing, 32 samples a ray, forward",
