@@ -1,4 +1,6 @@
-"""Jobs on functional tensor models: fit one to a file of measurements, predict a table, measure it on a test file."""
+"""Jobs on functional tensor models: fit one to a file of measurements, update it with another, predict a table, measure
+it on a test file.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -25,6 +27,7 @@ from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.bayes.scores import scores_of
 from fieldmorph.bayes.sources import open_source
 from fieldmorph.bayes.store import describe_kernel, load_posterior, save_posterior
+from fieldmorph.bayes.streaming import update
 from fieldmorph.fields.budget import now
 from fieldmorph.fields.checkpoint import check_output
 from fieldmorph.fields.errors import InputError, SettingError
@@ -71,6 +74,63 @@ def fit_file(
     return {
         "output": str(output),
         **fit_words(observations, posterior, report),
+        "bytes": Path(output).stat().st_size,
+        "sha256": sha256,
+        "seconds": spent.seconds,
+        "core_seconds": spent.core_seconds,
+    }
+
+
+def update_file(
+    model: str | Path,
+    data: str | Path,
+    output: str | Path,
+    *,
+    sweeps: int = 50,
+    force: bool = False,
+    on_sweep: OnSweep = lambda _done, _most, _bound: None,
+) -> dict[str, Any]:
+    """A model that has learned the measurements of a file as well, saved; what came out, as JSON values.
+
+    With `force` the output may be the model's own file.
+
+    Args:
+        on_sweep: gets the sweeps done, the most there can be, and the bound in nats for each new row.
+
+    Raises:
+        SettingError, InputError: before anything is written; so if the model has learned from this very file before.
+    """
+    start = now()
+    check_output(output, force)
+    not_itself(output, data)
+    before, source = load_posterior(model), {"data": Path(data).name, "data_sha256": file_sha256(data)}
+    learned_from = [before.provenance, *before.provenance.get("updates", [])]
+    if source["data_sha256"] in [told.get("data_sha256") for told in learned_from]:
+        raise InputError(f"{model} has learned from {source['data']} before; its rows would count twice")
+    coordinates, values = read_measurements(data, before)
+    posterior, report = update(
+        before, coordinates, values, sweeps=sweeps,
+        on_sweep=lambda done, bound: on_sweep(done, sweeps, bound / len(values)),
+    )  # fmt: skip
+    *earlier, latest = posterior.provenance["updates"]
+    updates = [*earlier, {**latest, **source}]
+    posterior = replace(posterior, provenance={**posterior.provenance, "updates": updates})
+    sha256 = save_posterior(output, posterior)
+    spent = now() - start
+    return {
+        "output": str(output),
+        "value": {"name": posterior.value_name, "unit": posterior.value_unit},
+        "rows": len(values),
+        "rows_in_all": posterior.provenance["rows"],
+        "new_points": {
+            mode.name: len(new.points) - len(old.points)
+            for mode, new, old in zip(posterior.modes, posterior.processes, before.processes, strict=True)
+        },
+        "noise_sd": noise_sd(posterior),
+        "intervals": asdict(posterior.intervals),
+        "bound_per_row": report.bounds[-1] / len(values),
+        "sweeps": len(report.bounds),
+        "converged": report.converged,
         "bytes": Path(output).stat().st_size,
         "sha256": sha256,
         "seconds": spent.seconds,

@@ -18,9 +18,14 @@ GRID_EPILOG = (
     "than 500. The file has the mean and VALUE_sd, the standard deviation of a new measurement."
 )
 
+UPDATE_EPILOG = (
+    "What it was fitted to is not read again: cost goes with the new rows. Coordinates may be new, as those of the "
+    "next day are. Ranks, kernels and calibrated intervals stay those of the fit."
+)
+
 
 @contextmanager
-def _extra() -> Iterator[None]:
+def extra() -> Iterator[None]:
     """One line where packages of the extra are missing."""
     try:
         yield
@@ -38,6 +43,13 @@ def add_commands(jobs: Any) -> None:
     )  # fmt: skip
     own = tensor.add_subparsers(metavar="JOB", required=True)
     _add_fit(own)
+
+    update = arg.command(own, "update", update_model, "teach a model new measurements", THREADS_HELP)
+    update.epilog = UPDATE_EPILOG
+    update.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    update.add_argument("data", metavar="NEW_ROWS", help="measurements: CSV, TSV (.gz), Parquet or NetCDF")
+    update.add_argument("--sweeps", type=arg.count, default=50, metavar="N", help="at most (default 50)")
+    arg.add_output(update, "file to write; MODEL itself with --force")
 
     predict = arg.command(own, "predict", predict_points, "predict at the rows of a table", THREADS_HELP)
     predict.add_argument("model", metavar="MODEL", help=MODEL_HELP)
@@ -167,7 +179,7 @@ def _add_fit(own: Any) -> None:
     arg.add_output(fit, "file to write")
 
 
-@_extra()
+@extra()
 def fit_model(args: Args) -> int:
     progress = prepare("fit", args)
     from fieldmorph.apps.tensor import fit_file
@@ -195,7 +207,21 @@ def fit_model(args: Args) -> int:
     return show(result, args, fit_table)
 
 
-@_extra()
+@extra()
+def update_model(args: Args) -> int:
+    progress = prepare("update", args)
+    from fieldmorph.apps.tensor import update_file
+
+    with progress:
+        result = update_file(
+            args.model, args.data, args.output, sweeps=args.sweeps, force=args.force, on_sweep=progress.sweep
+        )
+    from fieldmorph.apps.tensor_tables import update_table
+
+    return show(result, args, update_table)
+
+
+@extra()
 def predict_points(args: Args) -> int:
     progress = prepare("predict", args)
     from fieldmorph.apps.tensor import predict_file
@@ -210,7 +236,7 @@ def predict_points(args: Args) -> int:
     return show(result, args, predict_table)
 
 
-@_extra()
+@extra()
 def evaluate_model(args: Args) -> int:
     set_threads(args)
     from fieldmorph.apps.tensor import evaluate_file
@@ -219,7 +245,7 @@ def evaluate_model(args: Args) -> int:
     return show(evaluate_file(args.model, args.test), args, scores_table)
 
 
-@_extra()
+@extra()
 def predict_grid(args: Args) -> int:
     kinds = {kind: getattr(args, kind) for kind in ("latitude", "longitude", "time")}
     ranges = {kind: text for kind, text in kinds.items() if text is not None}
@@ -240,7 +266,7 @@ def predict_grid(args: Args) -> int:
     return show(result, args, grid_table)
 
 
-@_extra()
+@extra()
 def plot_model(args: Args) -> int:
     set_threads(args)
     from fieldmorph.apps.tensor_plots import plot_file
@@ -249,7 +275,7 @@ def plot_model(args: Args) -> int:
     return show(result, args, lambda r: f"{r['output']}: {', '.join(r['files'])}")
 
 
-@_extra()
+@extra()
 def make_scene(args: Args) -> int:
     set_threads(args)
     from fieldmorph.apps.tensor import scene_file
@@ -260,7 +286,7 @@ def make_scene(args: Args) -> int:
     return show(result, args, lambda r: f"{r['output']}: {r['of']} from {r['low']:g} to {r['high']:g}")
 
 
-@_extra()
+@extra()
 def demo_tensor(args: Args) -> int:
     set_threads(args)
     from fieldmorph.apps.tensor_demo import run_demo

@@ -26,9 +26,21 @@ def fitted(result: dict[str, Any]) -> str:
     if told := result["calibration"]:
         what = f"blocks of {' x '.join(told['by'])}" if told["by"] else "rows"
         text += f"; intervals calibrated on held-out {what}, good up to {percent(result['intervals']['guaranteed'])}"
-    if not result["converged"]:
-        text += "\nnote: it stopped at the most sweeps, before the bound had settled; --sweeps allows more"
-    return text
+    return text + _cut_off(result)
+
+
+def update_table(result: dict[str, Any]) -> str:
+    """Of `update_file`."""
+    new = ", ".join(f"{n} of {name}" for name, n in result["new_points"].items() if n)
+    noise = with_unit(format(result["noise_sd"], ".3g"), result["value"]["unit"])
+    text = (
+        f"{result['output']}: {result['rows']} rows more, {result['rows_in_all']} in all; "
+        f"new coordinates: {new or 'none'}; noise {noise}; "
+        f"bound {result['bound_per_row']:.4f} nats/row after {result['sweeps']} sweeps, {result['seconds']:.1f} s"
+    )
+    if result["intervals"]["levels"]:
+        text += "; intervals as they were calibrated before"
+    return text + _cut_off(result)
 
 
 def predict_table(result: dict[str, Any]) -> str:
@@ -93,6 +105,12 @@ def _left_out(result: dict[str, Any]) -> str:
         if result[key]
     ]
     return f" (left out: {', '.join(told)})" if told else ""
+
+
+def _cut_off(result: dict[str, Any]) -> str:
+    if result["converged"]:
+        return ""
+    return "\nnote: it stopped at the most sweeps, before the bound had settled; --sweeps allows more"
 
 
 def demo_table(summary: dict[str, Any]) -> str:
