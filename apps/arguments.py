@@ -101,6 +101,14 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
 
 
+def sizes(text: str) -> tuple[int, ...]:
+    """Whole numbers of at least 1, which may be written as 1e4."""
+    parts = [positive(part) for part in text.split(",")]
+    if any(part % 1 for part in parts):
+        raise argparse.ArgumentTypeError(f"expected whole numbers, as 1e4,1e5; got {text!r}")
+    return tuple(map(int, parts))
+
+
 def size(text: str) -> tuple[int, int]:
     """Width and height."""
     match = re.fullmatch("([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text)

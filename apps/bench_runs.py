@@ -32,6 +32,8 @@ from fieldmorph.fields.scene import Scene
 
 CHILD = "from fieldmorph.apps.bench_runs import serve; serve()"
 
+TOLD = ("kind", "field", "teacher", "student", "data", "fold", "method", "coordinates", "rows", "seed")
+
 Row = dict[str, Any]
 
 
@@ -51,7 +53,13 @@ class Bench:
     """
 
     def __init__(
-        self, name: str, output: str | Path, about: Row, settings: Row, force: bool = False, quiet: bool = False
+        self,
+        name: str,
+        output: str | Path,
+        about: Row,
+        settings: Row,
+        force: bool = False,
+        quiet: bool = False,
     ):
         self.name, self.folder, self.settings, self.quiet = name, Path(output), settings, quiet
         path = self.folder / f"{name}.jsonl"
@@ -262,7 +270,7 @@ def failures(result: Row) -> list[str]:
     lines = []
     for row in result["rows"]:
         if "error" in row:
-            told = [str(row[name]) for name in ("kind", "field", "teacher", "student", "seed") if name in row]
+            told = [str(row[name]) for name in TOLD if name in row]
             lines.append(f"- failed: {', '.join(told)}: {row['error']}")
     return ["", *lines] if lines else []
 

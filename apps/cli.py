@@ -145,26 +145,35 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "what", choices=list(commands.BENCHES),
         help="kernels: against torch; convert: distilled or trained; matrix: every field into every other; active: "
-        "levels of active learning; starts: closed-form starts",
+        "levels of active learning; starts: closed-form starts; tensor: functional Tucker models and other methods",
     )  # fmt: skip
-    others = "all but kernels"
-    bench.add_argument("--data", metavar="DATA", help=f"{others}: scene (default: the bundled one)")
+    others, scenes = "all but kernels", "all of scenes"
     bench.add_argument(
-        "--downscale", type=arg.count, default=1, metavar="N", help=f"{others}: shrink the images N times"
+        "--data", metavar="DATA",
+        help=f"{scenes}: scene (default: the bundled one); tensor: folder of .npz files (default: made)",
+    )  # fmt: skip
+    bench.add_argument(
+        "--downscale", type=arg.count, default=1, metavar="N", help=f"{scenes}: shrink the images N times"
     )
     bench.add_argument(
         "--seeds", type=arg.count, metavar="N",
-        help=f"{others}: runs of each kind (default 3 for convert and active, 1 for matrix and starts)",
+        help=f"{scenes}: runs of each kind (default 3 for convert and active, 1 for matrix and starts)",
     )  # fmt: skip
     bench.add_argument(
-        "--scale", type=arg.positive, default=1.0, help=f"{others}: multiplies all budgets (default 1)"
-    )
+        "--scale", type=arg.positive, default=1.0,
+        help=f"{scenes}: multiplies all budgets; tensor: share of the rows that is learned from (default 1)",
+    )  # fmt: skip
     bench.add_argument(
         "--only",
         type=arg.names,
         metavar="A,B",
-        help="matrix: these fields; starts: these students (default all)",
+        help="matrix: these fields; starts: these students; tensor: these data sets and methods (default all)",
     )
+    bench.add_argument("--folds", type=arg.count, metavar="N", help="tensor: of each data set (default all)")
+    bench.add_argument(
+        "--sizes", type=arg.sizes, metavar="N,N",
+        help="tensor: measure instead how time and memory grow with so many rows: 1e4,1e5,1e6",
+    )  # fmt: skip
     arg.add_output(
         bench, f"{others}: folder for rows, table and fields (default bench_output); goes on with an earlier run",
         "bench_output",

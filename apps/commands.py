@@ -140,12 +140,29 @@ def _bench_starts(args: Args) -> int:
     return _show_bench(bench_starts(**_bench_options(args), only=args.only), args, starts_table)
 
 
+def _bench_tensor(args: Args) -> int:
+    set_threads(args)
+    from fieldmorph.apps.tensor_cli import extra
+
+    into = {name: getattr(args, name) for name in ("output", "force", "quiet")}
+    with extra():
+        if args.sizes:
+            from fieldmorph.apps.bench_tensor_sizes import bench_tensor_sizes, sizes_table
+
+            return _show_bench(bench_tensor_sizes(args.sizes, **into), args, sizes_table)
+        from fieldmorph.apps.bench_tensor import bench_tensor, tensor_table
+
+        options = {"data": args.data, "n_folds": args.folds, "scale": args.scale, "only": args.only}
+        return _show_bench(bench_tensor(**options, **into), args, tensor_table)
+
+
 BENCHES: dict[str, Callable[[Args], int]] = {
     "kernels": _bench_kernels,
     "convert": _bench_convert,
     "matrix": _bench_matrix,
     "active": _bench_active,
     "starts": _bench_starts,
+    "tensor": _bench_tensor,
 }
 
 

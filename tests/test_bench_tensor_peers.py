@@ -1,0 +1,90 @@
+"""Other packages' methods learn a smooth function of three coordinates from measurements, in any units."""
+
+import importlib.util
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fieldmorph.apps import bench_tensor_peers as module
+from fieldmorph.apps.bench_tensor_peers import PEERS, Method, parafac
+from fieldmorph.bayes.coordinates import Mode
+from fieldmorph.bayes.observations import Observations
+
+UNITS = torch.tensor([1.0, 1e3, 1e8]).double()
+HERE = [name for name, method in PEERS.items() if method.missing() is None]
+
+
+def measured(n: int, generator: torch.Generator) -> Observations:
+    """Products of two waves and a line, around 50 with a deviation of 5 or so, and noise of 1."""
+    x = torch.rand(n, 3, generator=generator, dtype=torch.float64).round(decimals=1)
+    noise = torch.randn(n, generator=generator, dtype=torch.float64)
+    values = 50 + 10 * (3 * x[:, 0]).sin() * (3 * x[:, 1]).cos() * (1 + x[:, 2]) + noise
+    return Observations(x * UNITS, values, tuple(map(Mode, "abc")), "y", None, 0, 0, "test")
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_peers_learn(name: str, monkeypatch: pytest.MonkeyPatch, generator: torch.Generator) -> None:
+    monkeypatch.setattr(module, "INDUCING", 64)
+    monkeypatch.setattr(module, "EPOCHS", 30)
+    monkeypatch.setattr(module, "BATCH", 100)
+    monkeypatch.setattr(module, "TREES", 100)
+    train, test = measured(700, generator), measured(100, generator)
+    predict = PEERS[name].learn(train, None)
+    found = predict(test.coordinates)
+    error = found.mean - test.values
+    assert float(error.square().mean().sqrt()) < 0.6 * float(test.values.std())
+    again = predict(test.coordinates.flip(0)).mean.flip(0)
+    assert torch.allclose(again, found.mean)
+    if PEERS[name].spread:
+        inside = (error.abs() < 1.96 * found.sd).double().mean()
+        assert float(inside) > 0.85
+        assert float(found.sd.mean()) < 0.7 * float(test.values.std())
+        assert (found.sd > found.latent_sd).all()
+    else:
+        assert (found.sd == 1).all()
+        assert (found.latent_sd == 0).all()
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_a_few_rows_are_enough_to_try(
+    name: str, monkeypatch: pytest.MonkeyPatch, generator: torch.Generator
+) -> None:
+    monkeypatch.setattr(module, "EPOCHS", 1)
+    monkeypatch.setattr(module, "TREES", 2)
+    few = measured(5, generator)
+    assert PEERS[name].learn(few, None)(few.coordinates).mean.isfinite().all()
+
+
+@pytest.mark.skipif("parafac" not in HERE, reason="needs tensorly")
+@pytest.mark.parametrize("cells", [1 << 20, 200])
+def test_a_tensor_is_binned_when_it_is_too_large(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CELLS", cells)
+    grid = torch.cartesian_prod(*[torch.arange(n).double() for n in (3, 12, 10)])
+    values = (grid[:, 0] + 1) * (grid[:, 1] / 3).sin() * (1 + grid[:, 2])
+    rows = Observations(grid * UNITS, values, tuple(map(Mode, "abc")), "y", None, 0, 0, "test")
+    off = parafac(rows)(rows.coordinates).mean - values
+    exact = math.prod((3, 12, 10)) <= cells
+    assert (float(off.abs().max()) < 0.2) == exact
+    assert float(off.std() / values.std()) < 0.4
+    outside = parafac(rows)(torch.tensor([[-9.0, 1e9, 0.0]]).double())
+    assert outside.mean.isfinite().all()
+
+
+def test_tuned_neighbours_find_what_matters(generator: torch.Generator) -> None:
+    """Values depend on the second mode alone: neighbours are looked for along it."""
+    train, test = measured(400, generator), measured(100, generator)
+    train, test = (replace(rows, values=(rows.coordinates[:, 1] / 300).sin()) for rows in (train, test))
+    plain, tuned = (PEERS[name].learn(train, None)(test.coordinates) for name in ("kNN", "kNN-tuned"))
+    off = [float((found.mean - test.values).square().mean().sqrt()) for found in (plain, tuned)]
+    assert off[1] < 0.3 * off[0]
+
+
+def test_a_package_that_is_not_there_is_named() -> None:
+    assert (
+        Method(PEERS["kNN"].learn, "no_such_package_here").missing()
+        == "no_such_package_here is not installed"
+    )
+    assert PEERS["kNN"].missing() is None
+    assert ("LightGBM" in HERE) == (importlib.util.find_spec("lightgbm") is not None)
