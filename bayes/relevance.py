@@ -13,7 +13,7 @@ from fieldmorph.bayes.core import Factor, Prior, TuckerCore
 from fieldmorph.bayes.funbat import State, sweep
 from fieldmorph.bayes.process import infer
 
-SWEEPS = 40
+SWEEPS = 60  # with 40 an idle function may still be there
 ALIGN_EVERY = 4  # sweeps
 PRUNE_AFTER = 5  # sweeps of learning
 LEAST = 1e-8  # a variance
