@@ -61,6 +61,13 @@ def count(text: str) -> int:
     return int(text)
 
 
+def port(text: str) -> int:
+    """A port; 0 is any."""
+    if not re.fullmatch("[0-9]{1,5}", text) or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"expected a port from 0 to 65535; got {text!r}")
+    return int(text)
+
+
 def seed(text: str) -> int:
     """A whole number of at least 0."""
     if not re.fullmatch("[0-9]{1,9}", text):

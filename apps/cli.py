@@ -128,6 +128,37 @@ def build_parser() -> argparse.ArgumentParser:
     )
     render.add_argument("--background", choices=["white", "black"], default="white")
 
+    export = arg.command(
+        jobs, "export", commands.export, "bake a field for the browser", threads=THREADS_HELP, device=True
+    )
+    export.add_argument("file", metavar="FILE")
+    export.add_argument(
+        "--web", required=True, metavar="OUTPUT",
+        help="a page that opens offline, where the name ends in .html, else a folder for a web server",
+    )  # fmt: skip
+    export.add_argument(
+        "--resolution", type=arg.count, default=256, metavar="N",
+        help="cells along the longest side, a multiple of 8 (default 256)",
+    )  # fmt: skip
+    export.add_argument(
+        "--degree", type=int, default=1, choices=[0, 1, 2], help="of the spherical harmonics (default 1)"
+    )
+    export.add_argument("--name", help="shown on the page (default: the file's)")
+    export.add_argument("--force", action="store_true", help="overwrite what is there")
+
+    view = arg.command(
+        jobs, "view", commands.view, "look at a field, or compare two, in a browser", threads=THREADS_HELP, device=True
+    )
+    view.add_argument("files", metavar="FILE", nargs="*", help="one field, or two to compare")
+    view.add_argument("--port", type=arg.port, default=7860, metavar="N", help="default 7860; 0: any that is free")
+    view.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine alone)"
+    )
+    view.add_argument(
+        "--auth", metavar="USER:PASS|FILE", help="ask for a password on every route; a file has one USER:PASS a line"
+    )
+    view.add_argument("--no-browser", action="store_true", help="only say where the page is")
+
     info = arg.command(jobs, "info", commands.info, "say what is in a file, without running anything from it")
     info.add_argument("file", metavar="FILE")
 

@@ -82,6 +82,30 @@ def render(args: Args) -> int:
     return show(result, args, lambda r: f"{r['output']}: {r['pictures']} pictures ({', '.join(r['kinds'])})")
 
 
+def export(args: Args) -> int:
+    progress = prepare("export", args)
+    from fieldmorph.apps.bake import BakeConfig
+    from fieldmorph.apps.export import export_table, export_web
+
+    with progress:
+        result = export_web(
+            args.file, args.web, BakeConfig(args.resolution, args.degree), name=args.name, device=args.device,
+            force=args.force, on_progress=lambda what, done, all: progress.show(done / all, done, "part", part=what),
+        )  # fmt: skip
+    return show(result, args, export_table)
+
+
+def view(args: Args) -> int:
+    set_threads(args)
+    from fieldmorph.apps.view import view_files
+
+    view_files(
+        args.files, host=args.host, port=args.port, auth=args.auth, browser=not args.no_browser, device=args.device,
+        threads=args.threads, say=lambda line: print(line, flush=True),
+    )  # fmt: skip
+    return 0
+
+
 def info(args: Args) -> int:
     from fieldmorph.apps.info import describe_file, info_table
 

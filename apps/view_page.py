@@ -1,0 +1,51 @@
+"""The viewer's page: Gradio's tabs, in our colours, mounted behind the viewer's own routes."""
+
+import importlib.resources
+import os
+from collections.abc import Sequence
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import gradio as gr
+from fastapi import FastAPI
+from gradio.themes.utils import colors, fonts, sizes
+from starlette.routing import Route
+
+from fieldmorph.apps.view_guard import App
+from fieldmorph.apps.view_scene import add_scene_tab
+from fieldmorph.apps.view_shelf import Scene
+
+DELETE_CACHE = (600, 3600)  # every so many seconds temporary files older than so many are removed
+SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
+MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
+
+
+def make_page(routes: Sequence[Route], scenes: Sequence[Scene]) -> App:
+    """An ASGI application: these routes, and Gradio's page for all else."""
+    app = FastAPI(routes=list(routes), docs_url=None, redoc_url=None, openapi_url=None)
+    gr.mount_gradio_app(
+        app, make_blocks(scenes), path="/", footer_links=[], run_history=False, allowed_paths=[], max_file_size=0,
+        show_error=False, ssr_mode=False, enable_monitoring=False, pwa=False, mcp_server=False, theme=make_theme(),
+        css=(importlib.resources.files("fieldmorph.apps") / "web" / "page.css").read_text(encoding="utf-8"),
+    )  # fmt: skip
+    return app
+
+
+def make_blocks(scenes: Sequence[Scene]) -> gr.Blocks:
+    """All tabs."""
+    with gr.Blocks(
+        title="fieldmorph", analytics_enabled=False, delete_cache=DELETE_CACHE, fill_width=True
+    ) as blocks:
+        gr.HTML('<header class="brand"><strong>fieldmorph</strong></header>', padding=False)
+        with gr.Tabs() as tabs:
+            add_scene_tab(tabs, scenes)
+    return blocks
+
+
+def make_theme() -> gr.themes.Base:
+    """Gradio's plain theme in the colours of our pages, with fonts that every system has: none is fetched."""
+    return gr.themes.Base(
+        primary_hue=colors.teal, neutral_hue=colors.slate, radius_size=sizes.radius_md,
+        font=[fonts.Font(name) for name in SANS], font_mono=[fonts.Font(name) for name in MONO],
+    )  # fmt: skip

@@ -1,0 +1,166 @@
+import asyncio
+import base64
+from typing import Any
+
+import pytest
+
+from fieldmorph.apps.view_guard import MOST_BODY, Guard, read_logins
+from fieldmorph.fields.errors import InputError, SettingError
+
+HERE = "127.0.0.1:7860"
+
+
+async def application(scope: Any, receive: Any, send: Any) -> None:
+    """Reads the body and says how long it was."""
+    taken = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ConnectionError("cut off")
+        taken += len(message.get("body", b""))
+        if not message.get("more_body"):
+            break
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"x-own", b"1")]})
+    await send({"type": "http.response.body", "body": str(taken).encode()})
+
+
+def ask(
+    guard: Guard, path: str = "/", kind: str = "http", parts: tuple[bytes, ...] = (b"",), **headers: str
+) -> Any:
+    """Status (or close code), headers and body of one request."""
+    named = {"host": HERE, **{name.replace("_", "-"): value for name, value in headers.items()}}
+    scope = {"type": kind, "path": path, "headers": [(k.encode(), v.encode()) for k, v in named.items()]}
+    waiting = [
+        {"type": "http.request", "body": part, "more_body": i + 1 < len(parts)}
+        for i, part in enumerate(parts)
+    ]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return waiting.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(guard(scope, receive, send))
+    if kind == "websocket":
+        return sent[0]["type"], sent[0]["code"]
+    return sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"]
+
+
+def basic(text: str) -> str:
+    return f"Basic {base64.b64encode(text.encode()).decode()}"
+
+
+@pytest.mark.parametrize("host", [HERE, "localhost:9000", "[::1]:7860", "127.0.0.1"])
+def test_the_loopback_is_answered_by_any_of_its_names(host: str) -> None:
+    assert ask(Guard(application), host=host)[0] == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example:7860", "127.0.0.1.evil.example", "localhost@evil.example", "192.168.0.7", "", "a b"],
+)
+def test_a_foreign_name_that_points_here_is_refused(host: str) -> None:
+    assert ask(Guard(application), host=host)[0] == 421
+
+
+def test_a_server_on_all_addresses_goes_by_any_address_and_no_foreign_name() -> None:
+    guard = Guard(application, "0.0.0.0")
+    assert ask(guard, host="192.168.0.7:7860")[0] == 200
+    assert ask(guard, host="evil.example:7860")[0] == 421
+    assert ask(Guard(application, "render.lan"), host="render.lan:7860")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "http://127.0.0.1:7861", "http://localhost:7860", "file://", ""]
+)
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+def test_a_page_of_another_origin_is_refused(origin: str, kind: str) -> None:
+    answer = ask(Guard(application), kind=kind, origin=origin)
+    assert answer[0] == 403 or answer == ("websocket.close", 1008)
+
+
+def test_our_own_page_may_ask_also_through_a_tunnel_of_another_port() -> None:
+    assert ask(Guard(application), origin=f"http://{HERE}")[0] == 200
+    assert ask(Guard(application), host="localhost:9000", origin="http://localhost:9000")[0] == 200
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_foreign_pages_may_link_here_but_not_embed_or_fetch(site: str) -> None:
+    guard, names = Guard(application), {"sec_fetch_site": site}
+    assert ask(guard, **names, sec_fetch_mode="no-cors", sec_fetch_dest="image")[0] == 403
+    assert ask(guard, **names, sec_fetch_mode="navigate", sec_fetch_dest="iframe")[0] == 403
+    assert ask(guard, **names, sec_fetch_mode="navigate", sec_fetch_dest="document")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "given", ["", "Basic", "Basic !!!", basic("ann"), basic("ann:"), basic("ann:wrong"), "Bearer x"]
+)
+def test_without_a_login_nothing_is_answered(given: str) -> None:
+    guard = Guard(application, logins=[("ann", "geheim: 7"), ("bob", "ü")])
+    status, headers, _ = ask(guard, "/any/route/at/all", authorization=given)
+    assert status == 401
+    assert headers[b"www-authenticate"].startswith(b"Basic")
+    assert ask(guard, authorization=basic("ann:geheim: 7"))[0] == 200
+    assert ask(guard, authorization=basic("bob:ü"))[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/a/../b", "/..", "/a\\b", "/a%2e%2e/b", "//etc", "/file=http://x", "/a\0"])
+def test_a_path_that_does_not_mean_itself_is_not_found(path: str) -> None:
+    assert ask(Guard(application), path)[0] == 404
+
+
+def test_closed_places_are_not_found() -> None:
+    guard = Guard(application, closed=["/api", "/g/proxy"])
+    assert [ask(guard, path)[0] for path in ("/api", "/api/", "/api/x", "/g/proxy=x", "/g/proxy/y")] == [
+        404
+    ] * 5
+    assert [ask(guard, path)[0] for path in ("/apis", "/g", "/g/api")] == [200] * 3
+
+
+@pytest.mark.parametrize("length", ["9" * 12, str(MOST_BODY + 1), "-1", "1e3", "0x10"])
+def test_a_body_that_claims_too_much_is_refused(length: str) -> None:
+    assert ask(Guard(application), content_length=length)[0] == 413
+
+
+def test_a_body_without_a_length_is_cut_off() -> None:
+    piece = b"x" * (MOST_BODY // 4)
+    assert ask(Guard(application), parts=(piece,) * 4)[2] == str(MOST_BODY).encode()
+    with pytest.raises(ConnectionError, match="cut off"):
+        ask(Guard(application), parts=(piece,) * 5)
+
+
+def test_answers_say_that_nothing_may_come_from_other_hosts() -> None:
+    headers = ask(Guard(application))[1]
+    assert headers[b"x-own"] == b"1"
+    assert b"default-src 'self'" in headers[b"content-security-policy"]
+    assert b"http" not in headers[b"content-security-policy"]
+    assert headers[b"x-content-type-options"] == b"nosniff"
+
+
+def test_a_route_with_a_stricter_policy_keeps_it() -> None:
+    strict = b"default-src 'none'"
+
+    async def own(scope: Any, receive: Any, send: Any) -> None:
+        await send(
+            {"type": "http.response.start", "status": 200, "headers": [(b"content-security-policy", strict)]}
+        )
+        await send({"type": "http.response.body", "body": b""})
+
+    assert ask(Guard(own))[1][b"content-security-policy"] == strict
+
+
+def test_logins_come_from_the_command_line_or_a_file(tmp_path: Any) -> None:
+    assert read_logins(None) == []
+    assert read_logins("ann:a:b") == [("ann", "a:b")]
+    (tmp_path / "logins").write_text("ann:x\n\n bob:y \n", encoding="utf-8")
+    assert read_logins(str(tmp_path / "logins")) == [("ann", "x"), ("bob", "y")]
+    for bad in (":x", "ann:", ":"):
+        with pytest.raises(SettingError, match="USER:PASSWORD"):
+            read_logins(bad)
+    (tmp_path / "empty").write_text("", encoding="utf-8")
+    with pytest.raises(SettingError, match="USER:PASSWORD"):
+        read_logins(str(tmp_path / "empty"))
+    with pytest.raises(InputError, match="nothere"):
+        read_logins(str(tmp_path / "nothere"))
