@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
 
@@ -94,10 +95,11 @@ def read_sets(path: str | Path) -> dict[str, DataSet]:
             arrays = dict(file)
     except (OSError, ValueError) as error:
         raise InputError(f"{label} cannot be read as .npz: {error}") from None
-    for name in ("y", "coords"):
-        if name not in arrays and f"{name}_raw" not in arrays:
+    where = "coords_raw" if "coords_raw" in arrays else "coords"
+    for name in ("y", where):
+        if name not in arrays:
             raise InputError(f"{label} has no array {name!r}; there are: {', '.join(sorted(arrays))}")
-    coordinates, values = arrays.get("coords_raw", arrays.get("coords")), arrays["y"]
+    coordinates, values = arrays[where], arrays["y"]
     if coordinates.ndim != 2 or values.shape != coordinates.shape[:1]:
         raise InputError(
             f"{label}: expected y (n) and coords (n, modes); got {values.shape}, {coordinates.shape}"
@@ -200,7 +202,7 @@ def _folds(
     return tuple((torch.tensor(a).long(), torch.tensor(b).long()) for a, b in parts)
 
 
-def _cut(prefix: str, block: np.ndarray) -> dict[str, np.ndarray]:
+def _cut(prefix: str, block: np.ndarray) -> dict[str, Any]:
     """Folds that leave out a fifth of the blocks each."""
     group = np.random.default_rng(0).permutation(block.max() + 1) % FOLDS
     parts = {"train": lambda fold: group[block] != fold, "test": lambda fold: group[block] == fold}

@@ -30,7 +30,7 @@ TRIED, WEIGHTS = (
     (0.1, 1.0, 10.0, 100.0, 1000.0),
 )  # numbers of neighbours; of standardised coordinates
 TREES, LEAVES, RATE = 1000, 31, 0.1
-INDUCING, EPOCHS, BATCH, SVGP_RATE = 512, 20, 1024, 0.02
+INDUCING, EPOCHS, BATCH, SVGP_RATE = 512, 20, 1024, 0.05
 CELLS = 1 << 20  # most of a binned tensor: it is stored whole
 COMPONENTS, ITERATIONS = 5, 100
 
