@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 try:
     from sklearn.base import BaseEstimator, RegressorMixin
@@ -19,6 +20,7 @@ from fieldmorph.bayes.model import FitConfig, fit
 from fieldmorph.bayes.observations import Mode, Observations
 from fieldmorph.bayes.posterior import Prediction
 from fieldmorph.bayes.store import build_posterior, describe_posterior
+from fieldmorph.bayes.streaming import update
 
 LARGEST_CORE = 256  # entries, up to which a core is learned unless `cp` says
 
@@ -75,23 +77,26 @@ class FunBaTRegressor(RegressorMixin, BaseEstimator):
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "FunBaTRegressor":
         """A weight of 2 is two measurements of the same value."""
-        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
-        weights = None
-        if sample_weight is not None:
-            weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-            if not weights.any():
-                raise ValueError("sample_weight is zero everywhere")
-            X, y, weights = X[weights > 0], y[weights > 0], torch.tensor(weights[weights > 0])
+        X, y, weights = self._rows(X, y, sample_weight, ensure_min_samples=2)
         names = getattr(self, "feature_names_in_", [f"x{k}" for k in range(X.shape[1])])
         modes = tuple(Mode(str(name)) for name in names)
-        observations = Observations(
-            torch.tensor(X), torch.tensor(y, dtype=torch.float64), modes, "y", None, 0, 0, "arrays"
-        )
+        observations = Observations(X, y, modes, "y", None, 0, 0, "arrays")
         if self.calibration:
             found = fit_calibrated(observations, self._config(), share=self.calibration, weights=weights)
         else:
             found = fit(observations, self._config(), weights=weights)
         self.posterior_, self.n_iter_ = found[0], len(found[1].bounds)
+        return self
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> "FunBaTRegressor":
+        """`fit` the first time; then learn from more rows without those before (see `bayes.streaming.update`)."""
+        if not hasattr(self, "posterior_"):
+            return self.fit(X, y, sample_weight)
+        X, y, weights = self._rows(X, y, sample_weight, reset=False)
+        self.posterior_, report = update(
+            self.posterior_, X, y, weights=weights, sweeps=self.sweeps, tolerance=self.tol
+        )
+        self.n_iter_ = len(report.bounds)
         return self
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
@@ -109,6 +114,19 @@ class FunBaTRegressor(RegressorMixin, BaseEstimator):
             True  # on ten columns, nine of them noise: their product drowns in it
         )
         return tags
+
+    def _rows(
+        self, X: Any, y: Any, sample_weight: Any, **checks: Any
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """As tensors, those without weight left out."""
+        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, **checks)
+        weights = None
+        if sample_weight is not None:
+            weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+            if not weights.any():
+                raise ValueError("sample_weight is zero everywhere")
+            X, y, weights = X[weights > 0], y[weights > 0], torch.tensor(weights[weights > 0])
+        return torch.tensor(X), torch.tensor(y, dtype=torch.float64), weights
 
     def _predict(self, X: Any) -> Prediction:
         check_is_fitted(self)

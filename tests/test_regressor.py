@@ -177,6 +177,22 @@ def test_columns_names_are_the_modes() -> None:
     assert model.n_iter_ == 5
 
 
+def test_rows_may_come_in_parts() -> None:
+    """The first half of an axis, then the other; without a second call nothing is known of that."""
+    X, y = waves(300)
+    early = X[:, 0] < 0.5
+    model = FunBaTRegressor(**{**BRIEF, "sweeps": 60}).partial_fit(X[early], y[early])
+    truth = waves(300, seed=1, noise=0)
+    before = model.score(*truth)
+    posterior = model.posterior_
+    assert model.partial_fit(X[~early], y[~early]) is model
+    assert before < 0.6 < 0.95 < model.score(*truth)
+    assert posterior.provenance["rows"] == early.sum() < model.posterior_.provenance["rows"] == 300
+    assert model.n_iter_ == model.posterior_.provenance["updates"][0]["sweeps"]
+    with pytest.raises(ValueError, match="features"):
+        model.partial_fit(X[:, :1], y)
+
+
 def test_settings_can_be_searched() -> None:
     search = GridSearchCV(
         FunBaTRegressor(**{**BRIEF, "sweeps": 15}), {"rank": [1], "cp": [True, False]}, cv=2
