@@ -34,6 +34,7 @@ OURS = {
     "tucker7": FitConfig(ranks=(7,)),
     "cp5": FitConfig(ranks=(5,), cp=True),
     "tucker3-matern32": FitConfig(ranks=(3,), kernels=("matern32",)),
+    "tucker7-places": FitConfig(ranks=(7,), kernels=("matern32", "matern32", "matern12")),
     "tucker3-student": FitConfig(ranks=(3,), student=4.0),
 }
 HELD_OUT = 0.2  # share of the blocks that is held out at once to calibrate intervals
