@@ -10,7 +10,7 @@ from typing import Any
 import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
 
 # isort: split
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -207,6 +207,8 @@ def _told(answer: Callable[..., Any]) -> Callable[..., Any]:
             return JSONResponse({"error": str(error)}, 404)
         except SettingError as error:
             return JSONResponse({"error": str(error)}, 400)
+        except ClientDisconnect:  # gone, or cut off by the guard
+            return JSONResponse({"error": "the request did not come whole"}, 400)
         except BusyError as error:
             return JSONResponse({"error": str(error)}, 503)
 
