@@ -273,8 +273,8 @@ if (model.map) {
 }
 const fit = () => {
   if (!model.map || !plot.clientWidth) return;
-  const widest = window.innerWidth < 620 ? 2 : 4.2;
-  plot.style.setProperty("--ratio", Math.min(Math.max(model.map.ratio, 0.7), widest));
+  const widest = window.innerWidth < 620 ? 2 : 4.2, narrowest = plot.clientWidth / (0.62 * window.innerHeight);
+  plot.style.setProperty("--ratio", Math.min(Math.max(model.map.ratio, narrowest, 0.7), Math.max(widest, narrowest)));
   draw();
 };
 let width = 0;
