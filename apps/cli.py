@@ -147,15 +147,27 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("--force", action="store_true", help="overwrite what is there")
 
     view = arg.command(
-        jobs, "view", commands.view, "look at a field, or compare two, in a browser", threads=THREADS_HELP, device=True
+        jobs,
+        "view",
+        commands.view,
+        "look at a field, or compare two, in a browser",
+        threads=THREADS_HELP,
+        device=True,
     )
-    view.add_argument("files", metavar="FILE", nargs="*", help="one field, or two to compare")
-    view.add_argument("--port", type=arg.port, default=7860, metavar="N", help="default 7860; 0: any that is free")
+    view.add_argument("files", metavar="FILE", nargs="*", help="a field, two to compare, or a tensor model")
+    view.add_argument(
+        "--data", metavar="TABLE", help="rows that the tensor model has not seen: are its intervals right?"
+    )
+    view.add_argument(
+        "--port", type=arg.port, default=7860, metavar="N", help="default 7860; 0: any that is free"
+    )
     view.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine alone)"
     )
     view.add_argument(
-        "--auth", metavar="USER:PASS|FILE", help="ask for a password on every route; a file has one USER:PASS a line"
+        "--auth",
+        metavar="USER:PASS|FILE",
+        help="ask for a password on every route; a file has one USER:PASS a line",
     )
     view.add_argument("--no-browser", action="store_true", help="only say where the page is")
 

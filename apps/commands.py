@@ -100,8 +100,8 @@ def view(args: Args) -> int:
     from fieldmorph.apps.view import view_files
 
     view_files(
-        args.files, host=args.host, port=args.port, auth=args.auth, browser=not args.no_browser, device=args.device,
-        threads=args.threads, say=lambda line: print(line, flush=True),
+        args.files, host=args.host, port=args.port, auth=args.auth, data=args.data, browser=not args.no_browser,
+        device=args.device, threads=args.threads, say=lambda line: print(line, flush=True),
     )  # fmt: skip
     return 0
 

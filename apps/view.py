@@ -1,4 +1,4 @@
-"""`fieldmorph view`: one page on one port in which fields are looked at and compared."""
+"""`fieldmorph view`: one page on one port in which fields are looked at and compared, and a tensor model explored."""
 
 import errno
 import logging
@@ -9,6 +9,7 @@ import webbrowser
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
 
@@ -19,11 +20,12 @@ from fieldmorph.apps.view_guard import ANYWHERE, LOOPBACK, App, Guard, read_logi
 from fieldmorph.apps.view_pool import Pool
 from fieldmorph.apps.view_routes import view_routes
 from fieldmorph.apps.view_shelf import Scene, Shelf
+from fieldmorph.fields.checkpoint import read_header
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.runtime import compile_kernels
 
 PORT = 7860
-MOST_FILES = 2
+MOST_FIELDS = 2
 NEEDED = "the viewer needs gradio: pip install 'fieldmorph[view]'"
 # Routes of Gradio's that this page does without: uploads, other hosts, interfaces for programs.
 CLOSED = tuple(
@@ -61,14 +63,16 @@ def make_viewer(
     *,
     host: str = "127.0.0.1",
     logins: Sequence[tuple[str, str]] = (),
+    data: str | Path | None = None,
     device: str = "auto",
     threads: int | None = None,
     bake: bool = True,
     resolution: int = RESOLUTION,
 ) -> Viewer:
-    """A viewer of one or two fields.
+    """A viewer of up to two fields and a tensor model.
 
     Args:
+        data: a table that the tensor model has not seen, to show how well its intervals hold.
         host: the name under which it is reached besides the loopback's.
         logins: user and password, one of which every request must carry.
         threads: cores to use; all by default.
@@ -76,23 +80,30 @@ def make_viewer(
 
     Raises:
         InputError, UnsafeError: a file that cannot be read.
-        SettingError: too many files.
+        SettingError: too many files, or data without a tensor model.
         ImportError: gradio is missing.
     """
-    if len(files) > MOST_FILES:
-        raise SettingError(f"view takes at most {MOST_FILES} files; got {len(files)}")
+    models = [path for path in files if read_header(path)["kind"] == "posterior"]
+    fields = [path for path in files if path not in models]
+    if len(fields) > MOST_FIELDS or len(models) > 1:
+        raise SettingError(
+            f"view takes at most {MOST_FIELDS} fields and one tensor model; got {len(fields)} and {len(models)}"
+        )
+    if data is not None and not models:
+        raise SettingError("--data is a table for a tensor model; none was given")
     try:
         from fieldmorph.apps.view_page import make_page
     except ModuleNotFoundError as error:
         raise ImportError(NEEDED) from error
     shelf = Shelf(device)
-    scenes = [shelf.open(path) for path in files]
+    scenes = [shelf.open(path) for path in fields]
+    tensor = _open_model(models[0], data) if models else None
     compile_kernels()
     pool, baker = Pool(threads or _cores()), Baker(resolution)
     films = Films(pool)
     for scene in scenes if bake else []:
         baker.add(scene)
-    app = make_page(view_routes(shelf, pool, baker, films), scenes)
+    app = make_page(view_routes(shelf, pool, baker, films), scenes, pool, tensor)
     return Viewer(Guard(app, host, logins, CLOSED), shelf, pool, baker, films, scenes)
 
 
@@ -128,16 +139,18 @@ def view_files(
     host: str = "127.0.0.1",
     port: int = PORT,
     auth: str | None = None,
+    data: str | Path | None = None,
     browser: bool = True,
     device: str = "auto",
     threads: int | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Serve one or two files until interrupted.
+    """Serve up to two fields and a tensor model until interrupted.
 
     Args:
         port: 0 takes any that is free.
         auth: USER:PASSWORD, or a file of such lines.
+        data: as for `make_viewer`.
         browser: open the page, where there is a desktop.
 
     Raises:
@@ -146,7 +159,9 @@ def view_files(
     """
     listening = listen(host, port)
     try:
-        viewer = make_viewer(files, host=host, logins=read_logins(auth), device=device, threads=threads)
+        viewer = make_viewer(
+            files, host=host, logins=read_logins(auth), data=data, device=device, threads=threads
+        )
     except BaseException:
         listening.close()
         raise
@@ -192,6 +207,16 @@ def page_url(host: str, port: int) -> str:
     """What to open on this machine."""
     name = "localhost" if host in (*LOOPBACK, *ANYWHERE) else f"[{host}]" if ":" in host else host
     return f"http://{name}:{port}/"
+
+
+def _open_model(path: str | Path, data: str | Path | None) -> tuple[Any, Any]:
+    """What the tensor tab shows: an explorer of the model, and measurements it has not seen."""
+    from fieldmorph.apps.tensor import read_measurements
+    from fieldmorph.apps.tensor_explore import Explorer
+    from fieldmorph.bayes.store import load_posterior
+
+    posterior = load_posterior(path)
+    return Explorer(posterior), None if data is None else read_measurements(data, posterior)
 
 
 def _has_desktop() -> bool:

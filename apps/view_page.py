@@ -3,6 +3,7 @@
 import importlib.resources
 import os
 from collections.abc import Sequence
+from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -13,33 +14,43 @@ from gradio.themes.utils import colors, fonts, sizes
 from starlette.routing import Route
 
 from fieldmorph.apps.view_guard import App
+from fieldmorph.apps.view_pool import Pool
 from fieldmorph.apps.view_scene import add_scene_tab
 from fieldmorph.apps.view_shelf import Scene
+
+Tensor = tuple[Any, Any]  # a tensor model's explorer, and measurements that the model has not seen or None
 
 DELETE_CACHE = (600, 3600)  # every so many seconds temporary files older than so many are removed
 SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
 
 
-def make_page(routes: Sequence[Route], scenes: Sequence[Scene]) -> App:
+def make_page(
+    routes: Sequence[Route], scenes: Sequence[Scene], pool: Pool, tensor: Tensor | None = None
+) -> App:
     """An ASGI application: these routes, and Gradio's page for all else."""
     app = FastAPI(routes=list(routes), docs_url=None, redoc_url=None, openapi_url=None)
     gr.mount_gradio_app(
-        app, make_blocks(scenes), path="/", footer_links=[], run_history=False, allowed_paths=[], max_file_size=0,
+        app, make_blocks(scenes, pool, tensor), path="/", footer_links=[], run_history=False, allowed_paths=[], max_file_size=0,
         show_error=False, ssr_mode=False, enable_monitoring=False, pwa=False, mcp_server=False, theme=make_theme(),
         css=(importlib.resources.files("fieldmorph.apps") / "web" / "page.css").read_text(encoding="utf-8"),
     )  # fmt: skip
     return app
 
 
-def make_blocks(scenes: Sequence[Scene]) -> gr.Blocks:
-    """All tabs."""
+def make_blocks(scenes: Sequence[Scene], pool: Pool, tensor: Tensor | None = None) -> gr.Blocks:
+    """All tabs; that of the scene is left out where there is only a tensor model."""
     with gr.Blocks(
         title="fieldmorph", analytics_enabled=False, delete_cache=DELETE_CACHE, fill_width=True
     ) as blocks:
         gr.HTML('<header class="brand"><strong>fieldmorph</strong></header>', padding=False)
         with gr.Tabs() as tabs:
-            add_scene_tab(tabs, scenes)
+            if scenes or tensor is None:
+                add_scene_tab(tabs, scenes)
+            if tensor is not None:
+                from fieldmorph.apps.view_tensor import add_tensor_tab  # needs the extra for tensors
+
+                add_tensor_tab(tensor[0], pool, measured=tensor[1])
     return blocks
 
 

@@ -239,12 +239,24 @@ def test_a_taken_port_gives_one_clear_line(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_mistakes_are_told_before_anything_is_served(tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match="at most 2 files"):
-        make_viewer(["a", "b", "c"])
+    files = [save_ball(tmp_path / f"{name}.fm") for name in "abc"]
+    with pytest.raises(SettingError, match="at most 2 fields and one tensor model; got 3 and 0"):
+        make_viewer(files)
+    with pytest.raises(SettingError, match="none was given"):
+        make_viewer(files[:1], data="rows.csv")
     with pytest.raises(InputError, match="nothere"):
         make_viewer([tmp_path / "nothere.fm"])
     with pytest.raises(SettingError, match="host"):
         listen("no.such.host.invalid", 0)
+
+
+def test_a_tensor_model_has_a_tab_of_its_own(tensor_model: Path) -> None:
+    viewer = make_viewer([tensor_model], threads=1)
+    viewer.close()
+    with served([tensor_model]) as (url, _):
+        config = httpx.get(f"{url}config").json()
+    tabs = [part["props"]["label"] for part in config["components"] if part["type"] == "tabitem"]
+    assert tabs == ["Tensor model"]
 
 
 def test_words_for_people() -> None:
