@@ -53,7 +53,7 @@ def write_receipt(output: str | Path, receipt: dict[str, Any], pictures: Sequenc
 def receipt_html(receipt: Mapping[str, Any], pictures: Sequence[Exhibit]) -> str:
     """The page of what `distill.receipt.receipt` returned and the pictures of `distill.fidelity.measure`."""
     r = receipt
-    style = (importlib.resources.files("fieldmorph.apps") / "receipt_page.css").read_text(encoding="utf-8")
+    style = parts_style() + _text("receipt_page.css")
     names = [escaped(r[role]["field"]) for role in ("teacher", "student")]
     made = escaped(str(r["created"])[:16].replace("T", " "))
     files = " to ".join(escaped(r[role]["file"]) for role in ("teacher", "student") if r[role]["file"])
@@ -61,7 +61,7 @@ def receipt_html(receipt: Mapping[str, Any], pictures: Sequence[Exhibit]) -> str
         '<header><p class="kicker">Conversion receipt</p>',
         f'<h1>{names[0]} <span class="arrow" role="img" aria-label="to">→</span> {names[1]}</h1>',
         f'<p class="soft">{files + " · " if files else ""}{made} UTC · fieldmorph {escaped(r["fieldmorph"])}</p>',
-        _headline(r) + _gate(r) + "</header><main>",
+        headline(r) + _gate(r) + "</header><main>",
         section("Pictures", _pictures(pictures)),
         section("On the way", _curve(r)),
         section("Quality", _quality(r)),
@@ -81,7 +81,13 @@ def receipt_html(receipt: Mapping[str, Any], pictures: Sequence[Exhibit]) -> str
     )
 
 
-def _headline(r: Mapping[str, Any]) -> str:
+def parts_style() -> str:
+    """Of `headline` and of curves, whose place must have the variables `--ink`, `--soft`, `--line`, `--accent`, ..."""
+    return _text("web/receipt_parts.css")
+
+
+def headline(r: Mapping[str, Any]) -> str:
+    """What a conversion came to in five figures."""
     held, beyond = (r["quality"][poses] for poses in SETS)
     used, ratio = r["budget"]["used"], r["ratio"]["bytes"]
     tiles = [_psnr_tile("PSNR to the teacher", held), _psnr_tile("off-trajectory", beyond)]
@@ -312,6 +318,10 @@ def _spent(times: Mapping[str, Any]) -> list[str]:
 
 def _ratio(r: Mapping[str, Any], name: str) -> str:
     return "–" if r["ratio"][name] is None else f"{r['ratio'][name]:.2f}"
+
+
+def _text(name: str) -> str:
+    return importlib.resources.files("fieldmorph.apps").joinpath(name).read_text(encoding="utf-8")
 
 
 def _bytes(n: int | None) -> str:
