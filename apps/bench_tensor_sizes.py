@@ -97,7 +97,7 @@ def sizes_table(result: Row) -> str:
     ]  # fmt: skip
     about = (
         f"Three modes, rank 3, Matern-3/2, {CONFIG.restarts} beginnings, {result['threads']} threads; kernels are "
-        f"learned along the way. Values have the standard deviation 1 and noise of {result['noise']:g}, which no RMSE "
-        "can be below."
+        f"learned along the way. Values have the standard deviation 1 and noise of {result['noise']:g}, which is the "
+        "least RMSE to expect. Memory is that of the fit."
     )
     return "\n".join([about, "", markdown(head, rows), *failures(result)])
