@@ -31,7 +31,8 @@ def make_page(
     """An ASGI application: these routes, and Gradio's page for all else."""
     app = FastAPI(routes=list(routes), docs_url=None, redoc_url=None, openapi_url=None)
     gr.mount_gradio_app(
-        app, make_blocks(scenes, pool, tensor), path="/", footer_links=[], run_history=False, allowed_paths=[], max_file_size=0,
+        app, make_blocks(scenes, pool, tensor), path="/", footer_links=[], run_history=False, allowed_paths=[],
+        max_file_size=0,
         show_error=False, ssr_mode=False, enable_monitoring=False, pwa=False, mcp_server=False, theme=make_theme(),
         css=(importlib.resources.files("fieldmorph.apps") / "web" / "page.css").read_text(encoding="utf-8"),
     )  # fmt: skip
