@@ -30,19 +30,35 @@ def look_at_nodes(
     generator: torch.Generator,
     looks: int = LOOKS,
 ) -> NodeValues:
-    """The teacher at nodes (flat indices) and at random points around each, within half a cell.
+    """The teacher at nodes (flat indices) of a lattice that spans its box, as `look_around` sees it."""
+    unit = (coordinates(nodes, resolution) / (resolution - 1)).to(teacher.field.aabb)
+    return look_around(teacher, unit, unit.new_full((3,), 1 / (resolution - 1)), generator, looks)
+
+
+@torch.no_grad()
+def look_around(
+    teacher: StoredField,
+    unit: Float[Tensor, "n 3"],
+    spacing: Float[Tensor, "3"],
+    generator: torch.Generator,
+    looks: int = LOOKS,
+) -> NodeValues:
+    """The teacher at places and at random points around each, within half a spacing.
 
     Densities are averaged as the light that a render step stops, and are 0 in cells that the teacher leaves out.
     Where nothing gets through them they are those of a step that lets a millionth through.
+
+    Args:
+        unit: places in the box, [0, 1]^3.
+        spacing: between them along each axis, in the same units.
     """
     field, grid = teacher.field, teacher.occupancy
     low, size = field.aabb[:3], field.aabb[3:] - field.aabb[:3]
-    unit = (coordinates(nodes, resolution) / (resolution - 1)).to(low)
-    best_alpha = unit.new_full((len(nodes),), -1.0)
+    best_alpha = unit.new_full((len(unit),), -1.0)
     total, best_at, best_features = torch.zeros_like(best_alpha), unit, unit[:, :0]
     for look in range(looks):
-        shift = (torch.rand(len(nodes), 3, generator=generator) - 0.5).to(unit) * float(look > 0)
-        at = (unit + shift / (resolution - 1)).clamp(0, 1)
+        shift = (torch.rand(len(unit), 3, generator=generator) - 0.5).to(unit) * float(look > 0)
+        at = (unit + shift * spacing).clamp(0, 1)
         positions = torch.minimum(low + at * size, field.aabb[3:])  # rounded up, a face is outside
         log_sigma, features = field.geometry(positions)
         cell = (at * grid.resolution).long().clamp(max=grid.resolution - 1)

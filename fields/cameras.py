@@ -204,7 +204,7 @@ def orbit_like(cameras: Cameras, aabb: Sequence[float], n: int) -> Cameras:
     pose = cameras.camera_to_world.cpu()
     box = torch.tensor(aabb, dtype=torch.float32)
     centre = look_at_point(cameras).cpu().clamp(box[:3], box[3:])
-    up = _up_direction(pose)
+    up = up_direction(pose)
     outward = pose[:, :, 3] - centre
     distances = outward.norm(dim=-1)
     sines = (outward @ up) / distances.clamp(min=1e-9)
@@ -280,7 +280,7 @@ def _require_one(cameras: Cameras) -> None:
         raise SettingError(f"one camera expected; got {len(cameras)}")
 
 
-def _up_direction(pose: Float[Tensor, "n 3 4"]) -> Float[Tensor, "3"]:
+def up_direction(pose: Float[Tensor, "n 3 4"]) -> Float[Tensor, "3"]:
     """The direction across all cameras' x axes (none is rolled), nearest to their mean up."""
     right = pose[:, :, 0].double()
     mean_up = -pose[:, :, 1].double().mean(0)
