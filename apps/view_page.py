@@ -13,41 +13,45 @@ from fastapi import FastAPI
 from gradio.themes.utils import colors, fonts, sizes
 from starlette.routing import Route
 
+from fieldmorph.apps.convert_job import Desk
+from fieldmorph.apps.view_baker import Baker
+from fieldmorph.apps.view_convert import add_convert_tab
 from fieldmorph.apps.view_guard import App
 from fieldmorph.apps.view_pool import Pool
 from fieldmorph.apps.view_scene import add_scene_tab
-from fieldmorph.apps.view_shelf import Scene
+from fieldmorph.apps.view_shelf import Scene, Shelf
 
-Tensor = tuple[Any, Any]  # a tensor model's explorer, and measurements that the model has not seen or None
+Tensor = tuple[Any, Any]  # a tensor model's explorer, and measurements it has not seen or None
 
 DELETE_CACHE = (600, 3600)  # every so many seconds temporary files older than so many are removed
 SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
 
 
-def make_page(
-    routes: Sequence[Route], scenes: Sequence[Scene], pool: Pool, tensor: Tensor | None = None
-) -> App:
+def make_page(routes: Sequence[Route], blocks: gr.Blocks) -> App:
     """An ASGI application: these routes, and Gradio's page for all else."""
     app = FastAPI(routes=list(routes), docs_url=None, redoc_url=None, openapi_url=None)
     gr.mount_gradio_app(
-        app, make_blocks(scenes, pool, tensor), path="/", footer_links=[], run_history=False, allowed_paths=[],
-        max_file_size=0,
-        show_error=False, ssr_mode=False, enable_monitoring=False, pwa=False, mcp_server=False, theme=make_theme(),
+        app, blocks, path="/", footer_links=[], run_history=False, allowed_paths=[], max_file_size=0, show_error=False,
+        ssr_mode=False, enable_monitoring=False, pwa=False, mcp_server=False, theme=make_theme(),
         css=(importlib.resources.files("fieldmorph.apps") / "web" / "page.css").read_text(encoding="utf-8"),
     )  # fmt: skip
     return app
 
 
-def make_blocks(scenes: Sequence[Scene], pool: Pool, tensor: Tensor | None = None) -> gr.Blocks:
-    """All tabs; that of the scene is left out where there is only a tensor model."""
+def make_blocks(
+    scenes: Sequence[Scene], shelf: Shelf, pool: Pool, baker: Baker, desk: Desk, tensor: Tensor | None = None
+) -> gr.Blocks:
+    """All tabs; that of the scene is left out where there is only a tensor model, that of conversions with it."""
     with gr.Blocks(
         title="fieldmorph", analytics_enabled=False, delete_cache=DELETE_CACHE, fill_width=True
     ) as blocks:
         gr.HTML('<header class="brand"><strong>fieldmorph</strong></header>', padding=False)
         with gr.Tabs() as tabs:
             if scenes or tensor is None:
-                add_scene_tab(tabs, scenes)
+                scene_tab = add_scene_tab(tabs, scenes)
+            if scenes:
+                add_convert_tab(blocks, scene_tab, scenes, shelf, baker, desk)
             if tensor is not None:
                 from fieldmorph.apps.view_tensor import add_tensor_tab  # needs the extra for tensors
 

@@ -71,7 +71,7 @@ class Pool:
 
     def __init__(self, n_threads: int):
         self._works: list[Work] = []
-        self._spent: dict[str, float] = {}  # seconds that owners with work have had
+        self._spent: dict[str, float] = {}  # core-seconds that owners with work have had
         self._changed = threading.Condition()
         self._closed = False
         self._threads = [
@@ -130,7 +130,7 @@ class Pool:
         use_threads(1)  # holds for this thread alone
         while (taken := self._take()) is not None:
             work, piece = taken
-            start = time.perf_counter()
+            start = time.thread_time()
             try:
                 result = piece()
                 if work.ended is None:
@@ -142,7 +142,7 @@ class Pool:
             with self._changed:
                 work.running -= 1
                 if work.owner in self._spent:
-                    self._spent[work.owner] += time.perf_counter() - start
+                    self._spent[work.owner] += time.thread_time() - start
             self._end(work)
 
     def _take(self) -> tuple[Work, Piece] | None:
