@@ -29,8 +29,8 @@ def score(prediction: Prediction, values: Float[Tensor, "n"]) -> dict[str, float
     values, error = values.double(), values.double() - prediction.mean
     latent = prediction.latent_sd.square()
     noise = prediction.sd.square() - latent
-    rows = zip(*(x.split(ROWS_AT_ONCE) for x in (error, latent, noise)), strict=True)
-    proper = [_proper(*row, prediction.degrees) for row in rows]
+    parts = zip(*(x.split(ROWS_AT_ONCE) for x in (error, latent, noise)), strict=True)
+    proper = [_proper(e, f, n, prediction.degrees) for e, f, n in parts]
     low, high = prediction.interval(LEVEL)
     found = {
         "rmse": error.square().mean().sqrt(),
