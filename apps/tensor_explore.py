@@ -193,5 +193,5 @@ def _check(number: object, low: int, high: int, what: str) -> None:
 
 
 def _changed(found: Prediction, change: Callable[[Tensor], Tensor]) -> Prediction:
-    parts = {name: change(getattr(found, name)) for name in ("mean", "latent_sd", "sd")}
-    return replace(found, **parts)
+    mean, latent_sd, sd = (change(part) for part in (found.mean, found.latent_sd, found.sd))
+    return replace(found, mean=mean, latent_sd=latent_sd, sd=sd)

@@ -4,7 +4,7 @@ import asyncio
 import importlib.resources
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -110,7 +110,7 @@ def add_convert_tab(
     def open_pair(ids: Sequence[str]) -> list[Any]:
         return scene_tab.showing([shelf.get(name) for name in ids])
 
-    hidden = {"show_progress": "hidden", "api_visibility": "private"}
+    hidden: Any = {"show_progress": "hidden", "api_visibility": "private"}
     begin.click(
         run, list(form.values()), [begin, stop, done, card, pair, *files], concurrency_limit=None, **hidden
     )  # fmt: skip
@@ -121,7 +121,7 @@ def add_convert_tab(
 
 async def convert(
     owner: str, teacher: Scene, wish: Wish, shelf: Shelf, baker: Baker, desk: Desk
-) -> AsyncIterator[tuple[str, Made | None]]:
+) -> AsyncGenerator[tuple[str, Made | None]]:
     """What the page shows while a field is converted, and at last what was made, whose files go when this is left.
 
     Raises:

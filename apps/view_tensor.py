@@ -100,7 +100,7 @@ def page_model(explorer: Explorer) -> dict[str, Any]:
         "across": explorer.across,
         "up": explorer.up,
         "sliders": explorer.sliders if explorer.across is not None else [],
-        "along": (explorer.sliders or [explorer.across])[0],
+        "along": explorer.sliders[0] if explorer.sliders else explorer.across,
         "place": explorer.middle(),
         "map": None if explorer.across is None else _page_map(explorer),
     }
