@@ -14,7 +14,7 @@ from fieldmorph.fields.checkpoint import read_checkpoint, read_header
 from fieldmorph.fields.errors import InputError
 
 TRAINED = "field."  # prefix of the parameters' names
-MODEL = ("value", "rows", "core", "noise_sd", "modes")  # of a tensor model, shown in words
+MODEL = ("value", "rows", "core", "noise_sd", "modes", "residual")  # of a tensor model, shown in words
 
 
 def describe_file(path: str | Path) -> dict[str, Any]:
@@ -84,12 +84,22 @@ def _model(header: dict[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:
             zip(header["modes"], header["core"]["ranks"], header["kernels"], strict=True)
         )
     ]
+    residual = None
+    if told := header.get("residual"):
+        residual = {
+            "modes": [modes[k]["name"] for k in told["columns"]],
+            "kernel": told["kernel"],
+            "amplitude": told["amplitude"],
+            "lengthscale": arrays["residual.lengthscale"].tolist(),
+            "points": len(arrays["residual.inducing"]),
+        }
     return {
         "value": header["value"],
         "rows": header["provenance"].get("rows"),
         "core": header["core"]["kind"],
         "noise_sd": header["scale"] * math.sqrt(noise["rate"] / noise["shape"]),
         "modes": modes,
+        "residual": residual,
         "provenance": header["provenance"],
     }
 

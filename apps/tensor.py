@@ -24,6 +24,7 @@ from fieldmorph.bayes.dates import pd
 from fieldmorph.bayes.model import FitConfig, FitReport, fit
 from fieldmorph.bayes.observations import Observations, read_observations
 from fieldmorph.bayes.posterior import Posterior
+from fieldmorph.bayes.residual import ResidualConfig, fit_with_residual
 from fieldmorph.bayes.scores import scores_of
 from fieldmorph.bayes.sources import open_source
 from fieldmorph.bayes.store import describe_kernel, load_posterior, save_posterior
@@ -48,6 +49,7 @@ def fit_file(
     modes: Sequence[str] | None = None,
     value: str | None = None,
     sample: int | None = None,
+    residual: ResidualConfig | None = None,
     calibrate: Calibration | None = None,
     force: bool = False,
     on_sweep: OnSweep = lambda _done, _most, _bound: None,
@@ -55,6 +57,7 @@ def fit_file(
     """Fit a model to the measurements of a CSV, Parquet or NetCDF file and save it; what came out, as JSON values.
 
     Args:
+        residual: settings of a residual process beside the model; None: there is none.
         calibrate: which rows are held out to learn how wide intervals must be; None: intervals are the model's own.
         on_sweep: gets the sweeps done, the most there can be, and the bound in nats for each row.
 
@@ -66,7 +69,7 @@ def fit_file(
     not_itself(output, data)
     generator = torch.Generator().manual_seed(config.seed)
     observations = read_observations(data, modes, value, sample=sample, generator=generator)
-    posterior, report = fit_observations(observations, config, calibrate, on_sweep)
+    posterior, report = fit_observations(observations, config, residual, calibrate, on_sweep)
     source = {"data": Path(data).name, "data_sha256": file_sha256(data)}
     posterior = replace(posterior, provenance={**posterior.provenance, **source})
     sha256 = save_posterior(output, posterior)
@@ -141,13 +144,14 @@ def update_file(
 def fit_observations(
     observations: Observations,
     config: FitConfig,
+    residual: ResidualConfig | None = None,
     calibrate: Calibration | None = None,
     on_sweep: OnSweep = lambda _done, _most, _bound: None,
 ) -> tuple[Posterior, FitReport]:
-    """`bayes.model.fit` or `bayes.calibrate.fit_calibrated`, with progress over all restarts and fits.
+    """`fit`, `fit_with_residual` or `fit_calibrated` of `bayes`, with progress over all restarts and fits.
 
     Raises:
-        SettingError: blocks or a share that cannot be held out, and what `fit` raises.
+        SettingError: an unknown mode of the residual process, what cannot be held out, and what `fit` raises.
     """
     warm = min(config.warm_sweeps, config.sweeps)
     most = config.sweeps + (warm * (config.restarts - 1) if config.restarts > 1 else 0)
@@ -159,10 +163,12 @@ def fit_observations(
         on_sweep(done, fits * most, bound / len(observations.values))
 
     if calibrate is None:
-        return fit(observations, config, on_sweep=told)
+        if residual is None:
+            return fit(observations, config, on_sweep=told)
+        return fit_with_residual(observations, config, residual, on_sweep=told)
     posterior, report = fit_calibrated(
         observations, config, share=calibrate.share, rounds=calibrate.rounds, blocks=calibrate.blocks(observations),
-        on_sweep=told,
+        residual=residual, on_sweep=told,
     )  # fmt: skip
     calibration = {**posterior.provenance["calibration"], "by": dict(calibrate.by)}
     return replace(posterior, provenance={**posterior.provenance, "calibration": calibration}), report
@@ -181,6 +187,7 @@ def fit_words(observations: Observations, posterior: Posterior, report: FitRepor
                 posterior.modes, posterior.processes, posterior.ranks, posterior.kernels, strict=True
             )
         ],
+        "residual": residual_numbers(posterior),
         "core": "cp" if posterior.provenance.get("cp") else "tucker",
         "rows": len(observations.values),
         "dropped": observations.dropped,
@@ -192,6 +199,19 @@ def fit_words(observations: Observations, posterior: Posterior, report: FitRepor
         "sweeps": len(report.bounds),
         "converged": report.converged,
     }  # fmt: skip
+
+
+def residual_numbers(posterior: Posterior) -> dict[str, Any] | None:
+    """Of the process beside the model, as JSON values; None without one."""
+    if (process := posterior.residual) is None:
+        return None
+    return {
+        "modes": [posterior.modes[k].name for k in process.columns],
+        "kernel": process.kernel,
+        "amplitude": process.amplitude,
+        "lengthscale": process.lengthscale.tolist(),
+        "points": len(process.inducing),
+    }
 
 
 def noise_sd(posterior: Posterior) -> float:

@@ -174,6 +174,14 @@ def _add_fit(own: Any) -> None:
         "--calibrate-rounds", type=arg.count, default=1, metavar="N",
         help="shares held out, one after the other, each with a fit of its own: for few rows or blocks (default 1)",
     )  # fmt: skip
+    fit.add_argument(
+        "--residual", type=arg.names, metavar="A,B",
+        help="add a Gaussian process of these modes together: lat,lon where new places are expected",
+    )  # fmt: skip
+    fit.add_argument(
+        "--residual-points", type=arg.count, metavar="N",
+        help="places through which it knows the others (default 256): with as many as there are it is exact",
+    )  # fmt: skip
     fit.add_argument("--sample", type=arg.count, metavar="N", help="draw so many of the rows")
     fit.add_argument("--seed", type=arg.seed, default=0, help="of everything random (default 0)")
     arg.add_output(fit, "file to write")
@@ -185,6 +193,7 @@ def fit_model(args: Args) -> int:
     from fieldmorph.apps.tensor import fit_file
     from fieldmorph.apps.tensor_calibration import Calibration
     from fieldmorph.bayes.model import FitConfig
+    from fieldmorph.bayes.residual import ResidualConfig
 
     config = FitConfig(
         ranks=args.rank, kernels=args.kernel, cp=args.cp, prune=args.prune, centre=not args.no_centre,
@@ -197,10 +206,16 @@ def fit_model(args: Args) -> int:
         raise SettingError(
             "--calibrate-by and --calibrate-rounds need --calibrate SHARE, the share that is held out"
         )
+    residual = None
+    if args.residual:
+        points = {"n_inducing": args.residual_points} if args.residual_points else {}
+        residual = ResidualConfig(args.residual, **points)
+    elif args.residual_points:
+        raise SettingError("--residual-points needs --residual A,B, the modes of the process")
     with progress:
         result = fit_file(
             args.data, args.output, config, modes=args.modes, value=args.value, sample=args.sample,
-            calibrate=calibrate, force=args.force, on_sweep=progress.sweep,
+            residual=residual, calibrate=calibrate, force=args.force, on_sweep=progress.sweep,
         )  # fmt: skip
     from fieldmorph.apps.tensor_tables import fit_table
 

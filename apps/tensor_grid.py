@@ -16,7 +16,6 @@ from fieldmorph.apps.outputs import replaced
 from fieldmorph.apps.tensor import noise_sd, not_itself
 from fieldmorph.apps.tensor_axes import Axis, grid_axes
 from fieldmorph.bayes.coordinates import Mode
-from fieldmorph.bayes.core import Factor
 from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.bayes.store import load_posterior
 from fieldmorph.fields.budget import now
@@ -128,10 +127,7 @@ def write_grid(
         for variable, attributes in zip((mean, sd), _value_attributes(posterior), strict=True):
             variable.attrs.update(attributes)
         for where in blocks(shape, chunk, block):
-            parts = [
-                Factor(factors[k].mean[where[order.index(k)]], factors[k].second[where[order.index(k)]])
-                for k in range(len(axes))
-            ]
+            parts = [factor[where[order.index(k)]] for k, factor in enumerate(factors)]
             found = posterior.predict_grid(parts)
             mean[where] = found.mean.permute(order).numpy().astype(dtype)
             sd[where] = found.sd.permute(order).numpy().astype(dtype)

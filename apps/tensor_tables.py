@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from fieldmorph.apps.tensor_words import coordinate, kernel_words, label, percent, with_unit
+from fieldmorph.apps.tensor_words import coordinate, kernel_words, label, length, percent, with_unit
 
 
 def fit_table(result: dict[str, Any]) -> str:
@@ -20,7 +20,7 @@ def fitted(result: dict[str, Any]) -> str:
     kernels = [f"{m['name']} {kernel_words(m['kernel'], m['kind'], m['unit'])}" for m in modes]
     text = (
         f"{result['rows']} rows{_left_out(result)}; {'Tucker' if result['core'] == 'tucker' else 'CP'} {ranks}; "
-        f"{'; '.join(kernels)}; noise {with_unit(format(result['noise_sd'], '.3g'), unit)}; "
+        f"{'; '.join([*kernels, *_beside(result)])}; noise {with_unit(format(result['noise_sd'], '.3g'), unit)}; "
         f"bound {result['bound_per_row']:.4f} nats/row after {result['sweeps']} sweeps, {result['seconds']:.1f} s"
     )
     if told := result["calibration"]:
@@ -95,7 +95,22 @@ def info_words(described: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"mode {name}: {mode['points']} points from {first} to {last}, rank {mode['rank']}, {kernel}"
         )
-    return lines
+    return lines + _beside(described)
+
+
+def _beside(told: Mapping[str, Any]) -> list[str]:
+    """The residual process in words, where there is one."""
+    if (residual := told["residual"]) is None:
+        return []
+    kinds = {mode["name"]: mode for mode in told["modes"]}
+    along = [
+        f"{length(value, kinds[name]['kind'], kinds[name]['unit'])} in {name}"
+        for name, value in zip(residual["modes"], residual["lengthscale"], strict=True)
+    ]
+    sd = with_unit(format(residual["amplitude"], ".3g"), told["value"]["unit"])
+    return [
+        f"beside them a process of {' x '.join(residual['modes'])}, sd {sd}, lengthscales {', '.join(along)}"
+    ]
 
 
 def _left_out(result: dict[str, Any]) -> str:

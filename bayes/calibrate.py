@@ -7,6 +7,7 @@ large residuals are in its own standard deviations, and the final model, fitted 
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from gpytorch.kernels import Kernel
@@ -17,6 +18,7 @@ from fieldmorph.bayes.intervals import conformal
 from fieldmorph.bayes.model import FitConfig, FitReport, OnSweep, fit
 from fieldmorph.bayes.observations import Observations
 from fieldmorph.bayes.posterior import Posterior, Prediction
+from fieldmorph.bayes.residual import ResidualConfig, fit_with_residual
 from fieldmorph.fields.errors import SettingError, known
 
 USUAL_LEVEL = 0.95
@@ -35,9 +37,10 @@ def fit_calibrated(
     blocks: Int[Tensor, "n"] | None = None,
     weights: Float[Tensor, "n"] | None = None,
     kernels: Sequence[Kernel] | None = None,
+    residual: ResidualConfig | None = None,
     on_sweep: OnSweep = lambda _sweep, _bound: None,
 ) -> tuple[Posterior, FitReport]:
-    """What `fit` returns, with calibrated intervals.
+    """What `fit`, or `fit_with_residual`, returns, with calibrated intervals.
 
     Blocks decide what "new" means: with every row by itself intervals hold for more rows like these, with whole
     places held out for new places. A level of 95 % needs 19 of them held out.
@@ -46,16 +49,18 @@ def fit_calibrated(
         share: of the blocks that is held out at once.
         rounds: parts of this size that are held out one after the other, each with a fit of its own.
         blocks: a label for every row (see `blocks_of`); by default rows are held out one by one.
+        residual: settings of a residual process beside the model; without them there is none.
 
     Raises:
         SettingError: a share that leaves no block to fit or to hold out, more rounds than there are parts, and what
             `fit` raises.
     """
     config = config or FitConfig()
+    chosen = fit if residual is None else partial(fit_with_residual, residual=residual)
 
     def learn(rest: Observations, kept: Tensor) -> Predict:
         left = None if weights is None else weights[kept]
-        return fit(rest, config, weights=left, kernels=kernels, on_sweep=on_sweep)[0].predict
+        return chosen(rest, config, weights=left, kernels=kernels, on_sweep=on_sweep)[0].predict
 
     scores, block = held_out_scores(
         observations, learn, share=share, rounds=rounds, blocks=blocks, seed=config.seed
@@ -68,7 +73,7 @@ def fit_calibrated(
             "%d held-out %s guarantee intervals up to %.0f %% only; hold out more, or in more rounds",
             n_blocks, "rows" if blocks is None else "blocks", 100 * intervals.guaranteed,
         )  # fmt: skip
-    posterior, report = fit(observations, config, weights=weights, kernels=kernels, on_sweep=on_sweep)
+    posterior, report = chosen(observations, config, weights=weights, kernels=kernels, on_sweep=on_sweep)
     calibration = {"share": share, "rounds": rounds, "rows": int(held.sum()), "blocks": n_blocks}
     provenance = {**posterior.provenance, "calibration": calibration}
     return replace(posterior, intervals=intervals, provenance=provenance), report

@@ -14,6 +14,7 @@ from fieldmorph.bayes.funbat import Noise
 from fieldmorph.bayes.intervals import GAUSSIAN, Intervals
 from fieldmorph.bayes.observations import Mode
 from fieldmorph.bayes.process import Process
+from fieldmorph.bayes.sparse import SparseGP
 
 ROWS_AT_ONCE = 1 << 14
 
@@ -47,6 +48,17 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class GridAxis:
+    """Coordinates of one mode, and its functions there; `axis[10:20]` is a part of it."""
+
+    coordinates: Float[Tensor, "n"]
+    factor: Factor
+
+    def __getitem__(self, rows: slice) -> "GridAxis":
+        return GridAxis(self.coordinates[rows], Factor(self.factor.mean[rows], self.factor.second[rows]))
+
+
+@dataclass(frozen=True)
 class Posterior:
     """A fitted functional Tucker or CP model.
 
@@ -56,6 +68,7 @@ class Posterior:
         shift, scale: values are shift + scale times the model's.
         intervals: Gaussian, or from calibration on rows that were held out.
         provenance: how it came about, as JSON values.
+        residual: a function that is added, in the value's unit (see `fit_with_residual`).
     """
 
     modes: tuple[Mode, ...]
@@ -69,6 +82,7 @@ class Posterior:
     scale: float
     intervals: Intervals = GAUSSIAN
     provenance: dict[str, Any] = field(default_factory=dict)
+    residual: SparseGP | None = None
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -80,22 +94,32 @@ class Posterior:
         """Mean and standard deviations; means and variances are exact under the factorised posterior."""
         found = list(self._moments(coordinates))
         mean, second = (torch.cat(part) for part in zip(*found, strict=True))
-        return self._prediction(mean, second)
+        residual = None if self.residual is None else self.residual.at(coordinates)
+        return self._prediction(mean, second, residual)
 
     @torch.no_grad()
-    def factors(self, axes: Sequence[Float[Tensor, "_"]]) -> list[Factor]:
-        """Moments of each mode's functions at coordinates of its own: `predict_grid` takes them, or slices of them."""
-        return [Factor.of(*process.at(axis)) for process, axis in zip(self.processes, axes, strict=True)]
+    def factors(self, axes: Sequence[Float[Tensor, "_"]]) -> list[GridAxis]:
+        """Each mode's functions at coordinates of its own: `predict_grid` takes them, or slices of them."""
+        return [
+            GridAxis(axis, Factor.of(*process.at(axis)))
+            for process, axis in zip(self.processes, axes, strict=True)
+        ]
 
     @torch.no_grad()
-    def predict_grid(self, factors: list[Factor]) -> Prediction:
+    def predict_grid(self, axes: Sequence[GridAxis]) -> Prediction:
         """What `predict` says at all combinations of coordinates; its tensors have one axis for each mode."""
-        return self._prediction(*self.core.grid_moments(factors))
+        moments = self.core.grid_moments([axis.factor for axis in axes])
+        residual = self.residual
+        left = None if residual is None else residual.on_grid([axis.coordinates for axis in axes])
+        return self._prediction(*moments, left)
 
-    def _prediction(self, mean: Tensor, second: Tensor) -> Prediction:
+    def _prediction(self, mean: Tensor, second: Tensor, residual: tuple[Tensor, Tensor] | None) -> Prediction:
         latent = (second - mean.square()).clamp(min=0)
+        mean = self.shift + self.scale * mean
+        if residual is not None:
+            mean, latent = mean + residual[0], latent + residual[1] / self.scale**2
         return Prediction(
-            self.shift + self.scale * mean,
+            mean,
             self.scale * latent.sqrt(),
             self.scale * (latent + self.noise.variance).sqrt(),
             self.intervals,
@@ -106,12 +130,19 @@ class Posterior:
     def sample(
         self, coordinates: Float[Tensor, "n modes"], n_samples: int, generator: torch.Generator
     ) -> Float[Tensor, "samples n"]:
-        """Joint samples of the function, without noise."""
+        """Joint samples of the function, without noise.
+
+        Raises:
+            SettingError: more places than those of a residual process can be drawn at together.
+        """
         drawn = [
             process.sample(column, n_samples, generator)
             for process, column in zip(self.processes, coordinates.double().unbind(1), strict=True)
         ]
-        return self.shift + self.scale * self.core.values(drawn, generator)
+        samples = self.shift + self.scale * self.core.values(drawn, generator)
+        if self.residual is not None:
+            samples = samples + self.residual.sample(coordinates, n_samples, generator)
+        return samples
 
     def _moments(self, coordinates: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """In chunks; each mode's functions are evaluated once per distinct coordinate."""

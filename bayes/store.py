@@ -15,10 +15,13 @@ from fieldmorph.bayes.intervals import Intervals
 from fieldmorph.bayes.observations import Mode
 from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.bayes.process import infer
+from fieldmorph.bayes.sparse import SparseGP
 from fieldmorph.fields.checkpoint import read_checkpoint, write_checkpoint
 from fieldmorph.fields.errors import InputError, known
 
 KIND = "posterior"
+RESIDUAL_NUMBERS = ("columns", "kernel", "amplitude")
+RESIDUAL_ARRAYS = ("lengthscale", "inducing", "mean", "root")
 NUMBERS = ("lengthscale", "period_length", "outputscale", "constant")  # hyperparameters by gpytorch's names
 PARTS = {"ScaleKernel": "base_kernel", "AdditiveKernel": "kernels", "ProductKernel": "kernels"}
 SIMPLE = ("MaternKernel", "RBFKernel", "PeriodicKernel", "CosineKernel", "ConstantKernel")
@@ -65,6 +68,9 @@ def describe_posterior(posterior: Posterior) -> tuple[dict[str, Any], dict[str, 
         "intervals": asdict(posterior.intervals),
         "provenance": posterior.provenance,
     }
+    if (residual := posterior.residual) is not None:
+        header["residual"] = {name: getattr(residual, name) for name in RESIDUAL_NUMBERS}
+        arrays |= {f"residual.{name}": getattr(residual, name) for name in RESIDUAL_ARRAYS}
     return header, arrays
 
 
@@ -79,12 +85,16 @@ def build_posterior(header: dict[str, Any], arrays: dict[str, Tensor]) -> Poster
     if header["core"]["kind"] == "tucker":
         core = TuckerCore(tuple(ranks), arrays["core.mean"])
         core.covariance = arrays["core.covariance"]
-    told = header["intervals"]
+    told, residual = header["intervals"], None
+    if "residual" in header:
+        numbers = header["residual"]
+        parts: Any = {name: arrays[f"residual.{name}"] for name in RESIDUAL_ARRAYS}
+        residual = SparseGP(**{**numbers, "columns": tuple(numbers["columns"])}, **parts)
     return Posterior(
         tuple(Mode(**mode) for mode in header["modes"]), header["value"]["name"], header["value"]["unit"],
         tuple(kernels), tuple(processes), core, Noise(**header["noise"]), header["shift"], header["scale"],
         Intervals(**{**told, "levels": tuple(told["levels"]), "factors": tuple(told["factors"])}),
-        header["provenance"],
+        header["provenance"], residual,
     )  # fmt: skip
 
 

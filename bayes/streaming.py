@@ -52,8 +52,8 @@ def update(
     """A model that knows these rows as well; the one given stays as it is.
 
     Time and memory go with the new rows and each mode's distinct coordinates, not with the rows before. Kernels,
-    ranks, centre and scale stay those of the fit, and so do calibrated intervals: it is for the fit's data that they
-    hold. A row that the model has seen already counts again.
+    ranks, centre, scale and a residual process stay those of the fit, and so do calibrated intervals: it is for the
+    fit's data that they hold. A row that the model has seen already counts again.
 
     Args:
         coordinates: as the model counts them, in any order: inside, between or outside those it knows.
@@ -91,6 +91,8 @@ def _begin(
     posterior: Posterior, coordinates: Tensor, values: Tensor, weights: Tensor, generator: torch.Generator
 ) -> State:
     """What is known, with new coordinates among the points, and a first impression of the new rows."""
+    if posterior.residual is not None:
+        values = values - posterior.residual.at(coordinates)[0]
     values, weights = (values.double() - posterior.shift) / posterior.scale, weights.double()
     known = [process.points for process in posterior.processes]
     entries, degrees = merge_rows(coordinates, values, weights, known), posterior.noise.degrees

@@ -25,6 +25,7 @@ from fieldmorph.bayes.observations import Observations
 from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.bayes.process import Process, draw_prior
 from fieldmorph.bayes.scores import scores_of
+from fieldmorph.bayes.sparse import fit_sparse
 from fieldmorph.bayes.store import describe_posterior, load_posterior, save_posterior
 from fieldmorph.bayes.streaming import update
 from fieldmorph.fields.errors import InputError, SettingError
@@ -306,6 +307,18 @@ def test_wild_values_bend_a_student_t_model_little() -> None:
         away[student] = float((found[0].mean - found[1].mean).abs().max())
     assert spread[4.0] < 1.3 < 3 < spread[None]
     assert away[4.0] < 0.05
+
+
+def test_a_residual_process_stays_and_functions_learn_what_it_leaves() -> None:
+    (x, y), (later, values) = waves(60, 2, 0), waves(30, 2, 1, latest=3.0)
+    residual = fit_sparse(x, y, columns=[0], n_inducing=9)
+    bare = fitted((x, y - residual.at(x)[0]), ranks=(2,))
+    after, _ = update(replace(bare, residual=residual), later, values)
+    plain, _ = update(bare, later, values - residual.at(later)[0])
+    assert after.residual is residual
+    query = waves(40, 2, 2, latest=4.0)[0]
+    expected = plain.predict(query).mean + residual.at(query)[0]
+    torch.testing.assert_close(after.predict(query).mean, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_two_modes_may_be_new_at_once() -> None:

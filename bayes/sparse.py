@@ -1,0 +1,265 @@
+"""A sparse Gaussian process of several coordinates together, known through its values at some of the places.
+
+It is gpytorch's variational one (Hensman et al. 2013, arXiv 1309.6835). Since its noise is Gaussian, what is known at
+these inducing points has a closed form for given hyperparameters (Titsias 2009), and with it the bound that these are
+learned by is the collapsed one: its gradient is that of the variational bound where the variational distribution is the
+best there is. No step size has to be chosen, and nothing depends on an order of minibatches.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from gpytorch import settings
+from gpytorch.distributions import MultivariateNormal
+from gpytorch.kernels import Kernel, MaternKernel, ScaleKernel
+from gpytorch.means import ZeroMean
+from gpytorch.models import ApproximateGP
+from gpytorch.priors import LogNormalPrior
+from gpytorch.variational import CholeskyVariationalDistribution, VariationalStrategy
+from jaxtyping import Float, Int
+from linear_operator.utils.cholesky import psd_safe_cholesky
+from torch import Tensor
+
+from fieldmorph.bayes.entries import merge_rows
+from fieldmorph.bayes.hyperparameters import MATERN, log_prior
+from fieldmorph.fields.errors import SettingError
+
+CANDIDATES = 10_000  # places among which inducing points are sought
+LEARN_FROM = 2048  # places at most that hyperparameters are learned from
+ITERATIONS = 50
+ENOUGH = 1e-3  # nats, that a step gains, or that a logarithm moves
+ROWS_AT_ONCE = 1 << 13
+LEAST = 1e-6  # of a unit variance: a place known better needs no inducing point
+SPREAD = 2.0  # standard deviation of the logarithms of lengthscales and variance beforehand, around 1
+QUIETEST = 1e-4  # of the values' variance is noise, at least
+LARGEST_SAMPLE = 4000  # places, whose covariance is a matrix
+
+
+@dataclass(frozen=True)
+class SparseGP:
+    """A Gaussian process with mean zero and a Matern kernel, after the measurements.
+
+    Attributes:
+        columns: of the coordinates that it is a function of; it is constant along all others.
+        kernel: `matern12`, `matern32` or `matern52`.
+        lengthscale: along each of these columns, in the coordinates' units.
+        amplitude: standard deviation before the measurements, in the value's unit.
+        inducing: the points that it is known through.
+        mean, root: of its values there: divided by amplitude and the root of their prior correlations, they have this
+            mean and the covariance root root'.
+    """
+
+    columns: tuple[int, ...]
+    kernel: str
+    lengthscale: Float[Tensor, "columns"]
+    amplitude: float
+    inducing: Float[Tensor, "m columns"]
+    mean: Float[Tensor, "m"]
+    root: Float[Tensor, "m m"]
+
+    @torch.no_grad()
+    def at(self, coordinates: Float[Tensor, "n modes"]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
+        """Mean and variance of the function; a place that comes again is computed once."""
+        places, rows = coordinates[:, self.columns].double().unique(dim=0, return_inverse=True)
+        mean, variance = self._moments(places)
+        return mean[rows], variance[rows]
+
+    @torch.no_grad()
+    def on_grid(
+        self, axes: Sequence[Float[Tensor, "_"]]
+    ) -> tuple[Float[Tensor, "*grid"], Float[Tensor, "*grid"]]:
+        """The same at all combinations of coordinates, an axis for each mode; its length is 1 where nothing changes."""
+        places = torch.cartesian_prod(*(axes[k] for k in self.columns)).reshape(-1, len(self.columns))
+        shape = [len(axis) if k in self.columns else 1 for k, axis in enumerate(axes)]
+        mean, variance = self._moments(places.double())
+        return mean.reshape(shape), variance.reshape(shape)
+
+    @torch.no_grad()
+    def sample(
+        self, coordinates: Float[Tensor, "n modes"], n_samples: int, generator: torch.Generator
+    ) -> Float[Tensor, "samples n"]:
+        """Joint samples of the function.
+
+        Raises:
+            SettingError: more different places than a covariance matrix is made for.
+        """
+        places, rows = coordinates[:, self.columns].double().unique(dim=0, return_inverse=True)
+        if len(places) > LARGEST_SAMPLE:
+            raise SettingError(
+                f"with a residual process joint samples are drawn at {LARGEST_SAMPLE} different places at most; "
+                f"got {len(places)}"
+            )
+        found = self._process(places)
+        noise = torch.randn(n_samples, len(places), generator=generator, dtype=torch.float64)
+        drawn = found.mean + noise @ psd_safe_cholesky(found.covariance_matrix).T
+        return self.amplitude * drawn[:, rows]
+
+    def _moments(self, places: Float[Tensor, "n columns"]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
+        parts = [self._process.marginals(part) for part in places.split(ROWS_AT_ONCE)]
+        mean, variance = (torch.cat(part) for part in zip(*parts, strict=True))
+        return self.amplitude * mean, self.amplitude**2 * variance
+
+    @cached_property
+    def _process(self) -> "_Process":
+        kernel = MaternKernel(nu=MATERN[self.kernel], ard_num_dims=len(self.columns)).double()
+        kernel.lengthscale = self.lengthscale
+        process = _Process(kernel, self.inducing)
+        process.tell(self.mean, self.root)
+        return process.eval()
+
+
+def fit_sparse(
+    coordinates: Float[Tensor, "n modes"],
+    values: Float[Tensor, "n"],
+    *,
+    columns: Sequence[int] | None = None,
+    n_inducing: int = 256,
+    kernel: str = "matern12",
+    weights: Float[Tensor, "n"] | None = None,
+    seed: int = 0,
+) -> SparseGP:
+    """The process after these values less their mean, all that it leaves being Gaussian noise.
+
+    Rows at one place count as one, so that with at most `n_inducing` places nothing is approximate. Lengthscales and
+    variance have log-normal priors, around the places' standard deviations and the values' variance.
+
+    Args:
+        columns: of the coordinates that the function depends on; by default all.
+        n_inducing: places through which it is known at most; time goes with places times its square.
+        weights: of the rows, at least 0.
+        seed: of the places that hyperparameters are learned from, and inducing points chosen from, where there are
+            more than needed.
+    """
+    columns = tuple(range(coordinates.shape[1]) if columns is None else columns)
+    weights = torch.ones_like(values) if weights is None else weights
+    places, y, count, scatter = _merged(coordinates[:, columns], values, weights)
+    scale = float((y.square() @ count + scatter) / count.sum()) ** 0.5 or 1.0
+    y, scatter = y / scale, scatter / scale**2
+    spread = places.std(0, correction=0)
+    spread = torch.where(spread > 0, spread, 1.0)
+    order = torch.randperm(len(places), generator=torch.Generator().manual_seed(seed))
+    some, many = order[:LEARN_FROM], order[:CANDIDATES]
+    scatter = scatter * float(count[some].sum() / count.sum())
+    learned, noise = _learn(places[some] / spread, y[some], count[some], scatter, n_inducing, MATERN[kernel])
+    lengthscale = learned.base_kernel.lengthscale.detach()[0]
+    variance = float(learned.outputscale.detach())
+    inducing = places[many][_choose(learned.base_kernel, places[many] / spread, n_inducing)]
+    blank = torch.zeros(len(inducing), dtype=torch.float64)
+    prior = SparseGP(
+        columns, kernel, lengthscale * spread, scale * variance**0.5, inducing, blank, torch.diag(blank + 1)
+    )
+    told = _know(prior._process, places, y / variance**0.5, count * variance / noise)
+    return SparseGP(prior.columns, kernel, prior.lengthscale, prior.amplitude, inducing, *told)
+
+
+class _Process(ApproximateGP):
+    """gpytorch's sparse variational process, of mean zero."""
+
+    def __init__(self, kernel: Kernel, inducing: Float[Tensor, "m columns"]):
+        told = CholeskyVariationalDistribution(len(inducing))
+        super().__init__(VariationalStrategy(self, inducing, told, learn_inducing_locations=False))
+        self.mean, self.kernel, self.told = ZeroMean(), kernel, told
+        self.variational_strategy.variational_params_initialized.fill_(1)  # or gpytorch draws them at random
+        self.double()
+
+    def forward(self, x: Tensor) -> MultivariateNormal:
+        return MultivariateNormal(self.mean(x), self.kernel(x))
+
+    def marginals(self, x: Float[Tensor, "n columns"]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
+        """Mean and variance; gpytorch's own `variance` complains about rounding."""
+        found = self(x)
+        return found.mean, found.lazy_covariance_matrix.diagonal().clamp(min=0)
+
+    @torch.no_grad()
+    def tell(self, mean: Float[Tensor, "m"], root: Float[Tensor, "m m"]) -> None:
+        """Set what is known of the whitened values at the inducing points."""
+        self.told.variational_mean.copy_(mean)
+        self.told.chol_variational_covar.copy_(root)
+
+
+def _merged(
+    coordinates: Tensor, values: Tensor, weights: Tensor
+) -> tuple[Float[Tensor, "places columns"], Float[Tensor, "places"], Float[Tensor, "places"], float]:
+    """Places, the mean there, the sum of weights, and what rows differ from these means by, squared and summed."""
+    counted = weights > 0
+    values, weights = values[counted].double(), weights[counted].double()
+    values = values - values @ weights / weights.sum()
+    entries = merge_rows(coordinates[counted], values, weights)
+    places = [points[i] for points, i in zip(entries.points, entries.index.unbind(1), strict=True)]
+    mean = entries.total / entries.weight
+    scatter = entries.squares - float(entries.total @ mean)
+    return torch.stack(places, dim=1), mean, entries.weight, max(scatter, 0.0)
+
+
+def _learn(
+    x: Float[Tensor, "n columns"],
+    y: Float[Tensor, "n"],
+    count: Float[Tensor, "n"],
+    scatter: float,
+    n_inducing: int,
+    nu: float,
+) -> tuple[ScaleKernel, float]:
+    """Kernel and noise variance that the collapsed bound and the priors like best."""
+    prior = LogNormalPrior(0.0, SPREAD)
+    kernel = ScaleKernel(
+        MaternKernel(nu=nu, ard_num_dims=x.shape[1], lengthscale_prior=prior), outputscale_prior=prior
+    ).double()
+    kernel.outputscale = kernel.base_kernel.lengthscale = 1.0
+    process = _Process(kernel, x[_choose(kernel, x, n_inducing)]).train()
+    log_noise = torch.full((), -1.0, dtype=torch.float64, requires_grad=True)
+    free = [*kernel.parameters(), log_noise]
+    optimizer = torch.optim.LBFGS(
+        free, max_iter=ITERATIONS, tolerance_change=ENOUGH, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        noise = log_noise.exp() + QUIETEST
+        process.tell(*_know(process, x, y, count / noise.detach()))
+        mean, variance = process.marginals(x)
+        left = (count * ((y - mean).square() + variance)).sum() + scatter
+        fit = -(left / noise + count.sum() * noise.log()) / 2
+        bound = fit - process.variational_strategy.kl_divergence() + log_prior(kernel)
+        (-bound).backward()
+        return -bound.detach()
+
+    optimizer.step(loss)
+    return kernel, float(log_noise.detach().exp()) + QUIETEST
+
+
+@torch.no_grad()
+def _know(
+    process: _Process, x: Float[Tensor, "n columns"], y: Float[Tensor, "n"], precision: Float[Tensor, "n"]
+) -> tuple[Float[Tensor, "m"], Float[Tensor, "m m"]]:
+    """The best whitened mean and root for these values, each with Gaussian noise (Titsias 2009, equation 10)."""
+    inducing = process.variational_strategy.inducing_points
+    jitter = settings.variational_cholesky_jitter.value(torch.float64)
+    eye = torch.eye(len(inducing), dtype=torch.float64)
+    root = psd_safe_cholesky(process.kernel(inducing).to_dense() + jitter * eye)
+    total, information = torch.zeros(len(inducing), dtype=torch.float64), eye
+    for part in torch.arange(len(x)).split(ROWS_AT_ONCE):
+        seen = torch.linalg.solve_triangular(root, process.kernel(inducing, x[part]).to_dense(), upper=False)
+        weighed = seen * precision[part]
+        information = information + weighed @ seen.T
+        total = total + weighed @ y[part]
+    covariance = torch.cholesky_inverse(torch.linalg.cholesky(information))
+    return covariance @ total, psd_safe_cholesky(covariance)
+
+
+@torch.no_grad()
+def _choose(kernel: Kernel, x: Float[Tensor, "n columns"], n: int) -> Int[Tensor, "m"]:
+    """Rows, each the least known from those before (Burt et al. 2020, arXiv 2008.00323, section 4.2.3)."""
+    left, known = kernel(x, diag=True), x.new_zeros(min(n, len(x)), len(x))
+    chosen: list[int] = []
+    for k, column in enumerate(known):
+        row = int(left.argmax())
+        if chosen and left[row] < LEAST:
+            break
+        covariance = kernel(x[row : row + 1], x).to_dense()[0] - known[:k, row] @ known[:k]
+        column.copy_(covariance / left[row].sqrt())
+        left = (left - column.square()).clamp(min=0)
+        left[row] = 0
+        chosen.append(row)
+    return torch.tensor(chosen)
