@@ -14,6 +14,7 @@ from typing import Any
 import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
 
 # isort: split
+from fieldmorph.apps.convert_job import Desk
 from fieldmorph.apps.view_baker import RESOLUTION, Baker
 from fieldmorph.apps.view_films import Films
 from fieldmorph.apps.view_guard import ANYWHERE, LOOPBACK, App, Guard, read_logins
@@ -49,10 +50,12 @@ class Viewer:
     pool: Pool
     baker: Baker
     films: Films
+    desk: Desk
     scenes: list[Scene]
 
     def close(self) -> None:
-        """End all threads, remove all films."""
+        """End all threads and processes, remove all films."""
+        self.desk.close()
         self.baker.close()
         self.pool.close()
         self.films.close()
@@ -92,7 +95,7 @@ def make_viewer(
     if data is not None and not models:
         raise SettingError("--data is a table for a tensor model; none was given")
     try:
-        from fieldmorph.apps.view_page import make_page
+        from fieldmorph.apps.view_page import make_blocks, make_page
     except ModuleNotFoundError as error:
         raise ImportError(NEEDED) from error
     shelf = Shelf(device)
@@ -100,11 +103,12 @@ def make_viewer(
     tensor = _open_model(models[0], data) if models else None
     compile_kernels()
     pool, baker = Pool(threads or _cores()), Baker(resolution)
-    films = Films(pool)
+    films, desk = Films(pool), Desk()
     for scene in scenes if bake else []:
         baker.add(scene)
-    app = make_page(view_routes(shelf, pool, baker, films), scenes, pool, tensor)
-    return Viewer(Guard(app, host, logins, CLOSED), shelf, pool, baker, films, scenes)
+    blocks = make_blocks(scenes, shelf, pool, baker, desk, tensor)
+    app = make_page(view_routes(shelf, pool, baker, films), blocks)
+    return Viewer(Guard(app, host, logins, CLOSED), shelf, pool, baker, films, desk, scenes)
 
 
 def serve(
