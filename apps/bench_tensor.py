@@ -24,6 +24,7 @@ from fieldmorph.bayes.calibrate import Predict, held_out_scores
 from fieldmorph.bayes.intervals import conformal
 from fieldmorph.bayes.model import FitConfig, fit
 from fieldmorph.bayes.observations import Observations
+from fieldmorph.bayes.residual import ResidualConfig, fit_with_residual
 from fieldmorph.bayes.scores import score
 from fieldmorph.fields.budget import now
 from fieldmorph.fields.errors import SettingError, known
@@ -37,6 +38,10 @@ OURS = {
     "tucker7-places": FitConfig(ranks=(7,), kernels=("matern32", "matern32", "matern12")),
     "tucker3-student": FitConfig(ranks=(3,), student=4.0),
 }
+RESIDUAL = (
+    "tucker3",
+    "tucker7-places",
+)  # again, with a residual process of the first two modes: of the place
 HELD_OUT = 0.2  # share of the blocks that is held out at once to calibrate intervals
 BLOCKS = 39  # to hold out, if there are so many: twice what a level of 95 % needs
 FEW = 64  # rows on which every method is tried first: nobody pays for compilation and imports
@@ -70,7 +75,7 @@ def bench_tensor(
     """
     if scale > 1:
         raise SettingError(f"the scale is a share of the rows, at most 1; got {scale:g}")
-    methods = {**{name: Method(partial(learn, config)) for name, config in OURS.items()}, **PEERS}
+    methods = all_methods()
     with tempfile.TemporaryDirectory() as made:
         lacking = make_sets(Path(made)) if data is None else []
         found = find_sets(made if data is None else data)
@@ -92,9 +97,22 @@ def bench_tensor(
     return bench.finish(result, tensor_table)
 
 
+def all_methods() -> dict[str, Method]:
+    """Ours and the peers, by name."""
+    ours = {name: Method(partial(learn, config)) for name, config in OURS.items()}
+    beside = {f"{name}-residual": Method(partial(learn_with_residual, OURS[name])) for name in RESIDUAL}
+    return {**ours, **beside, **PEERS}
+
+
 def learn(config: FitConfig, rows: Observations, _: Blocks = None) -> Predict:
     """Ours."""
     return fit(rows, config)[0].predict
+
+
+def learn_with_residual(config: FitConfig, rows: Observations, _: Blocks = None) -> Predict:
+    """Ours, with a process of the first two modes beside it."""
+    place = ResidualConfig(tuple(mode.name for mode in rows.modes[:2]))
+    return fit_with_residual(rows, config, place)[0].predict
 
 
 def measure(path: str | Path, split: str, fold: int, method: str, share: float) -> Row:
@@ -104,7 +122,7 @@ def measure(path: str | Path, split: str, fold: int, method: str, share: float) 
     method that tells the mean alone gets their root mean square for its standard deviation.
     """
     threadpool_limits(torch.get_num_threads())
-    chosen = PEERS[method] if method in PEERS else Method(partial(learn, OURS[method]))
+    chosen = all_methods()[method]
     data = read_sets(path)[split]
     rows, test = data.part(fold, share)
     few = torch.randperm(len(rows.values), generator=torch.Generator().manual_seed(0))[:FEW]

@@ -150,6 +150,18 @@ def test_a_mean_without_deviation_gets_that_of_rows_held_out(
     assert 0.85 < found["calibrated_cov95"] <= 1
 
 
+def test_a_process_of_the_place_stands_beside_a_model(folder: Path) -> None:
+    """Values are a function of the place that no product of its two coordinates gives: rank 1 alone misses it."""
+    with np.load(folder / "air.npz") as data:
+        arrays = dict(data)
+    a, b, _ = arrays["coords"].T
+    np.savez(folder / "air.npz", **arrays | {"y": np.sin(a) * np.cos(b) + np.cos(2 * a) * b / 5})
+    alone, beside = (
+        measure(str(folder / "air.npz"), "rows", 0, name, 1.0) for name in ("tucker3", "tucker3-residual")
+    )
+    assert beside["rmse"] < 0.5 * alone["rmse"]
+
+
 def test_blocks_are_held_out_whole_and_often_enough(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     seen: list[torch.Tensor] = []
 
