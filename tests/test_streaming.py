@@ -321,6 +321,18 @@ def test_a_residual_process_stays_and_functions_learn_what_it_leaves() -> None:
     torch.testing.assert_close(after.predict(query).mean, expected, rtol=1e-9, atol=1e-9)
 
 
+def test_what_is_known_does_not_bend_to_what_is_not() -> None:
+    """A smooth function goes astray beyond its data; new times give way to what is known of the rest from the first."""
+    generator = torch.Generator().manual_seed(0)
+    x = 6 * torch.rand(600, 2, generator=generator, dtype=torch.float64)
+    x[300:, 1] += 6
+    y = (1.5 + x[:, 0].sin()) * x[:, 1].sin() + 0.1 * torch.randn(600, generator=generator).double()
+    model = fitted((x[:300], y[:300]), ranks=(2,), kernels=("matern52",), centre=False)
+    after, report = update(model, x[300:], y[300:])
+    assert report.bounds[-1] - report.bounds[0] < 30  # a tenth of a nat for each row
+    assert (after.predict(x).mean - y).square().mean().sqrt() < 0.12
+
+
 def test_two_modes_may_be_new_at_once() -> None:
     """Where nothing is known of two functions of a product, both being 0 is a saddle of the bound."""
     generator = torch.Generator().manual_seed(0)
