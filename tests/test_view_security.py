@@ -38,7 +38,10 @@ def server(folder: Path) -> Iterator[tuple[httpx.Client, Viewer]]:
     """A viewer of a field whose name is a script."""
     file = save_ball(folder / "ball.fm")
     fresh = httpx.Limits(max_keepalive_connections=0)  # a server may close a connection after an error
-    with served([file], bake=False) as (url, viewer), httpx.Client(base_url=url, timeout=30, limits=fresh) as client:
+    with (
+        served([file], bake=False) as (url, viewer),
+        httpx.Client(base_url=url, timeout=30, limits=fresh) as client,
+    ):
         viewer.scenes[0].name = SCRIPT_NAME
         yield client, viewer
 
