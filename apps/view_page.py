@@ -21,6 +21,12 @@ from fieldmorph.apps.view_pool import Pool
 from fieldmorph.apps.view_scene import add_scene_tab
 from fieldmorph.apps.view_shelf import Scene, Shelf
 
+# Outside of what Gradio's own handling of style sheets reaches.
+MARGINS = (
+    ".gradio-container { padding: 0 !important; } "
+    ".main.fillable { padding: 10px clamp(8px, 2vw, 28px) 24px !important; }"
+)
+
 Tensor = tuple[Any, Any]  # a tensor model's explorer, and measurements it has not seen or None
 
 DELETE_CACHE = (600, 3600)  # every so many seconds temporary files older than so many are removed
@@ -34,6 +40,7 @@ def make_page(routes: Sequence[Route], blocks: gr.Blocks) -> App:
     gr.mount_gradio_app(
         app, blocks, path="/", footer_links=[], run_history=False, allowed_paths=[], max_file_size=0, show_error=False,
         ssr_mode=False, enable_monitoring=False, pwa=False, mcp_server=False, theme=make_theme(),
+        head=f"<style>{MARGINS}</style>",
         css=(importlib.resources.files("fieldmorph.apps") / "web" / "page.css").read_text(encoding="utf-8"),
     )  # fmt: skip
     return app
