@@ -46,7 +46,8 @@ LOG_RANGE = (
 )  # of a render step's optical depth: a step at the upper end lets 1 / 1600 of the light through
 DENSITY_STEP = 2  # of density codes, and
 BASE_STEP = 2  # of constant colours: finer ones cost bytes and show nothing
-HARMONIC_STEP = 0.04  # of the other coefficients, in sRGB
+HARMONIC_STEP = 0.04  # of the other coefficients, in sRGB,
+HARMONIC_MOST = 31  # and how many of them there are at most: beyond is noise
 UNSEEN = 0.03  # share of all light in the pictures of these cameras that may be lost with nodes hardly seen
 FAINTEST = 0.002  # light left over behind which nothing is seen
 HIDDEN = 0.05  # light left over behind which a camera says nothing of a node's colour
@@ -260,8 +261,8 @@ def _harmonics(
 def _colour_codes(harmonics: Float[Tensor, "n harmonics 3"]) -> UInt8[Tensor, "rows n"]:
     """Rows of bytes: the constant part of red, green and blue, then the other harmonics likewise."""
     base = _rounded(harmonics[:, :1] * 255, BASE_STEP)
-    others = _rounded(harmonics[:, 1:] / HARMONIC_STEP + ZERO, 1)
-    return torch.cat([base, others], dim=1).flatten(1).T.contiguous()
+    others = (harmonics[:, 1:] / HARMONIC_STEP).round().clamp(-HARMONIC_MOST, HARMONIC_MOST) + ZERO
+    return torch.cat([base, others.to(torch.uint8)], dim=1).flatten(1).T.contiguous()
 
 
 def _rounded(values: Tensor, step: int) -> Tensor:

@@ -90,7 +90,7 @@ def bench_tensor(
                         measure, path=path, split=each.split, fold=fold, method=method, share=scale,
                     )  # fmt: skip
     result = {
-        "sets": {name: describe(each) for name, (_, each) in sets.items()},
+        "sets": {name: describe(each, n_folds) for name, (_, each) in sets.items()},
         "skipped": {**skipped, **dict(line.split(": ", 1) for line in lacking)},
         "summary": summarize(bench.rows),
     }
@@ -152,8 +152,8 @@ def measure(path: str | Path, split: str, fold: int, method: str, share: float) 
     }
 
 
-def describe(data: DataSet) -> Row:
-    """What a data set is, as JSON values; rows are those of the first fold."""
+def describe(data: DataSet, n_folds: int | None = None) -> Row:
+    """What a data set is, as JSON values; rows are those of the first fold, `folds` those that are run."""
     rows, test = data.part(0)
     modes = zip(rows.modes, data.rows.coordinates.unbind(1), strict=True)
     return {
@@ -162,7 +162,7 @@ def describe(data: DataSet) -> Row:
         "modes": {mode.name: len(column.unique()) for mode, column in modes},
         "rows": len(rows.values),
         "test_rows": len(test.values),
-        "folds": len(data.folds),
+        "folds": len(data.folds[:n_folds]),
         "repeated": data.repeated(),
     }
 
@@ -209,7 +209,7 @@ def _heading(name: str, about: Row) -> str:
     unit = "in standard deviations" if about["unit"] == "sd" else "as measured"
     text = (
         f"**{name}**: {about['rows']:,} rows to learn from, {about['test_rows']:,} to test on, new {about['split']}; "
-        f"{about['folds']} folds; {modes}; values {unit}."
+        f"{about['folds']} {'fold' if about['folds'] == 1 else 'folds'}; {modes}; values {unit}."
     )
     if about["repeated"] > 0.01:
         text += (

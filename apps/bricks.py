@@ -113,9 +113,9 @@ class Bake:
         """Of the harmonics."""
         return round((len(self.colour) / 3) ** 0.5) - 1
 
-    def with_fact(self, name: str, value: str) -> "Bake":
-        """The same with one more fact."""
-        return replace(self, facts=(*self.facts, (name, value)))
+    def with_facts(self, *facts: tuple[str, str]) -> "Bake":
+        """The same with some more facts."""
+        return replace(self, facts=(*self.facts, *facts))
 
     def nodes(self) -> Int[Tensor, "n_nodes"]:
         """Flat indices in the lattice of the nodes with density, in the order of the columns of `colour`."""

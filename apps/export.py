@@ -52,13 +52,15 @@ def export_web(
     stored.field.to(place)
     shown = (name or Path(path).stem)[:MOST_NAME]
     facts = (
-        ("Field", f"{stored.field.name}, {stored.field.n_parameters():,} parameters"),
-        ("File", f"{Path(path).stat().st_size / 1e6:.1f} MB"),
-        ("Baked", f"{config.resolution} cells along the longest side, harmonics of degree {config.degree}"),
+        ("Field", stored.field.name),
+        ("Size", f"{stored.field.n_parameters():,} parameters, {Path(path).stat().st_size / 1e6:.1f} MB"),
     )
     baked = bake(stored, config, name=shown, facts=facts, on_progress=on_progress)
     likeness = fidelity(baked, stored, on_progress)
-    baked = baked.with_fact("Bake against field", f"{likeness:.1f} dB PSNR over {CHECKED_VIEWS} views")
+    baked = baked.with_facts(
+        ("Baked", f"{baked.colour.shape[1]:,} nodes, colour of degree {config.degree}"),
+        ("Likeness", f"{likeness:.1f} dB PSNR to the field"),
+    )
     return {
         "output": str(output),
         "name": shown,

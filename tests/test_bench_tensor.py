@@ -117,7 +117,8 @@ def test_the_table_says_what_the_json_says(asked: list[Any], folder: Path, tmp_p
     text = (tmp_path / "out/tensor.md").read_text()
     assert text == tensor_table(result) + "\n"
     assert "**air/places**: 3" in text
-    assert "new places; 1 folds; mode0 (" in text
+    assert "new places; 1 fold; mode0 (" in text
+    assert "new rows; 2 folds; mode0 (" in text
     assert "values in standard deviations" in text
     rows = [
         [c.strip() for c in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")
@@ -192,6 +193,7 @@ def test_some_data_and_some_methods(
     monkeypatch.setattr(bench_runs, "in_child", lambda *_, **__: {"error": "OSError: no room"})
     result = bench_tensor(folder, tmp_path / "out", only=only, n_folds=1, quiet=True)
     assert list(result["sets"]) == sets
+    assert {about["folds"] for about in result["sets"].values()} == {1}
     assert [(row["data"], row["fold"], row["method"]) for row in result["rows"]] == [
         (name, 0, method) for name in sets for method in methods
     ]

@@ -4,13 +4,17 @@ import gzip
 import json
 import logging
 import math
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+import xarray
 
 from fieldmorph.apps import tensor_cli
 from fieldmorph.apps.arguments import joined
@@ -59,6 +63,11 @@ def points(tmp_path: Path) -> Path:
             "--json --force -o m.fm",
             tensor_cli.fit_model,
             {"cp": True, "no_centre": True, "restarts": 1, "sweeps": 9, "calibrate": 0.1, "sample": 50, "seed": 2},
+        ),
+        (
+            "fit d.csv --residual lat,lon --residual-points 99 -o m.fm",
+            tensor_cli.fit_model,
+            {"residual": ("lat", "lon"), "residual_points": 99},
         ),
         ("predict m.fm p.csv --level 0.9 -o o.csv", tensor_cli.predict_points, {"level": 0.9, "points": "p.csv"}),
         ("eval m.fm t.csv --json", tensor_cli.evaluate_model, {"test": "t.csv", "json": True}),
@@ -247,6 +256,39 @@ def test_calibration_is_kept_and_used(
     np.testing.assert_allclose(
         (table["upper"] - table["mean"]) / table["sd"], intervals.factor(0.95), rtol=1e-5
     )
+
+
+def test_a_residual_process_is_told_and_used(
+    capsys: pytest.CaptureFixture[str], tensor_csv: Path, points: Path, tmp_path: Path
+) -> None:
+    model, options = tmp_path / "m.fm", ["--restarts", "1", "--sweeps", "5", "--sample", "200"]
+    options += ["--residual", "lat,time", "--residual-points", "40"]
+    out = run(capsys, "tensor", "fit", tensor_csv, *options, "-o", model)
+    told = r"beside them a process of lat x time, sd [\d.]+ K, lengthscales [\d.e+]+° in lat, [\d.]+ days in time"
+    assert re.search(told, out)
+    assert re.search(told, run(capsys, "info", model))
+    assert json.loads(run(capsys, "info", model, "--json"))["residual"]["points"] == 40
+    run(capsys, "tensor", "predict", model, points, "-o", tmp_path / "o.csv")
+    table, posterior = pd.read_csv(tmp_path / "o.csv"), load_posterior(model)
+    at = torch.stack([mode.parse(table[mode.name]) for mode in posterior.modes], dim=1)
+    np.testing.assert_allclose(table["mean"], posterior.predict(at).mean, atol=1e-4)
+    assert (
+        posterior.predict(at).mean - replace(posterior, residual=None).predict(at).mean
+    ).abs().max() > 0.01
+    axes = ["--lat", "-20:20:10", "--lon", "0,5", "--time", "2020-01-09"]
+    run(capsys, "tensor", "grid", model, *axes, "-o", tmp_path / "g.nc")
+    with xarray.open_dataset(tmp_path / "g.nc", engine="h5netcdf") as grid:
+        cell = grid["temp"].sel(lat=10, lon=5).item()
+    second = pd.Timestamp("2020-01-09").timestamp()
+    expected = posterior.predict(torch.tensor([[10.0, 5.0, second]], dtype=torch.float64))
+    assert cell == pytest.approx(float(expected.mean), abs=1e-4)
+    for wrong, message in (
+        (["--residual", "lat,place"], "unknown mode 'place'; known: lat, lon, time"),
+        (["--residual-points", "9"], "--residual-points needs --residual"),
+    ):
+        assert main(["tensor", "fit", str(tensor_csv), *wrong, "-o", str(tmp_path / "x.fm")]) == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "x.fm").exists()
 
 
 def test_info_shows_a_model(capsys: pytest.CaptureFixture[str], tensor_model: Path) -> None:

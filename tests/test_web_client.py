@@ -1,17 +1,22 @@
 """The client in a real browser: its shader against our own renderer, the page's behaviour, and what it must not do."""
 
 import base64
+import http.server
 import json
-import shutil
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from chromium import chromium, until
 from torch import Tensor
 
 from fieldmorph.apps.bake import BakeConfig, bake
-from fieldmorph.apps.bake_file import write_web
+from fieldmorph.apps.bake_file import page, write_web
 from fieldmorph.apps.bake_render import baked_field
 from fieldmorph.apps.bricks import Bake
 from fieldmorph.fields.blackbox import callable_teacher
@@ -21,15 +26,15 @@ from fieldmorph.fields.views import resize, view
 
 pytestmark = pytest.mark.browser
 
-CHROMIUM = shutil.which("chromium")
-FLAGS = [
-    "--no-sandbox",  # CI is root
-    "--use-angle=swiftshader",  # drawn by the processor
-    "--enable-unsafe-swiftshader",
-    "--ignore-gpu-blocklist",
-    *("--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    "--no-first-run",
-]
+INTRUDERS = """
+window.refused = new Set();
+document.addEventListener("securitypolicyviolation", (event) => refused.add(event.effectiveDirective));
+const add = (tag, values) => document.body.append(Object.assign(document.createElement(tag), values));
+add("script", { textContent: "window.ran = true" });
+add("style", { textContent: "body { display: none }" });
+add("img", { src: "http://127.0.0.1:9/x.png" });
+void fetch("http://127.0.0.1:9/").catch(() => {});
+"""
 WIDTH, HEIGHT = 96, 72
 VIEWS = (1, 14, 29, 43)
 HOSTILE = '<img src=x onerror="document.title=1"></script><script>document.title="run"</script>'
@@ -60,7 +65,7 @@ SCENES: dict[str, tuple[Callable[..., Any], tuple[float, ...], int]] = {
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def bakes() -> dict[str, tuple[Bake, Cameras]]:
     made = {}
     for name, (function, box, degree) in SCENES.items():
@@ -69,16 +74,10 @@ def bakes() -> dict[str, tuple[Bake, Cameras]]:
     return made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("chromium is not installed (Debian: apt-get install chromium)")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
+    with chromium() as opened:
+        yield opened
 
 
 class Tab:
@@ -95,16 +94,8 @@ class Tab:
 
     def open(self, url: str, state: str = "ready") -> "Tab":
         self.page.goto(url)
-        self.wait_for(f"fieldmorph.root.dataset.state === {state!r}")
+        until(self.page, f"window.fieldmorph?.root.dataset.state === {state!r}")
         return self
-
-    def wait_for(self, condition: str) -> None:
-        """Playwright's own way needs eval, which the page's policy forbids."""
-        for _ in range(1200):
-            if self.page.evaluate(condition):
-                return
-            self.page.wait_for_timeout(50)
-        raise AssertionError(f"{condition} did not come true; {self.complaints}")
 
     def __call__(self, script: str) -> Any:
         return self.page.evaluate(script)
@@ -123,7 +114,7 @@ def tab(browser: Any) -> Iterator[Callable[..., Tab]]:
         each.context.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def pages(bakes: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("pages")
     for name, (baked, _) in bakes.items():
@@ -168,3 +159,153 @@ def test_shader_agrees_with_our_own_renderer(
         depths = near + share * (far - near)
         assert (depths - truth["depths"] / truth["opacities"].clamp(min=1e-6))[solid].abs().max() < 0.01
     assert opened.complaints == []
+
+
+def test_the_page_answers_hand_and_keys(pages: dict[str, str], tab: Callable[..., Tab]) -> None:
+    opened = tab().open(pages["ball"])
+    page, state = opened.page, lambda: opened("JSON.stringify(fieldmorph.camera.toFragment())")
+    assert opened.requests == [pages["ball"]]  # nothing is fetched
+
+    def changes(act: Callable[[], Any]) -> None:
+        before = state()
+        act()
+        assert state() != before
+
+    page.mouse.move(160, 120)
+    page.mouse.down()
+    changes(lambda: page.mouse.move(190, 130, steps=3))
+    page.mouse.up()
+    opened("fieldmorph.gestures.stop()")
+    changes(lambda: page.mouse.wheel(0, 300))
+    for key in ("ArrowLeft", "ArrowUp", "Shift+ArrowRight", "+", "-"):
+        changes(partial(page.keyboard.press, key))
+    page.keyboard.press("r")
+    first = state()
+    page.mouse.dblclick(160, 120)
+    until(
+        opened.page, "Math.hypot(...fieldmorph.camera.target) > 0.3"
+    )  # from the middle of the ball to its surface
+    assert state() != first
+    page.keyboard.press("b")
+    page.keyboard.press("2")
+    assert opened("[fieldmorph.background, fieldmorph.mode]") == ["black", "depth"]
+    page.keyboard.press("c")
+    assert opened("fieldmorph.crop()") is None
+    page.get_by_label("X from").fill("150")
+    assert opened("fieldmorph.crop()[0]") == pytest.approx(0.5)
+    assert page.locator(".frame path").get_attribute("d")
+    page.get_by_role("button", name="Show all").click()
+    assert opened("fieldmorph.crop()") is None
+    with page.expect_download() as download:
+        page.get_by_label("Save a picture").click()
+    assert download.value.suggested_filename == "ball.png"
+    assert opened.complaints == []
+
+
+def test_fingers_turn_and_pinch(pages: dict[str, str], tab: Callable[..., Tab]) -> None:
+    opened = tab(width=390, height=844, has_touch=True, is_mobile=True).open(pages["ball"])
+    fingers = opened.context.new_cdp_session(opened.page)
+
+    def touch(kind: str, *points: tuple[int, int]) -> None:
+        fingers.send(
+            "Input.dispatchTouchEvent",
+            {"type": kind, "touchPoints": [{"x": x, "y": y, "id": i} for i, (x, y) in enumerate(points)]},
+        )
+
+    yaw, distance = opened("[fieldmorph.camera.yaw, fieldmorph.camera.distance]")
+    touch("touchStart", (100, 300))
+    touch("touchMove", (160, 300))
+    touch("touchEnd")
+    opened("fieldmorph.gestures.stop()")
+    turned = opened("fieldmorph.camera.yaw")
+    assert turned != yaw
+    touch("touchStart", (150, 300), (250, 300))
+    touch("touchMove", (100, 300), (300, 300))
+    touch("touchEnd")
+    assert opened("fieldmorph.camera.distance") == pytest.approx(distance / 2, rel=0.1)
+    inside = "(({left, right, top, bottom}) => left >= 0 && right <= 390 && top >= 0 && bottom <= 844)"
+    assert opened(
+        f"[...document.querySelectorAll('.bar button')].every(b => {inside}(b.getBoundingClientRect()))"
+    )
+    assert opened.complaints == []
+
+
+def test_camera_is_kept_in_the_address(pages: dict[str, str], tab: Callable[..., Tab]) -> None:
+    opened = tab().open(pages["fog"] + "#view=0.1,0.2,0.3,2.5,30,-10")
+    assert opened("fieldmorph.camera.toFragment()") == "view=0.10000,0.20000,0.30000,2.5000,30.00,-10.00"
+    opened("fieldmorph.move(() => fieldmorph.camera.orbit(0.1, 0))")
+    until(opened.page, "location.hash === '#' + fieldmorph.camera.toFragment()")
+    opened("void (location.hash = '#view=nonsense')")  # is left alone
+    assert opened("fieldmorph.camera.distance") == 2.5
+
+
+def test_crop_cuts_the_picture(bakes: dict[str, Any], pages: dict[str, str], tab: Callable[..., Tab]) -> None:
+    opened, camera = tab().open(pages["ball"]), resize(bakes["ball"][1], WIDTH, HEIGHT)[1]
+    whole, none = drawn(opened, camera), drawn(opened, camera, crop=[0.8, 0.8, 0.8, 1, 1, 1])
+    assert whole[..., 3].max() > 0.9
+    assert none[..., 3].max() == 0
+
+
+def test_a_lost_context_comes_back(pages: dict[str, str], tab: Callable[..., Tab]) -> None:
+    opened = tab().open(pages["rods"])
+    opened("window.loss = fieldmorph.renderer.gl.getExtension('WEBGL_lose_context'), loss.loseContext()")
+    until(opened.page, "fieldmorph.root.dataset.state === 'waiting'")
+    frames = opened("fieldmorph.painter.stats.frames")
+    opened("loss.restoreContext()")
+    until(
+        opened.page,
+        f"fieldmorph.root.dataset.state === 'ready' && fieldmorph.painter.stats.frames > {frames}",
+    )
+    assert opened("fieldmorph.renderer.picture(fieldmorph.camera.pose(64, 48)).some(v => v > 200)")
+
+
+def test_what_cannot_be_shown_is_told(pages: dict[str, str], tab: Callable[..., Tab], tmp_path: Path) -> None:
+    without = tab()
+    without.page.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
+    without.open(pages["fog"], "failed")
+    assert "WebGL2" in without.page.get_by_role("alert").inner_text()
+    text = Path(pages["fog"].removeprefix("file://")).read_text()
+    start = text.index('id="bake-colour">') + len('id="bake-colour">')
+    at = (start + text.index("<", start)) // 2
+    (tmp_path / "damaged.html").write_text(f"{text[:at]}{'A' if text[at] != 'A' else 'B'}{text[at + 1 :]}")
+    damaged = tab().open((tmp_path / "damaged.html").as_uri(), "failed")
+    assert "“colour” is not what was written" in damaged.page.get_by_role("alert").inner_text()
+
+
+def test_a_name_is_text(bakes: dict[str, Any], tab: Callable[..., Tab], tmp_path: Path) -> None:
+    hostile = replace(bakes["fog"][0], name=HOSTILE, facts=((HOSTILE, HOSTILE),))
+    (tmp_path / "hostile.html").write_text(page(hostile))
+    opened = tab().open((tmp_path / "hostile.html").as_uri())
+    assert opened("document.querySelector('h1').textContent") == HOSTILE
+    assert opened("document.title") == HOSTILE
+    assert opened("document.querySelectorAll('img').length") == 0
+    assert opened.complaints == []
+    opened(INTRUDERS)
+    until(opened.page, "window.refused.size === 4")
+    assert opened("[...window.refused].sort()") == [
+        "connect-src",
+        "img-src",
+        "script-src-elem",
+        "style-src-elem",
+    ]
+    assert not opened("window.ran")
+
+
+def test_a_folder_is_shown_by_a_web_server(
+    bakes: dict[str, Any], tab: Callable[..., Tab], tmp_path: Path
+) -> None:
+    write_web(tmp_path, bakes["rods"][0])
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    handler.log_message = lambda *_: None  # type: ignore[attr-defined]
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            base = f"http://127.0.0.1:{server.server_port}/"
+            opened = tab().open(base)
+            assert {url.removeprefix(base).split("#")[0] for url in opened.requests} <= {
+                *("", "viewer.css", "viewer.js", "scene.json", "favicon.ico"),
+                *("bricks.bin", "density.bin", "colour.bin"),
+            }
+            assert [c for c in opened.complaints if "404" not in c] == []  # there is no favicon
+        finally:
+            server.shutdown()

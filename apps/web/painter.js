@@ -5,6 +5,7 @@ const MOVING_MS = 30; // of a frame while something moves
 const STRIP_MS = 24; // of one strip of a still picture
 const REST_MS = 120; // without movement until the still picture begins
 const STILL_SAMPLES = 6; // of a pixel, in the end
+const CHECKER = 10; // CSS pixels of a square
 const FEWEST_PIXELS = 6000; // of a frame, even if it takes longer
 
 class Painter {
@@ -14,6 +15,7 @@ class Painter {
     this.msPerPixel = 1e-3;
     this.quick = this.still = this.shown = null; // targets
     this.shownSize = [0, 0];
+    this.size = [0, 0]; // of a still picture, in pixels
     this.pending = null; // a fence that the graphics have not reached
     this.waiting = false;
     this.turn = 0; // counts changes
@@ -33,18 +35,22 @@ class Painter {
     this.next();
   }
 
-  // The same picture over another background.
+  // The same picture over another background. The drawing buffer is as large as the picture; the browser stretches it,
+  // which costs less than doing so here.
   refresh() {
-    if (this.shown) this.renderer.show(this.shown, ...this.shownSize, this.scene.background());
+    if (!this.shown) return;
+    const [width, height] = this.shownSize;
+    if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });
+    const square = Math.max(1, (CHECKER * width) / this.canvas.clientWidth);
+    this.renderer.show(this.shown, width, height, this.scene.background(), null, square);
   }
 
   resize() {
     const ratio = Math.min(window.devicePixelRatio || 1, 2);
     const width = Math.max(1, Math.round(this.canvas.clientWidth * ratio));
     const height = Math.max(1, Math.round(this.canvas.clientHeight * ratio));
-    if (this.still && this.canvas.width === width && this.canvas.height === height) return;
-    this.canvas.width = width;
-    this.canvas.height = height;
+    if (this.still && this.size[0] === width && this.size[1] === height) return;
+    this.size = [width, height];
     for (const target of [this.quick, this.still]) if (target) this.renderer.release(target);
     this.quick = this.renderer.target(width, height);
     this.still = this.renderer.target(width, height);
@@ -82,13 +88,13 @@ class Painter {
   }
 
   paintQuick() {
-    const full = this.canvas.width * this.canvas.height;
+    const full = this.size[0] * this.size[1];
     const pixels = Math.max(FEWEST_PIXELS, MOVING_MS / this.msPerPixel);
     const scale = Math.min(1, Math.ceil(Math.sqrt(pixels / full) * 32) / 32); // in steps: a size that trembles is seen
-    const size = [this.canvas.width, this.canvas.height].map((n) => Math.max(1, Math.round(n * scale)));
+    const size = this.size.map((n) => Math.max(1, Math.round(n * scale)));
     const started = performance.now();
     this.dirty = false;
-    this.renderer.draw(this.quick, this.scene.pose(...size), this.options());
+    this.renderer.draw(this.quick, this.scene.pose(...size), { ...this.options(), rough: true });
     this.show(this.quick, size);
     this.afterwards(() => {
       const now = performance.now();
@@ -104,7 +110,7 @@ class Painter {
   }
 
   paintStrip() {
-    const { width, height } = this.canvas;
+    const [width, height] = this.size;
     const { turn, samples } = this;
     const count = Math.max(8, Math.round(STRIP_MS / this.msPerPixel / width));
     const rows = [this.rows, Math.min(height, this.rows + count)];

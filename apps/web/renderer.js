@@ -69,8 +69,9 @@ class Renderer {
   }
 
   // Marches the rays of `pose` into the lower left of a target. `rows` are those to draw, [first, end), from below;
-  // `sample` is where in its pixel and step it looks; `share` below 1 averages with what is there.
-  draw(target, pose, { mode = "colour", crop = null, rows = null, sample = CENTRE, share = 1 } = {}) {
+  // `sample` is where in its pixel and step it looks; `share` below 1 averages with what is there; a `rough` picture
+  // leaves out what is hardly seen.
+  draw(target, pose, { mode = "colour", crop = null, rows = null, sample = CENTRE, share = 1, rough = false } = {}) {
     const { gl, march } = this;
     const [first, end] = rows ?? [0, pose.height];
     gl.bindFramebuffer(gl.FRAMEBUFFER, target.framebuffer);
@@ -91,6 +92,7 @@ class Renderer {
     gl.uniform3fv(march.at("cropHigh"), crop ? crop.slice(3) : this.high);
     gl.uniform2fv(march.at("depthRange"), this.depthRange(pose));
     gl.uniform1i(march.at("mode"), MODES[mode]);
+    gl.uniform2fv(march.at("least"), rough ? [4e-3, 2e-2] : [1e-4, 1e-3]);
     if (share < 1) {
       gl.enable(gl.BLEND);
       gl.blendColor(0, 0, 0, share);
@@ -101,12 +103,12 @@ class Renderer {
     gl.disable(gl.SCISSOR_TEST);
   }
 
-  // Distances between which depth is shown: where the ball round the box begins and ends.
-  depthRange(pose) {
-    const centre = times(add(this.low, this.high), 0.5);
-    const radius = norm(minus(this.high, this.low)) / 2;
-    const distance = norm(minus(pose.eye, centre));
-    return [Math.max(distance - radius, 0), distance + radius];
+  // Distances between which depth is shown: of the box's nearest point and of its furthest corner.
+  depthRange({ eye }) {
+    const { low, high } = this;
+    const nearest = eye.map((x, axis) => x - clamp(x, low[axis], high[axis]));
+    const furthest = eye.map((x, axis) => Math.max(Math.abs(x - low[axis]), Math.abs(x - high[axis])));
+    return [norm(nearest), norm(furthest)];
   }
 
   // Lays the lower left width x height of a target over a background, on the canvas or into another target.

@@ -43,6 +43,7 @@ uniform vec2 logRange;   // of a render step's optical depth, as code 0 and code
 uniform float stepSize, jitter;
 uniform vec2 harmonicScale; // of a code in [0, 1], and what is taken off
 uniform vec2 depthRange;
+uniform vec2 least;      // share of a pixel that a sample has, and light that goes on, at least
 uniform int mode;
 out vec4 pixel;
 
@@ -105,7 +106,7 @@ ${each((i) => `  float y${i} = ${HARMONICS[i]};`)}
     float optical = exp(logRange.x + span * code) - empty;
     float alpha = 1.0 - exp(-optical);
     float weight = alpha * light;
-    if (weight < 1e-4) continue;
+    if (weight < least.x) continue;
     depth += weight * t;
     if (mode == ${MODES.colour}) {
       vec4 known = texture(base, at);
@@ -114,7 +115,7 @@ ${each((i) => `      rgb += y${i} * (texture(harmonic${i}, at).rgb * harmonicSca
       colour += weight * clamp(rgb / max(known.a, 1e-3), 0.0, 1.0);
     }
     light *= 1.0 - alpha;
-    if (light <= 1e-3) break;
+    if (light <= least.y) break;
   }
 
   float opacity = 1.0 - light;

@@ -62,7 +62,7 @@ class Viewer {
   // Counters for people and tests: milliseconds, and frames a second while something moves.
   get stats() {
     const { stats } = this.painter;
-    const { width, height } = this.canvas;
+    const [width, height] = this.painter.size;
     const framesPerSecond = stats.movingMs ? (1000 * stats.movingFrames) / stats.movingMs : null;
     return { ...stats, framesPerSecond, width, height, samples: this.painter.samples };
   }
@@ -87,6 +87,7 @@ class Viewer {
         if (this.camera.fromFragment(location.hash)) this.painter.touch();
       });
     }
+    this.find("[data-act=fullscreen]").hidden = !document.fullscreenEnabled;
     this.buildCrop();
     this.showFacts();
     this.showChoices();
@@ -275,7 +276,7 @@ class Viewer {
 
   // The picture as a PNG, as large as on the screen; over the checker it is transparent.
   async screenshot() {
-    const { width, height } = this.canvas;
+    const [width, height] = this.painter.size;
     const solid = this.background !== "checker";
     const samples = this.painter.msPerPixel * width * height < 200 ? 4 : 1;
     const options = { mode: this.mode, crop: this.crop(), background: solid ? this.background : null, samples };
@@ -365,5 +366,6 @@ function unmultiply(pixels) {
 
 function start() {
   const source = document.getElementById("bake-header") ? embeddedSource() : folderSource();
-  window.fieldmorph = new Viewer(document.querySelector(".viewer"), source);
+  const fragment = location.href !== "about:srcdoc"; // a frame in a notebook has no address of its own
+  window.fieldmorph = new Viewer(document.querySelector(".viewer"), source, { fragment });
 }
