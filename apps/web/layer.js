@@ -9,13 +9,13 @@ class Layer {
     this.proxy = element.querySelector(".proxy");
     this.truth = element.querySelector(".truth");
     this.painter = null;
-    this.watch();
   }
 
   get fluent() {
     return this.painter !== null;
   }
 
+  // Draws the proxy as soon as there is a bake.
   async watch() {
     try {
       while (["waiting", "working"].includes(this.description.bake.state)) {
@@ -63,13 +63,16 @@ class Layer {
     this.element.dataset.shows = "truth";
   }
 
-  // Draws what is seen onto a sheet of another size.
+  // Draws what is seen onto a sheet of another size, at once: the sheet may blend.
   drawOnto(context, width, height) {
+    const seen = Object.assign(document.createElement("canvas"), { width, height });
+    const own = seen.getContext("2d");
     if (this.fluent) {
       this.painter.refresh(); // a drawing buffer is only there in the same turn
-      context.drawImage(this.proxy, 0, 0, width, height);
+      own.drawImage(this.proxy, 0, 0, width, height);
     }
-    if (this.element.dataset.shows === "truth") context.drawImage(this.truth, 0, 0, width, height);
+    if (this.element.dataset.shows === "truth") own.drawImage(this.truth, 0, 0, width, height);
+    context.drawImage(seen, 0, 0);
   }
 
   point(pose, x, y) {

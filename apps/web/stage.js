@@ -45,6 +45,7 @@ class Stage {
     this.show();
     this.root.dataset.state = "ready";
     this.moved();
+    for (const layer of this.layers) layer.watch();
   }
 
   async describe(id) {
