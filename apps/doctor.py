@@ -156,7 +156,8 @@ def _cuda() -> Iterator[Line]:
     parts = {
         "tinycudann": ("hash encoding", TINYCUDANN_COMMAND),
         "tinycudann-mlp": ("small networks, in half precision", TINYCUDANN_COMMAND),
-        "nerfacc": ("compositing, not marching", "pip install 'fieldmorph[cuda]'"),
+        "nerfacc": ("compositing", "pip install 'fieldmorph[cuda]'"),
+        "nerfacc-march": ("marching", "pip install 'fieldmorph[cuda]'"),
     }
     for name, accelerator in accelerators().items():
         status = "ok" if accelerator.passed else "slow" if accelerator.found else "absent"

@@ -7,6 +7,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from nerfacc_stand_in import fake_nerfacc
 from torch import Tensor, nn
 
 from fieldmorph.fields.kernels import accelerators as module
@@ -24,7 +25,7 @@ from fieldmorph.fields.kernels.hash import hash_encode_torch
 from fieldmorph.fields.kernels.hash_levels import hash_levels
 
 CPU = torch.device("cpu")
-NAMES = ["tinycudann", "tinycudann-mlp", "nerfacc"]
+NAMES = ["tinycudann", "tinycudann-mlp", "nerfacc", "nerfacc-march"]
 
 
 def fake_tinycudann(spoil: Callable[[Tensor], Tensor] = lambda x: x) -> ModuleType:
@@ -79,30 +80,17 @@ def scaled(x: Tensor, factor: float) -> Tensor:
     return x
 
 
-def fake_nerfacc(spoil: Callable[[Tensor], Tensor] = lambda x: x) -> ModuleType:
-    """nerfacc's two functions in torch, ray by ray."""
-
-    def render_weight_from_density(t_starts, t_ends, sigmas, packed_info):
-        alphas, optical = 1 - torch.exp(-sigmas * (t_ends - t_starts)), sigmas * (t_ends - t_starts)
-        parts = [optical[s : s + n] for s, n in packed_info.tolist()]
-        trans = torch.cat([torch.exp(-(p.cumsum(0) - p)) for p in parts])
-        return spoil(trans * alphas), trans, alphas
-
-    def accumulate_along_rays(weights, values, ray_indices, n_rays):
-        return torch.zeros(n_rays, values.shape[1]).index_add(0, ray_indices, weights[:, None] * values)
-
-    fake = ModuleType("nerfacc")
-    fake.render_weight_from_density = render_weight_from_density
-    fake.accumulate_along_rays = accumulate_along_rays
-    return fake
-
-
-FAKES = {"tinycudann": fake_tinycudann, "tinycudann-mlp": fake_tinycudann, "nerfacc": fake_nerfacc}
+FAKES = {
+    "tinycudann": fake_tinycudann,
+    "tinycudann-mlp": fake_tinycudann,
+    "nerfacc": fake_nerfacc,
+    "nerfacc-march": fake_nerfacc,
+}
 
 
 def install(monkeypatch, name: str, library: ModuleType) -> None:
     """As the package that an accelerator of this name belongs to."""
-    monkeypatch.setitem(sys.modules, name.removesuffix("-mlp"), library)
+    monkeypatch.setitem(sys.modules, name.partition("-")[0], library)
 
 
 def layers_ref(rows: Tensor, weights: list[Tensor]) -> Tensor:
@@ -139,7 +127,7 @@ def test_right_numbers_are_accepted(monkeypatch, name: str) -> None:
     assert "within" in found.reason
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES[:3])  # test_nerfacc.py spoils the march, which has no gradients
 @pytest.mark.parametrize(
     "spoil",
     [

@@ -22,6 +22,7 @@ NAMES = [
     "tinycudann",
     "tinycudann-mlp",
     "nerfacc",
+    "nerfacc-march",
     "ffmpeg",
 ]
 
@@ -96,6 +97,7 @@ def test_accelerators_say_why_not_and_how(monkeypatch: pytest.MonkeyPatch) -> No
         "tinycudann": Accelerator("tinycudann", False, False, "ModuleNotFoundError: no"),
         "tinycudann-mlp": Accelerator("tinycudann-mlp", True, True, "error 1.0e-04, within 5e-03"),
         "nerfacc": Accelerator("nerfacc", True, False, "error 1.0e+00, over 1e-04"),
+        "nerfacc-march": Accelerator("nerfacc-march", True, True, "error 1.0e-04, within 5e-03"),
     }
     monkeypatch.setattr(module, "accelerators", lambda: found)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -110,5 +112,6 @@ def test_accelerators_say_why_not_and_how(monkeypatch: pytest.MonkeyPatch) -> No
     )
     assert lines["nerfacc"] == (
         "slow",
-        "error 1.0e+00, over 1e-04; optional, for compositing, not marching on CUDA",
+        "error 1.0e+00, over 1e-04; optional, for compositing on CUDA",
     )
+    assert lines["nerfacc-march"] == ("ok", "error 1.0e-04, within 5e-03; optional, for marching on CUDA")

@@ -4,13 +4,13 @@ Neither is ever required, nor imported before a CUDA tensor asks for it. Each pa
 on the device first; one that fails to import, to compile or to agree is left aside, and the twin serves.
 
 tinycudann encodes the hash grid and runs small perceptrons, on the very parameters of the field. nerfacc
-composites. It does not march: its samples start on another lattice than ours (no half-step offset, no jitter per
-ray, cut at cell walls), so pictures would depend on what is installed; marching on CUDA is the torch twin's.
+composites and marches.
 """
 
 import functools
 import importlib
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -20,13 +20,16 @@ from torch import Tensor
 from fieldmorph.fields.kernels.composite import Composited, composite_torch
 from fieldmorph.fields.kernels.hash import hash_encode_torch
 from fieldmorph.fields.kernels.hash_levels import HashLevels, hash_levels
+from fieldmorph.fields.kernels.march import Packed, march_torch
+from fieldmorph.fields.kernels.nerfacc import composite_nerfacc, march_nerfacc
 from fieldmorph.fields.kernels.tcnn import fits_tcnn, hash_encode_tcnn, perceptron_tcnn
 
 # Largest error of a self-test, in units of the largest value. tinycudann computes a level's scale on the device: one
 # last bit of it moves a corner's weight by up to 3e-4 at resolution 2048. Its perceptron adds in half precision, whose
 # last bit is 5e-4; a few of these meet in a sum over rows, and nothing else of that test is rounded. A wrong index or
-# layout errs by about 1.
-TOLERANCE = {"tinycudann": 2e-3, "tinycudann-mlp": 5e-3, "nerfacc": 1e-4}
+# layout errs by about 1. Of a march, the share of samples that only one of the two has: rounding takes the centre of
+# one in ten thousand over a cell's wall; a lattice that is a tenth of a step beside ours, that of one in ten.
+TOLERANCE = {"tinycudann": 2e-3, "tinycudann-mlp": 5e-3, "nerfacc": 1e-4, "nerfacc-march": 5e-3}
 
 
 @dataclass(frozen=True)
@@ -92,21 +95,23 @@ def composite_cuda(
 ) -> Composited:
     """`composite` of float32 tensors on CUDA."""
     if len(sigma) and accelerators()["nerfacc"].passed:
-        return _composite_nerfacc(sigma, rgb, t_starts, t_ends, offsets)
+        return composite_nerfacc(sigma, rgb, t_starts, t_ends, offsets)
     return composite_torch(sigma, rgb, t_starts, t_ends, offsets)
 
 
-def _composite_nerfacc(
-    sigma: Tensor, rgb: Tensor, t_starts: Tensor, t_ends: Tensor, offsets: Tensor
-) -> Composited:
-    nerfacc = importlib.import_module("nerfacc")
-    counts = offsets.diff()
-    packed_info = torch.stack([offsets[:-1], counts], dim=-1)
-    weights, _, _ = nerfacc.render_weight_from_density(t_starts, t_ends, sigma, packed_info=packed_info)
-    values = torch.cat([rgb.float(), torch.ones_like(rgb[:, :1]), ((t_starts + t_ends) / 2)[:, None]], dim=-1)
-    ray_indices = torch.repeat_interleave(torch.arange(len(counts), device=sigma.device), counts)
-    rays = nerfacc.accumulate_along_rays(weights, values, ray_indices, len(counts))
-    return weights, rays[:, :3], rays[:, 3], rays[:, 4]
+def march_cuda(
+    rays_o: Tensor,
+    rays_d: Tensor,
+    aabb: Tensor,
+    occupied: Tensor,
+    render_step_size: float,
+    jitter: Tensor,
+    near_plane: float,
+    far_plane: float,
+) -> Packed:
+    """`march` of tensors on CUDA."""
+    marcher = march_nerfacc if len(rays_o) and accelerators()["nerfacc-march"].passed else march_torch
+    return marcher(rays_o, rays_d, aabb, occupied, render_step_size, jitter, near_plane, far_plane)
 
 
 def _test_hash_grid(device: torch.device) -> float:
@@ -144,7 +149,7 @@ def _layers(rows: Tensor, weights: Sequence[Tensor]) -> Tensor:
     return rows @ weights[-1].T
 
 
-def _test_nerfacc(device: torch.device) -> float:
+def _test_composite(device: torch.device) -> float:
     generator = torch.Generator().manual_seed(0)
     counts = torch.randint(0, 40, (64,), generator=generator)
     counts[::7] = 0  # rays without samples
@@ -155,15 +160,53 @@ def _test_nerfacc(device: torch.device) -> float:
     leaves = [sigma.to(device), rgb.to(device)]
     grads = [torch.randn(shape, generator=generator).to(device) for shape in ((n,), (64, 3), (64,), (64,))]
     rest = (t_starts, t_starts + 0.1, offsets)
-    got = _with_gradients(lambda s, c: _composite_nerfacc(s, c, *rest), leaves, grads)
+    got = _with_gradients(lambda s, c: composite_nerfacc(s, c, *rest), leaves, grads)
     expected = _with_gradients(lambda s, c: composite_torch(s, c, *rest), leaves, grads)
     return _largest_error(got, expected)
+
+
+def _test_march(device: torch.device) -> float:
+    """From near and far, from inside, along axes and past the box; coarse steps, and the finest that we take."""
+    generator = torch.Generator().manual_seed(0)
+    aabb = torch.tensor([-1.0, -0.8, -0.6, 1.0, 0.9, 0.7])
+    occupied = torch.rand(20, 24, 28, generator=generator) < 0.3
+    aim = torch.rand(64, 3, generator=generator) - 0.5
+    rays_o = aim + torch.randn(64, 3, generator=generator) * torch.tensor([0.1, 3, 30, 3]).repeat(16)[:, None]
+    rays_d = torch.nn.functional.normalize(aim - rays_o, dim=-1)
+    rays_d[:6], rays_o[:6] = torch.cat([torch.eye(3), -torch.eye(3)]), aim[:6]
+    rays_d[6:9] = -rays_d[6:9]
+    aabb, occupied, jitter = (
+        aabb.to(device),
+        occupied.to(device),
+        torch.rand(64, generator=generator).to(device),
+    )
+    errors = []
+    for n, step in ((64, 0.03), (8, 2 / 512)):
+        rays = rays_o[:n].to(device), rays_d[:n].to(device)
+        got, expected = (
+            f(*rays, aabb, occupied, step, jitter[:n], 0.1, 32.0) for f in (march_nerfacc, march_torch)
+        )
+        errors.append(_share_unshared(got, expected))
+    return max(errors)
+
+
+def _share_unshared(got: Packed, expected: Packed) -> float:
+    """How many samples only one of two marches has, in units of all; infinite where the packing is not one."""
+    ray_indices, t_starts, _, offsets = got
+    owners = torch.arange(len(offsets) - 1, device=offsets.device).repeat_interleave(offsets.diff())
+    ordered = (t_starts.diff() > 0) | (ray_indices.diff() > 0)  # false beside a nan
+    if not torch.equal(owners, ray_indices) or not ordered.all():
+        return math.inf
+    samples = [torch.stack([x.double() for x in march[:3]], -1) for march in (got, expected)]
+    _, copies = torch.cat(samples).unique(dim=0, return_counts=True)
+    return float((copies == 1).sum() / len(samples[1]))
 
 
 _SELF_TESTS: dict[str, Callable[[torch.device], float]] = {
     "tinycudann": _test_hash_grid,
     "tinycudann-mlp": _test_perceptron,
-    "nerfacc": _test_nerfacc,
+    "nerfacc": _test_composite,
+    "nerfacc-march": _test_march,
 }
 
 

@@ -1,4 +1,7 @@
-"""Marching rays through an occupancy grid: packed samples at equal steps, only in occupied cells."""
+"""Marching rays through an occupancy grid: packed samples at equal steps, only in occupied cells.
+
+numba on a CPU, nerfacc on CUDA where it passed its self-test (`accelerators.py`), the torch twin elsewhere.
+"""
 
 import math
 from typing import Any
@@ -47,6 +50,10 @@ def march(
     """
     if not render_step_size > 0:
         raise ValueError(f"render_step_size must be positive; got {render_step_size}")
+    if rays_o.is_cuda:
+        from fieldmorph.fields.kernels.accelerators import march_cuda  # which tests itself against the twin
+
+        return march_cuda(rays_o, rays_d, aabb, occupied, render_step_size, jitter, near_plane, far_plane)
     if rays_o.device.type != "cpu":
         return march_torch(rays_o, rays_d, aabb, occupied, render_step_size, jitter, near_plane, far_plane)
     arguments = (
@@ -83,13 +90,7 @@ def march_torch(
     """The plain twin of `march`: every step of every ray is tested, on any device, CHUNK of them at a time."""
     o, d, box = rays_o.float().double(), rays_d.float().double(), aabb.double()
     low, high = box[:3], box[3:]
-    a, b = (low - o) / d, (high - o) / d
-    # A ray parallel to a slab is inside it for ever, or never.
-    parallel, within = d == 0, (o >= low) & (o <= high)
-    enter = torch.where(parallel, torch.where(within, -math.inf, math.inf), torch.minimum(a, b))
-    leave = torch.where(parallel, math.inf, torch.maximum(a, b))
-    t_near, t_far = enter.amax(-1).clamp(min=near_plane), leave.amin(-1).clamp(max=far_plane)
-    hit = (t_near < t_far) & t_far.isfinite()
+    t_near, t_far, hit = cross_box(o, d, box, near_plane, far_plane)
     longest = float((t_far - t_near)[hit].max()) if hit.any() else 0.0
     steps = torch.arange(math.ceil(longest / render_step_size) + 1, device=o.device, dtype=torch.float64)
     resolution = torch.tensor(occupied.shape, device=o.device)
@@ -111,6 +112,24 @@ def march_torch(
     t_mid, half = torch.cat(centres), render_step_size / 2
     offsets = torch.cat([counts[0].new_zeros(1), torch.cat(counts).cumsum(0)])
     return torch.cat(indices), (t_mid - half).float(), (t_mid + half).float(), offsets
+
+
+def cross_box(
+    rays_o: Float[Tensor, "n_rays 3"],
+    rays_d: Float[Tensor, "n_rays 3"],
+    aabb: Float[Tensor, "6"],
+    near_plane: float,
+    far_plane: float,
+) -> tuple[Float[Tensor, "n_rays"], Float[Tensor, "n_rays"], Bool[Tensor, "n_rays"]]:
+    """Where rays enter the box and leave it between the planes, and whether they do; a nan never does."""
+    low, high = aabb[:3], aabb[3:]
+    a, b = (low - rays_o) / rays_d, (high - rays_o) / rays_d
+    # A ray parallel to a slab is inside it for ever, or never.
+    parallel, within = rays_d == 0, (rays_o >= low) & (rays_o <= high)
+    enter = torch.where(parallel, torch.where(within, -math.inf, math.inf), torch.minimum(a, b))
+    leave = torch.where(parallel, math.inf, torch.maximum(a, b))
+    t_near, t_far = enter.amax(-1).clamp(min=near_plane), leave.amin(-1).clamp(max=far_plane)
+    return t_near, t_far, (t_near < t_far) & t_far.isfinite()
 
 
 _OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
