@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
@@ -130,25 +131,32 @@ def _frames(
 
 
 def _save_films(targets: dict[str, Path], frames: Iterator[Pictures], fps: int) -> None:
-    """All films at once, frame by frame; only depths wait for the last, since the whole film decides their grey."""
-    depths = []
-    with ExitStack() as films:
-        add = {k: films.enter_context(open_film(path, fps)) for k, path in targets.items() if k != "depth"}
-        for pictures in frames:
-            for kind, add_frame in add.items():
-                add_frame(pictures[kind])
-            if "depth" in targets:
-                depths.append(pictures["depth"])
-    if "depth" in targets:
-        save_mp4(targets["depth"], _near_is_bright(depths), fps)
+    """All films at once, frame by frame; depths wait on the disk, since the whole film decides their grey."""
+    near, far, n_frames = float(DEPTH_LEVELS), 0.0, 0
+    with TemporaryFile(dir=targets["colors"].parent) as waiting:
+        with ExitStack() as films:
+            add = {
+                k: films.enter_context(open_film(path, fps)) for k, path in targets.items() if k != "depth"
+            }
+            for pictures in frames:
+                for kind, add_frame in add.items():
+                    add_frame(pictures[kind])
+                if "depth" in targets:
+                    depths = pictures["depth"]
+                    near = min(near, float(depths[depths > 0].min(initial=DEPTH_LEVELS)))
+                    far = max(far, float(depths.max()))
+                    np.save(waiting, depths)
+                    n_frames += 1
+        if "depth" in targets:
+            waiting.seek(0)
+            again = (np.load(waiting) for _ in range(n_frames))
+            save_mp4(targets["depth"], (_near_is_bright(depths, near, far) for depths in again), fps)
 
 
-def _near_is_bright(depths: list[np.ndarray]) -> Iterator[np.ndarray]:
+def _near_is_bright(depths: np.ndarray, near: float, far: float) -> np.ndarray:
     """8-bit grey from white (nearest in the film) to dark (farthest); black where nothing was hit."""
-    near = min((float(d[d > 0].min()) for d in depths if d.any()), default=0.0)
-    far = max(float(d.max()) for d in depths)
-    for d in depths:
-        yield np.where(d > 0, to_8bit(1 - 0.8 * (d - near) / max(far - near, 1.0)), 0).astype(np.uint8)
+    grey = to_8bit(1 - 0.8 * (depths - near) / max(far - near, 1.0))
+    return np.where(depths > 0, grey, 0).astype(np.uint8)
 
 
 def _suffixed(name: str, kind: str) -> str:

@@ -185,19 +185,22 @@ def test_a_film_keeps_its_suffix(sphere_file: Path, tmp_path: Path) -> None:
     assert [len(frames_of(tmp_path / name)) for name in ("o.MP4", "o_depth.MP4")] == [2, 2]
 
 
-def test_frames_are_written_as_they_come(tmp_path: Path) -> None:
+def test_frames_are_written_as_they_come_and_depths_share_one_grey(tmp_path: Path) -> None:
     alive: list[weakref.ref[np.ndarray]] = []
 
     def frames() -> Iterator[Pictures]:
-        for _ in range(12):
-            frame = np.zeros((16, 16, 3), dtype=np.uint8)
+        for i in range(12):
+            frame = np.full((16, 16), 100 * i, dtype=np.uint16)  # nothing is hit in the first
             alive.append(weakref.ref(frame))
-            yield {"colors": frame}
+            yield {"colors": frame.astype(np.uint8), "depth": frame}
             del frame
             assert sum(ref() is not None for ref in alive) <= 2
 
-    _save_films({"colors": tmp_path / "a.mp4"}, frames(), 30)
-    assert len(frames_of(tmp_path / "a.mp4")) == 12
+    _save_films({kind: tmp_path / f"{kind}.mp4" for kind in ("colors", "depth")}, frames(), 30)
+    assert {path.name for path in tmp_path.iterdir()} == {"colors.mp4", "depth.mp4"}
+    assert len(frames_of(tmp_path / "colors.mp4")) == 12
+    greys = [frame.mean() for frame in frames_of(tmp_path / "depth.mp4")]
+    np.testing.assert_allclose(greys, [0, *np.linspace(255, 51, 11)], atol=3)
 
 
 def test_films_that_fail_leave_nothing(tmp_path: Path) -> None:
