@@ -114,21 +114,29 @@ def test_undistorted_images_show_points_where_a_pinhole_camera_does(tmp_path, di
         blob = 255 * np.exp(-((columns - u) ** 2 + (rows - v) ** 2) / (2 * 2.5**2))
         image = np.repeat(blob.astype(np.uint8)[..., None], 3, axis=-1)
         folder = write_scene(tmp_path / f"{x}{y}", image, fl_x=fl, cx=cx, cy=cy, **distortion)
-        loaded = load_scene(folder, aabb=BOX).splits["train"].images[0, ..., 0].numpy().astype(float)
+        split = load_scene(folder, aabb=BOX).splits["train"]
+        loaded = split.images[0, ..., 0].numpy().astype(float)
         found = (loaded * columns).sum() / loaded.sum(), (loaded * rows).sum() / loaded.sum()
-        assert found == pytest.approx((fl * x + cx, fl * y + cy), abs=0.25)
+        pinhole = split.cameras.intrinsics[0].tolist()
+        assert found == pytest.approx((pinhole[0] * x + pinhole[2], pinhole[1] * y + pinhole[3]), abs=0.25)
 
 
-def test_undistortion_is_exact_on_a_gradient_and_invents_no_background(tmp_path):
-    k1, fl, cx, cy = 0.3, 40.0, 30.0, 20.0
+@pytest.mark.parametrize("k1", [0.3, -0.15])
+def test_undistortion_is_exact_on_a_gradient_and_shows_only_what_the_lens_saw(tmp_path, k1):
+    fl, cx, cy = 40.0, 30.0, 20.0
     columns, rows = np.meshgrid(np.arange(64) + 0.5, np.arange(48) + 0.5)
     image = np.repeat(np.rint(4 * (columns - 0.5)).astype(np.uint8)[..., None], 3, axis=-1)
-    folder = write_scene(tmp_path, image, fl_x=fl, cx=cx, cy=cy, k1=k1)
-    loaded = load_scene(folder, aabb=BOX).splits["train"].images[0].numpy()
-    x, y = (columns - cx) / fl, (rows - cy) / fl
-    source = fl * x * (1 + k1 * (x * x + y * y)) + cx
-    known = (source > 1) & (source < 63)
-    np.testing.assert_allclose(loaded[..., 0][known], (4 * (source - 0.5))[known], atol=0.7)
+    split = load_scene(write_scene(tmp_path, image, fl_x=fl, cx=cx, cy=cy, k1=k1), aabb=BOX).splits["train"]
+    loaded, pinhole = split.images[0].numpy(), split.cameras.intrinsics[0].tolist()
+    x, y = (columns - pinhole[2]) / pinhole[0], (rows - pinhole[3]) / pinhole[1]
+    radial = 1 + k1 * (x * x + y * y)
+    across, down = fl * x * radial + cx, fl * y * radial + cy  # in the stored image
+    assert across.min() > 0
+    assert across.max() < 64
+    assert down.min() > 0
+    assert down.max() < 48
+    assert min(across.min(), 64 - across.max(), down.min(), 48 - down.max()) < 1  # no more is lost than must
+    np.testing.assert_allclose(loaded[..., 0], 4 * (across.clip(0.5, 63.5) - 0.5), atol=0.7)
     assert (loaded[..., 3] == 255).all()
 
 

@@ -26,6 +26,7 @@ from fieldmorph.fields.cameras import Cameras
 from fieldmorph.fields.errors import InputError, SettingError, UnsafeError, known
 
 MAX_PIXELS = 2**26  # one image; more is a mistake or a decompression bomb
+MAX_ZOOM = 10.0  # by which undoing a lens's distortion may change a focal length
 EXTENSIONS = ("", ".png", ".jpg", ".jpeg")
 PINHOLE_MODELS = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV")
 DECODE_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
@@ -103,7 +104,7 @@ def read_images(frames: Sequence[Frame], downscale: int) -> tuple[Cameras, UInt8
         for row, pixels in zip(images, pool.map(lambda f: _read_image(f, downscale), frames), strict=True):
             row.copy_(torch.from_numpy(pixels))
     poses = torch.from_numpy(np.stack([f.camera_to_world for f in frames])).float()
-    intrinsics = torch.tensor([f.intrinsics for f in frames]) / downscale  # corners stay, so cx scales too
+    intrinsics = torch.tensor([_undistorted(f) for f in frames]) / downscale  # corners stay, so cx scales too
     return Cameras(poses, intrinsics, width, height), images
 
 
@@ -240,10 +241,10 @@ def _read_image(frame: Frame, downscale: int) -> np.ndarray:
     rgba = _decode(frame).astype(np.float32)
     rgba[..., :3] *= rgba[..., 3:] / 255
     if any(frame.distortion):
-        maps = _undistortion_maps(frame.intrinsics, frame.distortion, frame.width, frame.height)
-        if not np.isfinite(maps).all():
-            raise InputError(f"{frame.name}: lens distortion {frame.distortion} cannot be undone")
-        # What the lens did not see repeats the edge: transparent would tell training that nothing is there.
+        maps = _undistortion_maps(
+            frame.intrinsics, frame.distortion, frame.width, frame.height, _undistorted(frame)
+        )
+        # Half a pixel of the edge repeats; to take it for empty would tell training that nothing is there.
         rgba = cv2.remap(rgba, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     if downscale > 1:
         height, width = frame.height // downscale, frame.width // downscale
@@ -263,17 +264,38 @@ def _decode(frame: Frame) -> np.ndarray:
         raise InputError(f"{frame.name}: image is damaged ({_one_line(error)})") from None
 
 
+def _undistorted(frame: Frame) -> tuple[float, ...]:
+    """Intrinsics of a pinhole camera that sees as much as it can of what the lens saw, and nothing else."""
+    if not any(frame.distortion):
+        return frame.intrinsics
+    size = frame.width, frame.height
+    matrix, _ = cv2.getOptimalNewCameraMatrix(
+        _matrix(frame.intrinsics), np.array(frame.distortion), size, alpha=0
+    )
+    zoom = np.diag(matrix)[:2] / frame.intrinsics[:2]
+    if not (np.isfinite(matrix).all() and (zoom > 1 / MAX_ZOOM).all() and (zoom < MAX_ZOOM).all()):
+        raise InputError(f"{frame.name}: lens distortion {frame.distortion} cannot be undone")
+    return float(matrix[0, 0]), float(matrix[1, 1]), float(matrix[0, 2]) + 0.5, float(matrix[1, 2]) + 0.5
+
+
 @lru_cache(maxsize=8)
 def _undistortion_maps(
-    intrinsics: tuple[float, ...], distortion: tuple[float, ...], width: int, height: int
+    intrinsics: tuple[float, ...],
+    distortion: tuple[float, ...],
+    width: int,
+    height: int,
+    pinhole: tuple[float, ...],
 ) -> tuple[Float[np.ndarray, "height width"], Float[np.ndarray, "height width"]]:
-    """Where in the stored image each pixel of an ideal pinhole camera with the same intrinsics lies."""
-    fl_x, fl_y, cx, cy = intrinsics
-    cx, cy = cx - 0.5, cy - 0.5  # OpenCV has pixel centres at whole numbers
-    matrix = np.array([[fl_x, 0, cx], [0, fl_y, cy], [0, 0, 1]])
+    """Where in the stored image each pixel of an ideal pinhole camera lies."""
     return cv2.initUndistortRectifyMap(
-        matrix, np.array(distortion), None, matrix, (width, height), cv2.CV_32FC1
+        _matrix(intrinsics), np.array(distortion), None, _matrix(pinhole), (width, height), cv2.CV_32FC1
     )
+
+
+def _matrix(intrinsics: tuple[float, ...]) -> np.ndarray:
+    """As OpenCV takes it, whose pixel centres lie at whole numbers."""
+    fl_x, fl_y, cx, cy = intrinsics
+    return np.array([[fl_x, 0, cx - 0.5], [0, fl_y, cy - 0.5], [0, 0, 1]])
 
 
 def _one_line(error: BaseException) -> str:
