@@ -22,7 +22,8 @@ from fieldmorph.distill.nodes import NodeValues, look_around
 from fieldmorph.fields.blackbox import box_cameras
 from fieldmorph.fields.cameras import (
     Cameras,
-    image_rays,
+    Rays,
+    camera_rays,
     look_at_point,
     nearest_cameras,
     orbit_like,
@@ -49,6 +50,7 @@ BASE_STEP = 2  # of constant colours: finer ones cost bytes and show nothing
 HARMONIC_STEP = 0.04  # of the other coefficients, in sRGB,
 HARMONIC_MOST = 31  # and how many of them there are at most: beyond is noise
 UNSEEN = 0.03  # share of all light in the pictures of these cameras that may be lost with nodes hardly seen
+FAINT_BESIDE = 0.1  # hardly seen is what a pixel gets this share at most of, against the most nearby
 FAINTEST = 0.002  # light left over behind which nothing is seen
 HIDDEN = 0.05  # light left over behind which a camera says nothing of a node's colour
 MOST_CAMERAS = 64  # of the scene's own that look for what is seen
@@ -178,8 +180,9 @@ def _survey(
 ) -> tuple[Bool[Tensor, "n"], Sights]:
     """Which nodes are corners of a cell that some camera gets light from, and how far its own cameras see.
 
-    Cells that no pixel gets much from are left out, from the least on, until a share of `UNSEEN` of all light is lost:
-    in a solid scene that is what lies behind surfaces, in fog hardly anything.
+    Cells that no pixel gets much from are left out, from the least on, until a share of `UNSEEN` of all light is lost,
+    unless those around give no more: in a solid scene that is what lies behind and before surfaces, in fog hardly
+    anything.
     """
     step = stored.render_step_size
     field = BakedField(lattice, nodes, codes.float() / 255, None, LOG_RANGE, step)
@@ -189,7 +192,7 @@ def _survey(
     own, around = _lookouts(lattice, stored)
     reach = torch.zeros(len(own), own.width * own.height)
     for i, camera in enumerate((*own, *around)):
-        rays = image_rays(camera)
+        rays = _scattered_rays(camera, generator)
         jitter = torch.rand(len(rays), generator=generator)
         samples = sample_rays(rays, field, stored.occupancy, step, jitter)
         samples = visible_samples(field, rays, samples, FAINTEST)
@@ -208,11 +211,20 @@ def _survey(
         on_progress("visibility", i + 1, len(own) + len(around))
     order = largest.argsort()
     lost = total[order].cumsum(0)
-    seen = torch.zeros_like(largest)
+    seen = ((largest > FAINT_BESIDE * _most_nearby(largest, lattice)) & (largest > 0)).float()
     seen[order[lost > UNSEEN * lost[-1]]] = 1.0
     x, y, z = lattice.coordinates(nodes).unbind(-1)
     sights = Sights(own, reach.reshape(-1, own.height, own.width))
     return lattice.corners(seen.reshape(lattice.cells))[x, y, z] > 0, sights
+
+
+def _most_nearby(largest: Float[Tensor, "cells"], lattice: Lattice) -> Float[Tensor, "cells"]:
+    """For each cell the largest value in its brick and those around."""
+    bricks = F.max_pool3d(largest.reshape(1, *lattice.cells), BRICK)
+    most = F.max_pool3d(bricks, 3, stride=1, padding=1)[0]
+    for axis in range(3):
+        most = most.repeat_interleave(BRICK, axis)
+    return most.flatten()
 
 
 def _lookouts(lattice: Lattice, stored: StoredField) -> tuple[Cameras, Cameras]:
@@ -220,6 +232,14 @@ def _lookouts(lattice: Lattice, stored: StoredField) -> tuple[Cameras, Cameras]:
     own, side = stored.cameras.to("cpu"), max(lattice.cells) // CELLS_PER_RAY
     own = own[torch.linspace(0, len(own) - 1, min(len(own), MOST_CAMERAS)).round().long()]
     return resize(own, side, side), resize(box_cameras(stored.field.box()), side, side)
+
+
+def _scattered_rays(camera: Cameras, generator: torch.Generator) -> Rays:
+    """One through a random place of each pixel, row after row: none of the centres' rays of cameras that look at one
+    point comes near it."""
+    pixels = torch.cartesian_prod(torch.arange(camera.height), torch.arange(camera.width)).flip(-1)
+    place = torch.rand(pixels.shape, generator=generator) - 0.5
+    return camera_rays(camera, torch.zeros(len(pixels), dtype=torch.long), pixels + place)
 
 
 def _harmonics(
