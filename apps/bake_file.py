@@ -13,6 +13,7 @@ import importlib.resources
 import io
 import json
 import re
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -115,11 +116,19 @@ def read_web(path: str | Path) -> Bake:
             header = json.loads(scripts.pop("header"))
             packed = {name: base64.b64decode(content) for name, content in scripts.items()}
         return _bake_of(header, packed)
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        EOFError,
+        RuntimeError,
+        zlib.error,
+        gzip.BadGzipFile,
+    ) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path} holds no baked scene that this version knows: {reason}") from None
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-    except (LookupError, TypeError, ValueError, EOFError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path} holds no baked scene that this version knows: {reason}") from None
 
 
 def _packed(bake: Bake) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -159,6 +168,8 @@ def _bake_of(header: Mapping[str, Any], packed: Mapping[str, bytes]) -> Bake:
         raise ValueError(f"format {header['format']} {header['version']} instead of {FORMAT} {VERSION}")
     parts = {part["name"]: _unpacked(part, packed[part["name"]]) for part in header["parts"]}
     x, y, z = header["bricks"]
+    if not 0 < x * y * z <= 8 * len(parts["bricks"]):
+        raise ValueError(f"{x} x {y} x {z} bricks do not go with {len(parts['bricks'])} bytes of bits")
     occupied = unpack_mask(parts["bricks"], x * y * z).reshape(x, y, z)
     density = parts["density"].reshape(int(occupied.sum()), BRICK, BRICK, BRICK)
     rows = 3 * (header["degree"] + 1) ** 2
