@@ -48,7 +48,7 @@ def add_tensor_tab(
         pool: does the work.
         measured: coordinates and values that the model has not seen, for the picture of its calibration.
     """
-    with gr.Tab(title):
+    with gr.Tab(title, id="tensor"):
         gr.HTML(
             page_model(explorer), html_template=_web("tensor.html"), css_template=_web("tensor.css"),
             js_on_load=_web("tensor.js"), apply_default_css=False, padding=False,

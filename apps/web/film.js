@@ -25,13 +25,26 @@ class FilmPanel {
     const item = document.createElement("li");
     const remove = Object.assign(document.createElement("button"), { type: "button", title: "Remove this view" });
     remove.setAttribute("aria-label", `Remove view ${this.keys.length}`);
-    remove.append(this.stage.snapshot(96, 72));
+    remove.append(this.thumbnail(96, 72));
     remove.addEventListener("click", () => {
       this.keys.splice(this.keys.indexOf(key), 1);
       item.remove();
     });
     item.append(remove);
     this.find("ol").append(item);
+  }
+
+  // The middle of the stage, as a film has it.
+  thumbnail(width, height) {
+    const { stage } = this;
+    const { clientWidth, clientHeight } = stage.surface;
+    const whole = stage.snapshot(Math.round((height * clientWidth) / clientHeight), height);
+    const sheet = Object.assign(document.createElement("canvas"), { width, height });
+    const context = sheet.getContext("2d");
+    context.fillStyle = stage.background;
+    context.fillRect(0, 0, width, height);
+    context.drawImage(whole, (width - whole.width) / 2, 0);
+    return sheet;
   }
 
   clear() {
@@ -76,8 +89,10 @@ class FilmPanel {
     if (!film) return this.show(`Frame ${done} of ${total}`, done / total);
     const made = this.find(".made");
     made.hidden = false;
-    made.querySelector("video").src = made.querySelector("a").href = `/films/${film}`;
+    const video = made.querySelector("video");
+    video.src = made.querySelector("a").href = `/films/${film}`;
     this.end("The film is ready.");
+    video.onloadeddata = () => made.scrollIntoView({ block: "end" });
   }
 
   cancel() {

@@ -2,21 +2,24 @@
 // in strips that leave the page responsive, and then some more samples of each.
 
 const MOVING_MS = 30; // of a frame while something moves
+const ROUGH_BELOW = 0.25; // of the pixels in that time: then a frame is rough and has more of them
 const STRIP_MS = 24; // of one strip of a still picture
 const REST_MS = 120; // without movement until the still picture begins
 const STILL_SAMPLES = 6; // of a pixel, in the end
 const CHECKER = 10; // CSS pixels of a square
-const FEWEST_PIXELS = 6000; // of a frame, even if it takes longer
+const FEWEST = { pixels: 6000, share: 1 / 64 }; // of a frame, even if it takes longer
+const IN_FLIGHT = 2; // frames that the graphics may have to do, so that they are never idle
 
 class Painter {
   // `scene` tells `pose(width, height)`, `mode()`, `crop()` and `background()`; `onFrame` hears of every new picture.
   constructor(canvas, renderer, scene, onFrame) {
     Object.assign(this, { canvas, renderer, scene, onFrame });
-    this.msPerPixel = 1e-3;
+    this.msPerPixel = { fine: 1e-3, rough: 5e-4 };
     this.quick = this.still = this.shown = null; // targets
     this.shownSize = [0, 0];
     this.size = [0, 0]; // of a still picture, in pixels
-    this.pending = null; // a fence that the graphics have not reached
+    this.inFlight = 0; // pictures that the graphics have not finished
+    this.finishedAt = 0; // the last one that they have
     this.waiting = false;
     this.turn = 0; // counts changes
     this.samples = 0; // of the still picture that are complete
@@ -61,16 +64,17 @@ class Painter {
   // With the graphics of a renderer that takes the place of a lost one.
   restart(renderer) {
     this.renderer = renderer;
-    this.quick = this.still = this.shown = this.pending = null;
+    this.quick = this.still = this.shown = null;
+    this.inFlight = 0;
     this.resize();
   }
 
   next() {
-    if (this.waiting || this.pending) return;
+    if (this.waiting || this.inFlight >= (this.dirty ? IN_FLIGHT : 1)) return;
     this.waiting = true;
     requestAnimationFrame(() => {
       this.waiting = false;
-      if (!this.pending && this.still && !this.renderer.gl.isContextLost()) this.paint();
+      if (this.still && !this.renderer.gl.isContextLost()) this.paint();
     });
   }
 
@@ -89,16 +93,15 @@ class Painter {
 
   paintQuick() {
     const full = this.size[0] * this.size[1];
-    const pixels = Math.max(FEWEST_PIXELS, MOVING_MS / this.msPerPixel);
+    const look = MOVING_MS / this.msPerPixel.fine < ROUGH_BELOW * full ? "rough" : "fine";
+    const pixels = Math.max(FEWEST.pixels, FEWEST.share * full, MOVING_MS / this.msPerPixel[look]);
     const scale = Math.min(1, Math.ceil(Math.sqrt(pixels / full) * 32) / 32); // in steps: a size that trembles is seen
     const size = this.size.map((n) => Math.max(1, Math.round(n * scale)));
-    const started = performance.now();
     this.dirty = false;
-    this.renderer.draw(this.quick, this.scene.pose(...size), { ...this.options(), rough: true });
+    this.renderer.draw(this.quick, this.scene.pose(...size), { ...this.options(), rough: look === "rough" });
     this.show(this.quick, size);
-    this.afterwards(() => {
-      const now = performance.now();
-      this.learn(now - started, size[0] * size[1]);
+    this.afterwards((now, ms) => {
+      if (this.stats.firstMs !== null) this.learn(look, ms, size[0] * size[1]); // the first one takes preparation
       this.stats.firstMs ??= now;
       this.stats.scale = scale;
       if (now - this.lastQuick < 500) {
@@ -112,13 +115,12 @@ class Painter {
   paintStrip() {
     const [width, height] = this.size;
     const { turn, samples } = this;
-    const count = Math.max(8, Math.round(STRIP_MS / this.msPerPixel / width));
+    const count = Math.max(8, Math.round(STRIP_MS / this.msPerPixel.fine / width));
     const rows = [this.rows, Math.min(height, this.rows + count)];
-    const started = performance.now();
     const sampling = { rows, sample: sampleNumber(samples), share: 1 / (samples + 1) };
     this.renderer.draw(this.still, this.scene.pose(width, height), { ...this.options(), ...sampling });
-    this.afterwards(() => {
-      this.learn(performance.now() - started, width * (rows[1] - rows[0]));
+    this.afterwards((_, ms) => {
+      this.learn("fine", ms, width * (rows[1] - rows[0]));
       if (this.turn !== turn) return;
       this.rows = rows[1] % height;
       if (this.rows) return;
@@ -140,27 +142,30 @@ class Painter {
     this.onFrame();
   }
 
-  // Calls `done`, then goes on, when the graphics have finished all of the above.
+  // Calls `done(now, ms)`, then goes on, when the graphics have finished all of the above, which took them so long.
   afterwards(done) {
     const { gl } = this.renderer;
     const fence = gl.fenceSync(gl.SYNC_GPU_COMMANDS_COMPLETE, 0);
+    const started = performance.now();
     gl.flush();
-    this.pending = fence;
+    this.inFlight++;
     const look = () => {
-      if (gl.isContextLost()) this.pending = null;
-      else if (gl.clientWaitSync(fence, 0, 0) === gl.TIMEOUT_EXPIRED) setTimeout(look, 1);
-      else {
-        gl.deleteSync(fence);
-        this.pending = null;
-        done();
-        this.next();
-      }
+      if (gl !== this.renderer.gl || gl.isContextLost()) return;
+      if (gl.clientWaitSync(fence, 0, 0) === gl.TIMEOUT_EXPIRED) return void setTimeout(look, 1);
+      gl.deleteSync(fence);
+      const now = performance.now();
+      const ms = now - Math.max(started, this.finishedAt);
+      this.finishedAt = now;
+      this.inFlight--;
+      done(now, ms);
+      this.next();
     };
     setTimeout(look, 1);
+    if (this.dirty) this.next();
   }
 
-  learn(ms, pixels) {
-    this.msPerPixel += 0.3 * (Math.max(ms, 1) / pixels - this.msPerPixel);
+  learn(look, ms, pixels) {
+    this.msPerPixel[look] += 0.3 * (Math.max(ms, 1) / pixels - this.msPerPixel[look]);
   }
 }
 

@@ -70,7 +70,7 @@ class Renderer {
 
   // Marches the rays of `pose` into the lower left of a target. `rows` are those to draw, [first, end), from below;
   // `sample` is where in its pixel and step it looks; `share` below 1 averages with what is there; a `rough` picture
-  // leaves out what is hardly seen.
+  // takes a third of the time: two steps at once, colours that are the same from all sides.
   draw(target, pose, { mode = "colour", crop = null, rows = null, sample = CENTRE, share = 1, rough = false } = {}) {
     const { gl, march } = this;
     const [first, end] = rows ?? [0, pose.height];
@@ -92,7 +92,8 @@ class Renderer {
     gl.uniform3fv(march.at("cropHigh"), crop ? crop.slice(3) : this.high);
     gl.uniform2fv(march.at("depthRange"), this.depthRange(pose));
     gl.uniform1i(march.at("mode"), MODES[mode]);
-    gl.uniform2fv(march.at("least"), rough ? [4e-3, 2e-2] : [1e-4, 1e-3]);
+    gl.uniform1f(march.at("steps"), rough ? 2 : 1);
+    gl.uniform3fv(march.at("least"), rough ? [4e-3, 2e-2, 2] : [1e-4, 1e-3, 0]);
     if (share < 1) {
       gl.enable(gl.BLEND);
       gl.blendColor(0, 0, 0, share);

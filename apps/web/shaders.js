@@ -40,10 +40,10 @@ uniform vec3 low, high, cropLow, cropHigh;
 uniform vec3 cells;      // of the bake, along each axis
 uniform vec3 slots;      // bricks of the atlas along each axis
 uniform vec2 logRange;   // of a render step's optical depth, as code 0 and code 1
-uniform float stepSize, jitter;
+uniform float stepSize, steps, jitter; // of the true field, how many at once, which share of one a sample is in
 uniform vec2 harmonicScale; // of a code in [0, 1], and what is taken off
 uniform vec2 depthRange;
-uniform vec2 least;      // share of a pixel that a sample has, and light that goes on, at least
+uniform vec3 least;      // share of a pixel that a sample has, light that goes on, share of one with harmonics: at least
 uniform int mode;
 out vec4 pixel;
 
@@ -83,9 +83,10 @@ ${each((i) => `  float y${i} = ${HARMONICS[i]};`)}
 
   vec3 colour = vec3(0.0);
   float light = 1.0, depth = 0.0;
-  float k = max(0.0, ceil((first - near) / stepSize - jitter));
+  float stride = steps * stepSize;
+  float k = max(0.0, ceil((first - near) / stride - jitter));
   for (int i = 0; i < 8192; i++) {
-    float t = near + (k + jitter) * stepSize;
+    float t = near + (k + jitter) * stride;
     if (!(t < last)) break;
     vec3 p = origin + t * along;
     ivec3 brick = clamp(ivec3(p), ivec3(0), lastBrick);
@@ -94,7 +95,7 @@ ${each((i) => `  float y${i} = ${HARMONICS[i]};`)}
       vec3 wall = vec3(brick) + mix(vec3(1 - found), vec3(found), greaterThan(along, vec3(0.0)));
       vec3 reach = (wall - p) / along;
       float ahead = t + min(reach.x, min(reach.y, reach.z));
-      k = max(k + 1.0, floor((ahead - near) / stepSize - jitter - 1e-3) + 1.0);
+      k = max(k + 1.0, floor((ahead - near) / stride - jitter - 1e-3) + 1.0);
       continue;
     }
     k += 1.0;
@@ -103,7 +104,7 @@ ${each((i) => `  float y${i} = ${HARMONICS[i]};`)}
     vec3 at = (vec3(slot) * EDGE + (p - vec3(brick)) * BRICK + 0.5) / atlas;
     float code = texture(density, at).r;
     if (code == 0.0) continue;
-    float optical = exp(logRange.x + span * code) - empty;
+    float optical = steps * (exp(logRange.x + span * code) - empty);
     float alpha = 1.0 - exp(-optical);
     float weight = alpha * light;
     if (weight < least.x) continue;
@@ -111,7 +112,9 @@ ${each((i) => `  float y${i} = ${HARMONICS[i]};`)}
     if (mode == ${MODES.colour}) {
       vec4 known = texture(base, at);
       vec3 rgb = known.rgb;
-${each((i) => `      rgb += y${i} * (texture(harmonic${i}, at).rgb * harmonicScale.x - harmonicScale.y);`)}
+      if (weight >= least.z) {
+${each((i) => `        rgb += y${i} * (texture(harmonic${i}, at).rgb * harmonicScale.x - harmonicScale.y);`)}
+      }
       colour += weight * clamp(rgb / max(known.a, 1e-3), 0.0, 1.0);
     }
     light *= 1.0 - alpha;

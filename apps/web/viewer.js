@@ -278,7 +278,7 @@ class Viewer {
   async screenshot() {
     const [width, height] = this.painter.size;
     const solid = this.background !== "checker";
-    const samples = this.painter.msPerPixel * width * height < 200 ? 4 : 1;
+    const samples = this.painter.msPerPixel.fine * width * height < 200 ? 4 : 1;
     const options = { mode: this.mode, crop: this.crop(), background: solid ? this.background : null, samples };
     const pixels = this.renderer.picture(this.camera.pose(width, height), options);
     if (!solid) unmultiply(pixels);
