@@ -231,7 +231,7 @@ SPOILT = [
 def test_damage_is_one_clear_line(baked: Bake, tmp_path: Path, how: str) -> None:
     write_web(tmp_path, baked)
     spoil(tmp_path, how)
-    with pytest.raises(InputError, match="holds no baked scene that this version knows: .") as caught:
+    with pytest.raises(InputError, match=r"holds no baked scene that this version knows: .") as caught:
         read_web(tmp_path)
     assert str(caught.value).startswith(str(tmp_path))
     assert "\n" not in str(caught.value)
@@ -244,7 +244,7 @@ def test_what_is_no_bake_is_told(baked: Bake, tmp_path: Path) -> None:
     (tmp_path / "binary.html").write_bytes(b"\xff\x00\xfe")
     with pytest.raises(InputError, match="holds no baked scene"):
         read_web(tmp_path / "binary.html")
-    with pytest.raises(InputError, match="cannot read .*: No such file"):
+    with pytest.raises(InputError, match=r"cannot read .*: No such file"):
         read_web(tmp_path / "none.html")
     text = page(baked)
     (tmp_path / "less.html").write_text(re.sub(r'<script [^>]*id="bake-density">[^<]*</script>', "", text))
