@@ -131,7 +131,7 @@ def draw_curve(panel: Axes, posterior: Posterior, k: int, x: Float[Tensor, "n"],
 
 def importance(posterior: Posterior) -> list[Tensor]:
     """For each mode its functions' shares of the mean model's sum of squares, mixed terms left out."""
-    energies = [process.marginals.mean.square().mean(0) for process in posterior.processes]
+    energies = [process.marginals().mean.square().mean(0) for process in posterior.processes]
     if isinstance(posterior.core, TuckerCore):
         whole = posterior.core.mean.square().reshape(posterior.ranks)
         for k, energy in enumerate(energies):

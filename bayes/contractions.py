@@ -4,6 +4,8 @@ Symmetric matrices are packed: the upper triangle, row by row. A sum over a pack
 counts every pair once, so one of the two has its off-diagonal entries doubled (`pack_sums`).
 """
 
+from collections.abc import Iterator
+
 import numba
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from fieldmorph.fields.kernels.launch import launch
 
+PART = 1 << 20  # numbers of a part of the sums
 AT_ONCE = 1 << 22  # numbers that the twin holds
 
 
@@ -43,21 +46,25 @@ def product_sums(
     order: Int[Tensor, "n"],
     starts: Int[Tensor, "_"],
     kronecker: bool,
-) -> Float[Tensor, "points products"]:
-    """For each point the weighted sum, over its places, of the product of the tables' rows there.
+) -> Iterator[tuple[slice, Float[Tensor, "some products"]]]:
+    """For each point the weighted sum, over its places, of the product of the tables' rows there; part by part.
 
     Args:
         tables: of the other modes, in their order; float64.
         kronecker: all products of one entry from each, the last table's running fastest; else elementwise products.
     """
     widths = np.array([table.shape[1] for table in tables])
-    most = int(widths.max())
+    most, n_points = int(widths.max()), len(starts) - 1
+    width = int(widths.prod()) if kronecker else most
     stacked = torch.cat([torch.nn.functional.pad(t, (0, most - t.shape[1])) for t in tables])
     sizes = torch.tensor([0, *[len(t) for t in tables[:-1]]]).cumsum(0)
-    out = stacked.new_empty(len(starts) - 1, int(widths.prod()) if kronecker else most)
-    arrays = (x.numpy() for x in (stacked, (index + sizes).contiguous(), weight, order, starts, out))
-    launch(_sum, *arrays, widths, kronecker)
-    return out
+    arrays = [x.numpy() for x in (stacked, (index + sizes).contiguous(), weight, order)]
+    step = max(1, PART // width)
+    for first in range(0, n_points, step):
+        last = min(first + step, n_points)
+        out = stacked.new_empty(last - first, width)
+        launch(_sum, *arrays, starts[first : last + 1].numpy(), out.numpy(), widths, kronecker)
+        yield slice(first, last), out
 
 
 def product_sums_torch(
@@ -68,7 +75,7 @@ def product_sums_torch(
     starts: Int[Tensor, "_"],
     kronecker: bool,
 ) -> Float[Tensor, "points products"]:
-    """The plain twin of `product_sums`."""
+    """The plain twin of `product_sums`, in one part."""
     point = torch.repeat_interleave(torch.arange(len(starts) - 1), starts.diff())
     width = int(np.prod([t.shape[1] for t in tables])) if kronecker else tables[0].shape[1]
     out = tables[0].new_zeros(len(starts) - 1, width)

@@ -7,6 +7,7 @@ moments, packed as symmetric matrices, of one mode after the other.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -28,7 +29,8 @@ class Factor:
     @classmethod
     def of(cls, mean: Float[Tensor, "points r"], covariance: Float[Tensor, "points r r"]) -> "Factor":
         """From mean and covariance."""
-        return cls(mean, pack(covariance + mean[:, :, None] * mean[:, None, :]))
+        rows, columns = torch.triu_indices(*covariance.shape[1:])
+        return cls(mean, pack(covariance).addcmul_(mean[:, rows], mean[:, columns]))
 
 
 @dataclass(frozen=True)
@@ -88,22 +90,28 @@ class TuckerCore:
         self.mean, self.covariance = mean, torch.zeros(len(mean), len(mean), dtype=mean.dtype)
 
     def update(self, factors: list[Factor], entries: Entries, precision: float) -> None:
-        others = _sums(0, factors, entries, second=True, kronecker=True)
-        scatter = self._unpacked(factors[0].second.T @ others)
-        moments = (factors[0].mean.T @ _sums(0, factors, entries, second=False, kronecker=True)).flatten()
-        information = precision * scatter + self.prior.precision
+        first, scatter, moments = factors[0], torch.zeros(()).double(), torch.zeros(()).double()
+        for part, sums in _sums(0, factors, entries, second=True, kronecker=True):
+            scatter = scatter + first.second[part].T @ sums
+        for part, sums in _sums(0, factors, entries, second=False, kronecker=True):
+            moments = moments + (first.mean[part].T @ sums).flatten()
+        information = precision * self._unpacked(scatter) + self.prior.precision
         root = torch.linalg.cholesky((information + information.T) / 2)
         told = precision * moments + self.prior.precision @ self.prior.mean
         self.covariance = torch.cholesky_inverse(root)
         self.mean = torch.cholesky_solve(told[:, None], root)[:, 0]
 
     def messages(self, mode: int, factors: list[Factor], entries: Entries) -> tuple[Tensor, Tensor]:
-        r = self.ranks[mode]
+        r, points = self.ranks[mode], len(entries.points[mode])
         unfolded = self.mean.reshape(self.ranks).movedim(mode, 0).reshape(r, -1)
-        eta = _sums(mode, factors, entries, second=False, kronecker=True) @ unfolded.T
-        second = self._packed_second().movedim(mode, 0).reshape(r * (r + 1) // 2, -1)
-        lam = (_sums(mode, factors, entries, second=True, kronecker=True) @ second.T)[:, unpack_index(r)]
-        return eta, lam * (0.5 + 0.5 * torch.eye(r, dtype=lam.dtype))
+        second = self._packed_second().movedim(mode, 0).reshape(r * (r + 1) // 2, -1)[unpack_index(r)]
+        second = second * (0.5 + 0.5 * torch.eye(r, dtype=second.dtype)[:, :, None])
+        eta, lam = unfolded.new_empty(points, r), unfolded.new_empty(points, r * r)
+        for part, sums in _sums(mode, factors, entries, second=False, kronecker=True):
+            torch.mm(sums, unfolded.T, out=eta[part])
+        for part, sums in _sums(mode, factors, entries, second=True, kronecker=True):
+            torch.mm(sums, second.flatten(0, 1).T, out=lam[part])
+        return eta, lam.unflatten(1, (r, r))
 
     def moments(self, factors: list[Factor]) -> tuple[Tensor, Tensor]:
         means = [factor.mean for factor in factors]
@@ -170,8 +178,10 @@ class CPCore:
         pass
 
     def messages(self, mode: int, factors: list[Factor], entries: Entries) -> tuple[Tensor, Tensor]:
-        eta = _sums(mode, factors, entries, second=False, kronecker=False)
-        lam = _sums(mode, factors, entries, second=True, kronecker=False)
+        eta, lam = (
+            torch.cat([sums for _, sums in _sums(mode, factors, entries, second, kronecker=False)])
+            for second in (False, True)
+        )
         return eta, lam[:, unpack_index(self.rank)]
 
     def moments(self, factors: list[Factor]) -> tuple[Tensor, Tensor]:
@@ -195,8 +205,10 @@ class CPCore:
         return self
 
 
-def _sums(mode: int, factors: list[Factor], entries: Entries, second: bool, kronecker: bool) -> Tensor:
-    """Sums over each of the mode's points of products of the other modes' moments."""
+def _sums(
+    mode: int, factors: list[Factor], entries: Entries, second: bool, kronecker: bool
+) -> Iterator[tuple[slice, Tensor]]:
+    """Sums over each of the mode's points of products of the other modes' moments, part by part."""
     others = [k for k in range(len(factors)) if k != mode]
     moments = [factor.second if second else factor.mean for factor in factors]
     tables, index = [moments[k] for k in others], entries.index[:, others]

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from fieldmorph.bayes.core import Core, CPCore, Factor, TuckerCore
 from fieldmorph.bayes.entries import Entries
-from fieldmorph.bayes.kalman import Marginals
 from fieldmorph.bayes.kernels import StateSpace, from_gpytorch
-from fieldmorph.bayes.process import Process, draw_prior, infer
+from fieldmorph.bayes.process import Process, draw_prior
 from fieldmorph.bayes.tails import Tails
 
 PLACES_AT_ONCE = 1 << 14
@@ -108,16 +107,14 @@ def begin(
         draw_prior(space, points, r, generator)
         for space, points, r in zip(spaces, entries.points, ranks, strict=True)
     ]
-    factors = [
-        Factor.of(mean, torch.zeros(len(mean), mean.shape[1], mean.shape[1]).double()) for mean in drawn
-    ]
+    factors = [Factor.of(mean, ZERO.expand(*mean.shape, mean.shape[1])) for mean in drawn]
     core: Core = CPCore(ranks[0])
     if not cp:
         mean = torch.randn(math.prod(ranks), generator=generator, dtype=torch.float64)
         core = TuckerCore(tuple(ranks), mean)
     unknown = [
-        infer(space, points, f.mean * 0, torch.zeros(*f.mean.shape, f.mean.shape[1]).double())
-        for space, points, f in zip(spaces, entries.points, factors, strict=True)
+        Process(space, points, ZERO.expand(len(points), r), ZERO.expand(len(points), r, r))
+        for space, points, r in zip(spaces, entries.points, ranks, strict=True)
     ]
     prior = Noise(SHAPE, RATE, None if tails is None else tails.degrees)
     noise = prior.given(entries.n_rows, max(entries.squares, 1e-12 * entries.n_rows))
@@ -133,12 +130,9 @@ def sweep(state: State, damping: float = 0.0) -> float:
     """
     entries, precision = state.entries, state.noise.mean
     state.core.update(state.factors, entries, precision)
-    for mode in range(len(state.factors)):
-        eta, lam = inform(state, mode, damping)
-    divergences = [_divergence(*pair) for pair in zip(state.processes, state.earlier, strict=True)]
     # The last mode's messages hold the whole data fit under all that is current.
-    found = state.processes[-1].marginals
-    loss, gain = float(entries.squares - 2 * (eta * found.mean).sum() + (lam * _second(found)).sum()), 0.0
+    found = [inform(state, mode, damping) for mode in range(len(state.factors))]
+    loss, gain, divergence = found[-1].loss, 0.0, sum(each.divergence for each in found)
     if state.tails is not None:
         moments = place_moments(state)
         entries, gain = state.tails.reweigh(entries, *moments, precision)
@@ -146,25 +140,51 @@ def sweep(state: State, damping: float = 0.0) -> float:
         state.entries = entries
     state.noise = state.prior.given(entries.n_rows, loss)
     fit = (entries.n_rows * (state.noise.mean_log() - math.log(2 * math.pi)) - state.noise.mean * loss) / 2
-    bound = fit + gain - sum(divergences) - state.core.divergence() - state.noise.divergence(state.prior)
+    bound = fit + gain - divergence - state.core.divergence() - state.noise.divergence(state.prior)
     state.bounds.append(bound)
     return bound
 
 
-def inform(
-    state: State, mode: int, damping: float = 0.0
-) -> tuple[Float[Tensor, "points r"], Float[Tensor, "points r r"]]:
-    """Update one mode's functions; the messages that the entries gave them, of unit noise precision."""
+@dataclass(frozen=True)
+class Informed:
+    """What a mode's new functions mean.
+
+    Attributes:
+        loss: mean of the entries' sum of squared errors.
+        divergence: of the functions from their prior, in nats.
+    """
+
+    loss: float
+    divergence: float
+
+
+def inform(state: State, mode: int, damping: float = 0.0) -> Informed:
+    """Update one mode's functions by the messages that the entries give them."""
     precision, before, earlier = state.noise.mean, state.processes[mode], state.earlier[mode]
     eta, lam = state.core.messages(mode, state.factors, state.entries)
-    told = (
-        torch.lerp(earlier.eta + precision * eta, before.eta, damping),
-        torch.lerp(earlier.lam + precision * lam, before.lam, damping),
-    )
-    process = infer(before.space, state.entries.points[mode], *told)
+    eta, lam = eta.mul_(precision).add_(earlier.eta), lam.mul_(precision).add_(earlier.lam)
+    process = Process(before.space, before.points, eta, lam)
+    if damping:
+        process = replace(process, eta=eta.lerp(before.eta, damping), lam=lam.lerp(before.lam, damping))
     state.processes[mode] = process
-    state.factors[mode] = Factor.of(process.marginals.mean, process.marginals.covariance)
-    return eta, lam
+    del before  # it is large
+    found = process.marginals()
+    state.factors[mode] = factor = Factor.of(found.mean, found.covariance)
+    known, heard = _expected(earlier.eta, earlier.lam, factor), _expected(eta, lam, factor)
+    loss = state.entries.squares - 2 * (heard - known) / precision
+    kept = _expected(process.eta, process.lam, factor) if damping else heard
+    return Informed(loss, kept - float(found.log_evidence) - known + float(earlier.log_evidence))
+
+
+def put_aside(state: State) -> None:
+    """Keep of a state what it can be taken up from again: factors are as large as all that is known."""
+    state.factors = []
+
+
+def take_up(state: State) -> None:
+    """Make the factors again, to the bit, of a state that was put aside after a sweep."""
+    found = (process.marginals() for process in state.processes)
+    state.factors = state.factors or [Factor.of(each.mean, each.covariance) for each in found]
 
 
 def recentre(state: State) -> None:
@@ -193,16 +213,15 @@ def place_moments(state: State) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]
     return torch.cat([mean for mean, _ in found]), torch.cat([second for _, second in found])
 
 
-def _divergence(process: Process, earlier: Earlier) -> float:
-    """Of a mode's functions from their prior, in nats."""
-    found = process.marginals
-    explained = ((process.eta - earlier.eta) * found.mean).sum()
-    explained = explained - ((process.lam - earlier.lam) * _second(found)).sum() / 2
-    return float(explained - found.log_evidence + earlier.log_evidence)
-
-
-def _second(found: Marginals) -> Float[Tensor, "points r r"]:
-    return found.covariance + found.mean[:, :, None] * found.mean[:, None, :]
+def _expected(eta: Tensor, lam: Tensor, factor: Factor) -> float:
+    """E[eta' f - f' lam f / 2], summed over points."""
+    if not lam.ndim:  # nothing is known
+        return 0.0
+    pairs = zip(*torch.triu_indices(lam.shape[1], lam.shape[2]).tolist(), strict=True)
+    told = torch.tensordot(eta, factor.mean, 2)
+    for (i, j), second in zip(pairs, factor.second.unbind(1), strict=True):  # no copy of what is large
+        told = told - (lam[:, i, j] @ second) * (0.5 if i == j else 1.0)
+    return float(told)
 
 
 @torch.no_grad()

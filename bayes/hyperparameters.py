@@ -20,6 +20,7 @@ SPREAD = 1.0  # standard deviation of its logarithm: without a prior, lengthscal
 ITERATIONS = 3
 FARTHEST = 0.7  # that a logarithm moves at once
 STEP = 1e-3  # of the differences of logarithms that make the gradient
+RUNS, RUN = 64, 1024  # of neighbouring points, and points of each: as many as suffice to find a step
 
 
 def default_kernel(name: str, points: Float[Tensor, "points"]) -> Kernel:
@@ -51,14 +52,16 @@ def learn(
 ) -> float:
     """A few ascents of log evidence plus log prior in the kernel's free parameters, in place; what it has gained.
 
-    Works on logarithms, so that it does not matter in which unit a coordinate is measured.
+    Works on logarithms, so that it does not matter in which unit a coordinate is measured. Where there are more than
+    65,536 points, the step is found on runs of neighbours that are spread evenly over them, and taken if all points
+    gain by it.
     """
     free = [
         (p, c) for _, p, c in kernel.named_parameters_and_constraints() if p.requires_grad and c is not None
     ]
-    steps = torch.cat([points.new_zeros(1), points.diff()])
     if not free or len(points) < 2:
         return 0.0
+    some = _runs(len(points))
 
     def put(x: np.ndarray) -> None:
         start = 0
@@ -67,11 +70,12 @@ def learn(
             p.copy_(constraint.inverse_transform(value))
             start += p.numel()
 
-    def cost(x: np.ndarray) -> float:
+    def cost(x: np.ndarray, chosen: slice | Tensor = some) -> float:
         put(x)
-        space = from_gpytorch(kernel)
-        evidence = log_evidence(space.transition(steps), space.stationary, space.emission, eta, lam)
-        return -evidence - float(log_prior(kernel))
+        space, at, told = from_gpytorch(kernel), points[chosen], eta[chosen]
+        steps = torch.cat([at.new_zeros(1), at.diff()])
+        evidence = log_evidence(space.transition(steps), space.stationary, space.emission, told, lam[chosen])
+        return -evidence * len(points) / len(at) - float(log_prior(kernel))
 
     begun = torch.cat([c.transform(p).flatten() for p, c in free]).double().log().numpy()
     before = cost(begun)
@@ -82,6 +86,16 @@ def learn(
         bounds=[(x - FARTHEST, x + FARTHEST) for x in begun],
         options={"maxiter": ITERATIONS, "eps": STEP},
     )
-    better = found.fun < before
-    put(found.x if better else begun)
-    return before - float(found.fun) if better else 0.0
+    gain = before - float(found.fun)
+    if gain > 0 and not isinstance(some, slice):
+        gain = cost(begun, slice(None)) - cost(found.x, slice(None))
+    put(found.x if gain > 0 else begun)
+    return max(gain, 0.0)
+
+
+def _runs(n: int) -> slice | Tensor:
+    """Numbers of some of n points; all where there are few."""
+    if n <= RUNS * RUN:
+        return slice(None)
+    starts = torch.linspace(0, n - RUN, RUNS, dtype=torch.float64).long()
+    return (starts[:, None] + torch.arange(RUN)).flatten()

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fieldmorph.bayes.entries import Entries, merge_rows
-from fieldmorph.bayes.funbat import State, begin, recentre, space_of, sweep
+from fieldmorph.bayes.funbat import State, begin, put_aside, recentre, space_of, sweep, take_up
 from fieldmorph.bayes.hyperparameters import default_kernel, learn
 from fieldmorph.bayes.observations import Observations
 from fieldmorph.bayes.posterior import Posterior
@@ -139,7 +139,11 @@ def fit(
             find_ranks(state, on_sweep)
         if best is None or state.bounds[-1] > best.bounds[-1]:
             best, seed = state, config.seed + restart
+        if restart + 1 < config.restarts:
+            put_aside(best)
+        del state  # one at a time: they are large
     assert best is not None
+    take_up(best)
     most = config.sweeps + (len(best.bounds) if config.prune else 0)
     converged = _run(best, config, most, on_sweep)
     posterior = Posterior(

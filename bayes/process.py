@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fieldmorph.bayes.kalman import Marginals, Passes, smooth, smooth_means
 from fieldmorph.bayes.kernels import StateSpace
+from fieldmorph.bayes.passes import pass_values
 
 AT_ONCE = 1 << 22  # numbers of the states' covariances that a prediction holds
 
@@ -19,28 +20,32 @@ class Process:
     Attributes:
         points: ascending, each once.
         eta, lam: what is known of the values there: exp(eta' f - f' lam f / 2).
-        marginals: the posterior at the points.
     """
 
     space: StateSpace
     points: Float[Tensor, "points"]
     eta: Float[Tensor, "points r"]
     lam: Float[Tensor, "points r r"]
-    marginals: Marginals
-    passes: Passes | None = None
+
+    def marginals(self) -> Marginals:
+        """The posterior at the points; found anew at every call, for it is as large as all that is known."""
+        return self._smooth(keep=False)[0]
 
     def at(self, query: Float[Tensor, "n"]) -> tuple[Float[Tensor, "n r"], Float[Tensor, "n r r"]]:
         """Posterior mean and covariance of the functions at any real coordinates, in any order."""
-        whole = (
-            self if self.passes is not None else infer(self.space, self.points, self.eta, self.lam, keep=True)
-        )
+        _, passes = self._smooth(keep=True)
+        assert passes is not None
         size = (self.eta.shape[1] * len(self.space.emission)) ** 2
-        parts = [whole._at(part) for part in query.double().contiguous().split(max(1, AT_ONCE // size))]
+        query = query.double().contiguous()
+        parts = [self._at(part, passes) for part in query.split(max(1, AT_ONCE // size))]
         return torch.cat([mean for mean, _ in parts]), torch.cat([covariance for _, covariance in parts])
 
-    def _at(self, query: Tensor) -> tuple[Tensor, Tensor]:
-        assert self.passes is not None
-        space, passes, r = self.space, self.passes, self.eta.shape[1]
+    def _smooth(self, keep: bool) -> tuple[Marginals, Passes | None]:
+        chain = _transitions(self.space, self.points), self.space.stationary, self.space.emission
+        return smooth(*chain, self.eta, self.lam, keep)
+
+    def _at(self, query: Tensor, passes: Passes) -> tuple[Tensor, Tensor]:
+        space, r = self.space, self.eta.shape[1]
         left = torch.searchsorted(self.points, query, right=True) - 1
         right = left + 1
         inside = (left >= 0, right < len(self.points))
@@ -58,12 +63,13 @@ class Process:
         ph = p @ h.T
         mean = (m + (p @ pull[:, :, None])[:, :, 0]) @ h.T
         covariance = h @ ph - ph.mT @ precision @ ph
+        covariance = (covariance + covariance.mT) / 2
         negative = (
             torch.linalg.cholesky_ex(covariance).info > 0
         )  # of what is known almost exactly, rounding is left
         root = _root(covariance[negative])
         covariance[negative] = root @ root.mT
-        return mean, (covariance + covariance.mT) / 2
+        return mean, covariance
 
     def sample(
         self, query: Float[Tensor, "n"], n_samples: int, generator: torch.Generator
@@ -90,18 +96,6 @@ class Process:
         return torch.cat(samples)
 
 
-def infer(
-    space: StateSpace,
-    points: Float[Tensor, "points"],
-    eta: Float[Tensor, "points r"],
-    lam: Float[Tensor, "points r r"],
-    keep: bool = False,
-) -> Process:
-    """The posterior of functions with this prior."""
-    found = smooth(_transitions(space, points), space.stationary, space.emission, eta, lam, keep)
-    return Process(space, points, eta, lam, *found)
-
-
 @torch.no_grad()
 def draw_prior(
     space: StateSpace, points: Float[Tensor, "points"], r: int, generator: torch.Generator
@@ -110,13 +104,12 @@ def draw_prior(
     transitions = space.transition(points.diff())
     drive = _root(space.stationary - transitions @ space.stationary @ transitions.mT)
     noise = torch.randn(len(points), len(space.emission), r, generator=generator, dtype=torch.float64)
-    state = _root(space.stationary) @ noise[0]
-    values = [space.emission @ state]
-    pushes = drive @ noise[1:]
-    for transition, push in zip(transitions, pushes, strict=True):
-        state = transition @ state + push
-        values.append(space.emission @ state)
-    return torch.stack(values)
+    pushes = torch.cat([(_root(space.stationary) @ noise[0])[None], drive @ noise[1:]])
+    first = torch.zeros(1, *space.stationary.shape, dtype=torch.float64)
+    arrays = (
+        x.detach().contiguous().numpy() for x in (torch.cat([first, transitions]), pushes, space.emission)
+    )
+    return torch.from_numpy(pass_values(*arrays))
 
 
 @torch.no_grad()

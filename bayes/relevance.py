@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fieldmorph.bayes.core import Factor, Prior, TuckerCore
 from fieldmorph.bayes.funbat import State, sweep
-from fieldmorph.bayes.process import infer
+from fieldmorph.bayes.process import Process
 
 SWEEPS = 60  # with 40 an idle function may still be there
 ALIGN_EVERY = 4  # sweeps
@@ -72,9 +72,8 @@ def align(state: State) -> None:
         whole = _turned(core.covariance.reshape(core.ranks + core.ranks), mode, turn)
         core.covariance = _turned(whole, mode + k, turn).reshape(core.covariance.shape)
         before = state.processes[mode]
-        process = infer(before.space, before.points, before.eta @ turn.T, turn @ before.lam @ turn.T)
-        state.processes[mode] = process
-        state.factors[mode] = Factor.of(process.marginals.mean, process.marginals.covariance)
+        process = Process(before.space, before.points, before.eta @ turn.T, turn @ before.lam @ turn.T)
+        state.processes[mode], state.factors[mode] = process, _factor(process)
 
 
 def prune(state: State, variances: list[Tensor]) -> None:
@@ -88,9 +87,8 @@ def prune(state: State, variances: list[Tensor]) -> None:
             _keep(core, mode, kept)
             before = state.processes[mode]
             lam = before.lam[:, kept][:, :, kept]
-            process = infer(before.space, before.points, before.eta[:, kept].contiguous(), lam.contiguous())
-            state.processes[mode] = process
-            state.factors[mode] = Factor.of(process.marginals.mean, process.marginals.covariance)
+            process = Process(before.space, before.points, before.eta[:, kept].contiguous(), lam.contiguous())
+            state.processes[mode], state.factors[mode] = process, _factor(process)
     core.prior = Prior.independent(_outer(variances).flatten().clamp(min=LEAST))
 
 
@@ -101,6 +99,11 @@ def _keep(core: TuckerCore, mode: int, kept: Tensor) -> None:
     whole = whole.index_select(mode, kept).index_select(mode + k, kept)
     core.ranks = tuple(mean.shape)
     core.mean, core.covariance = mean.flatten(), whole.reshape(mean.numel(), mean.numel())
+
+
+def _factor(process: Process) -> Factor:
+    found = process.marginals()
+    return Factor.of(found.mean, found.covariance)
 
 
 def _turned(tensor: Tensor, axis: int, turn: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from fieldmorph.bayes.funbat import Noise, space_of
 from fieldmorph.bayes.intervals import Intervals
 from fieldmorph.bayes.observations import Mode
 from fieldmorph.bayes.posterior import Posterior
-from fieldmorph.bayes.process import infer
+from fieldmorph.bayes.process import Process
 from fieldmorph.bayes.sparse import SparseGP
 from fieldmorph.fields.checkpoint import read_checkpoint, write_checkpoint
 from fieldmorph.fields.errors import InputError, known
@@ -80,7 +80,7 @@ def build_posterior(header: dict[str, Any], arrays: dict[str, Tensor]) -> Poster
     ranks, processes = header["core"]["ranks"], []
     for k, (kernel, r) in enumerate(zip(kernels, ranks, strict=True)):
         lam = arrays[f"lam.{k}"][:, unpack_index(r)]
-        processes.append(infer(space_of(kernel), arrays[f"points.{k}"], arrays[f"eta.{k}"], lam))
+        processes.append(Process(space_of(kernel), arrays[f"points.{k}"], arrays[f"eta.{k}"], lam))
     core: Core = CPCore(ranks[0])
     if header["core"]["kind"] == "tucker":
         core = TuckerCore(tuple(ranks), arrays["core.mean"])

@@ -15,8 +15,9 @@ from torch import Tensor
 from fieldmorph.bayes.core import Factor
 from fieldmorph.bayes.entries import merge_rows
 from fieldmorph.bayes.funbat import Earlier, State, inform, place_moments, sweep
+from fieldmorph.bayes.kalman import Marginals
 from fieldmorph.bayes.posterior import Posterior
-from fieldmorph.bayes.process import Process, infer
+from fieldmorph.bayes.process import Process
 from fieldmorph.bayes.tails import Tails
 from fieldmorph.fields.errors import InputError, SettingError
 
@@ -98,10 +99,12 @@ def _begin(
     entries, degrees = merge_rows(coordinates, values, weights, known), posterior.noise.degrees
     pairs = list(zip(posterior.processes, entries.points, strict=True))
     processes = [_joined(*pair) for pair in pairs]
+    marginals = [process.marginals() for process in processes]
     state = State(
         entries, list(posterior.kernels), posterior.core.carried_on(), processes,
-        [_drawn(*pair, joined, generator) for pair, joined in zip(pairs, processes, strict=True)], posterior.noise,
-        [Earlier(p.eta, p.lam, p.marginals.log_evidence) for p in processes], posterior.noise,
+        [_drawn(*pair, found, generator) for pair, found in zip(pairs, marginals, strict=True)], posterior.noise,
+        [Earlier(p.eta, p.lam, found.log_evidence) for p, found in zip(processes, marginals, strict=True)],
+        posterior.noise,
         None if degrees is None else Tails(degrees, values, entries.rows, weights),
     )  # fmt: skip
     # What is known well must not bend to functions of which nothing is known: these learn first, and noise is as large
@@ -121,12 +124,12 @@ def _joined(process: Process, points: Tensor) -> Process:
     r, old = process.eta.shape[1], torch.searchsorted(points, process.points)
     eta, lam = process.eta.new_zeros(len(points), r), process.lam.new_zeros(len(points), r, r)
     eta[old], lam[old] = process.eta, process.lam
-    return infer(process.space, points, eta, lam)
+    return Process(process.space, points, eta, lam)
 
 
-def _drawn(process: Process, points: Tensor, joined: Process, generator: torch.Generator) -> Factor:
+def _drawn(process: Process, points: Tensor, found: Marginals, generator: torch.Generator) -> Factor:
     """Moments of what is known, and a draw at new points: where two modes are unknown, both means are a saddle."""
-    mean, covariance = joined.marginals.mean.clone(), joined.marginals.covariance.clone()
+    mean, covariance = found.mean.clone(), found.covariance.clone()
     new = ~torch.isin(points, process.points)
     if new.any():
         mean[new], covariance[new] = process.sample(points[new], 1, generator)[0], 0.0

@@ -304,9 +304,9 @@ def test_equal_seeds_give_equal_bytes(cp: bool) -> None:
 def test_a_beginning_knows_nothing_but_is_not_symmetric() -> None:
     state = begun(small(3, 30, seed=2), (2, 3, 2), cp=False)
     for process, factor, r in zip(state.processes, state.factors, (2, 3, 2), strict=True):
-        assert not process.marginals.mean.any()
+        assert not process.marginals().mean.any()
         one = torch.eye(r).double().expand(len(process.points), r, r)
-        torch.testing.assert_close(process.marginals.covariance, one, rtol=0, atol=1e-12)
+        torch.testing.assert_close(process.marginals().covariance, one, rtol=0, atol=1e-12)
         assert factor.mean.abs().min() > 0
         mean = factor.mean
         torch.testing.assert_close(factor.second[:, unpack_index(r)], mean[:, :, None] * mean[:, None, :])
