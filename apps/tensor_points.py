@@ -13,7 +13,7 @@ from fieldmorph.apps.outputs import replaced
 from fieldmorph.bayes.coordinates import Mode, kind_of
 from fieldmorph.bayes.dates import pd
 from fieldmorph.bayes.sources import TABLES, open_source
-from fieldmorph.bayes.tables import bare_name, listed
+from fieldmorph.bayes.tables import bare_name, listed, unit_of
 from fieldmorph.fields.errors import InputError, SettingError
 
 WRITTEN = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".pq")
@@ -31,12 +31,14 @@ def columns_of(data: Any, modes: Sequence[Mode], label: str) -> list[str]:
     """The column, or a grid's variable, of each mode: the one of its name, or else the only one of its kind.
 
     Raises:
-        InputError: a mode has none.
+        InputError: a mode has none, or has it in another unit.
     """
     if isinstance(data, pd.DataFrame):
         kinds = {str(c): kind_of(bare_name(str(c))) for c in data.columns}
+        units = {c: unit_of(data, c) for c in kinds}
     else:
         kinds = {str(n): kind_of(str(n), v.attrs) for n, v in data.variables.items()}
+        units = {str(n): v.attrs.get("units") for n, v in data.variables.items()}
     columns, missing = [], []
     for mode in modes:
         named = [c for c in kinds if c == mode.name] or [c for c in kinds if bare_name(c) == mode.name]
@@ -51,6 +53,9 @@ def columns_of(data: Any, modes: Sequence[Mode], label: str) -> list[str]:
             f"{label} has no column {', '.join(missing)}; the model has the modes "
             f"{', '.join(m.name for m in modes)}; there are: {listed(kinds)}"
         )
+    for mode, column in zip(modes, columns, strict=True):
+        if mode.kind == "number" and None not in (mode.unit, units[column]) and mode.unit != units[column]:
+            raise InputError(f"{label} has {mode.name} in {units[column]}; the model has it in {mode.unit}")
     return columns
 
 

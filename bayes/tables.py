@@ -41,16 +41,14 @@ def read_table(frame: "pd.DataFrame", modes: Sequence[str] | None, value: str | 
     if len({*columns.values(), measured}) <= len(columns):
         raise SettingError(f"{label}: a column is named twice: {listed([*columns, value])}")
 
-    units = frame.attrs.get("units", {})
     read = tuple(
-        mode_of(name, frame[c], kind_of(bare_name(c)), units.get(c, _unit(c))) for name, c in columns.items()
+        mode_of(name, frame[c], kind_of(bare_name(c)), unit_of(frame, c)) for name, c in columns.items()
     )
     coordinates = [mode.parse(frame[c]) for mode, c in zip(read, columns.values(), strict=True)]
     table = torch.stack([*coordinates, Mode(value).parse(frame[measured])], dim=1)
     whole = ~table.isnan().any(dim=1)
     return Rows(
-        read, table[whole, :-1], table[whole, -1], value, units.get(measured, _unit(measured)),
-        int((~whole).sum()),
+        read, table[whole, :-1], table[whole, -1], value, unit_of(frame, measured), int((~whole).sum()),
     )  # fmt: skip
 
 
@@ -100,6 +98,11 @@ def _is_number(column: "pd.Series") -> bool:
 def bare_name(header: str) -> str:
     """`temperature [K]` without its unit."""
     return re.sub(r"\s*[\[(][^\[\]()]*[\])]$", "", header) or header
+
+
+def unit_of(frame: "pd.DataFrame", column: str) -> str | None:
+    """A column's unit, from the table's attributes or its own header; None where neither says."""
+    return frame.attrs.get("units", {}).get(column, _unit(column))
 
 
 def _unit(header: str) -> str | None:

@@ -203,6 +203,32 @@ def test_measurements_of_something_else(
     assert not (tmp_path / "plots").exists()
 
 
+def test_coordinates_in_another_unit(capsys: pytest.CaptureFixture[str], tmp_path: Path, out: Path) -> None:
+    rows = [f"{900 + k},{k % 3},{k % 4}" for k in range(12)]
+    model, data = tmp_path / "m.fm", table(tmp_path / "d.csv", *rows, head="p [hPa],depth,temp")
+    assert (
+        main(
+            ["tensor", "fit", str(data), "--modes", "p,depth", "--value", "temp", "-o", str(model), "--quiet"]
+        )
+        == 0
+    )
+    grid = tmp_path / "g.nc"
+    xr.Dataset(
+        {"temp": (("p", "depth"), np.eye(3))},
+        {"p": ("p", [9.0, 8, 7], {"units": "Pa"}), "depth": [1.0, 2, 3]},
+    ).to_netcdf(grid, engine="h5netcdf")
+    for source in (table(tmp_path / "o.csv", *rows, head="p [Pa],depth [m],temp"), grid):
+        for line in (["eval", model, source], ["update", model, source, "-o", out / "o.fm"]):
+            code, message = refused(capsys, *line)
+            assert code == 3
+            assert f"{source.name} has p in Pa; the model has it in hPa" in message
+    code, message = refused(capsys, "predict", model, tmp_path / "o.csv", "-o", out / "o.csv")
+    assert (code, list(out.iterdir())) == (3, [])
+    assert "o.csv has p in Pa; the model has it in hPa" in message
+    unknown = table(tmp_path / "u.csv", *rows, head="p,depth [m],temp")
+    assert main(["tensor", "predict", str(model), str(unknown), "-o", str(out / "u.csv"), "--quiet"]) == 0
+
+
 def test_output_that_is_there_needs_force(
     capsys: pytest.CaptureFixture[str], tensor_csv: Path, tensor_model: Path, tmp_path: Path
 ) -> None:
