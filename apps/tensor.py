@@ -72,13 +72,13 @@ def fit_file(
     posterior, report = fit_observations(observations, config, residual, calibrate, on_sweep)
     source = {"data": Path(data).name, "data_sha256": file_sha256(data)}
     posterior = replace(posterior, provenance={**posterior.provenance, **source})
-    sha256 = save_posterior(output, posterior)
+    save_posterior(output, posterior)
     spent = now() - start
     return {
         "output": str(output),
         **fit_words(observations, posterior, report),
         "bytes": Path(output).stat().st_size,
-        "sha256": sha256,
+        "sha256": file_sha256(output),
         "seconds": spent.seconds,
         "core_seconds": spent.core_seconds,
     }
@@ -118,7 +118,7 @@ def update_file(
     *earlier, latest = posterior.provenance["updates"]
     updates = [*earlier, {**latest, **source}]
     posterior = replace(posterior, provenance={**posterior.provenance, "updates": updates})
-    sha256 = save_posterior(output, posterior)
+    save_posterior(output, posterior)
     spent = now() - start
     return {
         "output": str(output),
@@ -135,7 +135,7 @@ def update_file(
         "sweeps": len(report.bounds),
         "converged": report.converged,
         "bytes": Path(output).stat().st_size,
-        "sha256": sha256,
+        "sha256": file_sha256(output),
         "seconds": spent.seconds,
         "core_seconds": spent.core_seconds,
     }
@@ -294,9 +294,9 @@ def scene_file(
     not_itself(output, model)
     check_output(output, force)
     stored = as_field(load_posterior(model), quantity, low=low, high=high, nodes=nodes)
-    sha256 = save_field(output, stored)
+    save_field(output, stored)
     told = {name: stored.provenance[name] for name in ("low", "high", "colours", "ranges", "modes")}
-    return {"output": str(output), "of": quantity, **told, "nodes": nodes, "sha256": sha256}
+    return {"output": str(output), "of": quantity, **told, "nodes": nodes, "sha256": file_sha256(output)}
 
 
 def read_measurements(
@@ -305,12 +305,12 @@ def read_measurements(
     """Coordinates as the model counts them, and values.
 
     Raises:
-        InputError: without some mode or the value, or with the value in another unit.
+        InputError: without some mode or the value, or with one of them in another unit.
     """
     label, opened = open_source(source)
     with opened as data:
         columns = columns_of(data, posterior.modes, label)
-    rows = read_observations(source, columns, posterior.value_name)
+    rows = read_observations(source, columns, posterior.value_name, to_fit=False)
     units = (rows.value_unit, posterior.value_unit)
     if None not in units and units[0] != units[1]:
         raise InputError(f"{label} has {posterior.value_name} in {units[0]}; the model has it in {units[1]}")

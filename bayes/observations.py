@@ -19,6 +19,7 @@ from fieldmorph.fields.errors import InputError, SettingError
 log = logging.getLogger(__name__)
 
 FEWEST = 3  # rows that a model can be fitted to
+LARGEST = 1e100  # of a number: sums of their squares must be numbers
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ def read_observations(
     *,
     sample: int | None = None,
     generator: torch.Generator | None = None,
+    to_fit: bool = True,
 ) -> Observations:
     """Measurements from a table or a grid.
 
@@ -67,6 +69,8 @@ def read_observations(
         sample: draw so many of the rows that are not missing, without replacement; of a grid that does not fit into
             memory, too.
         generator: of the draw; by default one seeded with 0.
+        to_fit: whether a model shall be fitted to them: three different rows are the least then, of several values at
+            several places. To measure a model, or to teach it more, one row will do.
 
     Raises:
         InputError: data that cannot be used, named with the row (counted from 1, without the header).
@@ -84,7 +88,7 @@ def read_observations(
             rows = read_table(data, modes, value, label)
         else:
             rows = read_grid(data, modes, value, label, sample, generator)
-    return _checked(rows, sample, generator, label)
+    return _checked(rows, sample, generator, label, to_fit)
 
 
 def read_points(source: Any, modes: Sequence[Mode]) -> Float[Tensor, "n modes"]:
@@ -100,8 +104,10 @@ def read_points(source: Any, modes: Sequence[Mode]) -> Float[Tensor, "n modes"]:
     return torch.stack(points, dim=1)
 
 
-def _checked(rows: Rows, sample: int | None, generator: torch.Generator, label: str) -> Observations:
-    """Without rows that stand there twice, if what is left can be modelled."""
+def _checked(
+    rows: Rows, sample: int | None, generator: torch.Generator, label: str, to_fit: bool
+) -> Observations:
+    """Without rows that stand there twice, if what is left can be used."""
     twice = pd.DataFrame(torch.cat([rows.coordinates, rows.values[:, None]], dim=1).numpy()).duplicated()
     merged = int(twice.sum())
     if rows.dropped:
@@ -114,13 +120,20 @@ def _checked(rows: Rows, sample: int | None, generator: torch.Generator, label: 
     if sample is not None and sample < len(keep):
         keep = keep[torch.randperm(len(keep), generator=generator)[:sample].sort().values]
     coordinates, values = rows.coordinates[keep], rows.values[keep]
-    if len(values) < FEWEST:
+    if to_fit and len(values) < FEWEST:
         raise InputError(
             f"{label}: {FEWEST} different rows are needed, without missing values; got {len(values)}"
         )
-    if (values == values[0]).all():
+    if not len(values):
+        raise InputError(f"{label} has no row without missing values")
+    for name, column in zip(
+        [*(m.name for m in rows.modes), rows.value_name], [*coordinates.T, values], strict=True
+    ):
+        if (largest := float(column.abs().max())) > LARGEST:
+            raise InputError(f"{label}: {name} reaches {largest:g}; numbers up to {LARGEST:g} can be used")
+    if to_fit and (values == values[0]).all():
         raise InputError(f"{label}: all values of {rows.value_name} are {values[0].item():g}")
-    if (coordinates == coordinates[0]).all():
+    if to_fit and (coordinates == coordinates[0]).all():
         raise InputError(f"{label}: all rows are at one place")
     return Observations(
         coordinates, values, rows.modes, rows.value_name, rows.value_unit, rows.dropped, merged, label

@@ -77,6 +77,20 @@ def test_names_that_contradict_each_other() -> None:
         read_observations([1, 2, 3])
 
 
+def test_one_row_will_do_where_nothing_is_fitted() -> None:
+    rows = read_observations(stations()[:1], to_fit=False)
+    assert rows.values.tolist() == [1.5]
+    assert len(read_observations(stations(temp=[7.0] * 4), to_fit=False).values) == 4
+    refused(stations(temp=[np.nan] * 4), "no row without missing values", to_fit=False)
+
+
+def test_numbers_whose_squares_are_none() -> None:
+    refused(stations(temp=[1.0, 2.0, 3e120, 4.0]), "temp reaches 3e+120; numbers up to 1e+100 can be used")
+    refused(
+        stations(depth=[1.0, 2.0, -1e300, 4.0]), "depth reaches 1e+300", modes=["lat", "depth"], value="temp"
+    )
+
+
 def test_too_little_to_fit() -> None:
     refused(stations()[:0], "DataFrame has no rows")
     refused(stations()[:1], "3 different rows are needed", "got 1")
