@@ -18,6 +18,7 @@ DATE_FORMATS = (
     "ISO8601", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %I:%M %p", "%Y-%m-%d %I:%M:%S %p",
     "%d %b %Y", "%d-%b-%Y",
 )  # fmt: skip
+UTC = r"(:\d\d(?:\.\d+)?) ?(?:UTC|GMT)$"  # other abbreviations of zones mean several things
 ISO = r"(\d{1,4})-(\d\d?)-(\d\d?)(?:[T ](\d\d?):(\d\d)(?::(\d\d)(?:\.(\d{1,6}))?)?)?Z?"
 
 
@@ -77,7 +78,9 @@ def _whole_seconds(micros: np.ndarray, missing: np.ndarray) -> np.ndarray:
 
 def _usual_dates(texts: "pd.Series", name: str) -> "pd.Series":
     """Dates in UTC; NaT for what is none. Nothing is guessed: no "now", no time without a day, no unknown zone."""
-    texts = _years_first(texts.where(texts.str.contains(r"\d", regex=True)) if len(texts) else texts, name)
+    if len(texts):
+        texts = texts.where(texts.str.contains(r"\d", regex=True)).str.replace(UTC, r"\1Z", regex=True)
+    texts = _years_first(texts, name)
     found = pd.Series(pd.NaT, index=texts.index, dtype="datetime64[us, UTC]")
     for style in DATE_FORMATS:
         rest = found.isna() & texts.notna()

@@ -59,6 +59,10 @@ def _read_csv(path: Path, separator: str) -> "pd.DataFrame":
     opener = gzip.open if path.suffix.lower() == ".gz" else open
     with warnings.catch_warnings(), opener(path, "rt", encoding="utf-8", newline="") as file:
         warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
+        header = file.readline()
+        if separator not in header and ";" in header:
+            raise ValueError(f"its columns stand between ';', where {separator!r} is expected")
+        file.seek(0)
         return pd.read_csv(file, sep=separator, index_col=False, low_memory=False)
 
 

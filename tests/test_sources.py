@@ -36,6 +36,11 @@ def test_tables_come_back_from_files(name: str, tmp_path: Path) -> None:
     assert same(rows, read_observations(str(path)))
 
 
+def test_columns_between_semicolons_are_said(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", "lat;temp\n1,5;2,5\n2;3\n3;4\n")
+    refused(path, "a.csv cannot be read: its columns stand between ';', where ',' is expected")
+
+
 def test_units_come_back_from_parquet(tmp_path: Path) -> None:
     frame = stations()
     frame.attrs["units"] = {"temp": "K", "lat": "degrees_north"}
