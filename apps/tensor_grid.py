@@ -170,11 +170,12 @@ def _value_attributes(posterior: Posterior) -> tuple[dict[str, Any], dict[str, A
     units = {"units": posterior.value_unit} if posterior.value_unit else {}
     shown = name.replace("_", " ")
     mean = {"long_name": f"posterior mean of {shown}", "ancillary_variables": sd_name}
-    sd = {
+    sd: dict[str, Any] = {
         "long_name": f"standard deviation of a new measurement of {shown}",
-        "comment": "noise is included: the square root of the function's variance plus noise_sd squared; "
-        "the mean plus and minus half_width_95 of these cover 95 % of new measurements",
+        "comment": "noise is included: the square root of the function's variance plus noise_sd squared",
         "noise_sd": noise_sd(posterior),
-        "half_width_95": posterior.intervals.factor(0.95),
     }
+    if posterior.noise.degrees is None or posterior.intervals.levels:  # or else it differs from cell to cell
+        sd["comment"] += "; the mean plus and minus half_width_95 of these cover 95 % of new measurements"
+        sd["half_width_95"] = posterior.intervals.factor(0.95)
     return {**mean, **units}, {**sd, **units}

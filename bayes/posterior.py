@@ -15,6 +15,7 @@ from fieldmorph.bayes.intervals import GAUSSIAN, Intervals
 from fieldmorph.bayes.observations import Mode
 from fieldmorph.bayes.process import Process
 from fieldmorph.bayes.sparse import SparseGP
+from fieldmorph.bayes.tails import central_factors
 
 ROWS_AT_ONCE = 1 << 14
 
@@ -40,6 +41,9 @@ class Prediction:
     def interval(self, level: float) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n"]]:
         """Lower and upper end of what covers this share of new measurements; calibrated if the model is."""
         half = self.intervals.factor(level) * self.sd
+        if self.degrees is not None and not self.intervals.levels:
+            noise = 1 - (self.latent_sd / self.sd).square()
+            half = central_factors(level, noise, self.degrees) * self.sd
         return self.mean - half, self.mean + half
 
     def quantile(self, share: float) -> Float[Tensor, "*n"]:

@@ -7,6 +7,7 @@ Row n has the noise precision tau w_n with w_n ~ Gamma(nu / 2, nu / 2), whose po
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from scipy.stats import gamma
@@ -16,6 +17,8 @@ from fieldmorph.bayes.entries import Entries
 
 FEWEST_DEGREES = 2.0  # at which the noise has a variance no more
 NODES = 64  # of the integral over scales
+BLENDS = 513  # of a Gaussian and noise, for which half-widths are found
+HALVINGS = 50
 LEFT_OUT = 1e-12  # probability, on either side of the nodes
 
 
@@ -31,6 +34,23 @@ def scale_mixture(degrees: float | None) -> tuple[Float[Tensor, "k"], Float[Tens
     w = torch.linspace(math.log(low), math.log(high), NODES, dtype=torch.float64).exp()
     shares = torch.from_numpy(scales.pdf(w.numpy())) * w
     return shares / shares.sum(), (degrees - 2) / degrees / w
+
+
+def central_factors(level: float, share: Float[Tensor, "*n"], degrees: float) -> Float[Tensor, "*n"]:
+    """Half-widths, in standard deviations, that hold this share of a Gaussian plus Student-t noise around its centre.
+
+    Args:
+        share: of the whole variance that is the noise's.
+    """
+    shares, scales = scale_mixture(degrees)
+    blends = torch.linspace(0, 1, BLENDS, dtype=torch.float64)
+    sd = (1 - blends[:, None] + blends[:, None] * scales).sqrt()
+    low, high = torch.zeros_like(blends), torch.full_like(blends, (1 - level) ** -0.5)  # Chebyshev's
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        enough = torch.erf(middle[:, None] / sd / math.sqrt(2)) @ shares > level
+        low, high = torch.where(enough, low, middle), torch.where(enough, middle, high)
+    return torch.from_numpy(np.interp(share.numpy(), blends.numpy(), high.numpy()))
 
 
 @dataclass(frozen=True)

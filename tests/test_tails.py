@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from scipy.stats import norm, t
 from torch import Tensor
 
 from fieldmorph.bayes.coordinates import Mode
@@ -10,8 +11,8 @@ from fieldmorph.bayes.funbat import begin, place_moments, recentre, sweep
 from fieldmorph.bayes.hyperparameters import default_kernel
 from fieldmorph.bayes.model import FitConfig, fit
 from fieldmorph.bayes.observations import Observations
-from fieldmorph.bayes.posterior import Posterior
-from fieldmorph.bayes.tails import Tails
+from fieldmorph.bayes.posterior import Posterior, Prediction
+from fieldmorph.bayes.tails import Tails, central_factors
 from fieldmorph.fields.errors import SettingError
 
 NU = 3.0
@@ -119,6 +120,28 @@ def test_the_noise_has_the_variance_of_its_t() -> None:
     prediction = posterior.predict(at[:5])
     noise = prediction.sd.square() - prediction.latent_sd.square()
     assert torch.allclose(noise, torch.full_like(noise, posterior.scale**2 * posterior.noise.variance))
+
+
+@pytest.mark.parametrize("level", [0.1, 0.5, 0.95, 0.999])
+def test_half_widths_are_those_of_scipy_where_it_knows_them(level: float) -> None:
+    own = t(NU).ppf(0.5 + level / 2) / (NU / (NU - 2)) ** 0.5
+    found = central_factors(level, torch.tensor([0.0, 1.0], dtype=torch.float64), NU)
+    assert found.tolist() == pytest.approx([norm.ppf(0.5 + level / 2), own], rel=1e-4)
+
+
+def test_intervals_cover_their_share_of_a_gaussian_and_heavy_noise() -> None:
+    n, generator = 200_000, torch.Generator().manual_seed(0)
+    normal = torch.randn(n, 5, generator=generator, dtype=torch.float64)
+    noise = normal[:, 1] / normal[:, 2:].square().mean(1).sqrt()  # t of three degrees
+    one = torch.ones(2, dtype=torch.float64)
+    latent_sd = torch.tensor([0.3, 3.0], dtype=torch.float64)
+    found = Prediction(0 * one, latent_sd, (latent_sd.square() + NU / (NU - 2)).sqrt(), degrees=NU)
+    drawn = latent_sd * normal[:, :1] + noise[:, None]
+    for level in (0.5, 0.95):
+        low, high = found.interval(level)
+        covered = ((low < drawn) & (drawn < high)).double().mean(0)
+        assert covered.tolist() == pytest.approx([level, level], abs=0.004)
+        assert found.quantile(0.5 + level / 2).tolist() == high.tolist()
 
 
 def test_too_few_degrees_are_refused() -> None:

@@ -1,5 +1,6 @@
 """A grid's file opens in xarray with the right coordinates, says what predict says, and is the same block by block."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from fieldmorph.apps import tensor_grid
 from fieldmorph.apps.cli import main
 from fieldmorph.apps.tensor_axes import grid_axes
 from fieldmorph.apps.tensor_grid import block_shape, blocks, grid_file, value_type, write_grid
-from fieldmorph.bayes.store import load_posterior
+from fieldmorph.bayes.intervals import Intervals
+from fieldmorph.bayes.store import load_posterior, save_posterior
 
 RANGES = {"latitude": "-20:20:10", "longitude": "-15:15:5", "time": "2020-01-05:2020-01-25:5D"}
 
@@ -54,6 +56,23 @@ def test_grid_says_what_predict_says(grid: Any, tensor_model: Path, tmp_path: Pa
     predicted = pd.read_csv(tmp_path / "o.csv")
     np.testing.assert_allclose(table["temp"], predicted["mean"], rtol=2e-7, atol=1e-6)
     np.testing.assert_allclose(table["temp_sd"], predicted["sd"], rtol=2e-7)
+
+
+def test_an_interval_that_differs_from_cell_to_cell_is_no_attribute(
+    tensor_model: Path, tmp_path: Path
+) -> None:
+    posterior = load_posterior(tensor_model)
+    heavy = replace(posterior, noise=replace(posterior.noise, degrees=3.0))
+    for name, model in (
+        ("own", heavy),
+        ("calibrated", replace(heavy, intervals=Intervals((0.95,), (1.7,), 0.99))),
+    ):
+        save_posterior(tmp_path / f"{name}.fm", model)
+        grid_file(tmp_path / f"{name}.fm", tmp_path / f"{name}.nc", RANGES)
+    attributes = [opened(tmp_path / f"{name}.nc")["temp_sd"].attrs for name in ("own", "calibrated")]
+    assert "half_width_95" not in attributes[0]
+    assert "half_width_95" not in attributes[0]["comment"]
+    assert attributes[1]["half_width_95"] == pytest.approx(1.7)
 
 
 @pytest.mark.parametrize(("block", "chunk"), [(1, 1), (11, 4), (64, 9), (200, 30)])
