@@ -188,7 +188,8 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "what", choices=list(commands.BENCHES),
         help="kernels: against torch; convert: distilled or trained; matrix: every field into every other; active: "
-        "levels of active learning; starts: closed-form starts; tensor: functional Tucker models and other methods",
+        "levels of active learning; starts: closed-form starts; bake: web exports; tensor: functional Tucker models "
+        "and other methods",
     )  # fmt: skip
     others, scenes = "all but kernels", "all of scenes"
     bench.add_argument(
@@ -200,7 +201,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     bench.add_argument(
         "--seeds", type=arg.count, metavar="N",
-        help=f"{scenes}: runs of each kind (default 3 for convert and active, 1 for matrix and starts)",
+        help=f"{scenes}: runs of each kind (default 3 for convert and active, 1 for matrix, starts and bake)",
     )  # fmt: skip
     bench.add_argument(
         "--scale", type=arg.positive, default=1.0,
@@ -210,7 +211,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--only",
         type=arg.names,
         metavar="A,B",
-        help="matrix: these fields; starts: these students; tensor: these data sets and methods (default all)",
+        help="matrix and bake: these fields; starts: these students; tensor: these data sets and methods (default all)",
     )
     bench.add_argument("--folds", type=arg.count, metavar="N", help="tensor: of each data set (default all)")
     bench.add_argument(

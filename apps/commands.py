@@ -164,6 +164,13 @@ def _bench_starts(args: Args) -> int:
     return _show_bench(bench_starts(**_bench_options(args), only=args.only), args, starts_table)
 
 
+def _bench_bake(args: Args) -> int:
+    set_threads(args)
+    from fieldmorph.apps.bench_bake import bake_table, bench_bake
+
+    return _show_bench(bench_bake(**_bench_options(args), only=args.only), args, bake_table)
+
+
 def _bench_tensor(args: Args) -> int:
     set_threads(args)
     from fieldmorph.apps.tensor_cli import extra
@@ -186,6 +193,7 @@ BENCHES: dict[str, Callable[[Args], int]] = {
     "matrix": _bench_matrix,
     "active": _bench_active,
     "starts": _bench_starts,
+    "bake": _bench_bake,
     "tensor": _bench_tensor,
 }
 
