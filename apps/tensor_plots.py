@@ -1,6 +1,7 @@
 """Pictures of a tensor model: the functions of each mode, maps, and its calibration on measurements it has not seen."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -156,23 +157,30 @@ def plot_calibration(
 
 def draw_coverage(panel: Axes, found: Prediction, values: Float[Tensor, "n"]) -> None:
     """The share of measurements inside central intervals of every level."""
-    z = ((values - found.mean) / found.sd).abs().numpy()
-    lines = [("Gaussian", Intervals(), LINE)]
+    own = "Gaussian" if found.degrees is None else "Student's t"
+    lines = [(own, Intervals(), LINE)]
     if found.intervals.levels:
-        lines = [("Gaussian", Intervals(), "#999999"), ("calibrated", found.intervals, LINE)]
+        lines = [(own, Intervals(), "#999999"), ("calibrated", found.intervals, LINE)]
     for row, (name, intervals, colour) in enumerate(reversed(lines)):
-        covered = [float((z <= intervals.factor(float(level))).mean()) for level in LEVELS]
+        of = replace(found, intervals=intervals)
+        covered = [inside(of, values, float(level)) for level in LEVELS]
         panel.plot(LEVELS, covered, color=colour, linewidth=1.4, zorder=3)
-        text = f"{name}: {percent(float((z <= intervals.factor(0.95)).mean()))} in 95 %"
+        text = f"{name}: {percent(inside(of, values, 0.95))} in 95 %"
         panel.text(0.04, 0.96 - 0.07 * row, text, color=colour, transform=panel.transAxes, va="top")
-    chance = NORMAL_95 * np.sqrt(LEVELS * (1 - LEVELS) / len(z))
+    chance = NORMAL_95 * np.sqrt(LEVELS * (1 - LEVELS) / len(values))
     panel.fill_between(LEVELS, LEVELS - chance, LEVELS + chance, color="#e9e9e9", linewidth=0)
     panel.plot([0, 1], [0, 1], color=FAINT, linewidth=0.7)
     panel.set(xlim=(0, 1), ylim=(0, 1), xlabel="level of the interval", ylabel="measurements inside it")
     panel.set_aspect("equal")
-    panel.set_title(f"{len(z):,} measurements not seen before", pad=8)
+    panel.set_title(f"{len(values):,} measurements not seen before", pad=8)
     for axis in (panel.xaxis, panel.yaxis):
         axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+
+
+def inside(found: Prediction, values: Float[Tensor, "n"], level: float) -> float:
+    """Share of the measurements that lie in the interval of this level."""
+    low, high = found.interval(level)
+    return float(((low <= values) & (values <= high)).double().mean())
 
 
 def draw_levels(panel: Axes, found: Prediction, values: Float[Tensor, "n"]) -> None:

@@ -1,5 +1,6 @@
 """Pictures show the model: what is drawn is what the posterior says, and axes are named in degrees, dates and units."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -111,15 +112,24 @@ def test_maps_show_the_posterior_at_four_times(posterior: Posterior) -> None:
     assert picture[row, column] == pytest.approx(float(expected.mean[0]), rel=1e-6)
 
 
-def test_calibration_counts_what_lies_inside(posterior: Posterior, tensor_csv: Path) -> None:
+@pytest.mark.parametrize(("degrees", "name"), [(None, "Gaussian"), (3.0, "Student's t")])
+def test_calibration_counts_what_lies_inside(
+    posterior: Posterior, tensor_csv: Path, degrees: float | None, name: str
+) -> None:
+    posterior = replace(posterior, noise=replace(posterior.noise, degrees=degrees))
     coordinates, values = read_measurements(tensor_csv, posterior)
     with styled():
         figure = plot_calibration(posterior, coordinates, values)
     drawn(figure)
     found = posterior.predict(coordinates)
-    low, high = found.interval(0.95)
-    inside = float(((low <= values) & (values <= high)).double().mean())
-    assert any(f"{round(100 * inside, 1):g} % in 95 %" in text.get_text() for text in figure.axes[0].texts)
+    inside = [
+        float(((low <= values) & (values <= high)).double().mean())
+        for low, high in map(found.interval, (0.5, 0.95))
+    ]
+    (text,) = figure.axes[0].texts
+    assert text.get_text() == f"{name}: {round(100 * inside[1], 1):g} % in 95 %"
+    levels, covered = figure.axes[0].lines[0].get_data()
+    assert np.interp(0.5, levels, covered) == pytest.approx(inside[0])
     heights = [bar.get_height() for bar in figure.axes[1].patches]
     assert np.mean(heights) == pytest.approx(1)
 
