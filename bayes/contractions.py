@@ -4,6 +4,7 @@ Symmetric matrices are packed: the upper triangle, row by row. A sum over a pack
 counts every pair once, so one of the two has its off-diagonal entries doubled (`pack_sums`).
 """
 
+import math
 from collections.abc import Iterator
 
 import numba
@@ -53,17 +54,16 @@ def product_sums(
         tables: of the other modes, in their order; float64.
         kronecker: all products of one entry from each, the last table's running fastest; else elementwise products.
     """
-    widths = np.array([table.shape[1] for table in tables])
-    most, n_points = int(widths.max()), len(starts) - 1
-    width = int(widths.prod()) if kronecker else most
-    stacked = torch.cat([torch.nn.functional.pad(t, (0, most - t.shape[1])) for t in tables])
-    sizes = torch.tensor([0, *[len(t) for t in tables[:-1]]]).cumsum(0)
-    arrays = [x.numpy() for x in (stacked, (index + sizes).contiguous(), weight, order)]
+    widths, n_points = [table.shape[1] for table in tables], len(starts) - 1
+    width = math.prod(widths) if kronecker else widths[0]
+    rows = tuple(table.contiguous().numpy() for table in tables)
+    columns = tuple(column.numpy() for column in index.unbind(1))
     step = max(1, PART // width)
     for first in range(0, n_points, step):
         last = min(first + step, n_points)
-        out = stacked.new_empty(last - first, width)
-        launch(_sum, *arrays, starts[first : last + 1].numpy(), out.numpy(), widths, kronecker)
+        out = tables[0].new_empty(last - first, width)
+        arrays = (x.numpy() for x in (weight, order, starts[first : last + 1], out))
+        launch(_sum, rows, columns, *arrays, kronecker)
         yield slice(first, last), out
 
 
@@ -91,8 +91,8 @@ def product_sums_torch(
 
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath={"contract", "reassoc"}, error_model="numpy")
-def _sum(tables, rows, weight, order, starts, out, widths, kronecker):
-    n_tables, last = len(widths), len(widths) - 1
+def _sum(tables, columns, weight, order, starts, out, kronecker):
+    n_tables, last = len(tables), len(tables) - 1
     for point in numba.prange(len(starts) - 1):
         total = out[point]
         total[:] = 0.0
@@ -102,24 +102,25 @@ def _sum(tables, rows, weight, order, starts, out, widths, kronecker):
             product[0] = weight[place]
             size = 1
             if not kronecker:
-                size = widths[0]
+                size = tables[0].shape[1]
                 product[:] = weight[place]
             for t in range(n_tables):
-                row = tables[rows[place, t]]
+                row = tables[t][columns[t][place]]
+                width = len(row)
                 if not kronecker:
                     for j in range(size):
                         product[j] *= row[j]
                 elif t < last:
                     for i in range(size - 1, -1, -1):
                         factor = product[i]
-                        for j in range(widths[t] - 1, -1, -1):
-                            product[i * widths[t] + j] = factor * row[j]
-                    size *= widths[t]
+                        for j in range(width - 1, -1, -1):
+                            product[i * width + j] = factor * row[j]
+                    size *= width
                 else:  # straight into the sum
                     for i in range(size):
                         factor = product[i]
-                        start = i * widths[t]
-                        for j in range(widths[t]):
+                        start = i * width
+                        for j in range(width):
                             total[start + j] += factor * row[j]
             if not kronecker:
                 for j in range(size):

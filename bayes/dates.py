@@ -1,16 +1,27 @@
 """Dates in columns, and seconds since 1970-01-01: UTC, or days of a calendar that a model of the climate uses."""
 
+import importlib
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fieldmorph.fields.errors import InputError
 
-try:
+if TYPE_CHECKING:
     import pandas as pd
-except ImportError as error:
-    raise ImportError("reading data needs pandas: install fieldmorph[bayes]") from error
+else:
+
+    class _Pandas:
+        """Loaded as data are read: fitting and predicting do without its two seconds and 60 MB."""
+
+        def __getattr__(self, name: str) -> Any:
+            try:
+                return getattr(importlib.import_module("pandas"), name)
+            except ImportError as error:
+                raise ImportError("reading data needs pandas: install fieldmorph[bayes]") from error
+
+    pd = _Pandas()
 
 USUAL = ("standard", "gregorian", "proleptic_gregorian")  # alike from 1582 on
 EPOCH = "microseconds since 1970-01-01"

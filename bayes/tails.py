@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.stats import gamma
+from scipy.special import gammainccinv, gammaincinv
 from torch import Tensor
 
 from fieldmorph.bayes.entries import Entries
@@ -29,10 +29,10 @@ def scale_mixture(degrees: float | None) -> tuple[Float[Tensor, "k"], Float[Tens
     """
     if degrees is None:
         return torch.ones(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
-    scales = gamma(degrees / 2, scale=2 / degrees)
-    low, high = (float(scales.ppf(p)) for p in (LEFT_OUT, 1 - LEFT_OUT))
+    half = degrees / 2
+    low, high = float(gammaincinv(half, LEFT_OUT)) / half, float(gammainccinv(half, LEFT_OUT)) / half
     w = torch.linspace(math.log(low), math.log(high), NODES, dtype=torch.float64).exp()
-    shares = torch.from_numpy(scales.pdf(w.numpy())) * w
+    shares = w**half * (-half * w).exp()  # the density of w times dw / d log w, but for a factor
     return shares / shares.sum(), (degrees - 2) / degrees / w
 
 
