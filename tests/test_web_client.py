@@ -309,3 +309,11 @@ def test_a_folder_is_shown_by_a_web_server(
             assert [c for c in opened.complaints if "404" not in c] == []  # there is no favicon
         finally:
             server.shutdown()
+
+
+def test_a_folder_that_no_server_serves_says_so(
+    bakes: dict[str, Any], tab: Callable[..., Tab], tmp_path: Path
+) -> None:
+    write_web(tmp_path, bakes["rods"][0])
+    opened = tab().open((tmp_path / "index.html").as_uri(), "failed")
+    assert "from a web server only" in opened.page.get_by_role("alert").inner_text()

@@ -6,6 +6,10 @@ const BRICK = 8; // nodes that a brick owns along an edge
 const EDGE = BRICK + 1; // nodes that it needs for its cells: one more, of the next brick
 const FIRST_SLOT = 256; // index values below are distances to the nearest brick, see `indexOf`
 
+const NO_SERVER =
+  "The parts of this scene lie in files beside the page, and a browser reads those from a web server only. " +
+  "Serve the folder, or export the scene to one .html file, which opens as it is.";
+
 class BakeError extends Error {}
 
 // Where a page finds its bake: in itself, or in files beside it. `part` gives gzip'd bytes.
@@ -23,7 +27,9 @@ function embeddedSource() {
 
 function folderSource(base = "./") {
   const read = async (file) => {
-    const answer = await fetch(base + file);
+    const answer = await fetch(base + file).catch((error) => {
+      throw new BakeError(location.protocol === "file:" ? NO_SERVER : `${file} cannot be read: ${error.message}.`);
+    });
     if (!answer.ok) throw new BakeError(`${file} cannot be read (${answer.status}).`);
     return answer;
   };
