@@ -16,7 +16,7 @@ from torch import Tensor
 from fieldmorph.bayes.contractions import unpack_index
 from fieldmorph.bayes.core import Factor, TuckerCore
 from fieldmorph.bayes.entries import merge_rows
-from fieldmorph.bayes.funbat import RATE, SHAPE, Noise, State, begin, space_of, sweep
+from fieldmorph.bayes.funbat import RATE, SHAPE, Noise, State, begin, put_aside, space_of, sweep, take_up
 from fieldmorph.bayes.process import draw_prior
 
 cores = pytest.mark.parametrize("cp", [False, True], ids=["tucker", "cp"])
@@ -299,6 +299,18 @@ def test_equal_seeds_give_equal_bytes(cp: bool) -> None:
     for a, b in zip(first.factors, second.factors, strict=True):
         assert torch.equal(a.mean, b.mean)
         assert torch.equal(a.second, b.second)
+
+
+@cores
+def test_a_state_that_was_put_aside_goes_on_to_the_bit(cp: bool) -> None:
+    whole, parted = (begun(small(3, 40, seed=3), (2, 2, 2), cp) for _ in range(2))
+    for _ in range(3):
+        sweep(whole)
+        sweep(parted)
+        put_aside(parted)
+        assert not parted.factors
+        take_up(parted)
+    assert parted.bounds == whole.bounds
 
 
 def test_a_beginning_knows_nothing_but_is_not_symmetric() -> None:

@@ -8,6 +8,7 @@ from gpytorch.kernels import MaternKernel
 from gpytorch.priors import LogNormalPrior
 from torch import Tensor
 
+from fieldmorph.bayes import hyperparameters as module
 from fieldmorph.bayes.funbat import space_of
 from fieldmorph.bayes.hyperparameters import default_kernel, learn, log_prior
 from fieldmorph.bayes.kalman import log_evidence, smooth
@@ -40,6 +41,26 @@ def test_the_lengthscale_is_found_and_every_round_gains() -> None:
     assert kernel.lengthscale.item() == pytest.approx(TRUE, rel=0.2)
     assert gains[0] > 10
     assert min(gains) >= 0
+
+
+def test_runs_of_points_lead_near_and_are_checked_on_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    exact, most = learned()
+    monkeypatch.setattr(module, "RUNS", 12)
+    monkeypatch.setattr(module, "RUN", 12)
+    kernel, gains = learned()
+    assert 0 < abs(kernel.lengthscale.item() / exact.lengthscale.item() - 1) < 0.1
+    assert sum(most) - 1 < sum(gains) < sum(most) + 1e-6  # of all points, so that it cannot be more
+    monkeypatch.setattr(module, "_runs", lambda _: torch.arange(3))  # which say nothing of the others
+    before = kernel.lengthscale.item()
+    assert learn(kernel, *told()) == 0
+    assert kernel.lengthscale.item() == pytest.approx(before, rel=1e-12)
+
+
+def test_runs_are_spread_over_all_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RUNS", 3)
+    monkeypatch.setattr(module, "RUN", 2)
+    assert module._runs(6) == slice(None)
+    assert module._runs(9).tolist() == [0, 1, 3, 4, 7, 8]
 
 
 @pytest.mark.parametrize("unit", [1e-6, 1e8])
