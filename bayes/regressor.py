@@ -1,6 +1,6 @@
 """Functional Tucker models as a scikit-learn regressor: every column of X is a mode."""
 
-import math
+from dataclasses import replace
 from numbers import Integral
 from typing import Any
 
@@ -135,16 +135,18 @@ class FunBaTRegressor(RegressorMixin, BaseEstimator):
 
     def _config(self) -> FitConfig:
         k = self.n_features_in_
-        ranks = (int(self.rank),) if isinstance(self.rank, Integral) else tuple(map(int, self.rank))
+        several = np.iterable(self.rank) and not isinstance(self.rank, str)
+        ranks = tuple(
+            int(r) if isinstance(r, Integral) else r for r in (self.rank if several else (self.rank,))
+        )
         kernels = (self.kernel,) if isinstance(self.kernel, str) else tuple(self.kernel)
-        cp = self.cp
-        if cp is None:
-            cp = len({*ranks}) == 1 and math.prod(ranks * k if len(ranks) == 1 else ranks) > LARGEST_CORE
         seed = int(check_random_state(self.random_state).randint(2**31))
-        return FitConfig(
-            ranks, kernels, cp=cp, prune=self.prune, centre=self.centre, restarts=self.restarts, sweeps=self.sweeps,
-            tolerance=self.tol, seed=seed,
+        config = FitConfig(
+            ranks, kernels, cp=bool(self.cp), prune=self.prune, centre=self.centre, restarts=self.restarts,
+            sweeps=self.sweeps, tolerance=self.tol, seed=seed,
         )  # fmt: skip
+        large = len({*ranks}) == 1 and ranks[0] ** k > LARGEST_CORE
+        return replace(config, cp=large) if self.cp is None else config
 
     def __getstate__(self) -> dict[str, Any]:
         """A posterior's kernels hold functions, which cannot be pickled: it travels as its file would have it."""

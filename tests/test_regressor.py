@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -87,6 +88,12 @@ def test_columns_may_have_ranks_and_kernels_of_their_own() -> None:
     ):
         with pytest.raises(SettingError, match=message):
             FunBaTRegressor(**{**BRIEF, **wrong}).fit(X, y)
+
+
+@pytest.mark.parametrize("rank", [2.5, (2.5, 1), "two"])
+def test_a_rank_that_is_no_whole_number_is_refused(unchecked: None, rank: Any) -> None:
+    with pytest.raises(SettingError, match="rank must be a whole number of at least 1; got (2.5|'two')"):
+        FunBaTRegressor(**{**BRIEF, "rank": rank}).fit(*waves(20))
 
 
 def test_settings_are_those_of_the_fit() -> None:
