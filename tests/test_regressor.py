@@ -92,7 +92,7 @@ def test_columns_may_have_ranks_and_kernels_of_their_own() -> None:
 
 @pytest.mark.parametrize("rank", [2.5, (2.5, 1), "two"])
 def test_a_rank_that_is_no_whole_number_is_refused(unchecked: None, rank: Any) -> None:
-    with pytest.raises(SettingError, match="rank must be a whole number of at least 1; got (2.5|'two')"):
+    with pytest.raises(SettingError, match=r"rank must be a whole number of at least 1; got (2.5|'two')"):
         FunBaTRegressor(**{**BRIEF, "rank": rank}).fit(*waves(20))
 
 
