@@ -22,11 +22,13 @@ from fieldmorph.fields.loop import FEWEST_STEPS, LoopReport, Progress, run_loop
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.optimizer import FieldOptimizer
 from fieldmorph.fields.runtime import compile_kernels
+from fieldmorph.fields.seeds import seeded
 from fieldmorph.fields.store import StoredField
 
 PROBE_BLOCK = (1 << 20) - 1  # number of a block that no step reaches
 PROBE_RAYS = 2048
 WARMUP_STEPS = 30
+LAST_SHARE = 0.005  # of the learning rates, left at the very end
 NOTE_EVERY = 4  # steps between two notes of what the student gets wrong
 LONG_START = 0.5  # share of the budget that leaves too little to learn in
 FOG = 0.002  # share of light that counts in full in empty space: thin fog adds up along a ray
@@ -46,7 +48,7 @@ class ConvertConfig:
         empty_share: points from anywhere in the box, beside the samples of a step.
         lr_grid, lr_network: learning rates at the start; None takes the student's own.
         lr_share: what all learning rates are multiplied with.
-        lr_decay: their share that is left at the end.
+        lr_decay: what they fall to exponentially, beside the straight fall to nothing that all of them take.
         fresh: the student knows nothing yet: it takes the teacher's decoder and grows from coarse to fine.
         seed: of everything random.
         probe_seed: of the rays at which the quality is looked at; None takes `seed`.
@@ -60,7 +62,7 @@ class ConvertConfig:
     lr_grid: float | None = None
     lr_network: float | None = None
     lr_share: float = 1.0
-    lr_decay: float = 0.02
+    lr_decay: float = 0.1
     fresh: bool = True
     seed: int = 0
     probe_seed: int | None = None
@@ -130,7 +132,7 @@ def convert(
     student.load_state_dict(best["field"])
     student.refine(1.0)
     occupancy = OccupancyGrid(teacher.occupancy.resolution)
-    occupancy.rebuild(student, teacher.render_step_size, torch.Generator().manual_seed(config.seed))
+    occupancy.rebuild(student, teacher.render_step_size, seeded(config.seed, "occupancy"))
     provenance = {
         "job": "convert", "teacher": {"field": teacher.field.name, "provenance": teacher.provenance},
         "stages": [stage.name for stage in stages], "dropped": dropped, "seed": config.seed, "steps": report.steps,
@@ -154,7 +156,7 @@ class _Distillation:
         self.pool = SamplePool(teacher, config.seed)
         self.hard_poses = HardPoses(len(teacher.cameras))
         self.replay = {"ray": ReplayPool(), "point": ReplayPool()}
-        self.generator = torch.Generator().manual_seed(config.seed)
+        self.generator = seeded(config.seed, "distillation")
         self.n_samples = config.samples_per_step or student.samples_per_step
         self.n_steps = 0
         self.begun = 0.0
@@ -193,7 +195,8 @@ class _Distillation:
         for name, weight in stage.losses.items():
             loss = loss + weight * LOSSES[name](comparison)
         warmup = min(1.0, (self.n_steps + 1) / WARMUP_STEPS)
-        self.optimizer.step(loss, warmup * self.lr_share * self.config.lr_decay**progress)
+        fall = self.config.lr_decay**progress * (1 - progress) + LAST_SHARE
+        self.optimizer.step(loss, warmup * self.lr_share * fall)
 
     def _new_optimizer(self) -> None:
         self.optimizer = FieldOptimizer(self.student, self.config.lr_grid, self.config.lr_network)

@@ -18,6 +18,7 @@ from fieldmorph.fields.cameras import Cameras, Rays, camera_rays, nearest_camera
 from fieldmorph.fields.errors import InputError
 from fieldmorph.fields.kernels.composite import composite
 from fieldmorph.fields.render import RaySamples, sample_rays, visible_samples
+from fieldmorph.fields.seeds import seeded
 from fieldmorph.fields.store import StoredField
 
 BLOCK_RAYS = 1 << 13
@@ -171,7 +172,7 @@ def make_block(teacher: StoredField, seed: int, number: int, worst: Tensor | Non
 
     A tenth of the rays belong to cameras near the `worst` poses where there are some.
     """
-    generator = torch.Generator().manual_seed((seed << 20) + number)
+    generator = seeded(seed, "block", number)
     field, device = teacher.field, teacher.field.aabb.device
     cameras = sample_cameras(teacher.cameras, BLOCK_RAYS, generator)
     if worst is not None:

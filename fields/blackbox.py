@@ -12,6 +12,7 @@ from fieldmorph.fields.cameras import Cameras, orbit_box
 from fieldmorph.fields.errors import InputError, SettingError
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.render import step_size_for
+from fieldmorph.fields.seeds import seeded
 from fieldmorph.fields.store import StoredField
 
 Function = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -138,7 +139,7 @@ def callable_teacher(
     cameras = cameras or box_cameras(aabb)
     step = render_step_size or step_size_for(cameras, field)
     occupancy = OccupancyGrid(resolution)
-    occupancy.rebuild(field, step, torch.Generator().manual_seed(seed))
+    occupancy.rebuild(field, step, seeded(seed, "occupancy"))
     if not occupancy.occupied.any():
         raise InputError(f"the callable is empty: no density anywhere in the box {field.box()}")
     return StoredField(field, occupancy, step, cameras, {"job": "callable"})

@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fieldmorph.fields.base import VolumeField
@@ -12,6 +11,7 @@ from fieldmorph.fields.errors import SettingError, known
 from fieldmorph.fields.hashgrid import HashGrid
 from fieldmorph.fields.lowrank import CP, VM
 from fieldmorph.fields.mlp import MLP
+from fieldmorph.fields.seeds import seeded
 from fieldmorph.fields.voxels import Voxels
 
 FIELDS: dict[str, type[VolumeField]] = {field.name: field for field in (HashGrid, MLP, VM, CP, Voxels)}
@@ -77,7 +77,7 @@ def make_field(
     """
     settings = field_settings(name, preset, **overrides)
     field = FIELDS[name](aabb=aabb, **settings)
-    field.reset_parameters(torch.Generator().manual_seed(seed))
+    field.reset_parameters(seeded(seed, "parameters"))
     return field
 
 

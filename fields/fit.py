@@ -25,6 +25,7 @@ from fieldmorph.fields.render import (
 )
 from fieldmorph.fields.runtime import compile_kernels
 from fieldmorph.fields.scene import Split
+from fieldmorph.fields.seeds import seeded
 from fieldmorph.fields.store import StoredField
 
 PROBE_RAYS = 2048
@@ -97,12 +98,12 @@ class _ImageLearner:
         self.field, self.views, self.config = field, views, config
         self.optimizer = FieldOptimizer(field, config.lr_grid, config.lr_network)
         self.occupancy = OccupancyGrid(config.occupancy_resolution)
-        self.generator = torch.Generator().manual_seed(config.seed)
+        self.generator = seeded(config.seed, "training")
         self.render_step_size = step_size_for(views.cameras, field)
         self.target = config.samples_per_step or field.samples_per_step
         self.n_steps = 0
         self.samples_per_ray = 64.0  # a guess that the first steps correct
-        probe = torch.Generator().manual_seed(config.seed + 1)
+        probe = seeded(config.seed, "probe")
         self.probe_rays, self.probe_pixels = self._pixels(PROBE_RAYS, probe, torch.ones(PROBE_RAYS, 3))
 
     def step(self, progress: float) -> None:

@@ -105,7 +105,7 @@ def test_a_student_learns_a_callable(generator: torch.Generator) -> None:
     assert teacher.cameras.camera_to_world[:, :, 3].norm(dim=-1).min() > 3**0.5  # all outside the box
     student = make_field("hashgrid", aabb=BOX, n_levels=6, log2_hashmap_size=11, finest_resolution=64)
     stored, report = convert(teacher, student, Budget(steps=120), ConvertConfig())
-    assert report.loop.psnr > 22
+    assert report.loop.psnr > 20
     assert [stage.name for stage in report.stages] == ["volume", "render"]
     assert "features" in report.dropped
     edge = torch.tensor([[0.55, 0.0, 0.0], [-0.55, 0.0, 0.0]])

@@ -22,7 +22,9 @@ from fieldmorph.fields.errors import InputError, SettingError
 from fieldmorph.fields.loop import Interrupted, Progress
 from fieldmorph.fields.metrics import psnr
 from fieldmorph.fields.occupancy import OccupancyGrid
+from fieldmorph.fields.optimizer import FieldOptimizer
 from fieldmorph.fields.render import render_image
+from fieldmorph.fields.seeds import seeded
 from fieldmorph.fields.store import StoredField
 
 BOX = (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0)
@@ -100,6 +102,17 @@ def equal(one: list[Tensor], other: list[Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+def test_learning_rates_warm_up_and_fall_to_almost_nothing(monkeypatch, sphere: StoredField) -> None:
+    shares: list[float] = []
+    monkeypatch.setattr(FieldOptimizer, "step", lambda _self, _loss, share: shares.append(share))
+    convert(sphere, small("mlp"), Budget(steps=100), replace(CONFIG, lr_share=0.5))
+    assert shares[:5] == sorted(shares[:5])
+    assert 0.25 < max(shares) < 0.5
+    assert shares[10:] == sorted(shares[10:], reverse=True)
+    assert shares[50] == pytest.approx(0.5 * (0.1**0.5 * 0.5 + 0.005))
+    assert shares[-1] < 0.005
+
+
 @pytest.mark.parametrize(
     ("source", "target", "steps"),
     [("hashgrid", "mlp", 240), ("mlp", "hashgrid", 120), ("hashgrid", "hashgrid", 120)],
@@ -156,7 +169,7 @@ def test_the_decoder_is_the_teacher_s_from_the_start(teachers: dict[str, StoredF
 def test_student_is_judged_with_an_occupancy_grid_of_its_own(sphere: StoredField) -> None:
     stored, _ = convert(sphere, small("mlp"), Budget(steps=1), CONFIG)
     expected = OccupancyGrid(16)
-    expected.rebuild(stored.field, STEP, torch.Generator().manual_seed(CONFIG.seed))
+    expected.rebuild(stored.field, STEP, seeded(CONFIG.seed, "occupancy"))
     assert torch.equal(stored.occupancy.occupied, expected.occupied)
     assert torch.equal(stored.occupancy.density, expected.density)
     # the fog of a first step lies outside the teacher's cells, and shows

@@ -23,6 +23,7 @@ from fieldmorph.fields.lowrank import LowRank
 from fieldmorph.fields.metrics import psnr
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.render import render_image
+from fieldmorph.fields.seeds import seeded
 from fieldmorph.fields.store import StoredField
 from fieldmorph.fields.voxels import Voxels, nodes_in_cells
 
@@ -246,7 +247,8 @@ def test_a_start_is_the_first_step_of_a_conversion(name: str, caplog: pytest.Log
     _, report = convert(teacher, student, Budget(steps=1), config)
     assert "the closed-form start took more than half of the budget" in caplog.text
     assert (report.stages[0].name, report.stages[0].steps) == ("start", 1)
-    alone = started(name, teacher, seed=6)
+    alone = fresh(name, teacher)
+    STARTS[name].solve(teacher, alone, seeded(6, "distillation"))
     assert all(torch.equal(a, b) for a, b in zip(alone.parameters(), student.parameters(), strict=True))
 
 
