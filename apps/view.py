@@ -126,6 +126,12 @@ def serve(
             await super().startup(sockets)
             on_ready(lambda: setattr(self, "should_exit", True))
 
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            logging.getLogger("uvicorn.error").setLevel(
+                logging.CRITICAL
+            )  # that open pages are cut off is no news
+            await super().shutdown(sockets)
+
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # a browser that goes away in mid-picture is no news
     config = uvicorn.Config(
         viewer.app, log_level="warning", access_log=False, timeout_graceful_shutdown=2, limit_concurrency=512,
