@@ -13,6 +13,7 @@ from gpytorch.kernels import Kernel
 from jaxtyping import Float
 from torch import Tensor
 
+from fieldmorph.bayes.contractions import pack, unpack_index
 from fieldmorph.bayes.core import Core, CPCore, Factor, TuckerCore
 from fieldmorph.bayes.entries import Entries
 from fieldmorph.bayes.kernels import StateSpace, from_gpytorch
@@ -78,6 +79,7 @@ class State:
 
     Attributes:
         earlier, prior: what modes and noise have as priors, besides the kernels; the core has its own.
+        aside: packed lam of the processes while the state is put aside.
     """
 
     entries: Entries
@@ -91,6 +93,7 @@ class State:
     tails: Tails | None = None
     intercept: float = 0.0
     bounds: list[float] = field(default_factory=list)
+    aside: list[Tensor] = field(default_factory=list)
 
 
 def begin(
@@ -167,7 +170,8 @@ def inform(state: State, mode: int, damping: float = 0.0) -> Informed:
     if damping:
         process = replace(process, eta=eta.lerp(before.eta, damping), lam=lam.lerp(before.lam, damping))
     state.processes[mode] = process
-    del before  # it is large
+    del before
+    state.factors[mode] = Factor(eta[:0], eta[:0])  # what is old and as large as all that is known goes first
     found = process.marginals()
     state.factors[mode] = factor = Factor.of(found.mean, found.covariance)
     known, heard = _expected(earlier.eta, earlier.lam, factor), _expected(eta, lam, factor)
@@ -177,14 +181,20 @@ def inform(state: State, mode: int, damping: float = 0.0) -> Informed:
 
 
 def put_aside(state: State) -> None:
-    """Keep of a state what it can be taken up from again: factors are as large as all that is known."""
-    state.factors = []
+    """Keep of a state, after a sweep, what it can be taken up from again, in half of the memory."""
+    if state.factors:
+        state.factors, state.aside = [], [pack(process.lam) for process in state.processes]
+        state.processes = [replace(p, lam=ZERO.expand(p.lam.shape)) for p in state.processes]
 
 
 def take_up(state: State) -> None:
-    """Make the factors again, to the bit, of a state that was put aside after a sweep."""
-    found = (process.marginals() for process in state.processes)
-    state.factors = state.factors or [Factor.of(each.mean, each.covariance) for each in found]
+    """Make a state whole again; one that was not put aside stays as it is."""
+    for mode, packed in enumerate(state.aside):
+        before = state.processes[mode]
+        state.processes[mode] = whole = replace(before, lam=packed[:, unpack_index(before.eta.shape[1])])
+        found = whole.marginals()
+        state.factors.append(Factor.of(found.mean, found.covariance))
+    state.aside = []
 
 
 def recentre(state: State) -> None:
