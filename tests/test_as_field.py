@@ -76,6 +76,16 @@ def test_uncertainty_is_shown_where_nothing_was_measured(posterior: Posterior) -
     assert field.query_density(far) > 4 * field.query_density(near)
 
 
+def test_what_is_shown_is_the_function_s_from_its_median_to_its_highest(posterior: Posterior) -> None:
+    ends = [(float(p.points[0]), float(p.points[-1])) for p in posterior.processes]
+    axes = [torch.linspace(*end, 12, dtype=torch.float64) for end in ends]
+    found = posterior.predict_grid(posterior.factors(axes))
+    for quantity, values in (("mean", found.mean), ("sd", found.latent_sd)):
+        told = as_field(posterior, quantity, nodes=12).provenance
+        expected = [float(values.median()), float(values.max())]
+        assert [told["low"], told["high"]] == pytest.approx(expected)
+
+
 def test_what_cannot_be_shown_is_said_in_a_line(posterior: Posterior) -> None:
     for settings, told in (
         ({"quantity": "tea"}, "'tea'; known: mean, sd"),
