@@ -188,8 +188,8 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "what", choices=list(commands.BENCHES),
         help="kernels: against torch; convert: distilled or trained; matrix: every field into every other; active: "
-        "levels of active learning; starts: closed-form starts; bake: web exports; tensor: functional Tucker models "
-        "and other methods",
+        "levels of active learning; starts: closed-form starts; bake: web exports; view: the viewer, with one visitor "
+        "and with many; tensor: functional Tucker models and other methods",
     )  # fmt: skip
     others, scenes = "all but kernels", "all of scenes"
     bench.add_argument(

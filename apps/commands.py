@@ -187,6 +187,19 @@ def _bench_tensor(args: Args) -> int:
         return _show_bench(bench_tensor(**options, **into), args, tensor_table)
 
 
+def _bench_view(args: Args) -> int:
+    set_threads(args)
+    from fieldmorph.apps.view import NEEDED
+
+    try:
+        from fieldmorph.apps.bench_view import bench_view, view_table
+    except ModuleNotFoundError as error:
+        raise ImportError(NEEDED) from error
+    options = _bench_options(args)
+    options.pop("n_seeds", None)  # nothing of it is random
+    return _show_bench(bench_view(**options), args, view_table)
+
+
 BENCHES: dict[str, Callable[[Args], int]] = {
     "kernels": _bench_kernels,
     "convert": _bench_convert,
@@ -195,6 +208,7 @@ BENCHES: dict[str, Callable[[Args], int]] = {
     "starts": _bench_starts,
     "bake": _bench_bake,
     "tensor": _bench_tensor,
+    "view": _bench_view,
 }
 
 
