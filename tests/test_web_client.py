@@ -171,6 +171,7 @@ def test_the_page_answers_hand_and_keys(pages: dict[str, str], tab: Callable[...
         act()
         assert state() != before
 
+    changes(partial(page.keyboard.press, "ArrowLeft"))  # nothing was touched before
     page.mouse.move(160, 120)
     page.mouse.down()
     changes(lambda: page.mouse.move(190, 130, steps=3))

@@ -81,7 +81,8 @@ class Viewer {
       if (button?.dataset.mode) this.setMode(button.dataset.mode);
       if (button?.dataset.act) this.act(button.dataset.act);
     });
-    root.addEventListener("keydown", (event) => this.key(event));
+    const own = window === window.top ? document : root; // a page's keys work before anything has the focus
+    own.addEventListener("keydown", (event) => this.key(event));
     if (this.usesFragment) {
       window.addEventListener("hashchange", () => {
         if (this.camera.fromFragment(location.hash)) this.painter.touch();
@@ -102,6 +103,7 @@ class Viewer {
     else if (acts[key]) this.act(acts[key]);
     else if (key === "escape") this.openPanel(null);
     else if (event.target.role === "radio" && key.startsWith("arrow")) this.stepMode(key);
+    else if (event.target === document.body) return this.gestures.key(event);
     else return;
     event.preventDefault();
   }
