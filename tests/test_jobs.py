@@ -263,7 +263,7 @@ def test_a_time_may_be_raised_when_resumed(monkeypatch: pytest.MonkeyPatch, tmp_
     line = ProgressLine("train", quiet=True)
     with pytest.raises(loop.Interrupted):
         train_scene(SCENE, tmp_path / "o.fm", Budget(core_seconds=1000.0), **options, on_progress=line)
-    result = train_scene(SCENE, tmp_path / "o.fm", Budget(core_seconds=1.0), **options, resume=True)
+    result = train_scene(SCENE, tmp_path / "o.fm", Budget(core_seconds=4.0), **options, resume=True)
     assert result["steps"] >= STOP_AT
 
 
