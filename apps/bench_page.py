@@ -83,26 +83,25 @@ def page_table(row: Row) -> str:
 
 def _opened(browser: Any, url: str, size: tuple[int, int]) -> Row:
     page = browser.new_page(viewport={"width": size[0], "height": size[1]})
-    _until(page, url)
-    first = page.evaluate("fieldmorph.stats.firstMs")
+    page.goto(url)
+    first = _known(page, "window.fieldmorph?.painter?.stats.firstMs")
     page.evaluate(DRAG)
     time.sleep(1)  # until the resolution fits
     before = page.evaluate("fieldmorph.stats")
     time.sleep(DRAG_SECONDS)
     after = page.evaluate("fieldmorph.stats")
     page.evaluate("(fieldmorph.painter.stats.stillMs = null, dropped())")
-    end = time.monotonic() + PATIENCE
-    while (still := page.evaluate("fieldmorph.stats.stillMs")) is None and time.monotonic() < end:
-        time.sleep(0.1)
+    still = _known(page, "fieldmorph.stats.stillMs")
     page.close()
     frames, ms = (after[name] - before[name] for name in ("movingFrames", "movingMs"))
     return {"first_ms": first, "frames_per_second": 1000 * frames / ms, "still_ms": still}
 
 
-def _until(page: Any, url: str) -> None:
-    page.goto(url)
+def _known(page: Any, expression: str) -> Any:
+    """Its value, once it has one; the page's policy forbids the driver's own way to wait."""
     end = time.monotonic() + PATIENCE
-    while page.evaluate("window.fieldmorph?.root.dataset.state") != "ready":
+    while (value := page.evaluate(expression)) is None:
         if time.monotonic() > end:
-            raise RuntimeError("the page shows nothing")
+            raise RuntimeError(f"never known: {expression}")
         time.sleep(0.05)
+    return value

@@ -111,7 +111,8 @@ class Visitor:
                 yield chunk
 
     async def stay(self, until: float, into: Visits, pause: float = PAUSE) -> None:
-        """Look again and again, pauses between."""
+        """Look again and again, pauses between; visitors do not begin at once."""
+        await asyncio.sleep(pause * (self.first % GREYS) / GREYS)
         for turn in itertools.count(self.first):
             if time.perf_counter() >= until:
                 return

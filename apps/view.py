@@ -27,6 +27,9 @@ from fieldmorph.fields.runtime import compile_kernels
 
 PORT = 7860
 MOST_FIELDS = 2
+SWITCH_SECONDS = (
+    2e-4  # that a thread keeps Python while others want it; 5e-3, the default, left half of two cores idle
+)
 NEEDED = "the viewer needs gradio: pip install 'fieldmorph[view]'"
 # Routes of Gradio's that this page does without: uploads, other hosts, interfaces for programs.
 CLOSED = tuple(
@@ -132,6 +135,7 @@ def serve(
             )  # that open pages are cut off is no news
             await super().shutdown(sockets)
 
+    sys.setswitchinterval(SWITCH_SECONDS)
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # a browser that goes away in mid-picture is no news
     config = uvicorn.Config(
         viewer.app, log_level="warning", access_log=False, timeout_graceful_shutdown=2, limit_concurrency=512,

@@ -25,7 +25,7 @@ MOST_PIXELS = 1 << 20  # of one picture
 MOST_STEPS = 1024  # across a box, whatever a file says: more would take memory and show nothing
 FARTHEST = 100.0  # a camera from the box, in lengths of its longest side
 TILE_SECONDS = 0.06  # that a tile is meant to take: what another viewer may have to wait for
-TILE_SIDES = (24, 64)  # in pixels
+TILE_SIDES = (8, 160)  # in pixels
 FIRST_GUESS = 4e-5  # seconds a ray, before anything was measured
 
 _HEAD = struct.Struct("<IHHHHH")  # bytes of the payload, which field, x, y, width, height

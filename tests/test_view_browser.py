@@ -173,6 +173,7 @@ def test_equal_fields_have_no_difference_and_the_split_line_moves(browser: Any, 
     visit.page.keyboard.press("ArrowRight")
     assert visit.stage.get_attribute(".split", "aria-valuenow") == "55"
     visit.refined(lambda: visit.stage.click("button[data-compare=difference]"))
+    assert visit.stage.inner_text(".state").startswith("Difference × 5")
     data = visit.stage.evaluate(f"{STAGE}.snapshot(64, 48).toDataURL()")
     assert np.asarray(Image.open(io.BytesIO(_data(data))))[..., :3].max() <= 2
     visit.page.screenshot(path=artefact("view_difference.png"))

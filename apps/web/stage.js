@@ -273,7 +273,8 @@ class Stage {
     const share = waiting?.share ? ` ${Math.floor(100 * waiting.share)} %` : "";
     const preparing = waiting ? ` · baking${share}` : "";
     const state = this.find(".state");
-    state.textContent = (text ?? (waiting ? "Preview" : "Proxy")) + preparing;
+    const strength = this.compare === "difference" ? "Difference × 5 · " : ""; // as in stage.css
+    state.textContent = strength + (text ?? (waiting ? "Preview" : "Proxy")) + preparing;
     state.dataset.kind = kind;
   }
 
