@@ -26,6 +26,7 @@ MOST_STEPS = 1024  # across a box, whatever a file says: more would take memory 
 FARTHEST = 100.0  # a camera from the box, in lengths of its longest side
 TILE_SECONDS = 0.06  # that a tile is meant to take: what another viewer may have to wait for
 TILE_SIDES = (8, 160)  # in pixels
+DEARER, CHEAPER = 0.5, 0.03  # how far the pace of rays goes towards that of a tile
 FIRST_GUESS = 4e-5  # seconds a ray, before anything was measured
 
 _HEAD = struct.Struct("<IHHHHH")  # bytes of the payload, which field, x, y, width, height
@@ -66,7 +67,10 @@ class Pace:
         self.seconds_per_ray = FIRST_GUESS
 
     def learn(self, seconds: float, n_rays: int) -> None:
-        self.seconds_per_ray += 0.3 * (seconds / n_rays - self.seconds_per_ray)
+        """From one tile; dear ones count more: a picture begins in its middle and ends at its empty border."""
+        seconds_per_ray = seconds / n_rays
+        share = DEARER if seconds_per_ray > self.seconds_per_ray else CHEAPER
+        self.seconds_per_ray += share * (seconds_per_ray - self.seconds_per_ray)
 
     def side(self) -> int:
         """Of a tile that takes about TILE_SECONDS, in pixels, a multiple of 8."""

@@ -79,9 +79,17 @@ def test_a_tile_s_size_follows_from_what_rays_cost() -> None:
     for _ in range(50):
         pace.learn(seconds=1.0, n_rays=10)
     assert pace.side() == TILE_SIDES[0]
-    for _ in range(50):
+    for _ in range(500):
         pace.learn(seconds=0.0, n_rays=10)
     assert pace.side() == TILE_SIDES[1]
+
+
+def test_an_empty_border_does_not_make_the_tiles_of_the_middle_large() -> None:
+    pace = Pace()
+    for turn in range(20):
+        for seconds_per_ray in (1e-3, 1e-3, *[1e-6] * 20):
+            pace.learn(seconds_per_ray * 100, n_rays=100)
+        assert turn == 0 or pace.side() ** 2 * 1e-3 < 4 * TILE_SECONDS
 
 
 def test_messages_come_back_as_they_were_sent() -> None:
