@@ -44,7 +44,7 @@ LOOKS = 1  # at and around each node: more would blur what a bake of this resolu
 LOG_RANGE = (
     -3.0,
     2.0,
-)  # of a render step's optical depth: a step at the upper end lets 1 / 1600 of the light through
+)  # of a render step's optical depth: at the upper end 1 / 1600 of the light gets through
 DENSITY_STEP = 2  # of density codes, and
 BASE_STEP = 2  # of constant colours: finer ones cost bytes and show nothing
 HARMONIC_STEP = 0.04  # of the other coefficients, in sRGB,

@@ -14,7 +14,7 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,32 +30,27 @@ from fieldmorph.fields.errors import InputError
 from fieldmorph.fields.kernels.voxels import pack_mask, unpack_mask
 
 FORMAT, VERSION = "fieldmorph-bake", 1
+DAMAGE = (LookupError, TypeError, ValueError, EOFError, RuntimeError, zlib.error, gzip.BadGzipFile)
 MOST_BYTES = 1 << 31  # of a part, unpacked
 SCRIPTS = ("bake", "camera", "shaders", "renderer", "painter", "gestures", "viewer")  # in this order
 PAGE_STYLE = "html, body { height: 100%; margin: 0; } html { color-scheme: light dark; }"
 SHARED_POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'"
 
 
-def client_script(start: bool = True) -> str:
-    """The client as one script that leaves nothing behind but `window.fieldmorph`; with `start` it begins at once."""
-    ending = "start();\n" if start else "window.fieldmorph = { Viewer, embeddedSource, folderSource };\n"
-    files = "\n".join(web_text(f"{name}.js") for name in SCRIPTS)
-    return f'(() => {{\n"use strict";\n{files}\n{ending}}})();\n'
+def client_script(names: Sequence[str] = SCRIPTS, start: str = "start") -> str:
+    """These files of the client as one script that calls `start` and leaves nothing behind but `window.fieldmorph`."""
+    files = "\n".join(web_text(f"{name}.js") for name in names)
+    return f'(() => {{\n"use strict";\n{files}\n{start}();\n}})();\n'
 
 
-def client_style() -> str:
-    """Its style sheet."""
-    return web_text("viewer.css")
-
-
-def client_markup() -> str:
-    """The element that a viewer lives in."""
-    return web_text("viewer.html")
+def client_style(*more: str) -> str:
+    """The client's style sheet, with these files' behind it."""
+    return PAGE_STYLE + "".join(map(web_text, ("viewer.css", *more)))
 
 
 def page(bake: Bake) -> str:
     """One HTML page with everything in it; nothing is fetched, and its policy allows nothing else to run."""
-    script, style = client_script(), PAGE_STYLE + client_style()
+    script, style = client_script(), client_style()
     policy = f"{SHARED_POLICY}; script-src {_hash(script)}; style-src {_hash(style)}; img-src blob: data:"
     header, packed = _packed(bake)
     data = [f'<script type="application/json" id="bake-header">{_json(header)}</script>']
@@ -76,7 +71,7 @@ def folder_files(bake: Bake) -> dict[str, bytes]:
     return {
         **{f"{name}.bin": content for name, content in packed.items()},
         "scene.json": (json.dumps(header, indent=1) + "\n").encode(),
-        "viewer.css": (PAGE_STYLE + client_style()).encode(),
+        "viewer.css": client_style().encode(),
         "viewer.js": client_script().encode(),
         "index.html": index.encode(),
     }
@@ -116,15 +111,7 @@ def read_web(path: str | Path) -> Bake:
             header = json.loads(scripts.pop("header"))
             packed = {name: base64.b64decode(content) for name, content in scripts.items()}
         return _bake_of(header, packed)
-    except (
-        LookupError,
-        TypeError,
-        ValueError,
-        EOFError,
-        RuntimeError,
-        zlib.error,
-        gzip.BadGzipFile,
-    ) as error:
+    except DAMAGE as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"{path} holds no baked scene that this version knows: {reason}") from None
     except OSError as error:
@@ -200,13 +187,13 @@ def _unpacked(part: Mapping[str, Any], content: bytes) -> torch.Tensor:
 
 
 def _page(name: str, policy: str, style: str, scripts: list[str]) -> str:
-    """The shell of both forms. `client_markup` stands before the data, so that it shows while those are read."""
+    """The shell of both forms. The viewer's element stands before the data, so that it shows while those are read."""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1, viewport-fit=cover">'
         f"<title>{html.escape(name)}</title>\n{style}</head>\n"
-        f"<body>{client_markup()}\n{chr(10).join(scripts)}\n</body></html>\n"
+        f"<body>{web_text('viewer.html')}\n{chr(10).join(scripts)}\n</body></html>\n"
     )
 
 

@@ -158,22 +158,8 @@ def view_table(result: Row) -> str:
         ("crowd", "hashgrid"): "hash grid, 160 x 120, many visitors",
     }
     names = ("pictures", "first_tile_ms", "p50_ms", "p95_ms", "worst_ms", "errors", "strangers")
-    head = [
-        "Pictures by the server",
-        "pictures",
-        "first tile ms",
-        "p50 ms",
-        "p95 ms",
-        "worst ms",
-        "errors",
-        "of others",
-    ]
-    lines = [
-        markdown(
-            head,
-            [[text, *(f"{rows[key][n]:.0f}" for n in names)] for key, text in told.items() if key in rows],
-        )
-    ]
+    figures = [[text, *(f"{rows[key][n]:.0f}" for n in names)] for key, text in told.items() if key in rows]
+    lines = [markdown(["Pictures by the server", *(name.replace("_", " ") for name in names)], figures)]
     crowded = rows.get(("crowd", "hashgrid"))
     if crowded and all(crowded["server"]):
         first, last = crowded["server"]

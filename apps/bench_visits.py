@@ -24,12 +24,7 @@ VIEWS = 12  # on a visitor's way round the scene
 GREYS = 16  # behind the scene: by it a picture is known to be its visitor's
 PAUSE = 0.5  # seconds between two pictures that a visitor asks for
 ANOTHER = 1.0  # mean difference, in levels, between two pictures that are not of the same view
-MISTAKES: tuple[Row, ...] = (
-    {"eye": [1e9, 0, 0]},
-    {"scenes": ["nobody"]},
-    {"width": -1},
-    {"intrinsics": "no"},
-)
+MISTAKES: tuple[Row, ...] = ({"eye": [1e9, 0, 0]}, {"scenes": ["x"]}, {"width": -1}, {"intrinsics": "no"})
 
 
 @dataclass

@@ -27,9 +27,8 @@ from fieldmorph.fields.runtime import compile_kernels
 
 PORT = 7860
 MOST_FIELDS = 2
-SWITCH_SECONDS = (
-    2e-4  # that a thread keeps Python while others want it; 5e-3, the default, left half of two cores idle
-)
+# That a thread keeps Python while others want it; 5e-3, the default, left much of two cores idle with many visitors.
+SWITCH_SECONDS = 2e-4
 NEEDED = "the viewer needs gradio: pip install 'fieldmorph[view]'"
 # Routes of Gradio's that this page does without: uploads, other hosts, interfaces for programs.
 CLOSED = tuple(

@@ -2,7 +2,7 @@
 
 import functools
 
-from fieldmorph.apps.bake_file import PAGE_STYLE, web_text
+from fieldmorph.apps.bake_file import client_script, client_style, web_text
 
 SCRIPTS = ("bake", "camera", "shaders", "renderer", "painter", "gestures", "truth", "layer", "film", "stage")
 STAGE_POLICY = (
@@ -25,11 +25,10 @@ def stage_page() -> str:
 @functools.cache
 def stage_style() -> str:
     """The style of the client, and what the stage adds."""
-    return PAGE_STYLE + web_text("viewer.css") + web_text("stage.css")
+    return client_style("stage.css")
 
 
 @functools.cache
 def stage_script() -> str:
     """The client's parts and the stage's as one script that leaves nothing behind but `window.fieldmorph`."""
-    files = "\n".join(web_text(f"{name}.js") for name in SCRIPTS)
-    return f'(() => {{\n"use strict";\n{files}\nstartStage();\n}})();\n'
+    return client_script(SCRIPTS, "startStage")

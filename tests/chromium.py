@@ -10,12 +10,8 @@ from typing import Any
 
 import pytest
 
-ARGUMENTS = [
-    "--no-sandbox",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-    "--ignore-gpu-blocklist",
-]
+from fieldmorph.apps.bench_page import CHROMIUM
+
 PATIENCE = 240.0  # seconds
 
 
@@ -27,7 +23,7 @@ def chromium() -> Iterator[Any]:
     if program is None:
         pytest.skip("apt-get install chromium")
     with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=program, args=ARGUMENTS)
+        browser = started.chromium.launch(executable_path=program, args=CHROMIUM)
         yield browser
         browser.close()
 

@@ -103,9 +103,13 @@ def test_an_empty_or_senseless_teacher_is_refused_before_any_work() -> None:
 def test_a_student_learns_a_callable(generator: torch.Generator) -> None:
     teacher = callable_teacher(ball, BOX, resolution=24)
     assert teacher.cameras.camera_to_world[:, :, 3].norm(dim=-1).min() > 3**0.5  # all outside the box
-    student = make_field("hashgrid", aabb=BOX, n_levels=6, log2_hashmap_size=11, finest_resolution=64)
-    stored, report = convert(teacher, student, Budget(steps=120), ConvertConfig())
-    assert report.loop.psnr > 20
+    shape = {"n_levels": 6, "log2_hashmap_size": 11, "finest_resolution": 64}
+    psnrs = []
+    for seed in range(3):
+        student = make_field("hashgrid", aabb=BOX, **shape, seed=seed)
+        stored, report = convert(teacher, student, Budget(steps=120), ConvertConfig(seed=seed))
+        psnrs.append(report.loop.psnr)
+    assert sum(psnrs) / len(psnrs) > 22
     assert [stage.name for stage in report.stages] == ["volume", "render"]
     assert "features" in report.dropped
     edge = torch.tensor([[0.55, 0.0, 0.0], [-0.55, 0.0, 0.0]])

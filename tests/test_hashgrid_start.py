@@ -41,7 +41,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def teacher() -> StoredField:
     """A smooth low-rank field with a decoder."""
-    field = make_field("vm", aabb=BOX, resolution=5, density_components=3, app_components=4, seed=1)
+    field = make_field("vm", aabb=BOX, resolution=5, density_components=3, app_components=4, seed=3)
     with torch.no_grad():
         for grid in (field.density_planes, field.density_lines, field.app_planes, field.app_lines):
             grid *= 9
@@ -116,7 +116,7 @@ def test_density_and_features_are_the_teacher_s(teacher: StoredField) -> None:
     fresh = errors()
     start(teacher, student)
     density, features = errors()
-    assert fresh[0] > 0.15
+    assert fresh[0] > 0.2
     assert fresh[1] > 0.9
     assert density < 0.06
     assert features < 0.5  # one direction a level

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from voxel_fields import CUBE, ball
 
+from fieldmorph.apps.bench_visits import request_of as camera_request
 from fieldmorph.apps.view import Viewer, listen, make_viewer, page_url, serve
 from fieldmorph.fields.cameras import Cameras, orbit_box
 from fieldmorph.fields.occupancy import OccupancyGrid
@@ -34,10 +35,7 @@ def save_ball(path: Path, psnr: float | None = None) -> Path:
 
 def request_of(camera: Cameras, **others: Any) -> dict[str, Any]:
     """What a browser sends for a picture by this camera."""
-    pose = camera.camera_to_world[0]
-    axes = {name: pose[:, i].tolist() for i, name in enumerate(("right", "down", "forward", "eye"))}
-    sizes = {"width": camera.width, "height": camera.height, "intrinsics": camera.intrinsics[0].tolist()}
-    return {**axes, **sizes, "viewer": VIEWER, **others}
+    return {**camera_request(camera), "viewer": VIEWER, **others}
 
 
 @contextmanager
