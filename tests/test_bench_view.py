@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chromium import chromium
 from view_fields import save_ball, served
 
 pytest.importorskip("gradio")
 
-from fieldmorph.apps import bench_view, bench_visits
+from fieldmorph.apps import bench_page, bench_view, bench_visits
+from fieldmorph.apps.bake import BakeConfig
 from fieldmorph.apps.bench_page import page_table
 from fieldmorph.apps.bench_view import process_state, view_table
 from fieldmorph.apps.bench_visits import assembled
@@ -82,6 +84,24 @@ def test_the_program_itself_is_visited(tmp_path: Path) -> None:
 def test_the_page_has_a_table() -> None:
     windows = [{"size": [640, 480], "first_ms": 900.0, "frames_per_second": 31.4, "still_ms": 420.0}]
     assert "| 640 x 480 | 900 | 31 | 420 |" in page_table({"bytes": 9.3e6, "windows": windows})
+
+
+@pytest.mark.browser
+def test_a_page_is_opened_dragged_and_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with chromium():  # or it is skipped
+        pass
+    small = partial(bench_page.export_web, config=BakeConfig(16))
+    for name, value in {
+        "export_web": small,
+        "OPENINGS": 1,
+        "DRAG_SECONDS": 0.5,
+        "SIZES": ((160, 120),),
+    }.items():
+        monkeypatch.setattr(bench_page, name, value)
+    row = bench_page.drag_page(str(save_ball(tmp_path / "ball.fm")))
+    (window,) = row["windows"]
+    assert row["bytes"] > 10_000
+    assert min(window["first_ms"], window["frames_per_second"], window["still_ms"]) > 0
 
 
 def test_state_of_a_process_that_is_there() -> None:

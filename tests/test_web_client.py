@@ -18,6 +18,7 @@ from torch import Tensor
 from fieldmorph.apps.bake import BakeConfig, bake
 from fieldmorph.apps.bake_file import page, write_web
 from fieldmorph.apps.bake_render import baked_field
+from fieldmorph.apps.bench_visits import request_of
 from fieldmorph.apps.bricks import Bake
 from fieldmorph.fields.blackbox import callable_teacher
 from fieldmorph.fields.cameras import Cameras
@@ -122,17 +123,9 @@ def pages(bakes: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> di
     return {name: (folder / f"{name}.html").as_uri() for name in bakes}
 
 
-def pose_of(camera: Cameras) -> dict[str, Any]:
-    right, down, forward, eye = camera.camera_to_world[0].T.tolist()
-    size = {"width": camera.width, "height": camera.height}
-    return {"right": right, "down": down, "forward": forward, "eye": eye, **size} | {
-        "intrinsics": camera.intrinsics[0].tolist()
-    }
-
-
 def drawn(tab: Tab, camera: Cameras, **options: Any) -> Tensor:
     """The shader's RGBA in [0, 1]."""
-    arguments = f"{json.dumps(pose_of(camera))}, {json.dumps(options)}"
+    arguments = f"{json.dumps(request_of(camera))}, {json.dumps(options)}"
     text = tab(f"btoa(String.fromCharCode(...fieldmorph.renderer.picture({arguments})))")
     content = bytearray(base64.b64decode(text))
     return torch.frombuffer(content, dtype=torch.uint8).reshape(camera.height, camera.width, 4) / 255
@@ -154,11 +147,22 @@ def test_shader_agrees_with_our_own_renderer(
         assert 0.02 < solid.float().mean() < 0.98  # there is something to compare
         measured = drawn(opened, cameras[i], mode="measure")
         assert (measured[..., 3] - truth["opacities"]).abs().max() < 0.02
-        near, far = opened(f"fieldmorph.renderer.depthRange({json.dumps(pose_of(cameras[i]))})")
+        near, far = opened(f"fieldmorph.renderer.depthRange({json.dumps(request_of(cameras[i]))})")
         share = (measured[..., :3] * torch.tensor([1.0, 1 / 256, 1 / 65536])).sum(-1)
         depths = near + share * (far - near)
         assert (depths - truth["depths"] / truth["opacities"].clamp(min=1e-6))[solid].abs().max() < 0.01
     assert opened.complaints == []
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_a_rough_picture_lets_as_much_light_through(
+    name: str, bakes: dict[str, Any], pages: dict[str, str], tab: Callable[..., Tab]
+) -> None:
+    opened, camera = tab().open(pages[name]), resize(bakes[name][1], WIDTH, HEIGHT)[VIEWS[0]]
+    fine, rough = (drawn(opened, camera, rough=rough) for rough in (False, True))
+    assert not torch.equal(fine, rough)
+    assert psnr(rough[..., :3], fine[..., :3]) > 25
+    assert float(rough[..., 3].mean()) == pytest.approx(float(fine[..., 3].mean()), rel=0.05)
 
 
 def test_the_page_answers_hand_and_keys(pages: dict[str, str], tab: Callable[..., Tab]) -> None:
