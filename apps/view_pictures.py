@@ -6,6 +6,7 @@ import struct
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
@@ -26,7 +27,8 @@ MOST_STEPS = 1024  # across a box, whatever a file says: more would take memory 
 FARTHEST = 100.0  # a camera from the box, in lengths of its longest side
 TILE_SECONDS = 0.06  # that a tile is meant to take: what another viewer may have to wait for
 TILE_SIDES = (8, 160)  # in pixels
-DEARER, CHEAPER = 0.5, 0.03  # how far the pace of rays goes towards that of a tile
+DEARER, CHEAPER = 0.5, 0.03  # how far the pace of rays goes towards that of a whole tile
+LEAP = 8.0  # times as dear as thought, at most: the first tile of all may have compiled the kernels
 FIRST_GUESS = 4e-5  # seconds a ray, before anything was measured
 
 _HEAD = struct.Struct("<IHHHHH")  # bytes of the payload, which field, x, y, width, height
@@ -67,9 +69,13 @@ class Pace:
         self.seconds_per_ray = FIRST_GUESS
 
     def learn(self, seconds: float, n_rays: int) -> None:
-        """From one tile; dear ones count more: a picture begins in its middle and ends at its empty border."""
-        seconds_per_ray = seconds / n_rays
+        """From one tile; dear ones count more: a picture begins in its middle and ends at its empty border.
+
+        Small ones count less, since a tile has a cost of its own, whatever its size.
+        """
+        seconds_per_ray = min(seconds / n_rays, LEAP * self.seconds_per_ray)
         share = DEARER if seconds_per_ray > self.seconds_per_ray else CHEAPER
+        share *= min(n_rays / self.side() ** 2, 1.0)
         self.seconds_per_ray += share * (seconds_per_ray - self.seconds_per_ray)
 
     def side(self) -> int:
@@ -135,13 +141,9 @@ def check_distance(view: View, stored: StoredField) -> None:
 
 
 def tiles(width: int, height: int, side: int, span: tuple[int, int] | None = None) -> list[Tile]:
-    """A picture, or some columns of it, in squares of `side` pixels, those at the picture's middle first."""
-    left, right = span or (0, width)
-    cut = [
-        Tile(x, y, min(side, right - x), min(side, height - y))
-        for y in range(0, height, side)
-        for x in range(left, right, side)
-    ]
+    """A picture, or some columns of it, in tiles of about `side` pixels or less, those at its middle first."""
+    columns, rows = _cut(*(span or (0, width)), side), _cut(0, height, side)
+    cut = [Tile(x, y, right - x, end - y) for y, end in pairwise(rows) for x, right in pairwise(columns)]
     return sorted(cut, key=lambda t: math.hypot(t.x + (t.width - width) / 2, t.y + (t.height - height) / 2))
 
 
@@ -197,6 +199,12 @@ def _tile_rays(camera: Cameras, tile: Tile) -> Rays:
     )
     pixels = torch.stack([x, y], dim=-1).reshape(-1, 2)
     return camera_rays(camera, torch.zeros(len(pixels), dtype=torch.long, device=device), pixels)
+
+
+def _cut(first: int, end: int, most: int) -> list[int]:
+    """Where equal parts of at most so many pixels begin and end: no slivers, which cost what a tile costs."""
+    n = -(-(end - first) // most)
+    return [first + (end - first) * i // n for i in range(n + 1)] if n else []
 
 
 def _column(share: float, width: int) -> int:
