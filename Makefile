@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_OUT ?= demo_output
+WORKERS ?= 2
 
 .PHONY: install demo test lint types clean
 install: $(VENV)/.installed
@@ -18,7 +19,7 @@ demo: install
 	$(BIN)/fieldmorph demo -o $(DEMO_OUT) --force
 
 test: lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .

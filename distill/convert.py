@@ -45,7 +45,7 @@ class ConvertConfig:
         start: whether a closed form begins, where the student has one; None: where that helps.
         active: levels of active learning: `pose`, `ray`, `point`.
         samples_per_step: of a step; None takes the student's own.
-        empty_share: points from anywhere in the box, beside the samples of a step.
+        empty_share: points from anywhere in the box, beside the samples of a step: of them those count that are empty.
         lr_grid, lr_network: learning rates at the start; None takes the student's own.
         lr_share: what all learning rates are multiplied with.
         lr_decay: what they fall to exponentially, beside the straight fall to nothing that all of them take.
@@ -58,7 +58,7 @@ class ConvertConfig:
     start: bool | None = None
     active: tuple[str, ...] = LEVELS
     samples_per_step: int | None = None
-    empty_share: float = 0.1
+    empty_share: float = 0.2
     lr_grid: float | None = None
     lr_network: float | None = None
     lr_share: float = 1.0
@@ -308,11 +308,16 @@ class _Distillation:
             self.hard_poses.note(block.poses[rays[fresh]], errors[fresh], level)
 
     def _empty_space_loss(self, block: Block) -> torch.Tensor:
-        """Light stopped where the teacher stops none: floaters would hide there, off every taught ray."""
-        n = int(self.config.empty_share * self.n_samples)
+        """Light stopped where the teacher stops none: floaters would hide there, off every taught ray.
+
+        Points where it does stop some are the rays' own: beside them these few would be noise at every surface.
+        """
+        n, step = int(self.config.empty_share * self.n_samples), self.teacher.render_step_size
         if not n:
             return torch.zeros(())
         positions, sigma = block.draw_empty(n, self.generator)
-        step = self.teacher.render_step_size
+        positions = positions[-torch.expm1(-sigma * step) < FOG]
+        if not len(positions):
+            return torch.zeros(())
         learned = -torch.expm1(-self.student.query_density(positions) * step)
-        return F.smooth_l1_loss(learned, -torch.expm1(-sigma * step), beta=FOG)
+        return F.smooth_l1_loss(learned, torch.zeros_like(learned), beta=FOG)

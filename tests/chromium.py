@@ -3,7 +3,7 @@
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pytest
 
 from fieldmorph.apps.bench_page import CHROMIUM
 
-PATIENCE = 240.0  # seconds
+PATIENCE = 240.0  # seconds, on a machine that is busy with other things
 
 
 @contextmanager
@@ -28,11 +28,24 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
+def new_page(browser: Any, **options: Any) -> Any:
+    """A page in a context of its own, with patience."""
+    page = browser.new_context(**options).new_page()
+    page.set_default_timeout(1000 * PATIENCE)
+    page.set_default_navigation_timeout(1000 * PATIENCE)
+    return page
+
+
 def until(frame: Any, expression: str) -> None:
     """Wait for something to be true in a frame, whose policy forbids Playwright's own way."""
+    wait(lambda: frame.evaluate(expression), expression)
+
+
+def wait(true: Callable[[], Any], what: str) -> None:
+    """Until something is true, or the test has failed."""
     end = time.monotonic() + PATIENCE
-    while not frame.evaluate(expression):
-        assert time.monotonic() < end, f"never true: {expression}"
+    while not true():
+        assert time.monotonic() < end, f"never true: {what}"
         time.sleep(0.1)
 
 

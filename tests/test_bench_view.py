@@ -18,6 +18,7 @@ from fieldmorph.apps.bench_page import page_table
 from fieldmorph.apps.bench_view import process_state, view_table
 from fieldmorph.apps.bench_visits import assembled
 from fieldmorph.apps.view_pictures import Tile, tile_message
+from fieldmorph.fields.runtime import compile_kernels
 
 
 def tile(x: int, y: int, level: int, which: int = 0) -> bytes:
@@ -38,6 +39,7 @@ def test_a_picture_is_whole_when_each_pixel_came_once() -> None:
 
 
 def together(folder: Path, viewers: int, seconds: float) -> dict[str, Any]:
+    compile_kernels()  # or the first pictures would wait for that
     with served([save_ball(folder / "ball.fm")], bake=False) as (url, _):
         visits = partial(bench_view.visit_together, viewers=viewers, seconds=seconds, pid=os.getpid())
         return bench_view.visited(url, visits)

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from chromium import artefact, chromium, until
+from chromium import artefact, chromium, new_page, until, wait
 from PIL import Image
 from view_fields import ball_field, save_ball, served
 
@@ -45,17 +44,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, View
     folder = tmp_path_factory.mktemp("browser")
     files = [save_ball(folder / "teacher.fm"), save_ball(folder / "student.fm", psnr=33.21)]
     with served(files, resolution=16) as (url, viewer):
-        wait = time.monotonic() + 300
-        while (
-            any(viewer.baker.state(s)["state"] != "ready" for s in viewer.scenes) and time.monotonic() < wait
-        ):
-            time.sleep(0.1)
+        wait(lambda: all(viewer.baker.state(s)["state"] == "ready" for s in viewer.scenes), "baked")
         yield url, viewer
 
 
 def stage_of(page: Any) -> Any:
-    frame = page.wait_for_selector("iframe", timeout=120_000).content_frame()
-    frame.wait_for_url("**/stage*", timeout=120_000)
+    frame = page.wait_for_selector("iframe").content_frame()
+    frame.wait_for_url("**/stage*")
     return frame
 
 
@@ -65,10 +60,12 @@ class Visit:
     def __init__(self, browser: Any, url: str, size: tuple[int, int] = DESK, dark: bool = False):
         self.url, self.wrong = url, list[str]()
         scheme = "dark" if dark else "light"
-        self.context = browser.new_context(
-            viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, has_touch=size == PHONE
+        self.page = new_page(
+            browser,
+            viewport={"width": size[0], "height": size[1]},
+            color_scheme=scheme,
+            has_touch=size == PHONE,
         )
-        self.page = self.context.new_page()
         self.page.on("console", lambda m: m.type in ("error", "warning") and self.wrong.append(m.text))
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
         self.page.on(
@@ -107,7 +104,7 @@ class Visit:
         return np.asarray(Image.open(io.BytesIO(_data(text))))
 
     def end(self) -> None:
-        self.context.close()
+        self.page.context.close()
         assert self.wrong == []
 
 

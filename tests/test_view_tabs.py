@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chromium import artefact, chromium
+from chromium import artefact, chromium, new_page, wait
 from view_fields import save_ball, served
 
 from fieldmorph.apps.view import Viewer
@@ -15,7 +15,6 @@ pytestmark = pytest.mark.browser
 
 DESK, PHONE = (1280, 800), (390, 844)
 TABS = ["Scene", "Convert", "Tensor model"]
-PATIENCE = 120_000  # milliseconds
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +38,11 @@ class Visit:
 
     def __init__(self, browser: Any, url: str, tab: str, size: tuple[int, int] = DESK, dark: bool = False):
         self.wrong = list[str]()
-        self.context = browser.new_context(
-            viewport={"width": size[0], "height": size[1]}, color_scheme="dark" if dark else "light"
+        self.page = new_page(
+            browser,
+            viewport={"width": size[0], "height": size[1]},
+            color_scheme="dark" if dark else "light",
         )
-        self.page = self.context.new_page()
-        self.page.set_default_timeout(PATIENCE)
         self.page.on("console", lambda m: m.type in ("error", "warning") and self.wrong.append(m.text))
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
         self.page.on(
@@ -58,7 +57,7 @@ class Visit:
         return self.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
     def end(self) -> None:
-        self.context.close()
+        self.page.context.close()
         assert [text for text in self.wrong if "GPU stall" not in text] == []
 
 
@@ -92,8 +91,7 @@ def test_map_follows_the_slider_and_a_click_shows_the_curve_there(browser: Any, 
     day = page.inner_text(".slider output")
     page.wait_for_selector(f".told:has-text('{day}: ')")
     assert day.startswith("2020-01-1")
-    page.wait_for_timeout(500)
-    assert sheet(visit) != before
+    wait(lambda: sheet(visit) != before, "another map")
     box = page.locator(".plot").bounding_box()
     page.mouse.click(box["x"] + 0.25 * box["width"], box["y"] + 0.25 * box["height"])
     page.wait_for_selector(f".curve .where:not(:has-text('{where}'))")
@@ -159,11 +157,7 @@ def test_a_conversion_is_refused_to_a_second_visitor_cancelled_and_ends_with_its
     second.page.wait_for_selector(".converter p:has-text('Learning')")
     job = server[1].desk._job
     second.end()
-    for _ in range(100):
-        if job.over:
-            break
-        first.page.wait_for_timeout(100)
-    assert job.over
+    wait(lambda: job.over, "the conversion ends with its page")
     first.end()
 
 

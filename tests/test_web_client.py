@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from chromium import chromium, until
+from chromium import chromium, new_page, until
 from torch import Tensor
 
 from fieldmorph.apps.bake import BakeConfig, bake
@@ -85,8 +85,7 @@ class Tab:
     """A page, what it said to the console and what it asked for."""
 
     def __init__(self, browser: Any, width: int = 320, height: int = 240, **options: Any):
-        self.context = browser.new_context(viewport={"width": width, "height": height}, **options)
-        self.page = self.context.new_page()
+        self.page = new_page(browser, viewport={"width": width, "height": height}, **options)
         self.complaints: list[str] = []
         self.requests: list[str] = []
         self.page.on("console", lambda m: self.complaints.append(m.text) if m.type == "error" else None)
@@ -112,7 +111,7 @@ def tab(browser: Any) -> Iterator[Callable[..., Tab]]:
 
     yield make
     for each in tabs:
-        each.context.close()
+        each.page.context.close()
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +208,7 @@ def test_the_page_answers_hand_and_keys(pages: dict[str, str], tab: Callable[...
 
 def test_fingers_turn_and_pinch(pages: dict[str, str], tab: Callable[..., Tab]) -> None:
     opened = tab(width=390, height=844, has_touch=True, is_mobile=True).open(pages["ball"])
-    fingers = opened.context.new_cdp_session(opened.page)
+    fingers = opened.page.context.new_cdp_session(opened.page)
 
     def touch(kind: str, *points: tuple[int, int]) -> None:
         fingers.send(
