@@ -11,7 +11,15 @@ import torch
 from torch.nn import functional as F
 
 from fieldmorph.distill.active import LEVELS, HardPoses, ReplayPool, carriers, check_levels
-from fieldmorph.distill.losses import LOSSES, Comparison, StudentValues, point_errors, ray_errors
+from fieldmorph.distill.losses import (
+    LOSSES,
+    Comparison,
+    StudentValues,
+    empty_space_loss,
+    point_errors,
+    ray_errors,
+    stopped,
+)
 from fieldmorph.distill.samples import Block, Pixels, SamplePool, TeacherSamples, make_block
 from fieldmorph.distill.stages import PVD_STAGES, Stage, plan_stages, stage_at, transplant_decoder
 from fieldmorph.distill.starts import STARTS
@@ -31,7 +39,6 @@ WARMUP_STEPS = 30
 LAST_SHARE = 0.005  # of the learning rates, left at the very end
 NOTE_EVERY = 4  # steps between two notes of what the student gets wrong
 LONG_START = 0.5  # share of the budget that leaves too little to learn in
-FOG = 0.002  # share of light that counts in full in empty space: thin fog adds up along a ray
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +52,7 @@ class ConvertConfig:
         start: whether a closed form begins, where the student has one; None: where that helps.
         active: levels of active learning: `pose`, `ray`, `point`.
         samples_per_step: of a step; None takes the student's own.
-        empty_share: points from anywhere in the box, beside the samples of a step: of them those count that are empty.
+        empty_share: points from anywhere in the box, beside the samples of a step.
         lr_grid, lr_network: learning rates at the start; None takes the student's own.
         lr_share: what all learning rates are multiplied with.
         lr_decay: what they fall to exponentially, beside the straight fall to nothing that all of them take.
@@ -308,16 +315,9 @@ class _Distillation:
             self.hard_poses.note(block.poses[rays[fresh]], errors[fresh], level)
 
     def _empty_space_loss(self, block: Block) -> torch.Tensor:
-        """Light stopped where the teacher stops none: floaters would hide there, off every taught ray.
-
-        Points where it does stop some are the rays' own: beside them these few would be noise at every surface.
-        """
+        """Of points anywhere in the box: floaters would hide there, off every taught ray."""
         n, step = int(self.config.empty_share * self.n_samples), self.teacher.render_step_size
         if not n:
             return torch.zeros(())
         positions, sigma = block.draw_empty(n, self.generator)
-        positions = positions[-torch.expm1(-sigma * step) < FOG]
-        if not len(positions):
-            return torch.zeros(())
-        learned = -torch.expm1(-self.student.query_density(positions) * step)
-        return F.smooth_l1_loss(learned, torch.zeros_like(learned), beta=FOG)
+        return empty_space_loss(stopped(self.student.query_density(positions), step), stopped(sigma, step))

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from fieldmorph.distill.samples import Pixels, TeacherSamples
 
 SEEN = 1e-3  # rendering weight from which a sample's colour is compared
+FOG = 0.002  # share of light that counts in full in empty space: thin fog adds up along a ray
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,14 @@ class Comparison:
         return replace(self, teacher=self.teacher[mask], student=self.student.at_samples(mask))
 
 
+def stopped(sigma: Float[Tensor, "n"], step_size: float) -> Float[Tensor, "n"]:
+    """The share of light that one step of such density stops."""
+    return -torch.expm1(-sigma * step_size)
+
+
 def density_loss(c: Comparison) -> Tensor:
     """Smooth L1 between the shares of light that one step stops."""
-    taught = -torch.expm1(-c.teacher.sigma * c.render_step_size)
-    learned = -torch.expm1(-c.student.sigma * c.render_step_size)
+    learned, taught = (stopped(at.sigma, c.render_step_size) for at in (c.student, c.teacher))
     return F.smooth_l1_loss(learned, taught, beta=0.05)
 
 
@@ -90,6 +95,15 @@ def pixel_loss(c: Comparison) -> Tensor:
     return F.smooth_l1_loss(*c.both_pixels(), beta=0.05)
 
 
+def empty_space_loss(learned: Float[Tensor, "n"], taught: Float[Tensor, "n"]) -> Tensor:
+    """Of shares of light at points anywhere: the thinnest fog counts where there is none, elsewhere squares do.
+
+    Counted alike, the few points at surfaces would be noise beside what rays teach there: up to a decibel.
+    """
+    fog = F.smooth_l1_loss(learned, taught, beta=FOG, reduction="none")
+    return torch.where(taught < FOG, fog, (learned - taught).square()).mean()
+
+
 LOSSES: dict[str, Callable[[Comparison], Tensor]] = {
     "features": feature_loss,
     "density": density_loss,
@@ -101,8 +115,7 @@ LOSSES: dict[str, Callable[[Comparison], Tensor]] = {
 @torch.no_grad()
 def point_errors(c: Comparison) -> Float[Tensor, "n"]:
     """How wrong the student is at each sample: share of light that a step stops, and colour where it is seen."""
-    taught = -torch.expm1(-c.teacher.sigma * c.render_step_size)
-    learned = -torch.expm1(-c.student.sigma * c.render_step_size)
+    learned, taught = (stopped(at.sigma, c.render_step_size) for at in (c.student, c.teacher))
     errors = (learned - taught).abs()
     if c.student.rgb is None:
         return errors

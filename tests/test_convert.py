@@ -2,7 +2,6 @@
 
 import copy
 import signal
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from torch import Tensor
 
 from fieldmorph.distill import samples
 from fieldmorph.distill.convert import ConvertConfig, ConvertReport, convert
-from fieldmorph.distill.stages import Stage
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.cameras import orbit_cameras
@@ -186,16 +184,6 @@ def test_empty_space_is_taught_beside_the_rays(sphere: StoredField) -> None:
         return student.query_density(corners).detach()
 
     assert (fog_left(0.2) < 0.5 * fog_left(0.0)).all()
-
-
-def test_points_where_the_teacher_stops_light_are_left_to_the_rays(
-    sphere: StoredField, fog: Callable[..., VolumeField]
-) -> None:
-    nothing = Stage("nothing", 1.0, {"density": 0.0})
-    student, taught = small("hashgrid"), replace(sphere, field=fog(7.0, BOX), occupancy=OccupancyGrid(16))
-    before = [p.clone() for p in student.parameters()]
-    convert(taught, student, Budget(steps=20), replace(CONFIG, stages=(nothing,)))
-    assert equal(list(student.parameters()), before)
 
 
 def test_equal_seeds_give_equal_results(sphere: StoredField) -> None:

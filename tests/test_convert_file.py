@@ -155,7 +155,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
 def test_each_level_shows_again_what_is_hard(
     command: Command, teachers: Path, tmp_path: Path, shown: dict[str, list[int]], active: str
 ) -> None:
-    line = (teachers / "hashgrid.fm", tmp_path / "s.fm", "--to", "vm", *SMALL["vm"], "--steps", 20)
+    line = (teachers / "hashgrid.fm", tmp_path / "s.fm", "--to", "vm", *SMALL["vm"], "--steps", 40)
     code, _, err = command(*line, "--no-start", "--no-receipt", "--active", active)
     assert code == 0, err
     levels = {"none": set(), "all": {"pose", "ray", "point"}}.get(active, set(active.split(",")))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fieldmorph.distill.losses import LOSSES, Comparison, StudentValues
+from fieldmorph.distill.losses import LOSSES, Comparison, StudentValues, empty_space_loss
 from fieldmorph.distill.samples import Pixels, TeacherSamples
 from fieldmorph.distill.stages import (
     PVD_STAGES,
@@ -248,3 +248,12 @@ def test_decoders_are_transplanted_where_they_are_of_one_kind(soft_sphere: Volum
         assert not same_decoder(teacher, other)
         transplant_decoder(teacher, other)
         assert all(torch.equal(a, b) for a, b in zip(before, other.parameters(), strict=True))
+
+
+def test_thin_fog_counts_in_full_in_empty_space_and_by_its_square_elsewhere() -> None:
+    taught = torch.tensor([0.0, 0.001, 0.5, 0.9])
+    learned = (taught + 0.004).requires_grad_()
+    loss = empty_space_loss(learned, taught)
+    (pull,) = torch.autograd.grad(4 * loss, learned)
+    torch.testing.assert_close(pull, torch.tensor([1.0, 1.0, 0.008, 0.008]))
+    assert 4 * loss.item() == pytest.approx(2 * (0.004 - 0.001) + 2 * 0.004**2, rel=1e-4)
