@@ -41,10 +41,8 @@ RESOLUTIONS = (16, 512)  # fewest and most cells along the longest side
 DEGREES = (0, 1, 2)
 NODES_AT_ONCE = 1 << 16
 LOOKS = 1  # at and around each node: more would blur what a bake of this resolution can show
-LOG_RANGE = (
-    -3.0,
-    2.0,
-)  # of a render step's optical depth: at the upper end 1 / 1600 of the light gets through
+# Logarithm of a render step's optical depth: at the upper end 1 / 1600 of the light gets through.
+LOG_RANGE = (-3.0, 2.0)
 DENSITY_STEP = 2  # of density codes, and
 BASE_STEP = 2  # of constant colours: finer ones cost bytes and show nothing
 HARMONIC_STEP = 0.04  # of the other coefficients, in sRGB,

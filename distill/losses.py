@@ -18,6 +18,11 @@ SEEN = 1e-3  # rendering weight from which a sample's colour is compared
 FOG = 0.002  # share of light that counts in full in empty space: thin fog adds up along a ray
 
 
+def stopped(sigma: Float[Tensor, "n"], step_size: float) -> Float[Tensor, "n"]:
+    """The share of light, in [0, 1], that a step of this length stops at densities per world unit."""
+    return -torch.expm1(-sigma * step_size)
+
+
 @dataclass(frozen=True)
 class StudentValues:
     """What the student has at the teacher's samples; `colors`, `opacities` and `weights` only along rays."""
@@ -58,20 +63,20 @@ class Comparison:
             taught.colors + (1 - taught.opacities)[:, None] * self.background,
         )
 
+    def both_stopped(self) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
+        """The shares of light that one render step stops in the student and in the teacher."""
+        return stopped(self.student.sigma, self.render_step_size), stopped(
+            self.teacher.sigma, self.render_step_size
+        )
+
     def at_samples(self, mask: Bool[Tensor, "n"]) -> "Comparison":
         """The same pixels, and of the samples those where mask is true."""
         return replace(self, teacher=self.teacher[mask], student=self.student.at_samples(mask))
 
 
-def stopped(sigma: Float[Tensor, "n"], step_size: float) -> Float[Tensor, "n"]:
-    """The share of light that one step of such density stops."""
-    return -torch.expm1(-sigma * step_size)
-
-
 def density_loss(c: Comparison) -> Tensor:
     """Smooth L1 between the shares of light that one step stops."""
-    learned, taught = (stopped(at.sigma, c.render_step_size) for at in (c.student, c.teacher))
-    return F.smooth_l1_loss(learned, taught, beta=0.05)
+    return F.smooth_l1_loss(*c.both_stopped(), beta=0.05)
 
 
 def color_loss(c: Comparison) -> Tensor:
@@ -115,7 +120,7 @@ LOSSES: dict[str, Callable[[Comparison], Tensor]] = {
 @torch.no_grad()
 def point_errors(c: Comparison) -> Float[Tensor, "n"]:
     """How wrong the student is at each sample: share of light that a step stops, and colour where it is seen."""
-    learned, taught = (stopped(at.sigma, c.render_step_size) for at in (c.student, c.teacher))
+    learned, taught = c.both_stopped()
     errors = (learned - taught).abs()
     if c.student.rgb is None:
         return errors
