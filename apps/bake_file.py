@@ -1,6 +1,6 @@
 """Bakes as files: one HTML page that opens offline, or a folder for a web server.
 
-Either holds the client (`web/`), one JSON header and three parts, each gzip'd and with the sha256 of what is packed:
+Either holds the client (`web/page`), one JSON header and three parts, compressed by gzip and with a sha256 each:
 `bricks` (which are occupied, one bit each), `density` and `colour`. In a page they are base64 in script elements that
 no browser runs; in a folder they are `scene.json` and `*.bin`. Equal bakes give equal bytes.
 """
@@ -9,12 +9,11 @@ import base64
 import gzip
 import hashlib
 import html
-import importlib.resources
 import io
 import json
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ import numpy as np
 import torch
 
 from fieldmorph.apps.bricks import BRICK, ZERO, Bake, Lattice
+from fieldmorph.apps.web import assets
 from fieldmorph.fields.checkpoint import write_file
 from fieldmorph.fields.errors import InputError
 from fieldmorph.fields.kernels.voxels import pack_mask, unpack_mask
@@ -32,25 +32,23 @@ from fieldmorph.fields.kernels.voxels import pack_mask, unpack_mask
 FORMAT, VERSION = "fieldmorph-bake", 1
 DAMAGE = (LookupError, TypeError, ValueError, EOFError, RuntimeError, zlib.error, gzip.BadGzipFile)
 MOST_BYTES = 1 << 31  # of a part, unpacked
-SCRIPTS = ("bake", "camera", "shaders", "renderer", "painter", "gestures", "viewer")  # in this order
 PAGE_STYLE = "html, body { height: 100%; margin: 0; } html { color-scheme: light dark; }"
 SHARED_POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'"
 
 
-def client_script(names: Sequence[str] = SCRIPTS, start: str = "start") -> str:
-    """These files of the client as one script that calls `start` and leaves nothing behind but `window.fieldmorph`."""
-    files = "\n".join(web_text(f"{name}.js") for name in names)
-    return f'(() => {{\n"use strict";\n{files}\n{start}();\n}})();\n'
+def page_script() -> str:
+    """Return the script of both forms; it defines no global name but `window.fieldmorph`."""
+    return assets.script("page/main.js")
 
 
-def client_style(*more: str) -> str:
-    """The client's style sheet, with these files' behind it."""
-    return PAGE_STYLE + "".join(map(web_text, ("viewer.css", *more)))
+def page_style() -> str:
+    """Return the style sheet of both forms."""
+    return PAGE_STYLE + assets.style("scene/scene.css", "page/page.css")
 
 
 def page(bake: Bake) -> str:
     """One HTML page with everything in it; nothing is fetched, and its policy allows nothing else to run."""
-    script, style = client_script(), client_style()
+    script, style = page_script(), page_style()
     policy = f"{SHARED_POLICY}; script-src {_hash(script)}; style-src {_hash(style)}; img-src blob: data:"
     header, packed = _packed(bake)
     data = [f'<script type="application/json" id="bake-header">{_json(header)}</script>']
@@ -71,8 +69,8 @@ def folder_files(bake: Bake) -> dict[str, bytes]:
     return {
         **{f"{name}.bin": content for name, content in packed.items()},
         "scene.json": (json.dumps(header, indent=1) + "\n").encode(),
-        "viewer.css": client_style().encode(),
-        "viewer.js": client_script().encode(),
+        "viewer.css": page_style().encode(),
+        "viewer.js": page_script().encode(),
         "index.html": index.encode(),
     }
 
@@ -193,7 +191,7 @@ def _page(name: str, policy: str, style: str, scripts: list[str]) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1, viewport-fit=cover">'
         f"<title>{html.escape(name)}</title>\n{style}</head>\n"
-        f"<body>{web_text('viewer.html')}\n{chr(10).join(scripts)}\n</body></html>\n"
+        f"<body>{assets.text('page/page.html')}\n{chr(10).join(scripts)}\n</body></html>\n"
     )
 
 
@@ -204,8 +202,3 @@ def _json(value: Any) -> str:
 
 def _hash(content: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
-
-
-def web_text(name: str) -> str:
-    """A file of the client's."""
-    return (importlib.resources.files("fieldmorph.apps") / "web" / name).read_text(encoding="utf-8")

@@ -26,7 +26,7 @@ PATIENCE = 60.0  # seconds
 # The hand moves 125 times a second; events made in the page do not wait for the browser's driver.
 DRAG = """
 (() => {
-  const picture = document.querySelector(".picture");
+  const picture = document.querySelector(".image");
   picture.setPointerCapture = () => {}; // there is no such pointer
   const mouse = { pointerId: 1, pointerType: "mouse", isPrimary: true, button: 0, buttons: 1, bubbles: true };
   const send = (type, clientX, clientY) =>
@@ -84,14 +84,14 @@ def page_table(row: Row) -> str:
 def _opened(browser: Any, url: str, size: tuple[int, int]) -> Row:
     page = browser.new_page(viewport={"width": size[0], "height": size[1]})
     page.goto(url)
-    first = _known(page, "window.fieldmorph?.painter?.stats.firstMs")
+    first = _known(page, "window.fieldmorph?.drawing?.loop.stats.firstMs")
     page.evaluate(DRAG)
     time.sleep(1)  # until the resolution fits
     before = page.evaluate("fieldmorph.stats")
     time.sleep(DRAG_SECONDS)
     after = page.evaluate("fieldmorph.stats")
-    page.evaluate("(fieldmorph.painter.stats.stillMs = null, dropped())")
-    still = _known(page, "fieldmorph.stats.stillMs")
+    page.evaluate("(fieldmorph.drawing.loop.stats.restMs = null, dropped())")
+    still = _known(page, "fieldmorph.stats.restMs")
     page.close()
     frames, ms = (after[name] - before[name] for name in ("movingFrames", "movingMs"))
     return {"first_ms": first, "frames_per_second": 1000 * frames / ms, "still_ms": still}

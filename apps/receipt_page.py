@@ -1,7 +1,6 @@
 """The receipt of a conversion as one page for people: no script, nothing fetched, everything escaped."""
 
 import base64
-import importlib.resources
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from fieldmorph.apps.media import Picture, difference, to_8bit
 from fieldmorph.apps.outputs import write_json
 from fieldmorph.apps.page_parts import details, escaped, labelled, number, pairs, section, shown, table
 from fieldmorph.apps.receipt_curve import curve_html
+from fieldmorph.apps.web import assets
 from fieldmorph.distill.fidelity import Exhibit
 from fieldmorph.fields.checkpoint import write_file
 
@@ -53,7 +53,7 @@ def write_receipt(output: str | Path, receipt: dict[str, Any], pictures: Sequenc
 def receipt_html(receipt: Mapping[str, Any], pictures: Sequence[Exhibit]) -> str:
     """The page of what `distill.receipt.receipt` returned and the pictures of `distill.fidelity.measure`."""
     r = receipt
-    style = parts_style() + _text("receipt_page.css")
+    style = parts_style() + assets.text("receipt/page.css")
     names = [escaped(r[role]["field"]) for role in ("teacher", "student")]
     made = escaped(str(r["created"])[:16].replace("T", " "))
     files = " to ".join(escaped(r[role]["file"]) for role in ("teacher", "student") if r[role]["file"])
@@ -83,7 +83,7 @@ def receipt_html(receipt: Mapping[str, Any], pictures: Sequence[Exhibit]) -> str
 
 def parts_style() -> str:
     """Of `headline` and of curves, whose place must have the variables `--ink`, `--soft`, `--line`, `--accent`, ..."""
-    return _text("web/receipt_parts.css")
+    return assets.text("receipt/parts.css")
 
 
 def headline(r: Mapping[str, Any]) -> str:
@@ -318,10 +318,6 @@ def _spent(times: Mapping[str, Any]) -> list[str]:
 
 def _ratio(r: Mapping[str, Any], name: str) -> str:
     return "–" if r["ratio"][name] is None else f"{r['ratio'][name]:.2f}"
-
-
-def _text(name: str) -> str:
-    return importlib.resources.files("fieldmorph.apps").joinpath(name).read_text(encoding="utf-8")
 
 
 def _bytes(n: int | None) -> str:

@@ -1,7 +1,6 @@
 """The tab that converts a field: what it shall become, how far that is, and the result beside its teacher."""
 
 import asyncio
-import importlib.resources
 import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from fieldmorph.apps.view_baker import Baker
 from fieldmorph.apps.view_pool import BusyError
 from fieldmorph.apps.view_scene import SceneTab
 from fieldmorph.apps.view_shelf import Scene, Shelf
+from fieldmorph.apps.web import assets
 from fieldmorph.distill.active import LEVELS
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.errors import SettingError
@@ -224,5 +224,4 @@ def _bar(share: float | None) -> str:
 
 
 def _style() -> str:
-    web = importlib.resources.files("fieldmorph.apps") / "web" / "convert.css"
-    return web.read_text(encoding="utf-8") + parts_style()
+    return assets.text("gradio/convert.css") + parts_style()

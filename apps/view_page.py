@@ -1,6 +1,5 @@
 """The viewer's page: Gradio's tabs, in our colours, mounted behind the viewer's own routes."""
 
-import importlib.resources
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +19,7 @@ from fieldmorph.apps.view_guard import App
 from fieldmorph.apps.view_pool import Pool
 from fieldmorph.apps.view_scene import add_scene_tab
 from fieldmorph.apps.view_shelf import Scene, Shelf
+from fieldmorph.apps.web import assets
 
 # Outside of what Gradio's own handling of style sheets reaches.
 MARGINS = (
@@ -41,7 +41,7 @@ def make_page(routes: Sequence[Route], blocks: gr.Blocks) -> App:
         app, blocks, path="/", footer_links=[], run_history=False, allowed_paths=[], max_file_size=0, show_error=False,
         ssr_mode=False, enable_monitoring=False, pwa=False, mcp_server=False, theme=make_theme(),
         head=f"<style>{MARGINS}</style>",
-        css=(importlib.resources.files("fieldmorph.apps") / "web" / "page.css").read_text(encoding="utf-8"),
+        css=assets.text("gradio/theme.css"),
     )  # fmt: skip
     return app
 

@@ -2,9 +2,9 @@
 
 import functools
 
-from fieldmorph.apps.bake_file import client_script, client_style, web_text
+from fieldmorph.apps.bake_file import PAGE_STYLE
+from fieldmorph.apps.web import assets
 
-SCRIPTS = ("bake", "camera", "shaders", "renderer", "painter", "gestures", "truth", "layer", "film", "stage")
 STAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' blob: data:; "
     "media-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
@@ -18,17 +18,17 @@ def stage_page() -> str:
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1, viewport-fit=cover">'
         '<title>fieldmorph</title>\n<link rel="icon" href="data:,"><link rel="stylesheet" href="/stage.css"></head>\n'
-        f'<body>{web_text("stage.html")}\n<script src="/stage.js"></script>\n</body></html>\n'
+        f'<body>{assets.text("viewport/viewport.html")}\n<script src="/stage.js"></script>\n</body></html>\n'
     )
 
 
 @functools.cache
 def stage_style() -> str:
-    """The style of the client, and what the stage adds."""
-    return client_style("stage.css")
+    """Return the style sheet of the page."""
+    return PAGE_STYLE + assets.style("scene/scene.css", "viewport/viewport.css")
 
 
 @functools.cache
 def stage_script() -> str:
-    """The client's parts and the stage's as one script that leaves nothing behind but `window.fieldmorph`."""
-    return client_script(SCRIPTS, "startStage")
+    """Return the script of the page; it defines no global name but `window.fieldmorph`."""
+    return assets.script("viewport/main.js")

@@ -1,7 +1,6 @@
 """The tensor tab: a model's maps, curves through any place, where to measure next, functions, calibration."""
 
 import base64
-import importlib.resources
 import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +24,7 @@ from fieldmorph.apps.tensor_explore import Explorer
 from fieldmorph.apps.tensor_plots import draw_coverage, draw_curve, draw_levels, plot_intervals, plot_mode
 from fieldmorph.apps.tensor_words import label, percent, with_unit
 from fieldmorph.apps.view_pool import BusyError, Pool
+from fieldmorph.apps.web import assets
 from fieldmorph.bayes.coordinates import Mode
 from fieldmorph.bayes.core import TuckerCore
 from fieldmorph.bayes.posterior import Posterior
@@ -50,8 +50,9 @@ def add_tensor_tab(
     """
     with gr.Tab(title, id="tensor"):
         gr.HTML(
-            page_model(explorer), html_template=_web("tensor.html"), css_template=_web("tensor.css"),
-            js_on_load=_web("tensor.js"), apply_default_css=False, padding=False,
+            page_model(explorer), html_template=assets.text("tensor/tensor.html"),
+            css_template=assets.style("tensor/map.css", "tensor/tensor.css"),
+            js_on_load=assets.script("tensor/main.js"), apply_default_css=False, padding=False,
             server_functions=[_answering(f, pool) for f in tensor_answers(explorer, measured)],
         )  # fmt: skip
 
@@ -274,7 +275,3 @@ def _answering(answer: Answer, pool: Pool) -> Answer:
 
     answering.__name__ = answer.__name__
     return answering
-
-
-def _web(name: str) -> str:
-    return (importlib.resources.files("fieldmorph.apps") / "web" / name).read_text(encoding="utf-8")

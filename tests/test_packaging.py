@@ -76,9 +76,8 @@ def test_every_listed_package_has_an_init_file() -> None:
 def test_data_files_are_there_and_installed() -> None:
     for package, patterns in PROJECT["tool"]["setuptools"]["package-data"].items():
         for pattern in patterns:
-            assert any(p.is_file() for p in (ROOT / package.removeprefix("fieldmorph.")).glob(pattern)), (
-                pattern
-            )
+            folder = ROOT.joinpath(*package.removeprefix("fieldmorph.").split("."))
+            assert any(path.is_file() for path in folder.glob(pattern)), pattern
 
 
 def test_the_command_exists() -> None:

@@ -29,6 +29,11 @@ OUTSIDE = """
 SHORT = """
 for (const [name, value] of [["seconds", 1], ["size", 240]]) document.querySelector(`[name=${name}]`).value = value;
 """
+GLIDE = """
+window.targets = new Set();
+const record = () => (targets.add(fieldmorph.camera.target.join()), requestAnimationFrame(record));
+record();
+"""
 DESK, PHONE = (1280, 800), (390, 844)
 
 
@@ -73,18 +78,18 @@ class Visit:
         )
         self.page.goto(url)
         self.stage = stage_of(self.page)
-        until(self.stage, f"!!{STAGE} && document.querySelector('.stage').dataset.state !== 'loading'")
+        until(self.stage, f"!!{STAGE} && document.querySelector('.viewport').dataset.state !== 'loading'")
 
     def drawn(self) -> None:
         """Wait until proxies and the true fields are on the stage."""
-        until(self.stage, f"{STAGE}.layers.every((layer) => layer.fluent)")
+        until(self.stage, f"{STAGE}.layers.every((layer) => layer.hasBake)")
         until(self.stage, "document.querySelector('.state').dataset.kind === 'done'")
 
     def refined(self, act: Any) -> None:
         """Do something after which the true fields are drawn anew."""
-        before = self.stage.evaluate(f"{STAGE}.stats.pictures")
+        before = self.stage.evaluate(f"{STAGE}.stats.images")
         act()
-        until(self.stage, f"{STAGE}.stats.pictures > {before}")
+        until(self.stage, f"{STAGE}.stats.images > {before}")
 
     def drag(self, dx: int) -> None:
         box = self.page.locator("iframe").bounding_box()
@@ -95,10 +100,10 @@ class Visit:
             self.page.mouse.move(x + dx * i / 10, y)
         self.page.mouse.up()
 
-    def pixels(self, of: str = ".truth") -> np.ndarray:
+    def pixels(self, of: str = ".server") -> np.ndarray:
         """What is on one of the first layer's sheets, as the browser has it."""
         text = self.stage.evaluate(
-            f"(async () => {{ const layer = {STAGE}.layers[0]; layer.painter?.refresh(); "
+            f"(async () => {{ const layer = {STAGE}.layers[0]; layer.drawing?.loop.refresh(); "
             f"return layer.element.querySelector('{of}').toDataURL('image/png'); }})()"
         )
         return np.asarray(Image.open(io.BytesIO(_data(text))))
@@ -140,7 +145,7 @@ def test_what_the_server_drew_is_on_the_stage(browser: Any, server: Any) -> None
     camera.intrinsics[0] = camera.intrinsics.new_tensor(pose["intrinsics"])
     expected = to_8bit(picture(viewer.scenes[0].stored, camera))
     assert np.abs(found.astype(int) - expected).max() <= 1
-    proxy = Image.fromarray(visit.pixels(".proxy")[..., :3]).resize(found.shape[1::-1])
+    proxy = Image.fromarray(visit.pixels(".bake")[..., :3]).resize(found.shape[1::-1])
     assert np.abs(np.asarray(proxy).astype(int) - expected).mean() < 6
     visit.end()
 
@@ -156,11 +161,26 @@ def test_dragging_shows_the_proxy_and_resting_the_true_field(browser: Any, serve
         shown.append(visit.stage.evaluate(f"{STAGE}.layers[0].element.dataset.shows"))
 
     visit.refined(drag)
-    assert shown == ["proxy"]
-    assert visit.stage.evaluate(f"{STAGE}.layers[0].element.dataset.shows") == "truth"
+    assert shown == ["bake"]
+    assert visit.stage.evaluate(f"{STAGE}.layers[0].element.dataset.shows") == "server"
     assert abs(visit.stage.evaluate(f"{STAGE}.camera.yaw") - yaw) > 0.1
     # those that there are were drawn before the bakes were here
     assert visit.stage.evaluate(f"{STAGE}.stats.previews") == previews
+    visit.end()
+
+
+def test_the_pivot_glides_to_the_surface_under_a_double_click(browser: Any, server: Any) -> None:
+    visit = Visit(browser, server[0])
+    visit.drawn()
+    visit.stage.evaluate(GLIDE)
+    box = visit.page.locator("iframe").bounding_box()
+    visit.page.mouse.dblclick(box["x"] + 0.02 * box["width"], box["y"] + 0.5 * box["height"])
+    until(visit.stage, "document.querySelector('.announcement').textContent === 'No surface at this point'")
+    assert visit.stage.evaluate("[...targets]") == ["0,0,0"]
+    visit.page.mouse.dblclick(box["x"] + 0.48 * box["width"], box["y"] + 0.5 * box["height"])
+    until(visit.stage, f"Math.hypot(...{STAGE}.camera.target) > 0.3 && {STAGE}.gestures.animation === null")
+    assert visit.stage.evaluate("targets.size") > 2  # places between the old pivot and the new one
+    assert visit.stage.evaluate("document.querySelector('.announcement').textContent") == "Pivot moved"
     visit.end()
 
 
@@ -181,19 +201,19 @@ def test_equal_fields_have_no_difference_and_the_split_line_moves(browser: Any, 
 def test_a_film_is_made_and_can_be_cancelled(browser: Any, server: Any) -> None:
     visit = Visit(browser, server[0])
     visit.drawn()
-    visit.stage.click("button[data-act=film]")
+    visit.stage.click("button[data-act=video]")
     visit.stage.click("button[data-act=addkey]")
     visit.stage.evaluate(SHORT)
-    visit.stage.click("button[data-act=makefilm]")
-    until(visit.stage, "!document.querySelector('.made').hidden")
+    visit.stage.click("button[data-act=render]")
+    until(visit.stage, "!document.querySelector('.result').hidden")
     visit.page.screenshot(path=artefact("view_film.png"))
-    film = httpx.get(visit.url + visit.stage.get_attribute(".made a", "href").lstrip("/"))
+    film = httpx.get(visit.url + visit.stage.get_attribute(".result a", "href").lstrip("/"))
     assert film.content[4:8] == b"ftyp"
     visit.stage.evaluate("document.querySelector('[name=seconds]').value = 20")
-    visit.stage.click("button[data-act=makefilm]")
-    until(visit.stage, "/Frame \\d/.test(document.querySelector('.making p').textContent)")
-    visit.stage.click("button[data-act=cancelfilm]")
-    assert visit.stage.inner_text(".making p") == "Cancelled."
+    visit.stage.click("button[data-act=render]")
+    until(visit.stage, "/Frame \\d/.test(document.querySelector('.rendering p').textContent)")
+    visit.stage.click("button[data-act=cancel]")
+    assert visit.stage.inner_text(".rendering p") == "Cancelled."
     visit.wrong = [text for text in visit.wrong if "ERR_ABORTED" not in text]
     visit.end()
 
@@ -220,7 +240,7 @@ def test_a_scene_that_is_gone_and_a_name_that_is_a_script_are_told_as_text(
         viewer.shelf._scenes.clear()
         visit.page.reload()
         gone = stage_of(visit.page)
-        until(gone, "document.querySelector('.stage')?.dataset.state === 'failed'")
+        until(gone, "document.querySelector('.viewport')?.dataset.state === 'failed'")
         assert "load the page again" in gone.inner_text(".notice p")
         visit.page.screenshot(path=artefact("view_gone.png"))
         visit.wrong = [text for text in visit.wrong if "404" not in text]

@@ -89,7 +89,7 @@ def test_map_follows_the_slider_and_a_click_shows_the_curve_there(browser: Any, 
     before, where = sheet(visit), page.inner_text(".curve .where")
     page.locator(".slider input").fill("10")
     day = page.inner_text(".slider output")
-    page.wait_for_selector(f".told:has-text('{day}: ')")
+    page.wait_for_selector(f".reading:has-text('{day}: ')")
     assert day.startswith("2020-01-1")
     wait(lambda: sheet(visit) != before, "another map")
     box = page.locator(".plot").bounding_box()

@@ -125,7 +125,7 @@ def pages(bakes: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> di
 def drawn(tab: Tab, camera: Cameras, **options: Any) -> Tensor:
     """The shader's RGBA in [0, 1]."""
     arguments = f"{json.dumps(request_of(camera))}, {json.dumps(options)}"
-    text = tab(f"btoa(String.fromCharCode(...fieldmorph.renderer.picture({arguments})))")
+    text = tab(f"btoa(String.fromCharCode(...fieldmorph.drawing.renderer.image({arguments})))")
     content = bytearray(base64.b64decode(text))
     return torch.frombuffer(content, dtype=torch.uint8).reshape(camera.height, camera.width, 4) / 255
 
@@ -146,7 +146,7 @@ def test_shader_agrees_with_our_own_renderer(
         assert 0.02 < solid.float().mean() < 0.98  # there is something to compare
         measured = drawn(opened, cameras[i], mode="measure")
         assert (measured[..., 3] - truth["opacities"]).abs().max() < 0.02
-        near, far = opened(f"fieldmorph.renderer.depthRange({json.dumps(request_of(cameras[i]))})")
+        near, far = opened(f"fieldmorph.drawing.renderer.depthRange({json.dumps(request_of(cameras[i]))})")
         share = (measured[..., :3] * torch.tensor([1.0, 1 / 256, 1 / 65536])).sum(-1)
         depths = near + share * (far - near)
         assert (depths - truth["depths"] / truth["opacities"].clamp(min=1e-6))[solid].abs().max() < 0.01
@@ -185,6 +185,9 @@ def test_the_page_answers_hand_and_keys(pages: dict[str, str], tab: Callable[...
         changes(partial(page.keyboard.press, key))
     page.keyboard.press("r")
     first = state()
+    page.mouse.dblclick(5, 5)
+    assert page.inner_text(".announcement") == "No surface at this point"
+    assert state() == first
     page.mouse.dblclick(160, 120)
     until(
         opened.page, "Math.hypot(...fieldmorph.camera.target) > 0.3"
@@ -192,16 +195,16 @@ def test_the_page_answers_hand_and_keys(pages: dict[str, str], tab: Callable[...
     assert state() != first
     page.keyboard.press("b")
     page.keyboard.press("2")
-    assert opened("[fieldmorph.background, fieldmorph.mode]") == ["black", "depth"]
+    assert opened("[fieldmorph.background, fieldmorph.modes.value]") == ["black", "depth"]
     page.keyboard.press("c")
-    assert opened("fieldmorph.crop()") is None
+    assert opened("fieldmorph.crop.box") is None
     page.get_by_label("X from").fill("150")
-    assert opened("fieldmorph.crop()[0]") == pytest.approx(0.5)
-    assert page.locator(".frame path").get_attribute("d")
+    assert opened("fieldmorph.crop.box[0]") == pytest.approx(0.5)
+    assert page.locator(".outline path").get_attribute("d")
     page.get_by_role("button", name="Show all").click()
-    assert opened("fieldmorph.crop()") is None
+    assert opened("fieldmorph.crop.box") is None
     with page.expect_download() as download:
-        page.get_by_label("Save a picture").click()
+        page.get_by_label("Save an image").click()
     assert download.value.suggested_filename == "ball.png"
     assert opened.complaints == []
 
@@ -237,7 +240,7 @@ def test_fingers_turn_and_pinch(pages: dict[str, str], tab: Callable[..., Tab]) 
 def test_camera_is_kept_in_the_address(pages: dict[str, str], tab: Callable[..., Tab]) -> None:
     opened = tab().open(pages["fog"] + "#view=0.1,0.2,0.3,2.5,30,-10")
     assert opened("fieldmorph.camera.toFragment()") == "view=0.10000,0.20000,0.30000,2.5000,30.00,-10.00"
-    opened("fieldmorph.move(() => fieldmorph.camera.orbit(0.1, 0))")
+    opened("fieldmorph.moveCamera(() => fieldmorph.camera.orbit(0.1, 0))")
     until(opened.page, "location.hash === '#' + fieldmorph.camera.toFragment()")
     opened("void (location.hash = '#view=nonsense')")  # is left alone
     assert opened("fieldmorph.camera.distance") == 2.5
@@ -252,15 +255,15 @@ def test_crop_cuts_the_picture(bakes: dict[str, Any], pages: dict[str, str], tab
 
 def test_a_lost_context_comes_back(pages: dict[str, str], tab: Callable[..., Tab]) -> None:
     opened = tab().open(pages["rods"])
-    opened("window.loss = fieldmorph.renderer.gl.getExtension('WEBGL_lose_context'), loss.loseContext()")
+    opened("window.loss = fieldmorph.drawing.renderer.gl.getExtension('WEBGL_lose_context'), loss.loseContext()")
     until(opened.page, "fieldmorph.root.dataset.state === 'waiting'")
-    frames = opened("fieldmorph.painter.stats.frames")
+    frames = opened("fieldmorph.drawing.loop.stats.frames")
     opened("loss.restoreContext()")
     until(
         opened.page,
-        f"fieldmorph.root.dataset.state === 'ready' && fieldmorph.painter.stats.frames > {frames}",
+        f"fieldmorph.root.dataset.state === 'ready' && fieldmorph.drawing.loop.stats.frames > {frames}",
     )
-    assert opened("fieldmorph.renderer.picture(fieldmorph.camera.pose(64, 48)).some(v => v > 200)")
+    assert opened("fieldmorph.drawing.renderer.image(fieldmorph.camera.pose(64, 48)).some(v => v > 200)")
 
 
 def test_what_cannot_be_shown_is_told(pages: dict[str, str], tab: Callable[..., Tab], tmp_path: Path) -> None:
@@ -273,7 +276,7 @@ def test_what_cannot_be_shown_is_told(pages: dict[str, str], tab: Callable[..., 
     at = (start + text.index("<", start)) // 2
     (tmp_path / "damaged.html").write_text(f"{text[:at]}{'A' if text[at] != 'A' else 'B'}{text[at + 1 :]}")
     damaged = tab().open((tmp_path / "damaged.html").as_uri(), "failed")
-    assert "“colour” is not what was written" in damaged.page.get_by_role("alert").inner_text()
+    assert "the checksum of its part “colour” does not match" in damaged.page.get_by_role("alert").inner_text()
 
 
 def test_a_name_is_text(bakes: dict[str, Any], tab: Callable[..., Tab], tmp_path: Path) -> None:
