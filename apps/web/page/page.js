@@ -153,10 +153,14 @@ export class Page extends SceneView {
   showSpeed() {
     if (query(this.root, "[data-panel=about]", HTMLElement).hidden) return;
     const { firstMs, restMs, framesPerSecond, width, height } = this.stats;
-    const rate = framesPerSecond === null ? "–" : `${Math.round(framesPerSecond)} frames/s`;
-    query(this.root, ".speed", HTMLElement).textContent =
-      `On this device: first image after ${duration(firstMs)}, ${rate} while moving, ` +
-      `image of ${width} × ${height} at rest in ${duration(restMs)}.`;
+    const known = [
+      firstMs !== null && `first image after ${duration(firstMs)}`,
+      framesPerSecond !== null && `${Math.round(framesPerSecond)} frames/s while moving`,
+      restMs !== null && `image of ${width} × ${height} at rest in ${duration(restMs)}`,
+    ].filter(Boolean);
+    query(this.root, ".speed", HTMLElement).textContent = known.length
+      ? `On this device: ${known.join(", ")}.`
+      : "";
   }
 }
 
@@ -190,9 +194,8 @@ export function showFailure(cover, error) {
   cover.fail("This scene cannot be shown", isKnown ? message : `Unexpected error: ${message}`);
 }
 
-/** @param {number | null} ms */
+/** @param {number} ms */
 function duration(ms) {
-  if (ms === null) return "–";
   return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;
 }
 
