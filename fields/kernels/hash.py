@@ -10,6 +10,7 @@ import numba
 import numpy as np
 import torch
 from jaxtyping import Float
+from numba.extending import intrinsic
 from torch import Tensor
 
 from fieldmorph.fields.kernels.hash_levels import HashLevels
@@ -108,9 +109,20 @@ _OPTIONS: dict[str, Any] = {
     "parallel": True,
     "cache": True,
     "nogil": True,
-    "fastmath": {"contract"},  # fma(scale, x, 0.5) is part of the format
+    "fastmath": {"contract"},
     "error_model": "numpy",
 }
+
+
+@intrinsic
+def _fma(_context, a, b, c):
+    """a * b + c in float32, rounded once on every processor (LLVM's `llvm.fma`; a library call without FMA)."""
+
+    def generate(_context, builder, _signature, arguments):
+        return builder.fma(*arguments)
+
+    single = numba.types.float32
+    return single(single, single, single), generate
 
 
 @numba.njit(inline="always")
@@ -123,9 +135,10 @@ def _corners(x, lo, n, scale, resolution, size, offset, hashed, index, weight, c
     step_z = np.uint32(805459861) if hashed else np.uint32(resolution * resolution)
     last = np.int32(resolution - 1)
     for i in range(n):
-        px = scale * x[lo + i, 0] + half
-        py = scale * x[lo + i, 1] + half
-        pz = scale * x[lo + i, 2] + half
+        # One rounding is part of the format: with two a fine level's positions would move by parts of a cell.
+        px = _fma(scale, x[lo + i, 0], half)
+        py = _fma(scale, x[lo + i, 1], half)
+        pz = _fma(scale, x[lo + i, 2], half)
         # px >= 0, so truncation is floor; the bounds keep a nan or a stray position inside the table.
         ix = min(max(np.int32(px), np.int32(0)), last)
         iy = min(max(np.int32(py), np.int32(0)), last)
