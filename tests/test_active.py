@@ -16,6 +16,8 @@ from fieldmorph.distill.active import (
 from fieldmorph.fields.cameras import look_at_point, orbit_cameras
 from fieldmorph.fields.errors import SettingError
 
+pytestmark = pytest.mark.numerical
+
 
 def test_levels_are_known_by_name() -> None:
     check_levels(("pose", "ray", "point"))

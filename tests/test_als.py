@@ -8,6 +8,8 @@ from torch import Tensor
 
 from fieldmorph.distill.als import Factor, alternate
 
+pytestmark = pytest.mark.numerical
+
 N = 7  # nodes per axis
 SIZES = {"vm": (2, 3, 2), "cp": (4,)}  # components of each block
 both = pytest.mark.parametrize("kind", SIZES)

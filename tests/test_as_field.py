@@ -18,6 +18,8 @@ from fieldmorph.fields.errors import InputError, SettingError
 from fieldmorph.fields.store import load_field, save_field
 from fieldmorph.fields.views import picture
 
+pytestmark = pytest.mark.numerical
+
 
 def hill(coordinates: Tensor) -> Tensor:
     """Highest at (12, -1, 300), in boxes of very different units."""

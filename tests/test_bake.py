@@ -18,6 +18,8 @@ from fieldmorph.fields.errors import InputError, SettingError
 from fieldmorph.fields.store import StoredField
 from fieldmorph.fields.views import resize
 
+pytestmark = pytest.mark.numerical
+
 CUBE = (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0)
 ELSEWHERE = (10.0, -7.0, 100.0, 14.0, -5.0, 101.0)  # 4 x 2 x 1, far from the origin
 STEP = 0.03

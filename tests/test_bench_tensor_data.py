@@ -12,6 +12,8 @@ from fieldmorph.apps import bench_tensor_data as module
 from fieldmorph.apps.bench_tensor_data import SPLITS, draw_tucker, find_sets, make_sets, read_sets
 from fieldmorph.fields.errors import InputError
 
+pytestmark = pytest.mark.numerical
+
 NAMES = ["lat", "lon", "year"]
 
 

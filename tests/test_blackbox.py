@@ -13,6 +13,8 @@ from fieldmorph.fields.catalog import make_field
 from fieldmorph.fields.errors import InputError, SettingError
 from fieldmorph.fields.store import save_field
 
+pytestmark = pytest.mark.numerical
+
 BOX = (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0)
 
 

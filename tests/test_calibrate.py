@@ -20,6 +20,8 @@ from fieldmorph.bayes.scores import score
 from fieldmorph.bayes.store import load_posterior, save_posterior
 from fieldmorph.fields.errors import SettingError
 
+pytestmark = pytest.mark.numerical
+
 TENSOR_DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "tensor"
 measured = pytest.mark.skipif(not TENSOR_DATA.is_dir(), reason="needs the folder shared/data/tensor")
 QUICK = FitConfig(restarts=1, sweeps=25)

@@ -17,6 +17,8 @@ from fieldmorph.fields.cameras import (
 )
 from fieldmorph.fields.errors import SettingError
 
+pytestmark = pytest.mark.numerical
+
 
 def one_camera() -> Cameras:
     """At (0, 0, 4), looking at the origin along -z, up is +y: x right, y down (-y), z forward (-z)."""

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from fieldmorph.fields.kernels.composite import composite, composite_torch
 
+pytestmark = [pytest.mark.numerical, pytest.mark.compiled]
+
 both = pytest.mark.parametrize("compositor", [composite, composite_torch])
 
 

@@ -13,6 +13,8 @@ from fieldmorph.bayes import contractions as module
 from fieldmorph.bayes.contractions import pack, pack_sums, product_sums, product_sums_torch, unpack_index
 from fieldmorph.fields.kernels.launch import set_threads
 
+pytestmark = [pytest.mark.numerical, pytest.mark.compiled]
+
 Inputs = tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor, bool]
 
 

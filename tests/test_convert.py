@@ -27,6 +27,8 @@ from fieldmorph.fields.render import render_image
 from fieldmorph.fields.seeds import seeded
 from fieldmorph.fields.store import StoredField
 
+pytestmark = pytest.mark.numerical
+
 BOX = (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0)
 STEP = 2 / 64
 CONFIG = ConvertConfig(samples_per_step=2048)

@@ -13,6 +13,8 @@ from measurements import refused, stations
 from fieldmorph.bayes.coordinates import Mode, mode_of
 from fieldmorph.bayes.observations import read_observations
 
+pytestmark = pytest.mark.numerical
+
 
 @pytest.mark.parametrize("name", ["Latitude", "LAT", "latitude", "lat [deg]"])
 def test_names_are_recognised_in_any_case_and_with_a_unit(name: str) -> None:

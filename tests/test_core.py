@@ -13,6 +13,8 @@ from fieldmorph.bayes.contractions import unpack_index
 from fieldmorph.bayes.core import Core, CPCore, Factor, Prior, TuckerCore
 from fieldmorph.bayes.entries import Entries, merge_rows
 
+pytestmark = pytest.mark.numerical
+
 RANKS = [(3,), (2, 3), (3, 1), (2, 3, 4), (3, 1, 2), (2, 3, 1, 2), (1, 1, 1)]
 every_rank = pytest.mark.parametrize("ranks", RANKS, ids=str)
 

@@ -13,6 +13,8 @@ from torch import Tensor
 from fieldmorph.fields.kernels.cp import cp_products, cp_products_torch, cp_sum
 from fieldmorph.fields.kernels.launch import set_threads
 
+pytestmark = [pytest.mark.numerical, pytest.mark.compiled]
+
 # Float32 against float64: positions at a resolution of 512 keep 14 of their 23 bits for the fraction of a cell.
 ATOL, RTOL_GRADIENT = 1e-4, 1e-3
 

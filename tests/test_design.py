@@ -14,6 +14,8 @@ from fieldmorph.bayes.observations import Observations
 from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.fields.errors import SettingError
 
+pytestmark = pytest.mark.numerical
+
 CANDIDATES = torch.linspace(-0.3, 1.3, 60, dtype=torch.float64)[:, None]
 REFERENCES = torch.linspace(0.2, 0.7, 31, dtype=torch.float64)[:, None]
 

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from fieldmorph.fields.encodings import positional_encoding, spherical_harmonics, spherical_harmonics_torch
 
+pytestmark = [pytest.mark.numerical, pytest.mark.compiled]
+
 
 def unit(n: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.nn.functional.normalize(torch.randn(n, 3, generator=generator, dtype=dtype), dim=-1)

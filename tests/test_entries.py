@@ -1,11 +1,14 @@
 """Measurements ordered for message passing: what their order and their repetition must not change."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from fieldmorph.bayes.entries import Entries, merge_rows
+
+pytestmark = pytest.mark.numerical
 
 problems = given(st.integers(1, 30), st.integers(2, 4), st.integers(1, 5), st.integers(0, 999))
 

@@ -19,6 +19,8 @@ from fieldmorph.fields.scene import Split
 from fieldmorph.fields.store import StoredField
 from fieldmorph.fields.views import picture
 
+pytestmark = pytest.mark.numerical
+
 BOX = (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0)
 STEP = 2 / 64
 

@@ -15,6 +15,8 @@ from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.catalog import FIELDS, field_settings, make_field, rebuild_field
 from fieldmorph.fields.errors import SettingError
 
+pytestmark = pytest.mark.numerical
+
 BOX = (-1.0, -0.5, 0.0, 1.0, 1.5, 1.0)  # neither a cube nor centred
 
 

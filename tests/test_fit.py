@@ -22,6 +22,8 @@ from fieldmorph.fields.render import render_image, step_size_for
 from fieldmorph.fields.scene import Split
 from fieldmorph.fields.store import StoredField
 
+pytestmark = pytest.mark.numerical
+
 BOX = (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0)
 SIZE = 24
 CONFIG = FitConfig(samples_per_step=4096, occupancy_resolution=16)

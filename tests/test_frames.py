@@ -14,6 +14,8 @@ from fieldmorph.fields.errors import InputError
 from fieldmorph.fields.scene import load_scene
 from fieldmorph.fields.scenes import frames
 
+pytestmark = pytest.mark.numerical
+
 POSE = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 4], [0, 0, 0, 1]]  # OpenGL: at (0, 0, 4), looking at the origin
 BOX = (-1, -1, -1, 1, 1, 1)
 

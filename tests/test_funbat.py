@@ -19,6 +19,8 @@ from fieldmorph.bayes.entries import merge_rows
 from fieldmorph.bayes.funbat import RATE, SHAPE, Noise, State, begin, put_aside, space_of, sweep, take_up
 from fieldmorph.bayes.process import draw_prior
 
+pytestmark = pytest.mark.numerical
+
 cores = pytest.mark.parametrize("cp", [False, True], ids=["tucker", "cp"])
 
 

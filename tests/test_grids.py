@@ -12,6 +12,8 @@ from measurements import SECONDS_2006_04_16, globe, refused, same, stations
 from fieldmorph.bayes import grids
 from fieldmorph.bayes.observations import read_observations
 
+pytestmark = pytest.mark.numerical
+
 
 def test_a_sample_of_a_grid_is_uniform_over_what_is_not_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.arange(60.0).reshape(10, 6)

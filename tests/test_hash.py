@@ -13,6 +13,8 @@ from torch import Tensor
 from fieldmorph.fields.kernels.hash import hash_encode, hash_encode_torch
 from fieldmorph.fields.kernels.hash_levels import HashLevels, hash_levels
 
+pytestmark = [pytest.mark.numerical, pytest.mark.compiled]
+
 F = np.float32
 
 # A weight is rounded 5 times (three 1 - f, two products), its product with an entry once, their sum 7 times; entries

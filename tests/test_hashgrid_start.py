@@ -21,6 +21,8 @@ from fieldmorph.fields.kernels.hash_levels import hash_levels
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.store import StoredField
 
+pytestmark = pytest.mark.numerical
+
 BOX = (-1.0, -0.5, 0.1, 1.0, 1.7, 0.9)
 STEP = 2 / 64
 SHAPE: dict[str, Any] = {

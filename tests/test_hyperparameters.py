@@ -15,6 +15,8 @@ from fieldmorph.bayes.kalman import log_evidence, smooth
 from fieldmorph.bayes.process import draw_prior
 from fieldmorph.fields.errors import SettingError
 
+pytestmark = pytest.mark.numerical
+
 TRUE = 0.08
 PRECISION = 400.0
 

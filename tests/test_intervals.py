@@ -13,6 +13,8 @@ from fieldmorph.bayes.intervals import GAUSSIAN, LEVELS, Intervals, conformal
 from fieldmorph.bayes.posterior import Prediction
 from fieldmorph.fields.errors import SettingError
 
+pytestmark = pytest.mark.numerical
+
 
 def prediction(intervals: Intervals) -> Prediction:
     mean, sd = torch.tensor([1.0, -2.0]).double(), torch.tensor([1.0, 0.5]).double()

@@ -14,6 +14,8 @@ from torch import Tensor
 from fieldmorph.bayes.kalman import Marginals, smooth, smooth_means, smooth_torch
 from fieldmorph.bayes.kernels import StateSpace, from_gpytorch
 
+pytestmark = [pytest.mark.numerical, pytest.mark.compiled]
+
 KERNELS = {
     "matern-1/2": lambda: gp.MaternKernel(nu=0.5),
     "matern-3/2": lambda: gp.MaternKernel(nu=1.5),

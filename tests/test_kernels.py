@@ -12,6 +12,8 @@ from torch import Tensor
 from fieldmorph.bayes.kernels import PERIODIC_HARMONICS, approximation_error, from_gpytorch
 from fieldmorph.fields.errors import SettingError
 
+pytestmark = pytest.mark.numerical
+
 
 def scaled(kernel: gp.Kernel, variance: float) -> gp.Kernel:
     outer = gp.ScaleKernel(kernel)

@@ -17,6 +17,8 @@ from fieldmorph.fields.budget import Budget, Spent, now
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.loop import Interrupted, Progress, run_loop
 
+pytestmark = pytest.mark.numerical
+
 
 class Walker:
     """Walks noisily to 3 and looks at itself now and then."""

@@ -15,6 +15,8 @@ from fieldmorph.fields.lowrank import COARSEST, REFINE_AT, SHIFT, LowRank, resam
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.store import StoredField, load_field, save_field
 
+pytestmark = pytest.mark.numerical
+
 BOX = (-1.0, -0.5, 0.0, 1.0, 1.5, 1.0)  # neither a cube nor centred; its longest side is 2
 SMALL: dict[str, Any] = {"resolution": 20, "density_components": 3, "app_components": 4}
 

@@ -12,6 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fieldmorph.fields.kernels import march as module
 from fieldmorph.fields.kernels.march import march, march_torch
 
+pytestmark = [pytest.mark.numerical, pytest.mark.compiled]
+
 CUBE = torch.tensor([-1.0, -1.0, -1.0, 1.0, 1.0, 1.0])
 both = pytest.mark.parametrize("marcher", [march, march_torch])
 

@@ -9,6 +9,8 @@ import torch
 from fieldmorph.fields.errors import InputError, SettingError
 from fieldmorph.fields.metrics import EQUAL_DB, capped_psnr, psnr, ssim
 
+pytestmark = pytest.mark.numerical
+
 
 def images(height: int, width: int, noise: float = 0.2) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(height * 1000 + width)

@@ -12,6 +12,8 @@ from fieldmorph.bayes.model import FitConfig, fit
 from fieldmorph.bayes.observations import Observations
 from fieldmorph.fields.errors import SettingError
 
+pytestmark = pytest.mark.numerical
+
 NAMES = ("x", "y", "z")
 
 

@@ -8,6 +8,8 @@ from fieldmorph.fields import network, runtime
 from fieldmorph.fields.kernels import accelerators
 from fieldmorph.fields.network import Perceptron, _round_up
 
+pytestmark = pytest.mark.numerical
+
 
 @pytest.fixture(autouse=True)
 def _float32_networks(monkeypatch: pytest.MonkeyPatch) -> None:

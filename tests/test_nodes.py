@@ -17,6 +17,8 @@ from fieldmorph.fields.catalog import make_field
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.store import StoredField
 
+pytestmark = pytest.mark.numerical
+
 CUBE = (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0)
 BOX = (-1.1, -0.5, -1.0, 1.2, 1.9, 0.7)  # in float32, low + (high - low) is more than high on every axis
 STEP = 2 / 64

@@ -16,6 +16,8 @@ from fieldmorph.fields.kernels.normal import (
     table_products_torch,
 )
 
+pytestmark = [pytest.mark.numerical, pytest.mark.compiled]
+
 Inputs = tuple[tuple[Tensor, ...], tuple[Tensor, ...], Tensor, Tensor, Tensor]
 
 equations = pytest.mark.parametrize("solve", [normal_equations, normal_equations_torch])

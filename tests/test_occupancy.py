@@ -9,6 +9,8 @@ from torch import Tensor
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.occupancy import OCCUPIED_ALPHA, OccupancyGrid
 
+pytestmark = pytest.mark.numerical
+
 STEP = 2 / 128
 
 

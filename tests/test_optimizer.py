@@ -13,6 +13,8 @@ from fieldmorph.fields.catalog import FIELDS, make_field
 from fieldmorph.fields.checkpoint import pack_state, unpack_state
 from fieldmorph.fields.optimizer import FieldOptimizer
 
+pytestmark = pytest.mark.numerical
+
 BOX = (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0)
 SMALL: dict[str, dict[str, Any]] = {
     "hashgrid": {"n_levels": 2, "log2_hashmap_size": 6, "finest_resolution": 32},

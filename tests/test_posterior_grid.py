@@ -8,6 +8,8 @@ from fieldmorph.bayes.funbat import begin, sweep
 from fieldmorph.bayes.hyperparameters import default_kernel
 from fieldmorph.bayes.posterior import Posterior
 
+pytestmark = pytest.mark.numerical
+
 
 @pytest.mark.parametrize("ranks", [(2, 3), (2, 3, 2)])
 @pytest.mark.parametrize("cp", [False, True])

@@ -13,6 +13,8 @@ from fieldmorph.bayes.store import build_kernel, describe_kernel, load_posterior
 from fieldmorph.fields.checkpoint import write_checkpoint
 from fieldmorph.fields.errors import InputError, SettingError
 
+pytestmark = pytest.mark.numerical
+
 KERNELS = {
     "matern": lambda: gp.MaternKernel(nu=1.5),
     "scaled": lambda: gp.ScaleKernel(gp.MaternKernel(nu=2.5)),

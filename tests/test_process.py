@@ -12,6 +12,8 @@ from fieldmorph.bayes import process as module
 from fieldmorph.bayes.kernels import from_gpytorch
 from fieldmorph.bayes.process import Process, draw_prior
 
+pytestmark = pytest.mark.numerical
+
 NUS = (0.5, 1.5, 2.5)
 every_nu = pytest.mark.parametrize("nu", NUS)
 

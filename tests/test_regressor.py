@@ -20,6 +20,8 @@ from fieldmorph.bayes.intervals import GAUSSIAN
 from fieldmorph.bayes.regressor import FunBaTRegressor
 from fieldmorph.fields.errors import SettingError
 
+pytestmark = pytest.mark.numerical
+
 BRIEF = {"restarts": 1, "rank": 1, "sweeps": 5, "random_state": 0}
 EXCEPTIONS: dict[
     str, str

@@ -11,6 +11,8 @@ from fieldmorph.bayes.funbat import State, begin, space_of, sweep
 from fieldmorph.bayes.process import draw_prior
 from fieldmorph.bayes.relevance import align, find_ranks, learn_relevance
 
+pytestmark = pytest.mark.numerical
+
 POINTS = 40
 
 

@@ -18,6 +18,8 @@ from fieldmorph.fields.render import (
     visible_samples,
 )
 
+pytestmark = pytest.mark.numerical
+
 SLAB = (0.0, -2.0, -2.0, 1.5, 2.0, 2.0)  # 1.5 thick along x
 
 

@@ -19,6 +19,8 @@ from fieldmorph.bayes.scores import scores_of
 from fieldmorph.bayes.store import load_posterior, save_posterior
 from fieldmorph.fields.errors import SettingError
 
+pytestmark = pytest.mark.numerical
+
 QUICK = FitConfig(ranks=(2,), restarts=1, sweeps=12)
 PLACES = ResidualConfig(("lat", "lon"))
 NOISE = 0.3

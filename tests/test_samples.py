@@ -18,6 +18,8 @@ from fieldmorph.fields.kernels.composite import composite_torch
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.store import StoredField
 
+pytestmark = pytest.mark.numerical
+
 BOX = (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0)
 STEP = 2 / 64
 

@@ -13,6 +13,8 @@ from fieldmorph.bayes.intervals import GAUSSIAN, Intervals
 from fieldmorph.bayes.posterior import Prediction
 from fieldmorph.bayes.scores import score
 
+pytestmark = pytest.mark.numerical
+
 
 def tensor(*values: float) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float64)

@@ -11,6 +11,8 @@ from fieldmorph.bayes import sparse as module
 from fieldmorph.bayes.sparse import SparseGP, fit_sparse
 from fieldmorph.fields.errors import SettingError
 
+pytestmark = pytest.mark.numerical
+
 UNITS = torch.tensor([10.0, 1e6], dtype=torch.float64)  # of two coordinates
 
 

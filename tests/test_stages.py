@@ -24,6 +24,8 @@ from fieldmorph.fields.decoder import RadianceDecoder
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.render import RaySamples
 
+pytestmark = pytest.mark.numerical
+
 BOX = (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0)
 STEP = 0.1
 every_loss = pytest.mark.parametrize("name", sorted(LOSSES))

@@ -27,6 +27,8 @@ from fieldmorph.fields.seeds import seeded
 from fieldmorph.fields.store import StoredField
 from fieldmorph.fields.voxels import Voxels, nodes_in_cells
 
+pytestmark = pytest.mark.numerical
+
 CUBE = (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0)
 BOX = (-1.0, -0.5, 0.1, 1.0, 1.7, 0.9)  # neither a cube nor centred
 STEP = 2 / 64

@@ -30,6 +30,8 @@ from fieldmorph.bayes.store import describe_posterior, load_posterior, save_post
 from fieldmorph.bayes.streaming import update
 from fieldmorph.fields.errors import InputError, SettingError
 
+pytestmark = pytest.mark.numerical
+
 TENSOR_DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "tensor"
 cores = pytest.mark.parametrize("cp", [False, True], ids=["tucker", "cp"])
 Rows = tuple[Tensor, Tensor]

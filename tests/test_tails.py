@@ -15,6 +15,8 @@ from fieldmorph.bayes.posterior import Posterior, Prediction
 from fieldmorph.bayes.tails import Tails, central_factors
 from fieldmorph.fields.errors import SettingError
 
+pytestmark = pytest.mark.numerical
+
 NU = 3.0
 
 

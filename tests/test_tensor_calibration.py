@@ -16,6 +16,8 @@ from fieldmorph.bayes.observations import read_observations
 from fieldmorph.bayes.store import load_posterior
 from fieldmorph.fields.errors import SettingError
 
+pytestmark = pytest.mark.numerical
+
 QUICK = ["--rank", "1", "--restarts", "1", "--sweeps", "3", "--threads", "1"]
 
 

@@ -21,6 +21,8 @@ from fieldmorph.apps.arguments import joined
 from fieldmorph.apps.cli import build_parser, main
 from fieldmorph.bayes.store import load_posterior
 
+pytestmark = pytest.mark.numerical
+
 
 def run(capsys: pytest.CaptureFixture[str], *argv: Any) -> str:
     """Standard output of a command that succeeds."""

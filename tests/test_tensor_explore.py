@@ -17,6 +17,8 @@ from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.bayes.store import load_posterior
 from fieldmorph.fields.errors import InputError, SettingError
 
+pytestmark = pytest.mark.numerical
+
 QUICK = FitConfig(ranks=(2,), restarts=1, sweeps=3, learn_every=0)
 
 

@@ -16,6 +16,8 @@ from fieldmorph.apps.tensor_grid import block_shape, blocks, grid_file, value_ty
 from fieldmorph.bayes.intervals import Intervals
 from fieldmorph.bayes.store import load_posterior, save_posterior
 
+pytestmark = pytest.mark.numerical
+
 RANGES = {"latitude": "-20:20:10", "longitude": "-15:15:5", "time": "2020-01-05:2020-01-25:5D"}
 
 

@@ -25,6 +25,8 @@ from fieldmorph.bayes.intervals import Intervals
 from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.bayes.store import load_posterior
 
+pytestmark = pytest.mark.numerical
+
 LAT, LON = Mode("lat", "latitude"), Mode("lon", "longitude")
 TIME, TEMP, DEPTH = Mode("time", "time", "s"), Mode("temp", unit="degC"), Mode("depth", unit="m")
 

@@ -14,6 +14,8 @@ from fieldmorph.apps import tensor_cli
 from fieldmorph.apps.cli import build_parser, main
 from fieldmorph.bayes.store import load_posterior
 
+pytestmark = pytest.mark.numerical
+
 HEAD = "lat,lon,time,temp"
 ROWS = ["1,2,2020-01-01,3", "2,2,2020-01-02,4", "3,1,2020-01-03,5"]
 

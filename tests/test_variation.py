@@ -12,6 +12,8 @@ from fieldmorph.fields.kernels.launch import set_threads
 from fieldmorph.fields.kernels.variation import find_nodes, total_variation, total_variation_torch
 from fieldmorph.fields.kernels.voxels import NodeGrid, pack_mask, rank_words
 
+pytestmark = [pytest.mark.numerical, pytest.mark.compiled]
+
 both = pytest.mark.parametrize("variation", [total_variation, total_variation_torch])
 
 

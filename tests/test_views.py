@@ -1,5 +1,6 @@
 """Pictures of a stored field, and cameras of another image size."""
 
+import pytest
 import torch
 
 from fieldmorph.fields.base import VolumeField
@@ -7,6 +8,8 @@ from fieldmorph.fields.cameras import image_rays, orbit_box
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.store import StoredField
 from fieldmorph.fields.views import picture, resize, view
+
+pytestmark = pytest.mark.numerical
 
 
 def test_resized_cameras_see_the_same_picture() -> None:

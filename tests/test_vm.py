@@ -14,6 +14,8 @@ from torch import Tensor
 from fieldmorph.fields.kernels.launch import set_threads
 from fieldmorph.fields.kernels.vm import vm_products, vm_products_torch, vm_sum
 
+pytestmark = [pytest.mark.numerical, pytest.mark.compiled]
+
 # Float32 against float64: a position at a resolution of 128 keeps 16 of its 23 bits for the fraction of a cell.
 ATOL, RTOL_GRADIENT = 1e-5, 1e-4
 

@@ -21,6 +21,8 @@ from fieldmorph.fields.kernels.voxels import (
     unpack_mask,
 )
 
+pytestmark = [pytest.mark.numerical, pytest.mark.compiled]
+
 both = pytest.mark.parametrize("interpolate", [sparse_trilinear, sparse_trilinear_torch])
 WILD = torch.tensor(
     [[math.nan] * 3, [math.inf] * 3, [-math.inf] * 3, [1e30] * 3, [-5.0] * 3, [7.0, 0.5, -2.0]]

@@ -19,6 +19,8 @@ from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.render import render_image
 from fieldmorph.fields.voxels import EMPTY, FAINT, SCHEDULE, nodes_in_cells
 
+pytestmark = pytest.mark.numerical
+
 
 def test_a_fresh_field_is_small_whatever_its_final_resolution() -> None:
     for resolution in (2, 40, 41, 128, 512, 1024):

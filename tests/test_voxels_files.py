@@ -19,6 +19,8 @@ from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.store import StoredField, load_field, save_field
 from fieldmorph.fields.voxels import Voxels
 
+pytestmark = pytest.mark.numerical
+
 
 @pytest.mark.parametrize("make", [ball, sparse])
 @pytest.mark.parametrize("into", [fresh, lambda r: sparse(r, 0.5), ball])

@@ -21,6 +21,8 @@ from fieldmorph.fields.render import render_image
 from fieldmorph.fields.scene import Split
 from fieldmorph.fields.voxels import RUNS, Voxels
 
+pytestmark = pytest.mark.numerical
+
 
 def test_total_variation_is_the_mean_squared_step_between_active_neighbours(
     generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
