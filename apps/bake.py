@@ -33,9 +33,8 @@ from fieldmorph.fields.cameras import (
 from fieldmorph.fields.encodings import spherical_harmonics
 from fieldmorph.fields.errors import InputError, SettingError
 from fieldmorph.fields.kernels.composite import composite
-from fieldmorph.fields.render import sample_rays, visible_samples
-from fieldmorph.fields.store import StoredField
-from fieldmorph.fields.views import resize
+from fieldmorph.fields.renderable import RenderableField, resize
+from fieldmorph.fields.rendering import sample_rays, visible_samples
 
 RESOLUTIONS = (16, 512)  # fewest and most cells along the longest side
 DEGREES = (0, 1, 2)
@@ -86,7 +85,7 @@ class BakeConfig:
 
 @torch.no_grad()
 def bake(
-    stored: StoredField,
+    stored: RenderableField,
     config: BakeConfig | None = None,
     *,
     name: str = "scene",
@@ -136,14 +135,14 @@ def bake(
     )
 
 
-def _candidates(lattice: Lattice, stored: StoredField) -> Int[Tensor, "n"]:
+def _candidates(lattice: Lattice, stored: RenderableField) -> Int[Tensor, "n"]:
     """Corners of the lattice's cells that touch an occupied one of the field's, as ascending flat indices."""
     occupied = stored.occupancy.occupied.cpu().float()
     cells = F.adaptive_max_pool3d(occupied[None], lattice.cells)[0]
     return lattice.flat((lattice.corners(cells) > 0).nonzero())
 
 
-def _look(lattice: Lattice, stored: StoredField, nodes: Tensor, generator: torch.Generator) -> NodeValues:
+def _look(lattice: Lattice, stored: RenderableField, nodes: Tensor, generator: torch.Generator) -> NodeValues:
     unit = lattice.unit_positions(nodes).to(stored.field.aabb)
     return look_around(stored, unit, 1 / unit.new_tensor(lattice.cells), generator, LOOKS)
 
@@ -170,7 +169,7 @@ class Sights:
 
 def _survey(
     lattice: Lattice,
-    stored: StoredField,
+    stored: RenderableField,
     nodes: Int[Tensor, "n"],
     codes: UInt8[Tensor, "n"],
     generator: torch.Generator,
@@ -225,7 +224,7 @@ def _most_nearby(largest: Float[Tensor, "cells"], lattice: Lattice) -> Float[Ten
     return most.flatten()
 
 
-def _lookouts(lattice: Lattice, stored: StoredField) -> tuple[Cameras, Cameras]:
+def _lookouts(lattice: Lattice, stored: RenderableField) -> tuple[Cameras, Cameras]:
     """The scene's own cameras, spread over all, and some all round its box."""
     own, side = stored.cameras.to("cpu"), max(lattice.cells) // CELLS_PER_RAY
     own = own[torch.linspace(0, len(own) - 1, min(len(own), MOST_CAMERAS)).round().long()]
@@ -241,7 +240,7 @@ def _scattered_rays(camera: Cameras, generator: torch.Generator) -> Rays:
 
 
 def _harmonics(
-    stored: StoredField, values: NodeValues, sights: Sights, degree: int, generator: torch.Generator
+    stored: RenderableField, values: NodeValues, sights: Sights, degree: int, generator: torch.Generator
 ) -> Float[Tensor, "n harmonics 3"]:
     """Coefficients by ridge regression; the first is the constant itself.
 
@@ -288,7 +287,7 @@ def _rounded(values: Tensor, step: int) -> Tensor:
     return ((values / step).round() * step).clamp(0, 255).to(torch.uint8)
 
 
-def first_view(stored: StoredField) -> dict[str, object]:
+def first_view(stored: RenderableField) -> dict[str, object]:
     """The photograph nearest to where a turn round the scene would begin."""
     cameras, box = stored.cameras.to("cpu"), torch.tensor(stored.field.box())
     centre = look_at_point(cameras).clamp(box[:3], box[3:])

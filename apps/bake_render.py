@@ -16,7 +16,7 @@ from fieldmorph.fields.cameras import Cameras
 from fieldmorph.fields.encodings import spherical_harmonics
 from fieldmorph.fields.kernels.voxels import sparse_trilinear
 from fieldmorph.fields.occupancy import OccupancyGrid
-from fieldmorph.fields.store import StoredField
+from fieldmorph.fields.renderable import RenderableField
 
 LEAST_KNOWN = 1e-3  # share of a sample's corners that have a colour, below which the colour fades to black
 
@@ -89,7 +89,7 @@ class BakedField(VolumeField):
         return sparse_trilinear(at, values, self.grid, 0.0).reshape(*positions.shape[:-1], values.shape[1])
 
 
-def baked_field(bake: Bake, cameras: Cameras) -> StoredField:
+def baked_field(bake: Bake, cameras: Cameras) -> RenderableField:
     """The bake with its bricks as occupancy grid, for `picture` and all else that takes a stored field."""
     nodes, order = bake.nodes().sort()
     codes = bake.density[bake.density > 0][order].float() / 255
@@ -101,4 +101,4 @@ def baked_field(bake: Bake, cameras: Cameras) -> StoredField:
     )
     occupancy = OccupancyGrid(1)
     occupancy.occupied = bake.occupied[:-1, :-1, :-1]  # the last bricks have no cells
-    return StoredField(field, occupancy, bake.render_step_size, cameras)
+    return RenderableField(field, occupancy, bake.render_step_size, cameras)

@@ -16,12 +16,12 @@ from fieldmorph.apps.bake_file import read_web, write_web
 from fieldmorph.apps.bake_render import baked_field
 from fieldmorph.apps.bench_runs import Bench, Row, chosen, failures, markdown
 from fieldmorph.apps.jobs import open_scene
-from fieldmorph.apps.memory import peak_memory
 from fieldmorph.apps.progress import ProgressLine
+from fieldmorph.fields.memory import peak_memory
 from fieldmorph.fields.metrics import capped_psnr
+from fieldmorph.fields.renderable import picture
 from fieldmorph.fields.runtime import compile_kernels
 from fieldmorph.fields.store import load_field
-from fieldmorph.fields.views import picture
 
 FIELDS = {"hashgrid": 300.0, "mlp": 300.0}  # with core-seconds of training
 RESOLUTIONS = (128, 192, 256)  # cells along the longest side

@@ -13,8 +13,8 @@ from fieldmorph.apps.jobs import open_scene
 from fieldmorph.apps.progress import ProgressLine
 from fieldmorph.distill.convert import ConvertConfig, convert
 from fieldmorph.fields.budget import Budget
-from fieldmorph.fields.catalog import make_field
 from fieldmorph.fields.fit import FitConfig, fit_images
+from fieldmorph.fields.registry import make_field
 from fieldmorph.fields.runtime import compile_kernels
 from fieldmorph.fields.store import load_field
 

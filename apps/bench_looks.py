@@ -12,9 +12,9 @@ from fieldmorph.fields.budget import now
 from fieldmorph.fields.cameras import Rays, camera_rays
 from fieldmorph.fields.loop import Progress
 from fieldmorph.fields.occupancy import OccupancyGrid
-from fieldmorph.fields.render import render_rays
+from fieldmorph.fields.renderable import RenderableField
+from fieldmorph.fields.rendering import render_rays
 from fieldmorph.fields.scene import Split
-from fieldmorph.fields.store import StoredField
 
 JUDGED_PIXELS = 8192  # of all test views, at random, the same for every figure
 FIRST_LOOK = 0.02  # share of the run's time
@@ -54,7 +54,7 @@ class Looks:
         self._look()
         return self.taken[-1][0]
 
-    def judged(self, stored: StoredField, rays: Rays, colors: Float[Tensor, "n_rays 3"]) -> Curve:
+    def judged(self, stored: RenderableField, rays: Rays, colors: Float[Tensor, "n_rays 3"]) -> Curve:
         """Core-seconds and PSNR of every look; `stored` is what came of the field, and stays so."""
         kept = {name: value.clone() for name, value in stored.field.state_dict().items()}
         curve = []
@@ -69,7 +69,7 @@ class Looks:
         self.taken.append(((now() - self.start).core_seconds, weights))
 
 
-def own_grid(stored: StoredField) -> StoredField:
+def own_grid(stored: RenderableField) -> RenderableField:
     """With an occupancy grid rebuilt from the field itself, so that no teacher's grid hides what floats."""
     occupancy = OccupancyGrid(stored.occupancy.resolution)
     occupancy.rebuild(stored.field, stored.render_step_size, torch.Generator().manual_seed(0))
@@ -88,7 +88,7 @@ def judged_pixels(views: Split) -> tuple[Rays, Float[Tensor, "n_rays 3"]]:
 
 
 @torch.no_grad()
-def ray_colors(stored: StoredField, rays: Rays) -> Float[Tensor, "n_rays 3"]:
+def ray_colors(stored: RenderableField, rays: Rays) -> Float[Tensor, "n_rays 3"]:
     """What a field shows over white."""
     white = torch.ones_like(rays.rays_o)
     return render_rays(stored.field, rays, stored.occupancy, stored.render_step_size, white).colors.clamp(
@@ -96,6 +96,6 @@ def ray_colors(stored: StoredField, rays: Rays) -> Float[Tensor, "n_rays 3"]:
     )
 
 
-def pixel_psnr(stored: StoredField, rays: Rays, colors: Float[Tensor, "n_rays 3"]) -> float:
+def pixel_psnr(stored: RenderableField, rays: Rays, colors: Float[Tensor, "n_rays 3"]) -> float:
     """In dB, all pixels taken together."""
     return float(-10 * torch.log10((ray_colors(stored, rays) - colors).square().mean()))

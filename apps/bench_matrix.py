@@ -15,7 +15,7 @@ from fieldmorph.apps.bench_runs import (
     markdown,
     train,
 )
-from fieldmorph.fields.catalog import FIELDS
+from fieldmorph.fields.registry import FIELDS
 
 TEACHER_CORE_SECONDS = 300.0
 STUDENT_CORE_SECONDS = 240.0

@@ -23,10 +23,10 @@ import torch
 from fieldmorph.apps.cli import main
 from fieldmorph.apps.exits import explain
 from fieldmorph.apps.jobs import bundled_scene, digest, open_scene
-from fieldmorph.apps.memory import peak_memory
-from fieldmorph.apps.outputs import check_folder, file_sha256, write_json
 from fieldmorph.fields.checkpoint import write_file
 from fieldmorph.fields.errors import known
+from fieldmorph.fields.files import check_folder, file_sha256, write_json
+from fieldmorph.fields.memory import peak_memory
 from fieldmorph.fields.runtime import use_threads
 from fieldmorph.fields.scene import Scene
 

@@ -16,7 +16,7 @@ from fieldmorph.apps.progress import ProgressLine
 from fieldmorph.distill.convert import ConvertConfig, convert
 from fieldmorph.distill.starts import STARTS
 from fieldmorph.fields.budget import Budget
-from fieldmorph.fields.catalog import make_field
+from fieldmorph.fields.registry import make_field
 from fieldmorph.fields.runtime import compile_kernels
 from fieldmorph.fields.store import load_field
 

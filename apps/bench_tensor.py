@@ -17,8 +17,6 @@ from threadpoolctl import threadpool_limits
 from fieldmorph.apps.bench_runs import Bench, Row, failures, markdown
 from fieldmorph.apps.bench_tensor_data import DataSet, find_sets, make_sets, read_sets, rows_of
 from fieldmorph.apps.bench_tensor_peers import PEERS, Blocks, Method
-from fieldmorph.apps.memory import peak_memory
-from fieldmorph.apps.outputs import file_sha256
 from fieldmorph.apps.tensor_words import percent
 from fieldmorph.bayes.calibrate import Predict, held_out_scores
 from fieldmorph.bayes.intervals import conformal
@@ -28,6 +26,8 @@ from fieldmorph.bayes.residual import ResidualConfig, fit_with_residual
 from fieldmorph.bayes.scores import score
 from fieldmorph.fields.budget import now
 from fieldmorph.fields.errors import SettingError, known
+from fieldmorph.fields.files import file_sha256
+from fieldmorph.fields.memory import peak_memory
 
 OURS = {
     "tucker3": FitConfig(ranks=(3,)),

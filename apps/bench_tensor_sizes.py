@@ -11,13 +11,13 @@ import torch
 
 from fieldmorph.apps.bench_runs import Bench, Row, failures, markdown
 from fieldmorph.apps.bench_tensor_data import DIGITS, NOISE, draw_tucker, rows_of
-from fieldmorph.apps.memory import peak_memory
 from fieldmorph.bayes.coordinates import Mode
 from fieldmorph.bayes.model import FitConfig, fit
 from fieldmorph.bayes.observations import Observations
 from fieldmorph.bayes.scores import scores_of
 from fieldmorph.fields.budget import Spent, now
 from fieldmorph.fields.errors import SettingError
+from fieldmorph.fields.memory import peak_memory
 
 COORDINATES = {f"{10**DIGITS + 1:,} a mode": DIGITS, "all different": None}
 TESTED = 10_000  # rows

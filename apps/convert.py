@@ -23,7 +23,6 @@ from fieldmorph.apps.jobs import (
     open_scene,
 )
 from fieldmorph.apps.outcome import Outcome, convert_once, interruptible, state_paths
-from fieldmorph.apps.outputs import file_sha256
 from fieldmorph.apps.receipt_page import receipt_paths, write_receipt
 from fieldmorph.distill.active import LEVELS
 from fieldmorph.distill.convert import ConvertConfig, ConvertReport
@@ -31,13 +30,15 @@ from fieldmorph.distill.fidelity import Exhibit, measure, reference
 from fieldmorph.distill.receipt import describe_field, receipt
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget, Spent
-from fieldmorph.fields.catalog import FIELDS, field_settings, make_field, settings_within
 from fieldmorph.fields.checkpoint import check_output
 from fieldmorph.fields.errors import InputError, SettingError
+from fieldmorph.fields.files import file_sha256
 from fieldmorph.fields.loop import LoopReport
+from fieldmorph.fields.registry import FIELDS, field_settings, make_field, settings_within
+from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.runtime import choose_device
 from fieldmorph.fields.scene import Split
-from fieldmorph.fields.store import StoredField, load_field
+from fieldmorph.fields.store import load_field
 from fieldmorph.fields.voxels import Voxels
 
 FILE_OVERHEAD = 1 << 12  # bytes of a file's header beside its table of arrays and the teacher's provenance
@@ -143,7 +144,7 @@ def convert_file(
             settings=settings, on_progress=on_progress,
         )  # fmt: skip
 
-    def save(stored: StoredField, made_by: Sequence[ConvertReport]) -> tuple[StoredField, dict[str, Any]]:
+    def save(stored: RenderableField, made_by: Sequence[ConvertReport]) -> tuple[RenderableField, dict[str, Any]]:
         stages = [stage.name for report in made_by for stage in report.stages]
         told = {"stages": stages, "dropped": made_by[0].dropped}
         job = {"job": "convert", "teacher": origin, "preset": preset, **told}
@@ -168,7 +169,7 @@ def convert_file(
 
         against = reference(taught_by, views, partial(on_picture, "teacher"))
 
-        def assess(stored: StoredField) -> tuple[dict[str, Any], list[Exhibit]]:
+        def assess(stored: RenderableField) -> tuple[dict[str, Any], list[Exhibit]]:
             return measure(against, stored, partial(on_picture, "student"))
 
         def on_better(student: Measured) -> None:
@@ -206,7 +207,7 @@ def parse_bytes(text: str) -> int:
     return n
 
 
-def _load_teacher(path: str | Path) -> StoredField:
+def _load_teacher(path: str | Path) -> RenderableField:
     """Raises InputError where there is nothing to teach, before anything is spent."""
     teacher = load_field(path)
     if not teacher.occupancy.occupied.any():
@@ -215,7 +216,7 @@ def _load_teacher(path: str | Path) -> StoredField:
 
 
 def _sized(
-    teacher: StoredField,
+    teacher: RenderableField,
     origin: dict[str, Any],
     to: str,
     preset: str,

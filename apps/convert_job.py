@@ -24,11 +24,12 @@ from fieldmorph.apps.exits import explain
 from fieldmorph.apps.receipt_page import receipt_paths
 from fieldmorph.apps.view_pool import BusyError
 from fieldmorph.fields.budget import Budget
-from fieldmorph.fields.catalog import FIELDS, field_settings
 from fieldmorph.fields.errors import InputError, SettingError
 from fieldmorph.fields.loop import Progress
+from fieldmorph.fields.registry import FIELDS, field_settings
+from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.runtime import use_threads
-from fieldmorph.fields.store import StoredField, save_field
+from fieldmorph.fields.store import save_field
 
 CHILD = "from fieldmorph.apps.convert_job import work; work()"
 MOST_SECONDS, MOST_CORE_SECONDS = 900.0, 1800.0
@@ -49,7 +50,7 @@ class Wish:
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    def check(self, teacher: StoredField) -> None:
+    def check(self, teacher: RenderableField) -> None:
         """See that it takes no longer, and makes nothing larger, than a server can bear.
 
         Raises:
@@ -108,7 +109,7 @@ class Job:
         result: what `convert_file` returned, then.
     """
 
-    def __init__(self, teacher: StoredField, name: str, wish: Wish):
+    def __init__(self, teacher: RenderableField, name: str, wish: Wish):
         """Write what the process needs; `end` frees it again.
 
         Raises:
@@ -181,7 +182,7 @@ class Desk:
         self._owner: str | None = None
         self._job: Job | None = None
 
-    def begin(self, owner: str, teacher: StoredField, name: str, wish: Wish) -> Job:
+    def begin(self, owner: str, teacher: RenderableField, name: str, wish: Wish) -> Job:
         """A job that may run.
 
         Raises:

@@ -13,16 +13,16 @@ from fieldmorph.apps.convert import convert_file
 from fieldmorph.apps.evaluate import evaluate_file
 from fieldmorph.apps.jobs import bundled_scene, open_scene, state_path, train_scene
 from fieldmorph.apps.media import Picture, difference, save_mp4, save_png, sheet, to_8bit
-from fieldmorph.apps.memory import peak_memory
-from fieldmorph.apps.outputs import check_folder, write_json
 from fieldmorph.apps.progress import ProgressLine
 from fieldmorph.fields.budget import Budget, now
 from fieldmorph.fields.cameras import orbit_like
+from fieldmorph.fields.files import check_folder, write_json
 from fieldmorph.fields.loop import Interrupted
+from fieldmorph.fields.memory import peak_memory
 from fieldmorph.fields.metrics import capped_psnr
+from fieldmorph.fields.renderable import RenderableField, picture, resize
 from fieldmorph.fields.scene import Split
-from fieldmorph.fields.store import StoredField, load_field
-from fieldmorph.fields.views import picture, resize
+from fieldmorph.fields.store import load_field
 
 TRAIN_SHARE = 0.25  # of the budget; the rest converts
 SHEET_VIEWS = 4
@@ -107,7 +107,7 @@ def run_demo(
     return summary
 
 
-def comparison(teacher: StoredField, student: StoredField, views: Split) -> Picture:
+def comparison(teacher: RenderableField, student: RenderableField, views: Split) -> Picture:
     """A sheet: photograph, teacher, student and their difference for a few views spread over the split."""
     chosen = [round((i + 0.5) * len(views) / SHEET_VIEWS - 0.5) for i in range(SHEET_VIEWS)]
     rows, captions = [], []
@@ -141,7 +141,7 @@ def demo_table(summary: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _save_films(folder: Path, teacher: StoredField, student: StoredField, on_picture: Counter) -> None:
+def _save_films(folder: Path, teacher: RenderableField, student: RenderableField, on_picture: Counter) -> None:
     cameras = resize(orbit_like(teacher.cameras, teacher.field.box(), ORBIT_FRAMES), ORBIT_SIZE, ORBIT_SIZE)
     frames: dict[str, list[Picture]] = {"teacher": [], "student": [], "side_by_side": []}
     for i, camera in enumerate(cameras):
@@ -154,6 +154,6 @@ def _save_films(folder: Path, teacher: StoredField, student: StoredField, on_pic
         save_mp4(folder / f"{name}.mp4", film)
 
 
-def _titles(teacher: StoredField, student: StoredField) -> list[str]:
+def _titles(teacher: RenderableField, student: RenderableField) -> list[str]:
     names = [f"{role}: {stored.field.name}" for role, stored in (("teacher", teacher), ("student", student))]
     return ["photograph", *names, f"difference x {DIFFERENCE_GAIN}"]

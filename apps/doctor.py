@@ -20,8 +20,8 @@ from fieldmorph.fields.kernels.hash import hash_encode, hash_encode_torch
 from fieldmorph.fields.kernels.hash_levels import hash_levels
 from fieldmorph.fields.kernels.launch import threading_layer
 from fieldmorph.fields.kernels.march import march, march_torch
-from fieldmorph.fields.kernels.normal import normal_equations, normal_equations_torch
-from fieldmorph.fields.kernels.variation import total_variation, total_variation_torch
+from fieldmorph.fields.kernels.normal_equations import normal_equations, normal_equations_torch
+from fieldmorph.fields.kernels.total_variation import total_variation, total_variation_torch
 from fieldmorph.fields.kernels.vm import vm_products, vm_products_torch
 from fieldmorph.fields.kernels.voxels import (
     NodeGrid,

@@ -10,14 +10,14 @@ import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is 
 import torch
 
 from fieldmorph.apps.jobs import open_scene
-from fieldmorph.apps.outputs import file_sha256
 from fieldmorph.fields.budget import Spent, now
 from fieldmorph.fields.errors import SettingError
+from fieldmorph.fields.files import file_sha256
 from fieldmorph.fields.metrics import SSIM_WINDOW, capped_psnr, ssim
+from fieldmorph.fields.renderable import RenderableField, picture, resize
 from fieldmorph.fields.runtime import choose_device
 from fieldmorph.fields.scene import Split
-from fieldmorph.fields.store import StoredField, load_field
-from fieldmorph.fields.views import picture, resize
+from fieldmorph.fields.store import load_field
 
 OnPicture = Callable[[int, int], None]
 
@@ -45,9 +45,9 @@ def evaluate_file(
 
 
 def evaluate(
-    stored: StoredField,
+    stored: RenderableField,
     views: Split,
-    teacher: StoredField | None = None,
+    teacher: RenderableField | None = None,
     on_picture: OnPicture = lambda _done, _total: None,
 ) -> dict[str, Any]:
     """Every view rendered over white, colours clamped to [0, 1], compared in sRGB; JSON values.

@@ -12,12 +12,12 @@ from fieldmorph.apps.bake import BakeConfig, OnProgress, bake
 from fieldmorph.apps.bake_file import is_page, write_web
 from fieldmorph.apps.bake_render import baked_field
 from fieldmorph.apps.bricks import Bake
-from fieldmorph.apps.outputs import check_folder
 from fieldmorph.fields.checkpoint import check_output
+from fieldmorph.fields.files import check_folder
 from fieldmorph.fields.metrics import capped_psnr
+from fieldmorph.fields.renderable import RenderableField, picture, resize
 from fieldmorph.fields.runtime import choose_device
-from fieldmorph.fields.store import StoredField, load_field
-from fieldmorph.fields.views import picture, resize
+from fieldmorph.fields.store import load_field
 
 CHECKED_VIEWS = 4  # in which a bake is held against its field
 CHECKED_PIXELS = 1 << 14  # of each
@@ -74,7 +74,7 @@ def export_web(
 
 
 def fidelity(
-    baked: Bake, stored: StoredField, on_progress: OnProgress = lambda _what, _done, _total: None
+    baked: Bake, stored: RenderableField, on_progress: OnProgress = lambda _what, _done, _total: None
 ) -> float:
     """Mean PSNR in dB of a bake's pictures against its field's, over a few of the scene's own views, reduced."""
     cameras = stored.cameras.to("cpu")

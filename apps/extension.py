@@ -15,21 +15,21 @@ from fieldmorph.distill.fidelity import Exhibit
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.errors import FruitlessError
-from fieldmorph.fields.store import StoredField
+from fieldmorph.fields.renderable import RenderableField
 
 PARTS = 4  # of a budget's length by which a conversion goes on at most
 LR_SHARE = 0.2  # of the learning rates: what is there is to be kept
 PICKED_BY = "the mean PSNR drop on the very photographs that this receipt reports"
 
 Learn = Callable[[int, VolumeField, Budget, ConvertConfig], Outcome]
-Assess = Callable[[StoredField], tuple[dict[str, Any], list[Exhibit]]]
+Assess = Callable[[RenderableField], tuple[dict[str, Any], list[Exhibit]]]
 
 
 @dataclass(frozen=True)
 class Measured:
     """A student, the conversions that made it, in order, and what `fidelity.measure` says of it."""
 
-    stored: StoredField
+    stored: RenderableField
     made_by: tuple[ConvertReport, ...]
     quality: dict[str, Any]
     pictures: list[Exhibit]

@@ -8,10 +8,10 @@ from typing import Any
 import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
 
 # isort: split
-from fieldmorph.apps.outputs import file_sha256
 from fieldmorph.apps.tensor_tables import info_words
 from fieldmorph.fields.checkpoint import read_checkpoint, read_header
 from fieldmorph.fields.errors import InputError
+from fieldmorph.fields.files import file_sha256
 
 TRAINED = "field."  # prefix of the parameters' names
 MODEL = ("value", "rows", "core", "noise_sd", "modes", "residual")  # of a tensor model, shown in words

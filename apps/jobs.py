@@ -17,16 +17,17 @@ import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is 
 import torch
 from torch import Tensor
 
-from fieldmorph.apps.outputs import file_sha256
 from fieldmorph.fields.budget import Budget
-from fieldmorph.fields.catalog import FIELDS, field_settings, make_field
 from fieldmorph.fields.checkpoint import check_output
 from fieldmorph.fields.errors import InputError, SettingError, UnsafeError
+from fieldmorph.fields.files import file_sha256
 from fieldmorph.fields.fit import FitConfig, fit_images
 from fieldmorph.fields.loop import LoopReport, Progress
+from fieldmorph.fields.registry import FIELDS, field_settings, make_field
+from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.runtime import choose_device
 from fieldmorph.fields.scene import Scene, Split, load_scene
-from fieldmorph.fields.store import StoredField, save_field
+from fieldmorph.fields.store import save_field
 
 UNIT_BOX = (0.0, 0.0, 0.0, 1.0, 1.0, 1.0)
 COPIES = 5  # of the parameters while they are trained: gradients, two moments, the best so far
@@ -155,8 +156,8 @@ def forget(state: Path, resume: bool) -> None:
 
 
 def finish(
-    stored: StoredField, report: LoopReport, output: str | Path, job: dict[str, Any], preset: str, seed: int
-) -> tuple[StoredField, dict[str, Any]]:
+    stored: RenderableField, report: LoopReport, output: str | Path, job: dict[str, Any], preset: str, seed: int
+) -> tuple[RenderableField, dict[str, Any]]:
     """Save with its provenance (no times in it: equal runs give equal bytes), sum up as JSON values."""
     version = importlib.metadata.version("fieldmorph")
     provenance = {**job, "seed": seed, "steps": report.steps, "fieldmorph": version}

@@ -13,8 +13,9 @@ from fieldmorph.apps.bake_file import page
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.cameras import orbit_box
 from fieldmorph.fields.occupancy import OccupancyGrid
-from fieldmorph.fields.render import step_size_for
-from fieldmorph.fields.store import StoredField, load_field
+from fieldmorph.fields.renderable import RenderableField
+from fieldmorph.fields.rendering import step_size_for
+from fieldmorph.fields.store import load_field
 
 RESOLUTION = 128  # cells along the longest side: one or two megabytes in the notebook
 CAMERAS = 24  # round a field that comes without any
@@ -39,7 +40,7 @@ class ShownField:
 
 
 def show_field(
-    field: VolumeField | StoredField | str | Path,
+    field: VolumeField | RenderableField | str | Path,
     *,
     name: str = "field",
     resolution: int = RESOLUTION,
@@ -59,13 +60,13 @@ def show_field(
     """
     if isinstance(field, str | Path):
         name, field = Path(field).stem, load_field(field)
-    stored = field if isinstance(field, StoredField) else _seen_from_around(field, seed)
+    stored = field if isinstance(field, RenderableField) else _seen_from_around(field, seed)
     return ShownField(page(bake(stored, BakeConfig(resolution, seed=seed), name=name)), height)
 
 
-def _seen_from_around(field: VolumeField, seed: int) -> StoredField:
+def _seen_from_around(field: VolumeField, seed: int) -> RenderableField:
     """A field without cameras, looked at from all sides of its box."""
     cameras, occupancy = orbit_box(field.box(), CAMERAS), OccupancyGrid(OCCUPANCY)
     step = step_size_for(cameras, field)
     occupancy.rebuild(field, step, torch.Generator().manual_seed(seed))
-    return StoredField(field, occupancy, step, cameras)
+    return RenderableField(field, occupancy, step, cameras)

@@ -24,9 +24,10 @@ from fieldmorph.fields.budget import Budget, Spent
 from fieldmorph.fields.checkpoint import pack_state, read_header, unpack_state
 from fieldmorph.fields.errors import InputError
 from fieldmorph.fields.loop import Interrupted, LoopReport, check_same
-from fieldmorph.fields.store import StoredField, load_field, save_field
+from fieldmorph.fields.renderable import RenderableField
+from fieldmorph.fields.store import load_field, save_field
 
-Outcome = tuple[StoredField, ConvertReport]
+Outcome = tuple[RenderableField, ConvertReport]
 
 
 def state_paths(output: str | Path, parts: int) -> list[Path]:
@@ -35,7 +36,7 @@ def state_paths(output: str | Path, parts: int) -> list[Path]:
 
 
 def convert_once(
-    teacher: StoredField,
+    teacher: RenderableField,
     student: VolumeField,
     budget: Budget,
     config: ConvertConfig,

@@ -12,12 +12,12 @@ import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is 
 from PIL import Image
 
 from fieldmorph.apps.media import Picture, difference, to_8bit
-from fieldmorph.apps.outputs import write_json
 from fieldmorph.apps.page_parts import details, escaped, labelled, number, pairs, section, shown, table
 from fieldmorph.apps.receipt_curve import curve_html
 from fieldmorph.apps.web import assets
 from fieldmorph.distill.fidelity import Exhibit
 from fieldmorph.fields.checkpoint import write_file
+from fieldmorph.fields.files import write_json
 
 GAIN = 8  # of the differences
 LONGEST_SIDE = 360  # pixels of a picture on the page

@@ -14,13 +14,13 @@ import torch
 
 from fieldmorph.apps.jobs import open_scene
 from fieldmorph.apps.media import DEPTH_LEVELS, depth_16bit, open_film, save_mp4, save_png, to_8bit
-from fieldmorph.apps.outputs import check_folder, write_json
 from fieldmorph.fields.cameras import Cameras, orbit_like
 from fieldmorph.fields.checkpoint import check_output
 from fieldmorph.fields.errors import SettingError
+from fieldmorph.fields.files import check_folder, write_json
+from fieldmorph.fields.renderable import RenderableField, resize, view
 from fieldmorph.fields.runtime import choose_device
-from fieldmorph.fields.store import StoredField, load_field
-from fieldmorph.fields.views import resize, view
+from fieldmorph.fields.store import load_field
 
 SOLID = 0.5  # opacity from which a pixel has a depth
 BACKGROUNDS = {"white": 1.0, "black": 0.0}
@@ -102,7 +102,7 @@ def picture_names(names: tuple[str, ...]) -> list[str]:
     return [Path(name).with_suffix("").as_posix().replace("/", "_") for name in names]
 
 
-def depth_scale(stored: StoredField, cameras: Cameras) -> float:
+def depth_scale(stored: RenderableField, cameras: Cameras) -> float:
     """World units of one step of a 16-bit depth picture; the far corner of the box is within reach."""
     box = stored.field.aabb.cpu()
     centre, diagonal = (box[:3] + box[3:]) / 2, float((box[3:] - box[:3]).norm())
@@ -111,7 +111,7 @@ def depth_scale(stored: StoredField, cameras: Cameras) -> float:
 
 
 def _frames(
-    stored: StoredField,
+    stored: RenderableField,
     cameras: Cameras,
     background: float,
     scale: float,

@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fieldmorph.apps.outputs import file_sha256
 from fieldmorph.apps.tensor_calibration import Calibration
 from fieldmorph.apps.tensor_points import check_table_name, columns_of, read_places, write_beside
 from fieldmorph.bayes.as_field import as_field
@@ -32,6 +31,7 @@ from fieldmorph.bayes.streaming import update
 from fieldmorph.fields.budget import now
 from fieldmorph.fields.checkpoint import check_output
 from fieldmorph.fields.errors import InputError, SettingError
+from fieldmorph.fields.files import file_sha256
 from fieldmorph.fields.store import save_field
 
 ROWS_AT_ONCE = 1 << 16

@@ -14,8 +14,6 @@ from matplotlib.figure import Figure
 from scipy.spatial import KDTree
 from torch import Tensor
 
-from fieldmorph.apps.memory import peak_memory
-from fieldmorph.apps.outputs import check_folder, write_json
 from fieldmorph.apps.plot_style import (
     DIFFERENCE_MAP,
     LAND,
@@ -37,6 +35,8 @@ from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.bayes.store import load_posterior
 from fieldmorph.fields.budget import now
 from fieldmorph.fields.errors import InputError
+from fieldmorph.fields.files import check_folder, write_json
+from fieldmorph.fields.memory import peak_memory
 
 PACKAGE, FILE, VARIABLE = "iris_sample_data", "sample_data/ostia_monthly.nc", "surface_temperature"
 VALUE = "temperature [degC]"

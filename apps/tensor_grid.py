@@ -12,7 +12,6 @@ import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is 
 # isort: split
 import numpy as np
 
-from fieldmorph.apps.outputs import replaced
 from fieldmorph.apps.tensor import noise_sd, not_itself
 from fieldmorph.apps.tensor_axes import Axis, grid_axes
 from fieldmorph.bayes.coordinates import Mode
@@ -21,6 +20,7 @@ from fieldmorph.bayes.store import load_posterior
 from fieldmorph.fields.budget import now
 from fieldmorph.fields.checkpoint import check_output
 from fieldmorph.fields.errors import SettingError
+from fieldmorph.fields.files import replaced
 
 BLOCK = 1 << 20  # cells predicted at a time
 CHUNK = 1 << 18  # cells of a chunk in the file

@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 
-from fieldmorph.apps.outputs import check_folder
 from fieldmorph.apps.plot_style import FAINT, LINE, SOFT, name_axis, positions, save_figures, styled
 from fieldmorph.apps.tensor import read_measurements
 from fieldmorph.apps.tensor_maps import plot_maps
@@ -25,6 +24,7 @@ from fieldmorph.bayes.core import TuckerCore
 from fieldmorph.bayes.intervals import Intervals
 from fieldmorph.bayes.posterior import Posterior, Prediction
 from fieldmorph.bayes.store import load_posterior
+from fieldmorph.fields.files import check_folder
 
 MOST_ROWS = 6  # functions of a mode that are shown: those that carry most
 SAMPLES = 400  # along a function

@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fieldmorph.apps.outputs import replaced
 from fieldmorph.bayes.coordinates import Mode, kind_of
 from fieldmorph.bayes.dates import pd
 from fieldmorph.bayes.sources import TABLES, open_source
 from fieldmorph.bayes.tables import bare_name, listed, unit_of
 from fieldmorph.fields.errors import InputError, SettingError
+from fieldmorph.fields.files import replaced
 
 WRITTEN = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".pq")
 ROWS_AT_ONCE = 1 << 16

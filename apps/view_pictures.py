@@ -18,8 +18,8 @@ from PIL import Image
 from fieldmorph.apps.media import Picture, to_8bit
 from fieldmorph.fields.cameras import Cameras, Rays, camera_rays
 from fieldmorph.fields.errors import SettingError
-from fieldmorph.fields.render import sample_rays, shade_samples, step_size_for, visible_samples
-from fieldmorph.fields.store import StoredField
+from fieldmorph.fields.renderable import RenderableField
+from fieldmorph.fields.rendering import sample_rays, shade_samples, step_size_for, visible_samples
 
 MOST_SHOWN = 2  # scenes at once
 MOST_PIXELS = 1 << 20  # of one picture
@@ -128,7 +128,7 @@ def numbers(values: Any, n: int) -> list[float]:
     return found
 
 
-def check_distance(view: View, stored: StoredField) -> None:
+def check_distance(view: View, stored: RenderableField) -> None:
     """Refuse a camera from which nothing could be seen.
 
     Raises:
@@ -148,7 +148,7 @@ def tiles(width: int, height: int, side: int, span: tuple[int, int] | None = Non
 
 
 @torch.inference_mode()
-def render_tile(stored: StoredField, view: View, tile: Tile, pace: Pace | None = None) -> Picture:
+def render_tile(stored: RenderableField, view: View, tile: Tile, pace: Pace | None = None) -> Picture:
     """The true field's colours in a tile, as bytes (height, width, 3)."""
     start = time.thread_time()  # of this thread alone: a busy machine must not make tiles small
     rays = _tile_rays(view.camera.to(stored.field.aabb.device), tile)
@@ -185,7 +185,7 @@ def read_messages(data: bytes) -> list[tuple[int, Tile, bytes]]:
     return found
 
 
-def _step(stored: StoredField, view: View) -> float:
+def _step(stored: RenderableField, view: View) -> float:
     step = max(stored.render_step_size, stored.field.extent / MOST_STEPS)
     return max(step, step_size_for(view.camera, stored.field)) if view.quick else step
 

@@ -15,12 +15,13 @@ import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is 
 
 # isort: split
 from fieldmorph.apps.bake import first_view
-from fieldmorph.apps.outputs import file_sha256
 from fieldmorph.apps.receipt_page import receipt_paths
 from fieldmorph.apps.view_pictures import Pace
 from fieldmorph.fields.errors import InputError
+from fieldmorph.fields.files import file_sha256
+from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.runtime import choose_device
-from fieldmorph.fields.store import StoredField, load_field
+from fieldmorph.fields.store import load_field
 
 MOST_SCENES = 32  # that were opened on the page; the oldest makes room
 MOST_RECEIPT = 16 << 20  # bytes
@@ -41,7 +42,7 @@ class Scene:
 
     id: str
     name: str
-    stored: StoredField
+    stored: RenderableField
     facts: Facts
     sha256: str | None = None
     pace: Pace = field(default_factory=Pace)
@@ -75,7 +76,7 @@ class Shelf:
         return self.add(path.stem, stored, file_facts(path, stored), file_sha256(path), passing)
 
     def add(
-        self, name: str, stored: StoredField, facts: Facts, sha256: str | None = None, passing: bool = False
+        self, name: str, stored: RenderableField, facts: Facts, sha256: str | None = None, passing: bool = False
     ) -> Scene:
         """Put a field on the shelf."""
         stored.field.to(self._device).requires_grad_(False)
@@ -100,7 +101,7 @@ class Shelf:
         return scene
 
 
-def file_facts(path: Path, stored: StoredField) -> Facts:
+def file_facts(path: Path, stored: RenderableField) -> Facts:
     """What people may want to know of a field in a file."""
     config = {name: value for name, value in stored.field.config().items() if name != "aabb"}
     settings = ", ".join(

@@ -15,8 +15,8 @@ from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.fields.blackbox import box_cameras
 from fieldmorph.fields.errors import InputError, SettingError, known
 from fieldmorph.fields.occupancy import OccupancyGrid
-from fieldmorph.fields.render import step_size_for
-from fieldmorph.fields.store import StoredField
+from fieldmorph.fields.renderable import RenderableField
+from fieldmorph.fields.rendering import step_size_for
 from fieldmorph.fields.voxels import N_HARMONICS, Voxels
 
 QUANTITIES = ["mean", "sd"]  # the function's
@@ -36,7 +36,7 @@ def as_field(
     sides: Sequence[float] = (2.0, 2.0, 2.0),
     ranges: Sequence[tuple[float, float]] | None = None,
     colours: str | None = None,
-) -> StoredField:
+) -> RenderableField:
     """The posterior on a grid of its coordinates: the modes in their order are x, y and z.
 
     Args:
@@ -90,7 +90,7 @@ def as_field(
     }
     modes = [mode.name for mode in posterior.modes]
     provenance = {"job": "tensor scene", **told, "modes": modes, "model": posterior.provenance}
-    return StoredField(field, occupancy, step, cameras, provenance)
+    return RenderableField(field, occupancy, step, cameras, provenance)
 
 
 def _rows(share: Float[Tensor, "n"], colours: str) -> Float[Tensor, "n 28"]:

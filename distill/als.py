@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fieldmorph.fields.kernels.normal import normal_equations, table_products, table_rows
+from fieldmorph.fields.kernels.normal_equations import normal_equations, table_products, table_rows
 
 MOST_FACTORS = 3
 SYSTEMS = 4096  # linear systems that are solved together

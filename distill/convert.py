@@ -29,9 +29,9 @@ from fieldmorph.fields.kernels.composite import composite
 from fieldmorph.fields.loop import FEWEST_STEPS, LoopReport, Progress, run_loop
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.optimizer import FieldOptimizer
+from fieldmorph.fields.renderable import RenderableField
+from fieldmorph.fields.rng import seeded
 from fieldmorph.fields.runtime import compile_kernels
-from fieldmorph.fields.seeds import seeded
-from fieldmorph.fields.store import StoredField
 
 PROBE_BLOCK = (1 << 20) - 1  # number of a block that no step reaches
 PROBE_RAYS = 2048
@@ -104,7 +104,7 @@ class ConvertReport:
 
 
 def convert(
-    teacher: StoredField,
+    teacher: RenderableField,
     student: VolumeField,
     budget: Budget,
     config: ConvertConfig | None = None,
@@ -113,7 +113,7 @@ def convert(
     resume: bool = False,
     settings: dict[str, Any] | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
-) -> tuple[StoredField, ConvertReport]:
+) -> tuple[RenderableField, ConvertReport]:
     """Teach `student`, in place, to be what `teacher` is; needs no photographs.
 
     Where both have the same kind of decoder the teacher's is transplanted. The student is returned with an occupancy
@@ -145,7 +145,7 @@ def convert(
         "stages": [stage.name for stage in stages], "dropped": dropped, "seed": config.seed, "steps": report.steps,
         "fieldmorph": importlib.metadata.version("fieldmorph"),
     }  # fmt: skip
-    stored = StoredField(student, occupancy, teacher.render_step_size, teacher.cameras, provenance)
+    stored = RenderableField(student, occupancy, teacher.render_step_size, teacher.cameras, provenance)
     report = replace(report, spent=report.spent + (now() - looped))
     return stored, ConvertReport(report, tuple(learner.reports.values()), dropped)
 
@@ -154,7 +154,7 @@ class _Distillation:
     """Student, optimiser, pools and generator of one conversion."""
 
     def __init__(
-        self, teacher: StoredField, student: VolumeField, stages: tuple[Stage, ...], config: ConvertConfig
+        self, teacher: RenderableField, student: VolumeField, stages: tuple[Stage, ...], config: ConvertConfig
     ):
         self.teacher, self.student, self.stages, self.config = teacher, student, stages, config
         if config.fresh:

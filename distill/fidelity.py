@@ -18,9 +18,8 @@ from torch.nn import functional as F
 from fieldmorph.fields.budget import Spent, now
 from fieldmorph.fields.cameras import Cameras, look_at_point, sample_cameras
 from fieldmorph.fields.metrics import SSIM_WINDOW, capped_psnr, ssim
+from fieldmorph.fields.renderable import RenderableField, picture, resize, view
 from fieldmorph.fields.scene import Split
-from fieldmorph.fields.store import StoredField
-from fieldmorph.fields.views import picture, resize, view
 
 N_HELD_OUT = 12  # new poses where there are no photographs
 POSES_SEED = (
@@ -87,7 +86,7 @@ class Poses:
 
 
 def reference(
-    teacher: StoredField,
+    teacher: RenderableField,
     photographs: Split | None = None,
     on_picture: OnPicture = lambda _done, _total: None,
 ) -> tuple[Poses, Poses]:
@@ -128,7 +127,7 @@ def reference(
 
 def measure(
     against: tuple[Poses, Poses],
-    student: StoredField,
+    student: RenderableField,
     on_picture: OnPicture = lambda _done, _total: None,
 ) -> tuple[dict[str, Any], list[Exhibit]]:
     """Figures of both sets as JSON values, and the typical and the worst held-out and the worst off-trajectory view.
@@ -195,7 +194,7 @@ def off_trajectory_cameras(prior: Cameras, aabb: Sequence[float]) -> tuple[Camer
 
 
 def _views(
-    stored: StoredField, cameras: Cameras, first: int, total: int, on_picture: OnPicture
+    stored: RenderableField, cameras: Cameras, first: int, total: int, on_picture: OnPicture
 ) -> tuple[list[dict[str, Tensor]], Spent]:
     """What `view` gives for each camera, the pictures from `first` on of so many, and what that took."""
     picture(stored, resize(cameras[0], 16, 16))  # kernels compile at their first use

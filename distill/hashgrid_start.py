@@ -18,7 +18,7 @@ from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.hashgrid import HashGrid
 from fieldmorph.fields.kernels.hash import hash_encode, hash_encode_torch
 from fieldmorph.fields.kernels.hash_levels import HashLevels
-from fieldmorph.fields.store import StoredField
+from fieldmorph.fields.renderable import RenderableField
 
 BLOCKS = 8  # of the teacher's rays
 FINEST = (
@@ -42,7 +42,7 @@ class _Samples:
 
 
 @torch.no_grad()
-def start_hashgrid(teacher: StoredField, student: VolumeField, generator: torch.Generator) -> None:
+def start_hashgrid(teacher: RenderableField, student: VolumeField, generator: torch.Generator) -> None:
     """Coarse levels one after the other, by ridge regression; features only where the decoder is the teacher's.
 
     A student without coarse levels, or with one number per entry, stays as it is, and so does one of a teacher that
@@ -83,7 +83,7 @@ def start_hashgrid(teacher: StoredField, student: VolumeField, generator: torch.
     out[:, : 2 * n_out] = torch.cat([one, -one], dim=1)
 
 
-def _look(teacher: StoredField, student: HashGrid, seed: int) -> _Samples:
+def _look(teacher: RenderableField, student: HashGrid, seed: int) -> _Samples:
     """Samples along the teacher's rays, by rendering weight, and from anywhere in the box."""
     blocks = [make_block(teacher, seed, number) for number in range(BLOCKS)]
     positions = torch.cat([p for b in blocks for p in (b.along.positions, b.empty_positions)])

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fieldmorph.distill.samples import make_block
-from fieldmorph.fields.store import StoredField
+from fieldmorph.fields.renderable import RenderableField
 
 LOOKS = 4  # at each node: the teacher is finer than the student's grid
 VIEW_BLOCKS = 6  # of teacher's rays, which show what can be seen
@@ -24,7 +24,7 @@ class NodeValues:
 
 @torch.no_grad()
 def look_at_nodes(
-    teacher: StoredField,
+    teacher: RenderableField,
     nodes: Int[Tensor, "n"],
     resolution: int,
     generator: torch.Generator,
@@ -37,7 +37,7 @@ def look_at_nodes(
 
 @torch.no_grad()
 def look_around(
-    teacher: StoredField,
+    teacher: RenderableField,
     unit: Float[Tensor, "n 3"],
     spacing: Float[Tensor, "3"],
     generator: torch.Generator,
@@ -72,7 +72,7 @@ def look_around(
     return NodeValues(sigma, best_at, best_features)
 
 
-def visible_nodes(teacher: StoredField, resolution: int, generator: torch.Generator) -> Bool[Tensor, "n"]:
+def visible_nodes(teacher: RenderableField, resolution: int, generator: torch.Generator) -> Bool[Tensor, "n"]:
     """Which nodes (flat) are corners of a cell that a ray from near the teacher's cameras sees into."""
     seed = int(torch.randint(1 << 20, (1,), generator=generator))
     visible = torch.zeros((resolution,) * 3, dtype=torch.bool)
@@ -86,7 +86,7 @@ def visible_nodes(teacher: StoredField, resolution: int, generator: torch.Genera
     return visible.flatten()
 
 
-def stopped(sigma: Tensor, teacher: StoredField) -> Tensor:
+def stopped(sigma: Tensor, teacher: RenderableField) -> Tensor:
     """Share of light that a render step of the teacher's stops at these densities."""
     return -torch.expm1(-sigma * teacher.render_step_size)
 

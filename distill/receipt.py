@@ -15,8 +15,8 @@ import torch
 
 from fieldmorph.distill.convert import ConvertReport, StageReport
 from fieldmorph.fields.budget import Budget, Spent
+from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.runtime import bf16_on_cpu
-from fieldmorph.fields.store import StoredField
 
 FORMAT = 1
 
@@ -76,7 +76,7 @@ def receipt(
 
 
 def describe_field(
-    stored: StoredField,
+    stored: RenderableField,
     file: str | Path | None = None,
     n_bytes: int | None = None,
     sha256: str | None = None,

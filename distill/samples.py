@@ -17,9 +17,9 @@ from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.cameras import Cameras, Rays, camera_rays, nearest_cameras, sample_cameras
 from fieldmorph.fields.errors import InputError
 from fieldmorph.fields.kernels.composite import composite
-from fieldmorph.fields.render import RaySamples, sample_rays, visible_samples
-from fieldmorph.fields.seeds import seeded
-from fieldmorph.fields.store import StoredField
+from fieldmorph.fields.renderable import RenderableField
+from fieldmorph.fields.rendering import RaySamples, sample_rays, visible_samples
+from fieldmorph.fields.rng import seeded
 
 BLOCK_RAYS = 1 << 13
 BLOCK_EMPTY = 1 << 13  # points anywhere in the box, most of them in empty space
@@ -118,7 +118,7 @@ class SamplePool:
     It starts small, so that a conversion of seconds does not spend them on looking at the teacher.
     """
 
-    def __init__(self, teacher: StoredField, seed: int):
+    def __init__(self, teacher: RenderableField, seed: int):
         self.teacher, self.seed = teacher, seed
         self.newest = 0  # number of the newest block so far
         self.hard: dict[int, Tensor] = {}  # by block: the poses that were worst when it was made
@@ -167,7 +167,7 @@ def _newest_block(step: int) -> int:
 
 
 @torch.no_grad()
-def make_block(teacher: StoredField, seed: int, number: int, worst: Tensor | None = None) -> Block:
+def make_block(teacher: RenderableField, seed: int, number: int, worst: Tensor | None = None) -> Block:
     """The block of this number: rays of new cameras near the teacher's own, and points in its box.
 
     A tenth of the rays belong to cameras near the `worst` poses where there are some.

@@ -20,8 +20,8 @@ from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.encodings import spherical_harmonics
 from fieldmorph.fields.hashgrid import HashGrid
 from fieldmorph.fields.kernels.vm import LINE_AXES, PLANE_AXES
-from fieldmorph.fields.lowrank import CP, SHIFT, VM, resample
-from fieldmorph.fields.store import StoredField
+from fieldmorph.fields.renderable import RenderableField
+from fieldmorph.fields.tensorf import CP, SHIFT, VM, resample
 from fieldmorph.fields.voxels import EMPTY, N_HARMONICS, Voxels, nodes_in_cells
 
 NODES_AT_ONCE = 1 << 16
@@ -49,7 +49,7 @@ CP_EFFORT = Effort(12, 6, 1 << 17)
 
 
 @torch.no_grad()
-def start_voxels(teacher: StoredField, student: VolumeField, generator: torch.Generator) -> None:
+def start_voxels(teacher: RenderableField, student: VolumeField, generator: torch.Generator) -> None:
     """Density by sampling, colour by a ridge regression on spherical harmonics over the cameras' directions."""
     assert isinstance(student, Voxels)
     r = student.resolution
@@ -72,7 +72,7 @@ def start_voxels(teacher: StoredField, student: VolumeField, generator: torch.Ge
 
 
 @torch.no_grad()
-def start_vm(teacher: StoredField, student: VolumeField, generator: torch.Generator) -> None:
+def start_vm(teacher: RenderableField, student: VolumeField, generator: torch.Generator) -> None:
     """Planes and lines by alternating least squares."""
     assert isinstance(student, VM)
 
@@ -90,7 +90,7 @@ def start_vm(teacher: StoredField, student: VolumeField, generator: torch.Genera
 
 
 @torch.no_grad()
-def start_cp(teacher: StoredField, student: VolumeField, generator: torch.Generator) -> None:
+def start_cp(teacher: RenderableField, student: VolumeField, generator: torch.Generator) -> None:
     """Three lines for each component by alternating least squares."""
     assert isinstance(student, CP)
 
@@ -102,7 +102,7 @@ def start_cp(teacher: StoredField, student: VolumeField, generator: torch.Genera
 
 
 def _solve_lowrank(
-    teacher: StoredField,
+    teacher: RenderableField,
     student: VM | CP,
     density: Sequence[Tensor],
     app: Sequence[Tensor],
@@ -156,7 +156,7 @@ def _solve_lowrank(
     _put(app, small)
 
 
-def _harmonics(teacher: StoredField, values: NodeValues, generator: torch.Generator) -> Float[Tensor, "n 27"]:
+def _harmonics(teacher: RenderableField, values: NodeValues, generator: torch.Generator) -> Float[Tensor, "n 27"]:
     """Coefficients whose logistic function is nearest to the colours from random cameras' directions."""
     field, origins = teacher.field, teacher.cameras.camera_to_world[:, :, 3]
     at, features = values.positions, values.features
@@ -204,7 +204,7 @@ class Start:
         lr_share: of the learning rates that are left to it afterwards.
     """
 
-    solve: Callable[[StoredField, VolumeField, torch.Generator], None]
+    solve: Callable[[RenderableField, VolumeField, torch.Generator], None]
     helps: bool
     lr_share: float = 1.0
 

@@ -11,9 +11,9 @@ from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.cameras import Cameras, orbit_box
 from fieldmorph.fields.errors import InputError, SettingError
 from fieldmorph.fields.occupancy import OccupancyGrid
-from fieldmorph.fields.render import step_size_for
-from fieldmorph.fields.seeds import seeded
-from fieldmorph.fields.store import StoredField
+from fieldmorph.fields.renderable import RenderableField
+from fieldmorph.fields.rendering import step_size_for
+from fieldmorph.fields.rng import seeded
 
 Function = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -117,7 +117,7 @@ def callable_teacher(
     resolution: int = 64,
     render_step_size: float | None = None,
     seed: int = 0,
-) -> StoredField:
+) -> RenderableField:
     """A teacher for `distill.convert` out of any callable.
 
     Args:
@@ -142,7 +142,7 @@ def callable_teacher(
     occupancy.rebuild(field, step, seeded(seed, "occupancy"))
     if not occupancy.occupied.any():
         raise InputError(f"the callable is empty: no density anywhere in the box {field.box()}")
-    return StoredField(field, occupancy, step, cameras, {"job": "callable"})
+    return RenderableField(field, occupancy, step, cameras, {"job": "callable"})
 
 
 def box_cameras(aabb: Sequence[float]) -> Cameras:

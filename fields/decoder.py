@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fieldmorph.fields.encodings import spherical_harmonics
-from fieldmorph.fields.network import Perceptron
+from fieldmorph.fields.perceptron import Perceptron
 
 
 class RadianceDecoder(nn.Module):

@@ -16,17 +16,17 @@ from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.loop import LoopReport, Progress, run_loop
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.optimizer import FieldOptimizer
-from fieldmorph.fields.render import (
+from fieldmorph.fields.renderable import RenderableField
+from fieldmorph.fields.rendering import (
     render_rays,
     sample_rays,
     shade_samples,
     step_size_for,
     visible_samples,
 )
+from fieldmorph.fields.rng import seeded
 from fieldmorph.fields.runtime import compile_kernels
 from fieldmorph.fields.scene import Split
-from fieldmorph.fields.seeds import seeded
-from fieldmorph.fields.store import StoredField
 
 PROBE_RAYS = 2048
 WARMUP_STEPS = 50
@@ -69,7 +69,7 @@ def fit_images(
     resume: bool = False,
     settings: dict[str, Any] | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
-) -> tuple[StoredField, LoopReport]:
+) -> tuple[RenderableField, LoopReport]:
     """Train `field` in place on posed images; what there is to save, and a report.
 
     Transparent images are seen over a random background, which leaves no reward for coloured fog.
@@ -86,7 +86,7 @@ def fit_images(
     field.load_state_dict(best["field"])
     field.refine(1.0)
     occupancy = OccupancyGrid.from_density(best["density"], best["occupied"])
-    return StoredField(field, occupancy, learner.render_step_size, views.cameras), report
+    return RenderableField(field, occupancy, learner.render_step_size, views.cameras), report
 
 
 class _ImageLearner:

@@ -13,7 +13,7 @@ from fieldmorph.fields.decoder import RadianceDecoder
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.kernels.hash import hash_encode
 from fieldmorph.fields.kernels.hash_levels import hash_levels
-from fieldmorph.fields.network import Perceptron
+from fieldmorph.fields.perceptron import Perceptron
 
 RANGES = {
     "n_levels": (1, 32),

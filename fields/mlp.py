@@ -12,7 +12,7 @@ from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.decoder import RadianceDecoder
 from fieldmorph.fields.encodings import positional_encoding
 from fieldmorph.fields.errors import SettingError
-from fieldmorph.fields.network import Perceptron
+from fieldmorph.fields.perceptron import Perceptron
 
 
 class MLP(VolumeField):

@@ -57,8 +57,8 @@ def compile_kernels() -> float:
     from fieldmorph.fields.kernels.hash import hash_encode
     from fieldmorph.fields.kernels.hash_levels import hash_levels
     from fieldmorph.fields.kernels.march import march
-    from fieldmorph.fields.kernels.normal import normal_equations, table_products
-    from fieldmorph.fields.kernels.variation import total_variation
+    from fieldmorph.fields.kernels.normal_equations import normal_equations, table_products
+    from fieldmorph.fields.kernels.total_variation import total_variation
     from fieldmorph.fields.kernels.vm import vm_products
     from fieldmorph.fields.kernels.voxels import NodeGrid, pack_mask, rank_words, sparse_trilinear
 

@@ -1,44 +1,24 @@
 """A trained field as one file: parameters, occupancy, render step, cameras, where it came from."""
 
 import math
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.cameras import Cameras
-from fieldmorph.fields.catalog import FIELDS, rebuild_field
 from fieldmorph.fields.checkpoint import read_checkpoint, write_checkpoint
 from fieldmorph.fields.errors import InputError, known
 from fieldmorph.fields.occupancy import OccupancyGrid
+from fieldmorph.fields.registry import FIELDS, rebuild_field
+from fieldmorph.fields.renderable import RenderableField
 
 MOST_STEPS = 1 << 16  # across the box, in a file that can be trusted
 MOST_PIXELS = 1 << 16  # along one side of an image
 
 
-@dataclass(frozen=True)
-class StoredField:
-    """What a file holds.
-
-    Attributes:
-        field: the representation.
-        occupancy: its occupancy grid; a file keeps which cells are occupied, one bit each, not how dense they are.
-        render_step_size: in world units.
-        cameras: the poses the scene was photographed from (no pictures): new views are drawn near them.
-        provenance: how the field came about, as JSON values; no times, so that equal runs give equal bytes.
-    """
-
-    field: VolumeField
-    occupancy: OccupancyGrid
-    render_step_size: float
-    cameras: Cameras
-    provenance: dict[str, Any] = field(default_factory=dict)
-
-
-def save_field(path: str | Path, stored: StoredField) -> str:
+def save_field(path: str | Path, stored: RenderableField) -> str:
     """Write the file atomically; its sha256. Errors are `write_checkpoint`'s.
 
     Raises:
@@ -61,7 +41,7 @@ def save_field(path: str | Path, stored: StoredField) -> str:
     return write_checkpoint(path, header, arrays)
 
 
-def load_field(path: str | Path) -> StoredField:
+def load_field(path: str | Path) -> RenderableField:
     """The field in a file. Nothing in the file is run.
 
     Raises:
@@ -79,7 +59,7 @@ def load_field(path: str | Path) -> StoredField:
         cameras = Cameras(arrays["cameras.camera_to_world"], arrays["cameras.intrinsics"], width, height)
         render_step_size = float(header["render_step_size"])
         _check(rebuilt, render_step_size, cameras)
-        return StoredField(
+        return RenderableField(
             rebuilt,
             OccupancyGrid.from_bits(arrays["occupancy.bits"], header["occupancy_resolution"]),
             render_step_size,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.encodings import spherical_harmonics
 from fieldmorph.fields.errors import SettingError
-from fieldmorph.fields.kernels.variation import total_variation
+from fieldmorph.fields.kernels.total_variation import total_variation
 from fieldmorph.fields.kernels.voxels import NodeGrid, pack_mask, rank_words, sparse_trilinear, unpack_mask
 
 N_HARMONICS = 9  # functions of degree 0, 1 and 2, per colour channel

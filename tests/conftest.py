@@ -104,8 +104,8 @@ def few_views(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def teacher(tmp_path_factory: pytest.TempPathFactory, few_views: Path) -> Path:
     """A file of a little hash grid, briefly trained on these views."""
     from fieldmorph.fields.budget import Budget
-    from fieldmorph.fields.catalog import make_field
     from fieldmorph.fields.fit import FitConfig, fit_images
+    from fieldmorph.fields.registry import make_field
     from fieldmorph.fields.scene import load_scene
     from fieldmorph.fields.store import save_field
 

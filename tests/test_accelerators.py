@@ -11,7 +11,7 @@ from nerfacc_stand_in import fake_nerfacc
 from torch import Tensor, nn
 
 from fieldmorph.fields.kernels import accelerators as module
-from fieldmorph.fields.kernels import tcnn
+from fieldmorph.fields.kernels import tcnn_backend as tcnn
 from fieldmorph.fields.kernels.accelerators import (
     Accelerator,
     accelerators,
@@ -268,14 +268,14 @@ def test_training_on_a_cpu_imports_no_accelerator() -> None:
     code = """
 import sys, fieldmorph.fields, torch
 from fieldmorph.fields.cameras import Rays
-from fieldmorph.fields.catalog import make_field
+from fieldmorph.fields.registry import make_field
 from fieldmorph.fields.occupancy import OccupancyGrid
-from fieldmorph.fields.render import render_rays
+from fieldmorph.fields.rendering import render_rays
 field, grid = make_field("hashgrid", aabb=(-1, -1, -1, 1, 1, 1)), OccupancyGrid(8)
 grid.update(field, 0.01, torch.Generator())
 d = torch.nn.functional.normalize(torch.randn(50, 3), dim=-1)
 render_rays(field, Rays(-2 * d, d), grid, 0.05, torch.ones(50, 3)).colors.sum().backward()
-names = {"nerfacc", "tinycudann", "fieldmorph.fields.kernels.accelerators", "fieldmorph.fields.kernels.tcnn"}
+names = {"nerfacc", "tinycudann", "fieldmorph.fields.kernels.accelerators", "fieldmorph.fields.kernels.tcnn_backend"}
 assert field.table.grad.abs().sum() > 0 and not names & set(sys.modules), names & set(sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

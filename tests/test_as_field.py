@@ -13,10 +13,10 @@ from fieldmorph.bayes.observations import Observations
 from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.distill.convert import convert
 from fieldmorph.fields.budget import Budget
-from fieldmorph.fields.catalog import make_field
 from fieldmorph.fields.errors import InputError, SettingError
+from fieldmorph.fields.registry import make_field
+from fieldmorph.fields.renderable import picture
 from fieldmorph.fields.store import load_field, save_field
-from fieldmorph.fields.views import picture
 
 pytestmark = pytest.mark.numerical
 

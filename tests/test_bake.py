@@ -15,8 +15,7 @@ from fieldmorph.fields.blackbox import box_cameras, callable_teacher
 from fieldmorph.fields.cameras import Cameras, orbit_box
 from fieldmorph.fields.encodings import spherical_harmonics
 from fieldmorph.fields.errors import InputError, SettingError
-from fieldmorph.fields.store import StoredField
-from fieldmorph.fields.views import resize
+from fieldmorph.fields.renderable import RenderableField, resize
 
 pytestmark = pytest.mark.numerical
 
@@ -44,7 +43,7 @@ def tinted(coefficients: Tensor) -> Function:
 
 def stored_of(
     function: Function, box: tuple[float, ...] = CUBE, cameras: Cameras | None = None
-) -> StoredField:
+) -> RenderableField:
     cameras = cameras or resize(box_cameras(box), 40, 40)
     return callable_teacher(function, box, cameras=cameras, resolution=32, render_step_size=STEP)
 

@@ -14,9 +14,9 @@ from fieldmorph.apps.bench_bake import bake_table, bench_bake
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.hashgrid import HashGrid
 from fieldmorph.fields.metrics import psnr
+from fieldmorph.fields.renderable import picture
 from fieldmorph.fields.scene import load_scene
 from fieldmorph.fields.store import load_field
-from fieldmorph.fields.views import picture
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from fieldmorph.apps import bench_matrix as module
 from fieldmorph.apps import bench_runs
 from fieldmorph.apps.bench_matrix import bench_matrix, matrix_table
 from fieldmorph.apps.cli import main
-from fieldmorph.apps.memory import STATUS
-from fieldmorph.fields.catalog import FIELDS
+from fieldmorph.fields.memory import STATUS
+from fieldmorph.fields.registry import FIELDS
 
 NAMES = list(FIELDS)
 

@@ -15,9 +15,9 @@ import pytest
 
 from fieldmorph.apps import bench_runs
 from fieldmorph.apps.bench_runs import Bench, chosen, core_seconds, failures, in_child, markdown
-from fieldmorph.apps.memory import peak_memory
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.errors import SettingError
+from fieldmorph.fields.memory import peak_memory
 
 WHAT = {"kind": "conversion", "budget": 1.5, "seed": 0}
 

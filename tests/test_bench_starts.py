@@ -16,10 +16,10 @@ from fieldmorph.distill import samples
 from fieldmorph.distill.starts import STARTS
 from fieldmorph.fields import fit, loop
 from fieldmorph.fields.budget import Spent
-from fieldmorph.fields.catalog import make_field
 from fieldmorph.fields.hashgrid import HashGrid
 from fieldmorph.fields.loop import Progress
-from fieldmorph.fields.lowrank import CP, VM
+from fieldmorph.fields.registry import make_field
+from fieldmorph.fields.tensorf import CP, VM
 from fieldmorph.fields.voxels import Voxels
 
 

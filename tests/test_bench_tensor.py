@@ -15,11 +15,11 @@ from fieldmorph.apps import bench_tensor as module
 from fieldmorph.apps.bench_tensor import bench_tensor, measure, tensor_table
 from fieldmorph.apps.bench_tensor_peers import PEERS, Blocks, Method
 from fieldmorph.apps.cli import main
-from fieldmorph.apps.memory import STATUS
 from fieldmorph.bayes.model import FitConfig
 from fieldmorph.bayes.observations import Observations
 from fieldmorph.bayes.posterior import Prediction
 from fieldmorph.fields.errors import SettingError
+from fieldmorph.fields.memory import STATUS
 
 N, PLACES = 400, 50
 METHODS = ("tucker3", "kNN")

@@ -9,8 +9,8 @@ from torch import Tensor
 from fieldmorph.distill.convert import ConvertConfig, convert
 from fieldmorph.fields.blackbox import CallableField, callable_teacher
 from fieldmorph.fields.budget import Budget
-from fieldmorph.fields.catalog import make_field
 from fieldmorph.fields.errors import InputError, SettingError
+from fieldmorph.fields.registry import make_field
 from fieldmorph.fields.store import save_field
 
 pytestmark = pytest.mark.numerical

@@ -15,13 +15,14 @@ from PIL import Image
 
 from fieldmorph.apps.cli import main
 from fieldmorph.apps.exits import explain
-from fieldmorph.fields.catalog import make_field
 from fieldmorph.fields.checkpoint import write_checkpoint
 from fieldmorph.fields.errors import InputError
 from fieldmorph.fields.hashgrid import HashGrid
 from fieldmorph.fields.occupancy import OccupancyGrid
+from fieldmorph.fields.registry import make_field
+from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.scene import load_scene
-from fieldmorph.fields.store import StoredField, save_field
+from fieldmorph.fields.store import save_field
 
 POSE = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 4], [0, 0, 0, 1]]
 
@@ -60,7 +61,7 @@ def file(tmp_path: Path, scene: Path) -> Path:
     """An untrained field on disk."""
     field = make_field("mlp", aabb=(-1, -1, -1, 1, 1, 1), width=16, depth=2)
     cameras = load_scene(scene).splits["train"].cameras
-    save_field(tmp_path / "a.fm", StoredField(field, OccupancyGrid(8), 0.1, cameras))
+    save_field(tmp_path / "a.fm", RenderableField(field, OccupancyGrid(8), 0.1, cameras))
     return tmp_path / "a.fm"
 
 

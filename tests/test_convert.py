@@ -16,16 +16,16 @@ from fieldmorph.distill.stages import Stage
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.cameras import orbit_cameras
-from fieldmorph.fields.catalog import make_field
 from fieldmorph.fields.decoder import RadianceDecoder
 from fieldmorph.fields.errors import InputError, SettingError
 from fieldmorph.fields.loop import Interrupted, Progress
 from fieldmorph.fields.metrics import psnr
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.optimizer import FieldOptimizer
-from fieldmorph.fields.render import render_image
-from fieldmorph.fields.seeds import seeded
-from fieldmorph.fields.store import StoredField
+from fieldmorph.fields.registry import make_field
+from fieldmorph.fields.renderable import RenderableField
+from fieldmorph.fields.rendering import render_image
+from fieldmorph.fields.rng import seeded
 
 pytestmark = pytest.mark.numerical
 
@@ -36,7 +36,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "hashgrid": {"n_levels": 4, "log2_hashmap_size": 12, "base_resolution": 8, "finest_resolution": 32},
     "mlp": {"width": 64, "depth": 3, "n_frequencies": 4},
 }
-_learned: dict[str, StoredField] = {}  # teachers that are made once
+_learned: dict[str, RenderableField] = {}  # teachers that are made once
 
 
 @pytest.fixture(autouse=True)
@@ -48,18 +48,18 @@ def _short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def sphere(soft_sphere: VolumeField) -> StoredField:
+def sphere(soft_sphere: VolumeField) -> RenderableField:
     """The sphere without parameters or decoder, seen by a ring of cameras."""
     cameras = orbit_cameras(
         (0, 0, 0), 3.0, 8, elevation=20, intrinsics=(40.0, 40.0, 12.0, 12.0), width=24, height=24
     )
     occupancy = OccupancyGrid(16)
     occupancy.rebuild(soft_sphere, STEP, torch.Generator().manual_seed(0))
-    return StoredField(soft_sphere, occupancy, STEP, cameras)
+    return RenderableField(soft_sphere, occupancy, STEP, cameras)
 
 
 @pytest.fixture
-def teachers(sphere: StoredField) -> dict[str, StoredField]:
+def teachers(sphere: RenderableField) -> dict[str, RenderableField]:
     """A hash grid and an MLP that have learned the sphere."""
     for name in SMALL:
         if name not in _learned:
@@ -78,7 +78,7 @@ def with_another_decoder(name: str) -> VolumeField:
     return student
 
 
-def fidelity(student: StoredField, teacher: StoredField) -> float:
+def fidelity(student: RenderableField, teacher: RenderableField) -> float:
     """PSNR of the student's views to the teacher's, from places between the cameras."""
     cameras = orbit_cameras(
         (0, 0, 0), 3.0, 3, elevation=22, intrinsics=(40.0, 40.0, 12.0, 12.0), width=24, height=24
@@ -89,11 +89,11 @@ def fidelity(student: StoredField, teacher: StoredField) -> float:
     return sum(float(psnr(learned, taught)) for learned, taught in pairs) / len(pairs)
 
 
-def untrained(field: VolumeField, teacher: StoredField) -> StoredField:
+def untrained(field: VolumeField, teacher: RenderableField) -> RenderableField:
     return replace(teacher, field=copy.deepcopy(field), occupancy=OccupancyGrid(16))
 
 
-def result(stored: StoredField, report: ConvertReport) -> list[Tensor]:
+def result(stored: RenderableField, report: ConvertReport) -> list[Tensor]:
     """Everything that must be equal where two runs are."""
     numbers = torch.tensor([report.loop.psnr, *(value for _, value in report.loop.curve)])
     grid = stored.occupancy
@@ -104,7 +104,7 @@ def equal(one: list[Tensor], other: list[Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_learning_rates_warm_up_and_fall_to_almost_nothing(monkeypatch, sphere: StoredField) -> None:
+def test_learning_rates_warm_up_and_fall_to_almost_nothing(monkeypatch, sphere: RenderableField) -> None:
     shares: list[float] = []
     monkeypatch.setattr(FieldOptimizer, "step", lambda _self, _loss, share: shares.append(share))
     convert(sphere, small("mlp"), Budget(steps=100), replace(CONFIG, lr_share=0.5))
@@ -120,7 +120,7 @@ def test_learning_rates_warm_up_and_fall_to_almost_nothing(monkeypatch, sphere: 
     [("hashgrid", "mlp", 240), ("mlp", "hashgrid", 120), ("hashgrid", "hashgrid", 120)],
 )
 def test_student_becomes_its_teacher(
-    teachers: dict[str, StoredField], source: str, target: str, steps: int
+    teachers: dict[str, RenderableField], source: str, target: str, steps: int
 ) -> None:
     teacher, student = teachers[source], small(target)
     taught = [p.clone() for p in teacher.field.state_dict().values()]
@@ -136,7 +136,7 @@ def test_student_becomes_its_teacher(
     assert equal(taught, list(teacher.field.state_dict().values()))
 
 
-def test_a_teacher_without_a_decoder_needs_no_features(sphere: StoredField) -> None:
+def test_a_teacher_without_a_decoder_needs_no_features(sphere: RenderableField) -> None:
     student = small("hashgrid")
     before = fidelity(untrained(student, sphere), sphere)
     stored, report = convert(sphere, student, Budget(steps=120), CONFIG)
@@ -145,7 +145,7 @@ def test_a_teacher_without_a_decoder_needs_no_features(sphere: StoredField) -> N
     assert report.dropped["features"] == "teacher and student have no decoder of one kind"
 
 
-def test_a_student_with_another_decoder_learns_its_own(teachers: dict[str, StoredField]) -> None:
+def test_a_student_with_another_decoder_learns_its_own(teachers: dict[str, RenderableField]) -> None:
     teacher, student = teachers["hashgrid"], with_another_decoder("mlp")
     before = fidelity(untrained(student, teacher), teacher)
     stored, report = convert(teacher, student, Budget(steps=120), CONFIG)
@@ -154,7 +154,7 @@ def test_a_student_with_another_decoder_learns_its_own(teachers: dict[str, Store
     assert "features" in report.dropped
 
 
-def test_the_decoder_is_the_teacher_s_from_the_start(teachers: dict[str, StoredField]) -> None:
+def test_the_decoder_is_the_teacher_s_from_the_start(teachers: dict[str, RenderableField]) -> None:
     teacher, student = teachers["hashgrid"], small("mlp", seed=4)
     fresh = [p.clone() for p in student.decoder.parameters()]
     convert(teacher, student, Budget(steps=1), CONFIG)  # the feature stage does not touch the decoder
@@ -168,7 +168,7 @@ def test_the_decoder_is_the_teacher_s_from_the_start(teachers: dict[str, StoredF
         assert (learned_too - before).abs().max() < 1e-3  # one step of the warm-up
 
 
-def test_student_is_judged_with_an_occupancy_grid_of_its_own(sphere: StoredField) -> None:
+def test_student_is_judged_with_an_occupancy_grid_of_its_own(sphere: RenderableField) -> None:
     stored, _ = convert(sphere, small("mlp"), Budget(steps=1), CONFIG)
     expected = OccupancyGrid(16)
     expected.rebuild(stored.field, STEP, seeded(CONFIG.seed, "occupancy"))
@@ -179,7 +179,7 @@ def test_student_is_judged_with_an_occupancy_grid_of_its_own(sphere: StoredField
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
-def test_empty_space_is_taught_beside_the_rays(sphere: StoredField, share: float) -> None:
+def test_empty_space_is_taught_beside_the_rays(sphere: RenderableField, share: float) -> None:
     nothing = Stage("nothing", 1.0, {"density": 0.0})  # so that only what is beside the rays pulls
     config = replace(CONFIG, stages=(nothing,), empty_share=share, lr_network=0.05)
     student, corners = small("hashgrid"), torch.tensor([[-0.9, 0.9, -0.9], [0.9, 0.9, 0.9]])
@@ -189,7 +189,7 @@ def test_empty_space_is_taught_beside_the_rays(sphere: StoredField, share: float
     assert torch.equal(after, before) if share == 0 else (after < 0.5 * before).all()
 
 
-def test_equal_seeds_give_equal_results(sphere: StoredField) -> None:
+def test_equal_seeds_give_equal_results(sphere: RenderableField) -> None:
     one, again, other = (
         result(*convert(sphere, small("mlp"), Budget(steps=24), replace(CONFIG, seed=seed)))
         for seed in (5, 5, 6)
@@ -200,7 +200,7 @@ def test_equal_seeds_give_equal_results(sphere: StoredField) -> None:
 
 @pytest.mark.parametrize(("name", "at"), [("mlp", 2), ("mlp", 19), ("hashgrid", 17)])
 def test_interrupted_and_resumed_equals_uninterrupted(
-    teachers: dict[str, StoredField], tmp_path: Path, name: str, at: int
+    teachers: dict[str, RenderableField], tmp_path: Path, name: str, at: int
 ) -> None:
     def stop(progress: Progress) -> None:
         if progress.step == at:
@@ -214,7 +214,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     assert equal(result(*resumed), whole)
 
 
-def test_a_run_with_another_config_is_not_resumed(sphere: StoredField, tmp_path: Path) -> None:
+def test_a_run_with_another_config_is_not_resumed(sphere: RenderableField, tmp_path: Path) -> None:
     path = tmp_path / "run.state"
     with pytest.raises(Interrupted):
         convert(
@@ -228,7 +228,7 @@ def test_a_run_with_another_config_is_not_resumed(sphere: StoredField, tmp_path:
         convert(sphere, small("hashgrid"), Budget(steps=9), CONFIG, state_path=path, resume=True)
 
 
-def test_an_empty_teacher_is_refused(sphere: StoredField) -> None:
+def test_an_empty_teacher_is_refused(sphere: RenderableField) -> None:
     sphere.occupancy.occupied[:] = False
     with pytest.raises(InputError, match="the teacher is empty"):
         convert(sphere, small("mlp"), Budget(steps=3), CONFIG)

@@ -15,10 +15,10 @@ from fieldmorph.apps.convert import parse_bytes
 from fieldmorph.distill import convert, fidelity, losses, nodes, samples
 from fieldmorph.fields import fit
 from fieldmorph.fields.budget import Budget
-from fieldmorph.fields.catalog import FIELDS, make_field
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.fit import FitConfig, fit_images
 from fieldmorph.fields.occupancy import OccupancyGrid
+from fieldmorph.fields.registry import FIELDS, make_field
 from fieldmorph.fields.scene import load_scene
 from fieldmorph.fields.store import load_field, save_field
 

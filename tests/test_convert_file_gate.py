@@ -13,10 +13,10 @@ import torch
 from fieldmorph.apps import extension, outcome
 from fieldmorph.apps.cli import main
 from fieldmorph.apps.convert import ConvertOptions, convert_file
-from fieldmorph.apps.outputs import file_sha256
 from fieldmorph.distill import convert, fidelity, samples
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.errors import FruitlessError
+from fieldmorph.fields.files import file_sha256
 from fieldmorph.fields.runtime import use_threads
 from fieldmorph.fields.store import load_field
 

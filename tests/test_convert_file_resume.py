@@ -28,10 +28,10 @@ from fieldmorph.distill import convert, fidelity, nodes, samples
 from fieldmorph.fields import fit, loop
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget
-from fieldmorph.fields.catalog import FIELDS, make_field
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.fit import FitConfig, fit_images
 from fieldmorph.fields.loop import Interrupted
+from fieldmorph.fields.registry import FIELDS, make_field
 from fieldmorph.fields.runtime import use_threads
 from fieldmorph.fields.scene import load_scene
 

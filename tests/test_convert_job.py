@@ -10,22 +10,23 @@ import torch
 
 from fieldmorph.apps.convert import ConvertOptions
 from fieldmorph.apps.convert_job import Course, Desk, Ended, Job, Wish
-from fieldmorph.apps.outputs import file_sha256
 from fieldmorph.apps.view_pool import BusyError
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.errors import InputError, SettingError
-from fieldmorph.fields.store import StoredField, load_field
+from fieldmorph.fields.files import file_sha256
+from fieldmorph.fields.renderable import RenderableField
+from fieldmorph.fields.store import load_field
 
 TINY = {"width": 16, "depth": 2, "n_frequencies": 4}
 WISH = Wish("mlp", "small", Budget(steps=40), ConvertOptions(receipt=False), settings=TINY)
 
 
 @pytest.fixture
-def stored(teacher: Path) -> StoredField:
+def stored(teacher: Path) -> RenderableField:
     return load_field(teacher)
 
 
-def test_job_converts_and_tells_how_far_it_is(stored: StoredField, teacher: Path) -> None:
+def test_job_converts_and_tells_how_far_it_is(stored: RenderableField, teacher: Path) -> None:
     wish = replace(WISH, options=ConvertOptions())
     job = Job(stored, "a scene: <one>", wish)
 
@@ -49,7 +50,7 @@ def test_job_converts_and_tells_how_far_it_is(stored: StoredField, teacher: Path
     assert not folder.exists()
 
 
-def test_job_that_is_ended_leaves_nothing(stored: StoredField) -> None:
+def test_job_that_is_ended_leaves_nothing(stored: RenderableField) -> None:
     job = Job(stored, "t", replace(WISH, budget=Budget(seconds=600.0)))
     folder = job.output.parent
 
@@ -64,7 +65,7 @@ def test_job_that_is_ended_leaves_nothing(stored: StoredField) -> None:
     assert not folder.exists()
 
 
-def test_mistake_in_the_process_comes_back_as_a_line(stored: StoredField) -> None:
+def test_mistake_in_the_process_comes_back_as_a_line(stored: RenderableField) -> None:
     job = Job(stored, "t", replace(WISH, options=ConvertOptions(max_bytes=2000), settings={}))
 
     async def watch() -> None:
@@ -76,7 +77,7 @@ def test_mistake_in_the_process_comes_back_as_a_line(stored: StoredField) -> Non
     job.end()
 
 
-def test_process_goes_when_the_server_is_gone(stored: StoredField) -> None:
+def test_process_goes_when_the_server_is_gone(stored: RenderableField) -> None:
     job = Job(stored, "t", replace(WISH, budget=Budget(seconds=600.0)))
 
     async def watch() -> int | None:
@@ -104,14 +105,14 @@ def test_process_goes_when_the_server_is_gone(stored: StoredField) -> None:
         ({"to": "voxels", "preset": "paper", "settings": {}}, "at most 64 MB; this one would have about"),
     ],
 )
-def test_wishes_are_bounded(stored: StoredField, change: dict[str, object], told: str) -> None:
+def test_wishes_are_bounded(stored: RenderableField, change: dict[str, object], told: str) -> None:
     stored.occupancy.occupied = torch.ones_like(stored.occupancy.occupied)
     with pytest.raises(SettingError, match=told):
         replace(WISH, **change).check(stored)
     WISH.check(stored)
 
 
-def test_one_conversion_at_a_time(stored: StoredField) -> None:
+def test_one_conversion_at_a_time(stored: RenderableField) -> None:
     desk = Desk()
     first = desk.begin("ann", stored, "t", WISH)
     with pytest.raises(BusyError, match="another conversion is running"):

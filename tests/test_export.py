@@ -13,9 +13,10 @@ from fieldmorph.apps.bake_file import read_web
 from fieldmorph.apps.cli import main
 from fieldmorph.apps.export import MOST_NAME
 from fieldmorph.fields.cameras import orbit_box
-from fieldmorph.fields.catalog import FIELDS, make_field
 from fieldmorph.fields.occupancy import OccupancyGrid
-from fieldmorph.fields.store import StoredField, save_field
+from fieldmorph.fields.registry import FIELDS, make_field
+from fieldmorph.fields.renderable import RenderableField
+from fieldmorph.fields.store import save_field
 
 SMALL: dict[str, dict[str, Any]] = {
     "cp": {"resolution": 16, "density_components": 8, "app_components": 8},
@@ -32,7 +33,7 @@ def save(path: Path, field: Any, render_step_size: float = 0.1) -> Path:
     occupancy = OccupancyGrid(16)
     occupancy.rebuild(field, render_step_size, torch.Generator().manual_seed(0))
     cameras = orbit_box(CUBE, 6, width=32, height=24)
-    save_field(path, StoredField(field, occupancy, render_step_size, cameras, {"job": "test"}))
+    save_field(path, RenderableField(field, occupancy, render_step_size, cameras, {"job": "test"}))
     return path
 
 
@@ -154,7 +155,7 @@ def bad_input(tmp_path: Path, how: str) -> Path:
             content[len(content) // 2] ^= 1
             path.write_bytes(content)
         case "empty":
-            stored = StoredField(ball(16), OccupancyGrid(16), 0.1, orbit_box(CUBE, 4), {"job": "test"})
+            stored = RenderableField(ball(16), OccupancyGrid(16), 0.1, orbit_box(CUBE, 4), {"job": "test"})
             stored.occupancy.occupied = torch.zeros(16, 16, 16, dtype=torch.bool)
             save_field(path, stored)
         case "not a number":

@@ -15,9 +15,8 @@ from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.cameras import Cameras, orbit_cameras, project
 from fieldmorph.fields.metrics import EQUAL_DB, capped_psnr, ssim
 from fieldmorph.fields.occupancy import OccupancyGrid
+from fieldmorph.fields.renderable import RenderableField, picture
 from fieldmorph.fields.scene import Split
-from fieldmorph.fields.store import StoredField
-from fieldmorph.fields.views import picture
 
 pytestmark = pytest.mark.numerical
 
@@ -33,13 +32,13 @@ def ring(
     return orbit_cameras(centre, 3.0, n, elevation=20, intrinsics=intrinsics, width=width, height=height)
 
 
-def stored(field: VolumeField, cameras: Cameras | None = None) -> StoredField:
+def stored(field: VolumeField, cameras: Cameras | None = None) -> RenderableField:
     occupancy = OccupancyGrid(16)
     occupancy.rebuild(field, STEP, torch.Generator().manual_seed(0))
-    return StoredField(field, occupancy, STEP, ring() if cameras is None else cameras)
+    return RenderableField(field, occupancy, STEP, ring() if cameras is None else cameras)
 
 
-def photographs_of(field: StoredField, n: int = 3, size: tuple[int, int] = (24, 20)) -> Split:
+def photographs_of(field: RenderableField, n: int = 3, size: tuple[int, int] = (24, 20)) -> Split:
     """The field's own pictures as photographs, from cameras of their own."""
     cameras = replace(ring(n, size), camera_to_world=ring(2 * n).camera_to_world[1::2])
     opaque = torch.full((*size[::-1], 1), 255, dtype=torch.uint8)
@@ -48,24 +47,24 @@ def photographs_of(field: StoredField, n: int = 3, size: tuple[int, int] = (24, 
 
 
 def measure(
-    teacher: StoredField, student: StoredField, photographs: Split | None = None
+    teacher: RenderableField, student: RenderableField, photographs: Split | None = None
 ) -> tuple[dict[str, Any], list[fidelity.Exhibit]]:
     return fidelity.measure(reference(teacher, photographs), student)
 
 
 @pytest.fixture
-def sphere(soft_sphere: VolumeField) -> StoredField:
+def sphere(soft_sphere: VolumeField) -> RenderableField:
     return stored(soft_sphere)
 
 
 @pytest.fixture
-def smaller(soft_sphere: VolumeField) -> StoredField:
+def smaller(soft_sphere: VolumeField) -> RenderableField:
     """The sphere shrunk by a tenth."""
     field = type(soft_sphere)(BOX, lambda x: soft_sphere.log_density(x / 0.9))
     return stored(field)
 
 
-def test_a_field_is_its_own_equal(sphere: StoredField) -> None:
+def test_a_field_is_its_own_equal(sphere: RenderableField) -> None:
     figures, pictures = measure(sphere, sphere)
     for poses in ("held_out", "off_trajectory"):
         assert figures[poses]["mean"] == {
@@ -82,7 +81,7 @@ def test_a_field_is_its_own_equal(sphere: StoredField) -> None:
 
 
 def test_figures_are_those_of_the_pictures_and_worst_is_worst(
-    sphere: StoredField, smaller: StoredField
+    sphere: RenderableField, smaller: RenderableField
 ) -> None:
     figures, pictures = measure(sphere, smaller)
     for poses, cameras in (
@@ -105,7 +104,7 @@ def test_figures_are_those_of_the_pictures_and_worst_is_worst(
 
 
 def test_a_floater_in_the_background_s_colour_shows_as_opacity(
-    sphere: StoredField, fog: Callable[..., VolumeField]
+    sphere: RenderableField, fog: Callable[..., VolumeField]
 ) -> None:
     class WhiteBeside(type(sphere.field)):
         """The sphere with thin white fog all over the box."""
@@ -125,7 +124,7 @@ def test_a_floater_in_the_background_s_colour_shows_as_opacity(
     assert figures["off_trajectory"]["mean"]["psnr_to_teacher"] > 30
 
 
-def test_photographs_are_held_against_both(sphere: StoredField, smaller: StoredField) -> None:
+def test_photographs_are_held_against_both(sphere: RenderableField, smaller: RenderableField) -> None:
     split = photographs_of(sphere)
     figures, pictures = measure(sphere, smaller, split)
     told = figures["held_out"]
@@ -142,12 +141,12 @@ def test_photographs_are_held_against_both(sphere: StoredField, smaller: StoredF
 
 
 def test_a_teacher_is_rendered_once_for_all_students(
-    monkeypatch: pytest.MonkeyPatch, sphere: StoredField, smaller: StoredField
+    monkeypatch: pytest.MonkeyPatch, sphere: RenderableField, smaller: RenderableField
 ) -> None:
     split, calls, rendered = photographs_of(sphere), list[tuple[int, int]](), list[str]()
     view, names = fidelity.view, {id(sphere.field): "teacher", id(smaller.field): "student"}
 
-    def noted(stored: StoredField, *more: Any) -> Any:
+    def noted(stored: RenderableField, *more: Any) -> Any:
         rendered.append(names[id(stored.field)])
         return view(stored, *more)
 
@@ -168,7 +167,7 @@ def test_a_teacher_is_rendered_once_for_all_students(
 
 
 def test_many_photographs_are_thinned_evenly_and_it_is_said(
-    monkeypatch: pytest.MonkeyPatch, sphere: StoredField
+    monkeypatch: pytest.MonkeyPatch, sphere: RenderableField
 ) -> None:
     monkeypatch.setattr(fidelity, "MOST_PIXELS", 4 * 24 * 20)
     figures, _ = measure(sphere, sphere, photographs_of(sphere, 8))
@@ -196,12 +195,12 @@ def test_large_pictures_are_rendered_smaller() -> None:
     torch.testing.assert_close(cameras.intrinsics[0], torch.tensor([10.0, 10.0, 100.0, 75.0]))
 
 
-def test_a_single_held_out_view_is_shown_once(sphere: StoredField) -> None:
+def test_a_single_held_out_view_is_shown_once(sphere: RenderableField) -> None:
     _, pictures = measure(sphere, sphere, photographs_of(sphere, 1))
     assert [(p.poses, p.rank) for p in pictures] == [("held_out", "worst"), ("off_trajectory", "worst")]
 
 
-def test_a_picture_with_nan_has_no_figures_and_is_the_worst(sphere: StoredField) -> None:
+def test_a_picture_with_nan_has_no_figures_and_is_the_worst(sphere: RenderableField) -> None:
     class Broken(type(sphere.field)):
         def radiance(self, features: Tensor, positions: Tensor, directions: Tensor) -> Tensor:
             rgb = super().radiance(features, positions, directions)

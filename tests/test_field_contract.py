@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from fieldmorph.fields import network, runtime
+from fieldmorph.fields import perceptron as network
+from fieldmorph.fields import runtime
 from fieldmorph.fields.base import VolumeField
-from fieldmorph.fields.catalog import FIELDS, field_settings, make_field, rebuild_field
 from fieldmorph.fields.errors import SettingError
+from fieldmorph.fields.registry import FIELDS, field_settings, make_field, rebuild_field
 
 pytestmark = pytest.mark.numerical
 

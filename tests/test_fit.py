@@ -12,15 +12,15 @@ from fieldmorph.fields import fit
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.cameras import Cameras, orbit_cameras
-from fieldmorph.fields.catalog import make_field
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.fit import FitConfig, fit_images
 from fieldmorph.fields.loop import Interrupted, LoopReport, Progress
 from fieldmorph.fields.metrics import psnr
 from fieldmorph.fields.occupancy import OccupancyGrid
-from fieldmorph.fields.render import render_image, step_size_for
+from fieldmorph.fields.registry import make_field
+from fieldmorph.fields.renderable import RenderableField
+from fieldmorph.fields.rendering import render_image, step_size_for
 from fieldmorph.fields.scene import Split
-from fieldmorph.fields.store import StoredField
 
 pytestmark = pytest.mark.numerical
 
@@ -74,7 +74,7 @@ def small(seed: int = 0) -> VolumeField:
     )
 
 
-def quality(stored: StoredField, truth: Split, background: float = 1.0) -> float:
+def quality(stored: RenderableField, truth: Split, background: float = 1.0) -> float:
     """Mean PSNR of whole views."""
     total = 0.0
     for i, camera in enumerate(truth.cameras):
@@ -83,7 +83,7 @@ def quality(stored: StoredField, truth: Split, background: float = 1.0) -> float
     return total / len(truth)
 
 
-def result(stored: StoredField, report: LoopReport) -> list[Tensor]:
+def result(stored: RenderableField, report: LoopReport) -> list[Tensor]:
     """Everything that must be equal where two runs are."""
     numbers = torch.tensor([report.psnr, *(value for _, value in report.curve)])
     grid = stored.occupancy
@@ -97,7 +97,7 @@ def equal(one: list[Tensor], other: list[Tensor]) -> bool:
 def test_hash_grid_learns_the_sphere(soft_sphere: VolumeField, views: Split) -> None:
     unseen = photograph(soft_sphere, ring(3, elevation=35))
     field = small()
-    untrained = StoredField(field, OccupancyGrid(16), 2 / 64, views.cameras)
+    untrained = RenderableField(field, OccupancyGrid(16), 2 / 64, views.cameras)
     nothing = replace(untrained, occupancy=OccupancyGrid.from_density(*empty(16)))
     before = max(quality(untrained, unseen), quality(nothing, unseen))  # or a white picture
     stored, report = fit_images(field, views, Budget(steps=120), CONFIG)

@@ -13,13 +13,13 @@ from fieldmorph.distill.hashgrid_start import start_hashgrid
 from fieldmorph.distill.stages import transplant_decoder
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.cameras import orbit_box
-from fieldmorph.fields.catalog import make_field
 from fieldmorph.fields.decoder import RadianceDecoder
 from fieldmorph.fields.hashgrid import HashGrid
 from fieldmorph.fields.kernels.hash import hash_encode_torch
 from fieldmorph.fields.kernels.hash_levels import hash_levels
 from fieldmorph.fields.occupancy import OccupancyGrid
-from fieldmorph.fields.store import StoredField
+from fieldmorph.fields.registry import make_field
+from fieldmorph.fields.renderable import RenderableField
 
 pytestmark = pytest.mark.numerical
 
@@ -41,7 +41,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def teacher() -> StoredField:
+def teacher() -> RenderableField:
     """A smooth low-rank field with a decoder."""
     field = make_field("vm", aabb=BOX, resolution=5, density_components=3, app_components=4, seed=3)
     with torch.no_grad():
@@ -50,20 +50,20 @@ def teacher() -> StoredField:
     return stored(field)
 
 
-def stored(field: VolumeField) -> StoredField:
+def stored(field: VolumeField) -> RenderableField:
     occupancy = OccupancyGrid(16)
     occupancy.rebuild(field, STEP, torch.Generator().manual_seed(0))
-    return StoredField(field, occupancy, STEP, orbit_box(field.box(), 12, width=40, height=40))
+    return RenderableField(field, occupancy, STEP, orbit_box(field.box(), 12, width=40, height=40))
 
 
-def student_of(teacher: StoredField, **settings: Any) -> HashGrid:
+def student_of(teacher: RenderableField, **settings: Any) -> HashGrid:
     student = make_field("hashgrid", aabb=teacher.field.box(), seed=3, **{**SHAPE, **settings})
     assert isinstance(student, HashGrid)
     transplant_decoder(teacher.field, student)
     return student
 
 
-def start(teacher: StoredField, student: HashGrid) -> dict[str, Tensor]:
+def start(teacher: RenderableField, student: HashGrid) -> dict[str, Tensor]:
     """What the student was before it was started."""
     before = {key: value.clone() for key, value in student.state_dict().items()}
     start_hashgrid(teacher, student, torch.Generator().manual_seed(0))
@@ -79,7 +79,7 @@ def encoded(student: HashGrid, n: int = 300) -> Tensor:
     return hash_encode_torch(unit, student.table.detach().double(), student.levels)
 
 
-def test_the_network_becomes_linear(teacher: StoredField) -> None:
+def test_the_network_becomes_linear(teacher: RenderableField) -> None:
     student = student_of(teacher)
     start(teacher, student)
     network, x = student.density_network.double(), encoded(student)
@@ -90,7 +90,7 @@ def test_the_network_becomes_linear(teacher: StoredField) -> None:
     torch.testing.assert_close(network(x + 2 * y), out + 2 * network(y))
 
 
-def test_units_that_are_not_needed_stay_random_and_learn(teacher: StoredField) -> None:
+def test_units_that_are_not_needed_stay_random_and_learn(teacher: RenderableField) -> None:
     student = student_of(teacher)
     before = start(teacher, student)
     into, out = (layer.weight for layer in student.density_network.layers)
@@ -101,7 +101,7 @@ def test_units_that_are_not_needed_stay_random_and_learn(teacher: StoredField) -
     assert (out.grad[:, 32:].abs().sum(0) > 0).sum() > 20
 
 
-def test_density_and_features_are_the_teacher_s(teacher: StoredField) -> None:
+def test_density_and_features_are_the_teacher_s(teacher: RenderableField) -> None:
     student = student_of(teacher, log2_hashmap_size=14)
     along = samples.make_block(teacher, 9, 9).along
     seen = along.weights > 0.02
@@ -124,7 +124,7 @@ def test_density_and_features_are_the_teacher_s(teacher: StoredField) -> None:
     assert features < 0.5  # one direction a level
 
 
-def test_levels_have_the_size_that_learning_rates_suit(teacher: StoredField) -> None:
+def test_levels_have_the_size_that_learning_rates_suit(teacher: RenderableField) -> None:
     student = student_of(teacher)
     start(teacher, student)
     along = samples.make_block(teacher, 9, 9).along
@@ -133,7 +133,7 @@ def test_levels_have_the_size_that_learning_rates_suit(teacher: StoredField) -> 
     torch.testing.assert_close(sizes, torch.full_like(sizes, module.USUAL), rtol=0.4, atol=0)
 
 
-def test_fine_levels_stay_as_they_were(teacher: StoredField, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fine_levels_stay_as_they_were(teacher: RenderableField, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FINEST", 8)
     student = student_of(teacher)
     assert student.levels.resolutions.tolist() == [4, 8, 16, 32]
@@ -167,7 +167,7 @@ def test_without_the_teacher_s_decoder_only_density_is_solved_for(
     "settings", [{"n_features_per_level": 1}, {"base_resolution": 200, "finest_resolution": 200}]
 )
 def test_where_there_is_nothing_to_solve_for_the_student_stays_as_it_is(
-    teacher: StoredField, settings: dict[str, int]
+    teacher: RenderableField, settings: dict[str, int]
 ) -> None:
     student = student_of(teacher, **settings)
     assert unchanged(start(teacher, student), student)
@@ -183,14 +183,14 @@ def test_density_beyond_what_shows_is_not_learned(soft_sphere: VolumeField) -> N
     )
 
 
-def test_a_teacher_that_no_ray_meets_leaves_the_student_as_it_is(teacher: StoredField) -> None:
+def test_a_teacher_that_no_ray_meets_leaves_the_student_as_it_is(teacher: RenderableField) -> None:
     teacher.occupancy.occupied.fill_(False)
     student = student_of(teacher)
     assert unchanged(start(teacher, student), student)
 
 
 @pytest.mark.parametrize("n_features", [3, 4, 8])
-def test_entries_may_have_more_than_two_numbers(teacher: StoredField, n_features: int) -> None:
+def test_entries_may_have_more_than_two_numbers(teacher: RenderableField, n_features: int) -> None:
     student = student_of(teacher, n_features_per_level=n_features)
     start(teacher, student)
     assert all(p.isfinite().all() for p in student.parameters())

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from fieldmorph.fields.cameras import Cameras
-from fieldmorph.fields.catalog import make_field
 from fieldmorph.fields.errors import SettingError
-from fieldmorph.fields.lowrank import COARSEST, REFINE_AT, SHIFT, LowRank, resample
 from fieldmorph.fields.occupancy import OccupancyGrid
-from fieldmorph.fields.store import StoredField, load_field, save_field
+from fieldmorph.fields.registry import make_field
+from fieldmorph.fields.renderable import RenderableField
+from fieldmorph.fields.store import load_field, save_field
+from fieldmorph.fields.tensorf import COARSEST, REFINE_AT, SHIFT, LowRank, resample
 
 pytestmark = pytest.mark.numerical
 
@@ -212,7 +213,7 @@ def test_a_bad_setting_is_refused(name: str, settings: dict[str, Any], message: 
 def test_a_saved_field_comes_back(name: str, tmp_path: Path) -> None:
     field = small(name, resolution=33, l1_weight=1e-4)
     cameras = Cameras(torch.eye(4)[None, :3], torch.tensor([[50.0, 50.0, 8.0, 8.0]]), 16, 16)
-    save_field(tmp_path / "a.fm", StoredField(field, OccupancyGrid(4), 0.1, cameras))
+    save_field(tmp_path / "a.fm", RenderableField(field, OccupancyGrid(4), 0.1, cameras))
     again = load_field(tmp_path / "a.fm").field
     assert again.config() == field.config()
     assert again.config()["l1_weight"] == 1e-4

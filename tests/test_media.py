@@ -18,7 +18,7 @@ from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.cameras import orbit_box
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.occupancy import OccupancyGrid
-from fieldmorph.fields.store import StoredField
+from fieldmorph.fields.renderable import RenderableField
 
 BOX = (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0)
 
@@ -27,7 +27,7 @@ BOX = (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0)
 def sphere_file(monkeypatch: pytest.MonkeyPatch, soft_sphere: VolumeField, tmp_path: Path) -> Path:
     """A path whose field is the soft sphere, with 8 cameras of 24 x 20 pixels round it."""
     cameras = orbit_box(BOX, 8, width=24, height=20)
-    stored = StoredField(soft_sphere, OccupancyGrid(8), 0.02, cameras)
+    stored = RenderableField(soft_sphere, OccupancyGrid(8), 0.02, cameras)
     monkeypatch.setattr("fieldmorph.apps.render.load_field", lambda _path: stored)
     return tmp_path / "sphere.fm"
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fieldmorph.apps import memory
-from fieldmorph.apps.memory import peak_memory
+from fieldmorph.fields import memory
+from fieldmorph.fields.memory import peak_memory
 
 
 def test_the_peak_remembers_what_was_freed() -> None:

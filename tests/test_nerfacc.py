@@ -8,10 +8,10 @@ import torch
 from nerfacc_stand_in import fake_nerfacc
 
 from fieldmorph.fields.kernels import accelerators
-from fieldmorph.fields.kernels import nerfacc as module
+from fieldmorph.fields.kernels import nerfacc_backend as module
 from fieldmorph.fields.kernels.accelerators import Accelerator, march_cuda, probe_accelerator
 from fieldmorph.fields.kernels.march import march_torch
-from fieldmorph.fields.kernels.nerfacc import march_nerfacc
+from fieldmorph.fields.kernels.nerfacc_backend import march_nerfacc
 
 CPU = torch.device("cpu")
 CUBE = torch.tensor([-1.0, -1, -1, 1, 1, 1])

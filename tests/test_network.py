@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from fieldmorph.fields import network, runtime
+from fieldmorph.fields import perceptron as network
+from fieldmorph.fields import runtime
 from fieldmorph.fields.kernels import accelerators
-from fieldmorph.fields.network import Perceptron, _round_up
+from fieldmorph.fields.perceptron import Perceptron, _round_up
 
 pytestmark = pytest.mark.numerical
 

@@ -13,9 +13,9 @@ from fieldmorph.distill.nodes import coordinates, look_at_nodes, stopped, visibl
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.blackbox import CallableField
 from fieldmorph.fields.cameras import orbit_cameras
-from fieldmorph.fields.catalog import make_field
 from fieldmorph.fields.occupancy import OccupancyGrid
-from fieldmorph.fields.store import StoredField
+from fieldmorph.fields.registry import make_field
+from fieldmorph.fields.renderable import RenderableField
 
 pytestmark = pytest.mark.numerical
 
@@ -30,14 +30,14 @@ def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(samples, "BLOCK_EMPTY", 16)
 
 
-def stored(field: VolumeField, occupied: Tensor | None = None, n_cameras: int = 6) -> StoredField:
+def stored(field: VolumeField, occupied: Tensor | None = None, n_cameras: int = 6) -> RenderableField:
     """A field, occupied everywhere unless told, seen from a ring of cameras that begins on the x axis."""
     occupied = torch.ones(8, 8, 8, dtype=torch.bool) if occupied is None else occupied
     grid = OccupancyGrid.from_density(torch.zeros(occupied.shape), occupied)
     cameras = orbit_cameras(
         (0, 0, 0), 3.0, n_cameras, elevation=0, intrinsics=(40.0, 40.0, 12.0, 12.0), width=24, height=24
     )
-    return StoredField(field, grid, STEP, cameras)
+    return RenderableField(field, grid, STEP, cameras)
 
 
 def node_positions(resolution: int, aabb: tuple[float, ...]) -> Tensor:

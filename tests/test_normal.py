@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fieldmorph.fields.kernels import normal as module
+from fieldmorph.fields.kernels import normal_equations as module
 from fieldmorph.fields.kernels.launch import set_threads
-from fieldmorph.fields.kernels.normal import (
+from fieldmorph.fields.kernels.normal_equations import (
     normal_equations,
     normal_equations_torch,
     table_products,

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from fieldmorph.fields import runtime
 from fieldmorph.fields.base import VolumeField
-from fieldmorph.fields.catalog import FIELDS, make_field
 from fieldmorph.fields.checkpoint import pack_state, unpack_state
 from fieldmorph.fields.optimizer import FieldOptimizer
+from fieldmorph.fields.registry import FIELDS, make_field
 
 pytestmark = pytest.mark.numerical
 

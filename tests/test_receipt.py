@@ -15,23 +15,23 @@ from fieldmorph.distill.receipt import curve_of, describe_field, plain, provenan
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget, Spent
 from fieldmorph.fields.cameras import orbit_cameras
-from fieldmorph.fields.catalog import make_field
 from fieldmorph.fields.loop import LoopReport
 from fieldmorph.fields.occupancy import OccupancyGrid
-from fieldmorph.fields.store import StoredField
+from fieldmorph.fields.registry import make_field
+from fieldmorph.fields.renderable import RenderableField
 
 BOX = (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0)
 TRAINED = {"job": "train", "scene": "ball", "images": 8}
 
 
 @pytest.fixture
-def sphere(soft_sphere: VolumeField) -> StoredField:
+def sphere(soft_sphere: VolumeField) -> RenderableField:
     cameras = orbit_cameras(
         (0, 0, 0), 3.0, 8, elevation=20, intrinsics=(40.0, 40.0, 12.0, 12.0), width=24, height=24
     )
     occupancy = OccupancyGrid(16)
     occupancy.rebuild(soft_sphere, 1 / 32, torch.Generator().manual_seed(0))
-    return StoredField(soft_sphere, occupancy, 1 / 32, cameras, TRAINED)
+    return RenderableField(soft_sphere, occupancy, 1 / 32, cameras, TRAINED)
 
 
 def stage(name: str, core_seconds: float) -> StageReport:
@@ -45,7 +45,7 @@ RUN = ConvertReport(
 )
 
 
-def made(sphere: StoredField, **changes: Any) -> dict[str, Any]:
+def made(sphere: RenderableField, **changes: Any) -> dict[str, Any]:
     """A receipt of the sphere's conversion into itself."""
     described = describe_field(sphere, "some/folder/ball.fm", 2000, "0" * 64)
     known: dict[str, Any] = {
@@ -60,7 +60,7 @@ def made(sphere: StoredField, **changes: Any) -> dict[str, Any]:
     return receipt(**{**known, **changes})
 
 
-def test_a_real_conversion_has_a_receipt(monkeypatch: pytest.MonkeyPatch, sphere: StoredField) -> None:
+def test_a_real_conversion_has_a_receipt(monkeypatch: pytest.MonkeyPatch, sphere: RenderableField) -> None:
     monkeypatch.setattr("fieldmorph.distill.convert.PROBE_RAYS", 256)
     monkeypatch.setattr(samples, "BLOCK_RAYS", 512)
     monkeypatch.setattr(samples, "BLOCK_EMPTY", 1024)
@@ -99,7 +99,7 @@ def test_a_real_conversion_has_a_receipt(monkeypatch: pytest.MonkeyPatch, sphere
     assert len(pictures) == 3
 
 
-def test_sizes_are_compared_and_folders_left_out(sphere: StoredField) -> None:
+def test_sizes_are_compared_and_folders_left_out(sphere: RenderableField) -> None:
     told = made(sphere)
     assert told["ratio"]["bytes"] == 4.0
     assert told["teacher"]["file"] == "ball.fm"
@@ -121,7 +121,7 @@ def test_looks_belong_to_the_stage_that_they_end() -> None:
     assert stages_of([], stages) == []
 
 
-def test_runs_one_after_another_leave_no_gap_and_do_not_overlap(sphere: StoredField) -> None:
+def test_runs_one_after_another_leave_no_gap_and_do_not_overlap(sphere: RenderableField) -> None:
     # Each run has a start and an end of its own that no stage counts: 0.5 and 0.3 s of the parts' 2 s.
     parts = [
         ConvertReport(
@@ -144,11 +144,11 @@ def test_runs_one_after_another_leave_no_gap_and_do_not_overlap(sphere: StoredFi
     assert told["dropped"] == {"features": "no decoder"}
 
 
-def test_order_of_keys_is_stable(sphere: StoredField) -> None:
+def test_order_of_keys_is_stable(sphere: RenderableField) -> None:
     assert list(made(sphere)) == list(made(sphere, seed=8, gate={"max_psnr_drop": 1.0, "met": False}))
 
 
-def test_environment_names_what_times_depend_on_and_no_machine(sphere: StoredField) -> None:
+def test_environment_names_what_times_depend_on_and_no_machine(sphere: RenderableField) -> None:
     import platform
 
     told = made(sphere)["environment"]
@@ -158,7 +158,7 @@ def test_environment_names_what_times_depend_on_and_no_machine(sphere: StoredFie
     assert platform.node() not in json.dumps(told).split('"')
 
 
-def test_provenance_of_three_fields_is_a_chain_oldest_first(sphere: StoredField) -> None:
+def test_provenance_of_three_fields_is_a_chain_oldest_first(sphere: RenderableField) -> None:
     first = {"job": "train", "scene": "ball"}
     second = {
         "job": "convert",

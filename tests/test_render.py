@@ -9,7 +9,7 @@ from torch import Tensor
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.cameras import Rays, orbit_box
 from fieldmorph.fields.occupancy import OccupancyGrid
-from fieldmorph.fields.render import (
+from fieldmorph.fields.rendering import (
     EARLY_STOP,
     render_image,
     render_rays,

@@ -37,7 +37,7 @@ def test_the_wait_policy_is_set_before_torch_is_there() -> None:
     assert (done.stdout, done.stderr) == ("PASSIVE\n", "")
 
 
-@pytest.mark.parametrize("package", ["fieldmorph.distill", "fieldmorph.fields.render"])
+@pytest.mark.parametrize("package", ["fieldmorph.distill", "fieldmorph.fields.rendering"])
 def test_every_way_in_sets_the_policy_without_a_warning(package: str) -> None:
     done = python(f"import os, {package}; print(os.environ['OMP_WAIT_POLICY'])")
     assert (done.stdout, done.stderr) == ("PASSIVE\n", "")
@@ -176,7 +176,7 @@ def test_compiling_kernels_draws_nothing_from_the_global_generator() -> None:
 COMPILED = """
 import fieldmorph.fields, importlib, torch
 from fieldmorph.distill.als import Factor, alternate
-from fieldmorph.fields.catalog import make_field
+from fieldmorph.fields.registry import make_field
 from fieldmorph.fields.runtime import compile_kernels, use_threads
 
 NAMES = ("composite", "cp", "hash", "march", "normal", "variation", "vm", "voxels")

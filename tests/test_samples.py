@@ -12,11 +12,11 @@ from fieldmorph.distill.samples import Block, SamplePool, TeacherSamples, make_b
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.blackbox import CallableField
 from fieldmorph.fields.cameras import orbit_cameras
-from fieldmorph.fields.catalog import make_field
 from fieldmorph.fields.errors import InputError
 from fieldmorph.fields.kernels.composite import composite_torch
 from fieldmorph.fields.occupancy import OccupancyGrid
-from fieldmorph.fields.store import StoredField
+from fieldmorph.fields.registry import make_field
+from fieldmorph.fields.renderable import RenderableField
 
 pytestmark = pytest.mark.numerical
 
@@ -30,7 +30,7 @@ def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(samples, "BLOCK_EMPTY", 2048)
 
 
-def stored(field: VolumeField, occupancy: OccupancyGrid | None = None) -> StoredField:
+def stored(field: VolumeField, occupancy: OccupancyGrid | None = None) -> RenderableField:
     """A field seen from a ring of six cameras."""
     cameras = orbit_cameras(
         (0, 0, 0), 3.0, 6, elevation=20, intrinsics=(40.0, 40.0, 12.0, 12.0), width=24, height=24
@@ -38,11 +38,11 @@ def stored(field: VolumeField, occupancy: OccupancyGrid | None = None) -> Stored
     if occupancy is None:
         occupancy = OccupancyGrid(16)
         occupancy.rebuild(field, STEP, torch.Generator().manual_seed(0))
-    return StoredField(field, occupancy, STEP, cameras)
+    return RenderableField(field, occupancy, STEP, cameras)
 
 
 @pytest.fixture
-def teacher(soft_sphere: VolumeField) -> StoredField:
+def teacher(soft_sphere: VolumeField) -> RenderableField:
     return stored(soft_sphere)
 
 
@@ -59,7 +59,7 @@ def same(one: Block, other: Block) -> bool:
     )
 
 
-def test_block_depends_on_seed_and_number_alone(teacher: StoredField) -> None:
+def test_block_depends_on_seed_and_number_alone(teacher: RenderableField) -> None:
     block = make_block(teacher, 3, 5)
     torch.rand(7)
     make_block(teacher, 3, 6)
@@ -68,7 +68,7 @@ def test_block_depends_on_seed_and_number_alone(teacher: StoredField) -> None:
         assert not same(block, make_block(teacher, seed, number))
 
 
-def test_block_holds_the_teacher_s_values(teacher: StoredField) -> None:
+def test_block_holds_the_teacher_s_values(teacher: RenderableField) -> None:
     along = make_block(teacher, 0, 0).along
     assert len(along) > 1000
     assert torch.equal(along.sigma, teacher.field.query_density(along.positions))
@@ -102,7 +102,7 @@ def test_a_black_box_is_asked_for_density_and_once_more_for_what_light_reaches()
     assert hidden > 0.2 * len(along)
 
 
-def test_rays_come_from_where_the_cameras_are(teacher: StoredField) -> None:
+def test_rays_come_from_where_the_cameras_are(teacher: RenderableField) -> None:
     block = make_block(teacher, 0, 0)
     s, along = block.pixels.samples, block.along
     origins = along.positions - ((s.t_starts + s.t_ends) / 2)[:, None] * along.directions
@@ -114,7 +114,7 @@ def test_rays_come_from_where_the_cameras_are(teacher: StoredField) -> None:
     assert len(origins.round(decimals=3).unique(dim=0)) > 50  # each ray has a camera of its own
 
 
-def test_a_tenth_of_the_rays_starts_near_the_worst_poses(teacher: StoredField) -> None:
+def test_a_tenth_of_the_rays_starts_near_the_worst_poses(teacher: RenderableField) -> None:
     worst = torch.tensor([1, 4])
     block = make_block(teacher, 0, 0, worst)
     hard = block.pixels.samples.ray_indices < 25  # of 256 rays
@@ -127,7 +127,7 @@ def test_a_tenth_of_the_rays_starts_near_the_worst_poses(teacher: StoredField) -
 
 
 @pytest.mark.parametrize("order", ["all", "some", "repeated"])
-def test_repacked_rays_composite_to_their_pixels(teacher: StoredField, order: str) -> None:
+def test_repacked_rays_composite_to_their_pixels(teacher: RenderableField, order: str) -> None:
     block = make_block(teacher, 0, 0)
     n = len(block.pixels.colors)
     generator = torch.Generator().manual_seed(1)
@@ -151,7 +151,7 @@ def test_repacked_rays_composite_to_their_pixels(teacher: StoredField, order: st
 
 
 def test_drawn_rays_have_about_the_samples_asked_for(
-    teacher: StoredField, generator: torch.Generator
+    teacher: RenderableField, generator: torch.Generator
 ) -> None:
     block = make_block(teacher, 0, 0)
     counts = [len(block.rays(block.draw_rays(1500, generator))[0]) for _ in range(40)]
@@ -160,7 +160,7 @@ def test_drawn_rays_have_about_the_samples_asked_for(
 
 
 def test_points_are_drawn_in_proportion_to_what_is_stated(
-    teacher: StoredField, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+    teacher: RenderableField, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(samples, "BLOCK_RAYS", 48)
     block = make_block(teacher, 0, 0)
@@ -175,7 +175,7 @@ def test_points_are_drawn_in_proportion_to_what_is_stated(
     assert 0.7 < chi_square < 1.3
 
 
-def test_drawn_points_are_samples_of_the_block(teacher: StoredField, generator: torch.Generator) -> None:
+def test_drawn_points_are_samples_of_the_block(teacher: RenderableField, generator: torch.Generator) -> None:
     block = make_block(teacher, 0, 0)
     drawn = block.along[block.draw_points(300, generator)]
     assert isinstance(drawn, TeacherSamples)
@@ -200,7 +200,7 @@ def test_points_of_the_box_are_empty_outside_occupied_cells(fog: Callable[..., V
         assert values.std().item() == pytest.approx((high - low) / 12**0.5, rel=0.05)
 
 
-def test_empty_points_are_drawn_with_their_density(teacher: StoredField, generator: torch.Generator) -> None:
+def test_empty_points_are_drawn_with_their_density(teacher: RenderableField, generator: torch.Generator) -> None:
     block = make_block(teacher, 0, 0)
     positions, sigma = block.draw_empty(500, generator)
     assert (sigma > 0).any()
@@ -211,11 +211,11 @@ def test_empty_points_are_drawn_with_their_density(teacher: StoredField, generat
 
 
 @pytest.fixture
-def made(teacher: StoredField, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def made(teacher: RenderableField, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Numbers of the blocks that are made; each block carries its number as its only empty density."""
     block, numbers = make_block(teacher, 0, 0), list[int]()
 
-    def numbered(_teacher: StoredField, _seed: int, number: int, _worst: Tensor | None = None) -> Block:
+    def numbered(_teacher: RenderableField, _seed: int, number: int, _worst: Tensor | None = None) -> Block:
         numbers.append(number)
         return replace(block, empty_positions=torch.zeros(1, 3), empty_sigma=torch.tensor([float(number)]))
 
@@ -229,7 +229,7 @@ def number_at(pool: SamplePool, step: int) -> int:
     return int(pool.block(step, torch.Generator().manual_seed(step)).empty_sigma[0])
 
 
-def test_blocks_of_a_step_do_not_depend_on_the_way_there(teacher: StoredField, made: list[int]) -> None:
+def test_blocks_of_a_step_do_not_depend_on_the_way_there(teacher: RenderableField, made: list[int]) -> None:
     walker = SamplePool(teacher, 0)
     walked = {step: (number_at(walker, step), set(walker.blocks)) for step in range(200)}
     assert made == list(range(max(made) + 1))  # walking makes each block once
@@ -240,7 +240,7 @@ def test_blocks_of_a_step_do_not_depend_on_the_way_there(teacher: StoredField, m
     assert [number_at(back, step) for step in (190, 3)] == [walked[190][0], walked[3][0]]
 
 
-def test_ring_fills_quickly_and_is_then_renewed(teacher: StoredField, made: list[int]) -> None:
+def test_ring_fills_quickly_and_is_then_renewed(teacher: RenderableField, made: list[int]) -> None:
     pool = SamplePool(teacher, 0)
     assert made == [0]
     # 2 blocks at first, one more every 8 steps up to 4 (from step 16), then one is replaced every 32
@@ -252,7 +252,7 @@ def test_ring_fills_quickly_and_is_then_renewed(teacher: StoredField, made: list
 
 
 def test_every_block_of_the_ring_is_drawn(
-    teacher: StoredField, made: list[int], generator: torch.Generator
+    teacher: RenderableField, made: list[int], generator: torch.Generator
 ) -> None:
     pool = SamplePool(teacher, 0)
     assert {int(pool.block(80, generator).empty_sigma[0]) for _ in range(60)} == {2, 3, 4, 5}

@@ -4,7 +4,7 @@ import itertools
 
 import torch
 
-from fieldmorph.fields.seeds import seeded
+from fieldmorph.fields.rng import seeded
 
 
 def drawn(*which) -> torch.Tensor:

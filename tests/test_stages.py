@@ -19,10 +19,10 @@ from fieldmorph.distill.stages import (
     transplant_decoder,
 )
 from fieldmorph.fields.base import VolumeField
-from fieldmorph.fields.catalog import make_field
 from fieldmorph.fields.decoder import RadianceDecoder
 from fieldmorph.fields.errors import SettingError
-from fieldmorph.fields.render import RaySamples
+from fieldmorph.fields.registry import make_field
+from fieldmorph.fields.rendering import RaySamples
 
 pytestmark = pytest.mark.numerical
 

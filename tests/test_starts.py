@@ -17,14 +17,14 @@ from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.blackbox import callable_teacher
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.cameras import orbit_box
-from fieldmorph.fields.catalog import make_field
 from fieldmorph.fields.decoder import RadianceDecoder
-from fieldmorph.fields.lowrank import LowRank
 from fieldmorph.fields.metrics import psnr
 from fieldmorph.fields.occupancy import OccupancyGrid
-from fieldmorph.fields.render import render_image
-from fieldmorph.fields.seeds import seeded
-from fieldmorph.fields.store import StoredField
+from fieldmorph.fields.registry import make_field
+from fieldmorph.fields.renderable import RenderableField
+from fieldmorph.fields.rendering import render_image
+from fieldmorph.fields.rng import seeded
+from fieldmorph.fields.tensorf import LowRank
 from fieldmorph.fields.voxels import Voxels, nodes_in_cells
 
 pytestmark = pytest.mark.numerical
@@ -55,17 +55,17 @@ def test_every_start_is_tested() -> None:
     assert set(SMALL) == set(STARTS)
 
 
-def stored(field: VolumeField, occupied: Tensor | None = None) -> StoredField:
+def stored(field: VolumeField, occupied: Tensor | None = None) -> RenderableField:
     """A field with its own occupancy, or the given one, seen from a ring of cameras round its box."""
     occupancy = OccupancyGrid(16)
     if occupied is None:
         occupancy.rebuild(field, STEP, torch.Generator().manual_seed(0))
     else:
         occupancy = OccupancyGrid.from_density(torch.zeros(occupied.shape), occupied)
-    return StoredField(field, occupancy, STEP, orbit_box(field.box(), 12, width=40, height=40))
+    return RenderableField(field, occupancy, STEP, orbit_box(field.box(), 12, width=40, height=40))
 
 
-def ellipsoid(kind: type[VolumeField], aabb: tuple[float, ...]) -> StoredField:
+def ellipsoid(kind: type[VolumeField], aabb: tuple[float, ...]) -> RenderableField:
     """Half of density 40 where the box, taken to [-1, 1]^3, has radius 0.6; colours are directions."""
     low, high = torch.tensor(aabb[:3]), torch.tensor(aabb[3:])
 
@@ -76,7 +76,7 @@ def ellipsoid(kind: type[VolumeField], aabb: tuple[float, ...]) -> StoredField:
     return stored(kind(aabb, log_density))
 
 
-def smooth(name: str = "hashgrid", aabb: tuple[float, ...] = BOX) -> StoredField:
+def smooth(name: str = "hashgrid", aabb: tuple[float, ...] = BOX) -> RenderableField:
     """A field with a decoder: a hash grid so coarse that it is smooth, or a low-rank one, with blobs of density."""
     shape = {"n_levels": 2, "log2_hashmap_size": 12, "base_resolution": 3, "finest_resolution": 6}
     field = make_field(name, aabb=aabb, seed=1, **(shape if name == "hashgrid" else SMALL[name]))
@@ -87,19 +87,19 @@ def smooth(name: str = "hashgrid", aabb: tuple[float, ...] = BOX) -> StoredField
     return stored(field)
 
 
-def fresh(name: str, teacher: StoredField, seed: int = 0, **settings: Any) -> VolumeField:
+def fresh(name: str, teacher: RenderableField, seed: int = 0, **settings: Any) -> VolumeField:
     student = make_field(name, aabb=teacher.field.box(), seed=seed, **{**SMALL[name], **settings})
     transplant_decoder(teacher.field, student)
     return student
 
 
-def started(name: str, teacher: StoredField, seed: int = 0, **settings: Any) -> VolumeField:
+def started(name: str, teacher: RenderableField, seed: int = 0, **settings: Any) -> VolumeField:
     student = fresh(name, teacher, **settings)
     STARTS[name].solve(teacher, student, torch.Generator().manual_seed(seed))
     return student
 
 
-def fidelity(student: VolumeField, teacher: StoredField) -> float:
+def fidelity(student: VolumeField, teacher: RenderableField) -> float:
     """PSNR to the teacher, over white, of two views."""
     own = stored(student)
     values = []
@@ -216,7 +216,7 @@ def test_a_callable_teaches(name: str) -> None:
     assert stopped(student, at)[radius > 0.85].mean() < 0.01
 
 
-def other_decoder(teacher: StoredField) -> StoredField:
+def other_decoder(teacher: RenderableField) -> RenderableField:
     teacher.field.decoder = RadianceDecoder(n_features=15, width=32, depth=1)
     teacher.field.decoder.reset_parameters(torch.Generator().manual_seed(0))
     return teacher

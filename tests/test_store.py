@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from fieldmorph.fields.cameras import orbit_box
-from fieldmorph.fields.catalog import FIELDS, make_field
 from fieldmorph.fields.checkpoint import read_checkpoint, read_header, write_checkpoint
 from fieldmorph.fields.errors import InputError
 from fieldmorph.fields.occupancy import OccupancyGrid
-from fieldmorph.fields.render import render_image
-from fieldmorph.fields.store import StoredField, load_field, save_field
+from fieldmorph.fields.registry import FIELDS, make_field
+from fieldmorph.fields.renderable import RenderableField
+from fieldmorph.fields.rendering import render_image
+from fieldmorph.fields.store import load_field, save_field
 
 BOX = (-1.0, -0.5, 0.0, 1.0, 1.5, 1.0)
 STEP = 0.04
@@ -26,7 +27,7 @@ SMALL: dict[str, dict[str, Any]] = {
 Change = Callable[[dict[str, Any], dict[str, Tensor]], object]
 
 
-def lively(name: str = "hashgrid", **provenance: Any) -> StoredField:
+def lively(name: str = "hashgrid", **provenance: Any) -> RenderableField:
     """A field whose pictures vary, with an occupancy grid that leaves some of it out."""
     field = make_field(name, aabb=BOX, seed=1, **SMALL.get(name, {}))
     generator = torch.Generator().manual_seed(2)
@@ -36,10 +37,10 @@ def lively(name: str = "hashgrid", **provenance: Any) -> StoredField:
     occupancy = OccupancyGrid(8)
     occupancy.update(field, STEP, generator)
     occupancy.occupied &= torch.rand(8, 8, 8, generator=generator) < 0.7
-    return StoredField(field, occupancy, STEP, orbit_box(BOX, 3, width=12, height=8), provenance)
+    return RenderableField(field, occupancy, STEP, orbit_box(BOX, 3, width=12, height=8), provenance)
 
 
-def pictures(stored: StoredField) -> list[Tensor]:
+def pictures(stored: RenderableField) -> list[Tensor]:
     views = [render_image(stored.field, c, stored.occupancy, stored.render_step_size) for c in stored.cameras]
     return [picture for view in views for picture in view.values()]
 

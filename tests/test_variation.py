@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fieldmorph.fields.kernels.launch import set_threads
-from fieldmorph.fields.kernels.variation import find_nodes, total_variation, total_variation_torch
+from fieldmorph.fields.kernels.total_variation import find_nodes, total_variation, total_variation_torch
 from fieldmorph.fields.kernels.voxels import NodeGrid, pack_mask, rank_words
 
 pytestmark = [pytest.mark.numerical, pytest.mark.compiled]

@@ -20,7 +20,7 @@ from fieldmorph.apps.view import Viewer, listen, make_viewer, page_url
 from fieldmorph.apps.view_pictures import read_messages
 from fieldmorph.apps.view_shelf import byte_text, quality_facts
 from fieldmorph.fields.errors import InputError, SettingError
-from fieldmorph.fields.views import picture, resize
+from fieldmorph.fields.renderable import picture, resize
 
 pytest.importorskip("gradio")
 

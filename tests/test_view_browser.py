@@ -15,7 +15,7 @@ from view_fields import ball_field, save_ball, served
 
 from fieldmorph.apps.media import to_8bit
 from fieldmorph.apps.view import Viewer
-from fieldmorph.fields.views import picture, resize
+from fieldmorph.fields.renderable import picture, resize
 
 pytest.importorskip("gradio")
 pytestmark = pytest.mark.browser

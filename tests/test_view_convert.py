@@ -31,7 +31,7 @@ from fieldmorph.apps.view_convert import (  # noqa: E402
 from fieldmorph.apps.view_pool import BusyError  # noqa: E402
 from fieldmorph.apps.view_scene import add_scene_tab  # noqa: E402
 from fieldmorph.apps.view_shelf import Scene, Shelf  # noqa: E402
-from fieldmorph.fields import catalog  # noqa: E402
+from fieldmorph.fields import registry as catalog  # noqa: E402
 from fieldmorph.fields.budget import Budget  # noqa: E402
 from fieldmorph.fields.errors import SettingError  # noqa: E402
 from fieldmorph.fields.store import load_field  # noqa: E402

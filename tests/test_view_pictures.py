@@ -26,7 +26,7 @@ from fieldmorph.apps.view_pictures import (
     tiles,
 )
 from fieldmorph.fields.errors import SettingError
-from fieldmorph.fields.views import picture, resize
+from fieldmorph.fields.renderable import picture, resize
 
 STORED = ball_field()
 CAMERA = resize(STORED.cameras[0], 50, 37)

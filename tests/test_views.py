@@ -6,8 +6,7 @@ import torch
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.cameras import image_rays, orbit_box
 from fieldmorph.fields.occupancy import OccupancyGrid
-from fieldmorph.fields.store import StoredField
-from fieldmorph.fields.views import picture, resize, view
+from fieldmorph.fields.renderable import RenderableField, picture, resize, view
 
 pytestmark = pytest.mark.numerical
 
@@ -25,7 +24,7 @@ def test_a_picture_is_the_colours_of_a_view_over_the_background(soft_sphere: Vol
     occupancy = OccupancyGrid(16)
     occupancy.rebuild(soft_sphere, 1 / 32, torch.Generator().manual_seed(0))
     camera = orbit_box(soft_sphere.box(), 1, width=12, height=9)
-    stored = StoredField(soft_sphere, occupancy, 1 / 32, camera)
+    stored = RenderableField(soft_sphere, occupancy, 1 / 32, camera)
     white, black = view(stored, camera), view(stored, camera, background=0.0)
     torch.testing.assert_close(picture(stored, camera), white["colors"])
     assert white["colors"].shape == (9, 12, 3)

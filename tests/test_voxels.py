@@ -16,7 +16,7 @@ from voxel_fields import BOX, CUBE, EXTENT, ball, directions, fresh, lively, poi
 from fieldmorph.fields.cameras import orbit_box
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.occupancy import OccupancyGrid
-from fieldmorph.fields.render import render_image
+from fieldmorph.fields.rendering import render_image
 from fieldmorph.fields.voxels import EMPTY, FAINT, SCHEDULE, nodes_in_cells
 
 pytestmark = pytest.mark.numerical

@@ -12,11 +12,12 @@ import torch
 from voxel_fields import BOX, ball, fresh, points, raw, sparse
 
 from fieldmorph.fields.cameras import orbit_box
-from fieldmorph.fields.catalog import make_field, rebuild_field
 from fieldmorph.fields.checkpoint import read_checkpoint, write_checkpoint
 from fieldmorph.fields.errors import InputError, SettingError
 from fieldmorph.fields.occupancy import OccupancyGrid
-from fieldmorph.fields.store import StoredField, load_field, save_field
+from fieldmorph.fields.registry import make_field, rebuild_field
+from fieldmorph.fields.renderable import RenderableField
+from fieldmorph.fields.store import load_field, save_field
 from fieldmorph.fields.voxels import Voxels
 
 pytestmark = pytest.mark.numerical
@@ -39,7 +40,7 @@ def test_a_state_brings_its_own_resolution(make: Callable[..., Voxels], into: Ca
 @pytest.mark.parametrize("make", [ball, sparse])
 def test_a_file_gives_back_field_and_sparsity(tmp_path: Path, make: Callable[..., Voxels]) -> None:
     field = make(50)
-    stored = StoredField(field, OccupancyGrid(4), 0.04, orbit_box(BOX, 2, width=8, height=8))
+    stored = RenderableField(field, OccupancyGrid(4), 0.04, orbit_box(BOX, 2, width=8, height=8))
     save_field(tmp_path / "a.fm", stored)
     again = load_field(tmp_path / "a.fm").field
     assert isinstance(again, Voxels)
@@ -78,7 +79,7 @@ def test_a_file_gives_back_field_and_sparsity(tmp_path: Path, make: Callable[...
 )
 @pytest.mark.usefixtures("unchecked")
 def test_a_damaged_file_is_refused(tmp_path: Path, change: Callable[..., Any], message: str) -> None:
-    stored = StoredField(sparse(20), OccupancyGrid(4), 0.04, orbit_box(BOX, 2, width=8, height=8))
+    stored = RenderableField(sparse(20), OccupancyGrid(4), 0.04, orbit_box(BOX, 2, width=8, height=8))
     save_field(tmp_path / "a.fm", stored)
     header, arrays = read_checkpoint(tmp_path / "a.fm")
     change(header, arrays)
@@ -129,7 +130,7 @@ def test_rows_that_are_only_claimed_cost_no_memory() -> None:
 
 
 def test_a_file_without_the_weight_is_one_of_weight_zero(tmp_path: Path) -> None:
-    stored = StoredField(sparse(20), OccupancyGrid(4), 0.04, orbit_box(BOX, 2, width=8, height=8))
+    stored = RenderableField(sparse(20), OccupancyGrid(4), 0.04, orbit_box(BOX, 2, width=8, height=8))
     save_field(tmp_path / "a.fm", stored)
     header, arrays = read_checkpoint(tmp_path / "a.fm")
     # the keys of a file, and of a run to go on with, from before there was a weight

@@ -12,12 +12,12 @@ from voxel_fields import CUBE, fresh, lively, points, sparse
 from fieldmorph.fields import fit, voxels
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.cameras import orbit_box
-from fieldmorph.fields.catalog import make_field
 from fieldmorph.fields.fit import FitConfig, fit_images
-from fieldmorph.fields.kernels.variation import total_variation
+from fieldmorph.fields.kernels.total_variation import total_variation
 from fieldmorph.fields.loop import Interrupted, Progress
 from fieldmorph.fields.occupancy import OccupancyGrid
-from fieldmorph.fields.render import render_image
+from fieldmorph.fields.registry import make_field
+from fieldmorph.fields.rendering import render_image
 from fieldmorph.fields.scene import Split
 from fieldmorph.fields.voxels import RUNS, Voxels
 

@@ -23,7 +23,7 @@ from fieldmorph.apps.bricks import Bake
 from fieldmorph.fields.blackbox import callable_teacher
 from fieldmorph.fields.cameras import Cameras
 from fieldmorph.fields.metrics import psnr
-from fieldmorph.fields.views import resize, view
+from fieldmorph.fields.renderable import resize, view
 
 pytestmark = pytest.mark.browser
 

@@ -14,15 +14,16 @@ from fieldmorph.apps.bench_visits import request_of as camera_request
 from fieldmorph.apps.view import Viewer, listen, make_viewer, page_url, serve
 from fieldmorph.fields.cameras import Cameras, orbit_box
 from fieldmorph.fields.occupancy import OccupancyGrid
-from fieldmorph.fields.store import StoredField, save_field
+from fieldmorph.fields.renderable import RenderableField
+from fieldmorph.fields.store import save_field
 
 VIEWER = "0123456789abcdef"
 
 
-def ball_field() -> StoredField:
+def ball_field() -> RenderableField:
     field, occupancy = ball(16), OccupancyGrid(16)
     occupancy.rebuild(field, 0.05, torch.Generator().manual_seed(0))
-    return StoredField(field, occupancy, 0.05, orbit_box(CUBE, 8, width=64, height=48), {"job": "test"})
+    return RenderableField(field, occupancy, 0.05, orbit_box(CUBE, 8, width=64, height=48), {"job": "test"})
 
 
 def save_ball(path: Path, psnr: float | None = None) -> Path:

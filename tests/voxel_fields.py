@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from fieldmorph.fields.catalog import make_field
+from fieldmorph.fields.registry import make_field
 from fieldmorph.fields.voxels import Voxels
 
 BOX = (-1.0, -0.5, 0.0, 1.0, 1.5, 1.0)

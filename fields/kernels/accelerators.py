@@ -21,8 +21,8 @@ from fieldmorph.fields.kernels.composite import Composited, composite_torch
 from fieldmorph.fields.kernels.hash import hash_encode_torch
 from fieldmorph.fields.kernels.hash_levels import HashLevels, hash_levels
 from fieldmorph.fields.kernels.march import Packed, march_torch
-from fieldmorph.fields.kernels.nerfacc import composite_nerfacc, march_nerfacc
-from fieldmorph.fields.kernels.tcnn import fits_tcnn, hash_encode_tcnn, perceptron_tcnn
+from fieldmorph.fields.kernels.nerfacc_backend import composite_nerfacc, march_nerfacc
+from fieldmorph.fields.kernels.tcnn_backend import fits_tcnn, hash_encode_tcnn, perceptron_tcnn
 
 # Largest error of a self-test, in units of the largest value. tinycudann computes a level's scale on the device: one
 # last bit of it moves a corner's weight by up to 3e-4 at resolution 2048. Its perceptron adds in half precision, whose

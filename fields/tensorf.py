@@ -14,7 +14,7 @@ from fieldmorph.fields.decoder import RadianceDecoder
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.kernels.cp import cp_products, cp_sum
 from fieldmorph.fields.kernels.vm import vm_products, vm_sum
-from fieldmorph.fields.network import Perceptron
+from fieldmorph.fields.perceptron import Perceptron
 
 RANGES = {"resolution": (2, 4096), "density_components": (1, 1024), "app_components": (1, 1024)}
 

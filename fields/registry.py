@@ -9,9 +9,9 @@ from torch import Tensor
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.errors import SettingError, known
 from fieldmorph.fields.hashgrid import HashGrid
-from fieldmorph.fields.lowrank import CP, VM
 from fieldmorph.fields.mlp import MLP
-from fieldmorph.fields.seeds import seeded
+from fieldmorph.fields.rng import seeded
+from fieldmorph.fields.tensorf import CP, VM
 from fieldmorph.fields.voxels import Voxels
 
 FIELDS: dict[str, type[VolumeField]] = {field.name: field for field in (HashGrid, MLP, VM, CP, Voxels)}
