@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from fieldmorph.apps.bake_render import BakedField
 from fieldmorph.apps.bricks import BRICK, ZERO, Bake, Lattice, into_bricks
-from fieldmorph.distill.nodes import NodeValues, look_around
+from fieldmorph.distill.warm_start.teacher_grid import NodeValues, look_around
 from fieldmorph.fields.blackbox import box_cameras
 from fieldmorph.fields.cameras import (
     Cameras,

@@ -11,7 +11,7 @@ from fieldmorph.apps.bench_looks import Looks, judged_pixels, own_grid, pixel_ps
 from fieldmorph.apps.bench_runs import Bench, failures, markdown, train
 from fieldmorph.apps.jobs import open_scene
 from fieldmorph.apps.progress import ProgressLine
-from fieldmorph.distill.convert import ConvertConfig, convert
+from fieldmorph.distill.conversion import ConvertConfig, convert
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.fit import FitConfig, fit_images
 from fieldmorph.fields.registry import make_field

@@ -13,8 +13,8 @@ from fieldmorph.apps.bench_runs import Bench, Row, chosen, failures, markdown, q
 from fieldmorph.apps.evaluate import evaluate
 from fieldmorph.apps.jobs import open_scene
 from fieldmorph.apps.progress import ProgressLine
-from fieldmorph.distill.convert import ConvertConfig, convert
-from fieldmorph.distill.starts import STARTS
+from fieldmorph.distill.conversion import ConvertConfig, convert
+from fieldmorph.distill.warm_start.registry import STARTS
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.registry import make_field
 from fieldmorph.fields.runtime import compile_kernels

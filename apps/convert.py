@@ -25,7 +25,7 @@ from fieldmorph.apps.jobs import (
 from fieldmorph.apps.outcome import Outcome, convert_once, interruptible, state_paths
 from fieldmorph.apps.receipt_page import receipt_paths, write_receipt
 from fieldmorph.distill.active import LEVELS
-from fieldmorph.distill.convert import ConvertConfig, ConvertReport
+from fieldmorph.distill.conversion import ConvertConfig, ConvertReport
 from fieldmorph.distill.fidelity import Exhibit, measure, reference
 from fieldmorph.distill.receipt import describe_field, receipt
 from fieldmorph.fields.base import VolumeField

@@ -10,7 +10,7 @@ import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is 
 
 # isort: split
 from fieldmorph.apps.outcome import Outcome
-from fieldmorph.distill.convert import ConvertConfig, ConvertReport
+from fieldmorph.distill.conversion import ConvertConfig, ConvertReport
 from fieldmorph.distill.fidelity import Exhibit
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget

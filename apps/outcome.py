@@ -18,7 +18,7 @@ import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is 
 
 # isort: split
 from fieldmorph.apps.jobs import OnProgress, state_path
-from fieldmorph.distill.convert import ConvertConfig, ConvertReport, StageReport, convert
+from fieldmorph.distill.conversion import ConvertConfig, ConvertReport, StageReport, convert
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget, Spent
 from fieldmorph.fields.checkpoint import pack_state, read_header, unpack_state

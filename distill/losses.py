@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from fieldmorph.distill.samples import Pixels, TeacherSamples
+from fieldmorph.distill.teacher_samples import Pixels, TeacherSamples
 
 SEEN = 1e-3  # rendering weight from which a sample's colour is compared
 FOG = 0.002  # share of light that counts in full in empty space: thin fog adds up along a ray

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from fieldmorph.distill.convert import ConvertReport, StageReport
+from fieldmorph.distill.conversion import ConvertReport, StageReport
 from fieldmorph.fields.budget import Budget, Spent
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.runtime import bf16_on_cpu

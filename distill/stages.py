@@ -6,7 +6,7 @@ From shallow to deep: features of the first parts, density and colour at points,
 from dataclasses import dataclass, replace
 
 from fieldmorph.distill.losses import LOSSES
-from fieldmorph.distill.starts import STARTS
+from fieldmorph.distill.warm_start.registry import STARTS
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.errors import SettingError, known
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fieldmorph.distill.als import Factor, alternate
+from fieldmorph.distill.warm_start.als import Factor, alternate
 
 pytestmark = pytest.mark.numerical
 

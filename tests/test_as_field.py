@@ -11,7 +11,7 @@ from fieldmorph.bayes.coordinates import Mode
 from fieldmorph.bayes.model import FitConfig, fit
 from fieldmorph.bayes.observations import Observations
 from fieldmorph.bayes.posterior import Posterior
-from fieldmorph.distill.convert import convert
+from fieldmorph.distill.conversion import convert
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.errors import InputError, SettingError
 from fieldmorph.fields.registry import make_field

@@ -9,8 +9,8 @@ import pytest
 
 from fieldmorph.apps import bench_runs
 from fieldmorph.apps.bench_active import SETTINGS, active_table, bench_active, summarize
-from fieldmorph.distill import convert as distillation
-from fieldmorph.distill import samples
+from fieldmorph.distill import conversion as distillation
+from fieldmorph.distill import teacher_samples as samples
 from fieldmorph.fields import fit, loop
 from fieldmorph.fields.hashgrid import HashGrid
 from fieldmorph.fields.mlp import MLP

@@ -11,8 +11,8 @@ from fieldmorph.apps import bench_convert as bench
 from fieldmorph.apps import bench_looks, bench_runs
 from fieldmorph.apps.bench_convert import bench_convert, convert_table, summarize
 from fieldmorph.apps.cli import main
-from fieldmorph.distill import convert as distillation
-from fieldmorph.distill import samples
+from fieldmorph.distill import conversion as distillation
+from fieldmorph.distill import teacher_samples as samples
 from fieldmorph.fields import fit, loop
 from fieldmorph.fields.hashgrid import HashGrid
 from fieldmorph.fields.mlp import MLP

@@ -11,9 +11,9 @@ from fieldmorph.apps import bench_looks, bench_runs
 from fieldmorph.apps import bench_starts as module
 from fieldmorph.apps.bench_looks import Looks
 from fieldmorph.apps.bench_starts import RUNS, bench_starts, starts_table, summarize
-from fieldmorph.distill import convert as distillation
-from fieldmorph.distill import samples
-from fieldmorph.distill.starts import STARTS
+from fieldmorph.distill import conversion as distillation
+from fieldmorph.distill import teacher_samples as samples
+from fieldmorph.distill.warm_start.registry import STARTS
 from fieldmorph.fields import fit, loop
 from fieldmorph.fields.budget import Spent
 from fieldmorph.fields.hashgrid import HashGrid

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fieldmorph.distill.convert import ConvertConfig, convert
+from fieldmorph.distill.conversion import ConvertConfig, convert
 from fieldmorph.fields.blackbox import CallableField, callable_teacher
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.errors import InputError, SettingError

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fieldmorph.distill import samples
-from fieldmorph.distill.convert import ConvertConfig, ConvertReport, convert
+from fieldmorph.distill import teacher_samples as samples
+from fieldmorph.distill.conversion import ConvertConfig, ConvertReport, convert
 from fieldmorph.distill.stages import Stage
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget
@@ -41,8 +41,8 @@ _learned: dict[str, RenderableField] = {}  # teachers that are made once
 
 @pytest.fixture(autouse=True)
 def _short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fieldmorph.distill.convert.WARMUP_STEPS", 10)
-    monkeypatch.setattr("fieldmorph.distill.convert.PROBE_RAYS", 256)
+    monkeypatch.setattr("fieldmorph.distill.conversion.WARMUP_STEPS", 10)
+    monkeypatch.setattr("fieldmorph.distill.conversion.PROBE_RAYS", 256)
     monkeypatch.setattr(samples, "BLOCK_RAYS", 512)
     monkeypatch.setattr(samples, "BLOCK_EMPTY", 1024)
 

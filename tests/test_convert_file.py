@@ -12,7 +12,10 @@ import torch
 from fieldmorph.apps import jobs
 from fieldmorph.apps.cli import main
 from fieldmorph.apps.convert import parse_bytes
-from fieldmorph.distill import convert, fidelity, losses, nodes, samples
+from fieldmorph.distill import conversion as convert
+from fieldmorph.distill import fidelity, losses
+from fieldmorph.distill import teacher_samples as samples
+from fieldmorph.distill.warm_start import teacher_grid as nodes
 from fieldmorph.fields import fit
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.errors import SettingError

@@ -13,7 +13,9 @@ import torch
 from fieldmorph.apps import extension, outcome
 from fieldmorph.apps.cli import main
 from fieldmorph.apps.convert import ConvertOptions, convert_file
-from fieldmorph.distill import convert, fidelity, samples
+from fieldmorph.distill import conversion as convert
+from fieldmorph.distill import fidelity
+from fieldmorph.distill import teacher_samples as samples
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.errors import FruitlessError
 from fieldmorph.fields.files import file_sha256

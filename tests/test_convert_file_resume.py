@@ -24,7 +24,10 @@ from fieldmorph.apps import extension
 from fieldmorph.apps.cli import main
 from fieldmorph.apps.convert import ConvertOptions, convert_file
 from fieldmorph.apps.progress import ProgressLine
-from fieldmorph.distill import convert, fidelity, nodes, samples
+from fieldmorph.distill import conversion as convert
+from fieldmorph.distill import fidelity
+from fieldmorph.distill import teacher_samples as samples
+from fieldmorph.distill.warm_start import teacher_grid as nodes
 from fieldmorph.fields import fit, loop
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget

@@ -12,7 +12,7 @@ from fieldmorph.apps import demo
 from fieldmorph.apps.cli import main
 from fieldmorph.apps.demo import demo_table, run_demo
 from fieldmorph.apps.jobs import bundled_scene
-from fieldmorph.distill import samples
+from fieldmorph.distill import teacher_samples as samples
 from fieldmorph.fields import fit
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.hashgrid import HashGrid
@@ -26,7 +26,7 @@ def _small_work(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"BLOCK_RAYS": 256, "BLOCK_EMPTY": 256, "N_BLOCKS": 2}.items():
         monkeypatch.setattr(samples, name, value)
     monkeypatch.setattr(fit, "PROBE_RAYS", 256)
-    monkeypatch.setattr("fieldmorph.distill.convert.PROBE_RAYS", 256)
+    monkeypatch.setattr("fieldmorph.distill.conversion.PROBE_RAYS", 256)
     monkeypatch.setitem(MLP.presets, "small", {"width": 16, "depth": 1})
     monkeypatch.setitem(HashGrid.presets, "small", {"n_levels": 4, "log2_hashmap_size": 12})
 

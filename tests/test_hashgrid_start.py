@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from fieldmorph.distill import hashgrid_start as module
-from fieldmorph.distill import samples
-from fieldmorph.distill.hashgrid_start import start_hashgrid
+from fieldmorph.distill import teacher_samples as samples
 from fieldmorph.distill.stages import transplant_decoder
+from fieldmorph.distill.warm_start import hashgrid as module
+from fieldmorph.distill.warm_start.hashgrid import start_hashgrid
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.cameras import orbit_box
 from fieldmorph.fields.decoder import RadianceDecoder

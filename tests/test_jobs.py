@@ -17,7 +17,7 @@ import torch
 from fieldmorph.apps.cli import main
 from fieldmorph.apps.jobs import bundled_scene, state_path, train_scene
 from fieldmorph.apps.progress import ProgressLine
-from fieldmorph.distill import samples
+from fieldmorph.distill import teacher_samples as samples
 from fieldmorph.fields import fit, loop
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.checkpoint import read_header
@@ -44,7 +44,7 @@ def _small_work() -> Iterator[None]:
         for name, value in SMALL_BLOCKS.items():
             patch.setattr(samples, name, value)
         patch.setattr(fit, "PROBE_RAYS", 256)
-        patch.setattr("fieldmorph.distill.convert.PROBE_RAYS", 256)
+        patch.setattr("fieldmorph.distill.conversion.PROBE_RAYS", 256)
         yield
 
 

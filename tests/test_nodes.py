@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fieldmorph.distill import samples
-from fieldmorph.distill.nodes import coordinates, look_at_nodes, stopped, visible_nodes
+from fieldmorph.distill import teacher_samples as samples
+from fieldmorph.distill.warm_start.teacher_grid import coordinates, look_at_nodes, stopped, visible_nodes
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.blackbox import CallableField
 from fieldmorph.fields.cameras import orbit_cameras
@@ -188,7 +188,7 @@ def test_what_lies_on_a_face_is_in_the_last_cell(
     soft_sphere: VolumeField, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corner = SimpleNamespace(along=SimpleNamespace(positions=torch.tensor([[1.0, 1.0, -1.0]])))
-    monkeypatch.setattr("fieldmorph.distill.nodes.make_block", lambda *_: corner)
+    monkeypatch.setattr("fieldmorph.distill.warm_start.teacher_grid.make_block", lambda *_: corner)
     visible = visible_nodes(stored(soft_sphere), 4, generator).reshape(4, 4, 4)
     assert visible.sum() == 8
     assert visible[2:, 2:, :2].all()

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from fieldmorph.distill import samples
-from fieldmorph.distill.convert import ConvertConfig, ConvertReport, StageReport, convert
+from fieldmorph.distill import teacher_samples as samples
+from fieldmorph.distill.conversion import ConvertConfig, ConvertReport, StageReport, convert
 from fieldmorph.distill.fidelity import measure, reference
 from fieldmorph.distill.receipt import curve_of, describe_field, plain, provenance_chain, receipt, stages_of
 from fieldmorph.fields.base import VolumeField
@@ -61,7 +61,7 @@ def made(sphere: RenderableField, **changes: Any) -> dict[str, Any]:
 
 
 def test_a_real_conversion_has_a_receipt(monkeypatch: pytest.MonkeyPatch, sphere: RenderableField) -> None:
-    monkeypatch.setattr("fieldmorph.distill.convert.PROBE_RAYS", 256)
+    monkeypatch.setattr("fieldmorph.distill.conversion.PROBE_RAYS", 256)
     monkeypatch.setattr(samples, "BLOCK_RAYS", 512)
     monkeypatch.setattr(samples, "BLOCK_EMPTY", 1024)
     config, budget = ConvertConfig(samples_per_step=2048, seed=3), Budget(steps=40)

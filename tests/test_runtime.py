@@ -175,7 +175,7 @@ def test_compiling_kernels_draws_nothing_from_the_global_generator() -> None:
 
 COMPILED = """
 import fieldmorph.fields, importlib, torch
-from fieldmorph.distill.als import Factor, alternate
+from fieldmorph.distill.warm_start.als import Factor, alternate
 from fieldmorph.fields.registry import make_field
 from fieldmorph.fields.runtime import compile_kernels, use_threads
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fieldmorph.distill import samples
-from fieldmorph.distill.samples import Block, SamplePool, TeacherSamples, make_block
+from fieldmorph.distill import teacher_samples as samples
+from fieldmorph.distill.teacher_samples import Block, SamplePool, TeacherSamples, make_block
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.blackbox import CallableField
 from fieldmorph.fields.cameras import orbit_cameras

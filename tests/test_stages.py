@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from fieldmorph.distill.losses import LOSSES, Comparison, StudentValues, empty_space_loss
-from fieldmorph.distill.samples import Pixels, TeacherSamples
 from fieldmorph.distill.stages import (
     PVD_STAGES,
     Stage,
@@ -18,6 +17,7 @@ from fieldmorph.distill.stages import (
     stage_at,
     transplant_decoder,
 )
+from fieldmorph.distill.teacher_samples import Pixels, TeacherSamples
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.decoder import RadianceDecoder
 from fieldmorph.fields.errors import SettingError

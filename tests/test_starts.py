@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fieldmorph.distill import samples, starts
-from fieldmorph.distill.convert import ConvertConfig, convert
+from fieldmorph.distill import teacher_samples as samples
+from fieldmorph.distill.conversion import ConvertConfig, convert
 from fieldmorph.distill.stages import transplant_decoder
-from fieldmorph.distill.starts import STARTS
+from fieldmorph.distill.warm_start import registry as starts
+from fieldmorph.distill.warm_start.registry import STARTS
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.blackbox import callable_teacher
 from fieldmorph.fields.budget import Budget
@@ -48,7 +49,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(samples, "BLOCK_RAYS", 512)
     monkeypatch.setattr(samples, "BLOCK_EMPTY", 1024)
     monkeypatch.setattr(starts, "NODES_AT_ONCE", 5000)
-    monkeypatch.setattr("fieldmorph.distill.convert.PROBE_RAYS", 256)
+    monkeypatch.setattr("fieldmorph.distill.conversion.PROBE_RAYS", 256)
 
 
 def test_every_start_is_tested() -> None:

@@ -20,9 +20,9 @@ from fieldmorph.distill.losses import (
     ray_errors,
     stopped,
 )
-from fieldmorph.distill.samples import Block, Pixels, SamplePool, TeacherSamples, make_block
 from fieldmorph.distill.stages import PVD_STAGES, Stage, plan_stages, stage_at, transplant_decoder
-from fieldmorph.distill.starts import STARTS
+from fieldmorph.distill.teacher_samples import Block, Pixels, SamplePool, TeacherSamples, make_block
+from fieldmorph.distill.warm_start.registry import STARTS
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget, Spent, now
 from fieldmorph.fields.kernels.composite import composite

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fieldmorph.distill.samples import make_block
+from fieldmorph.distill.teacher_samples import make_block
 from fieldmorph.fields.renderable import RenderableField
 
 LOOKS = 4  # at each node: the teacher is finer than the student's grid

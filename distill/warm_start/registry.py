@@ -13,9 +13,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from fieldmorph.distill.als import Factor, alternate
-from fieldmorph.distill.hashgrid_start import start_hashgrid
-from fieldmorph.distill.nodes import NodeValues, coordinates, look_at_nodes, stopped, visible_nodes
+from fieldmorph.distill.warm_start.als import Factor, alternate
+from fieldmorph.distill.warm_start.hashgrid import start_hashgrid
+from fieldmorph.distill.warm_start.teacher_grid import (
+    NodeValues,
+    coordinates,
+    look_at_nodes,
+    stopped,
+    visible_nodes,
+)
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.encodings import spherical_harmonics
 from fieldmorph.fields.hashgrid import HashGrid

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fieldmorph.distill.samples import BACKGROUND_SHARE, IMPORTANCE, make_block
+from fieldmorph.distill.teacher_samples import BACKGROUND_SHARE, IMPORTANCE, make_block
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.hashgrid import HashGrid
 from fieldmorph.fields.kernels.hash import hash_encode, hash_encode_torch

@@ -1,0 +1,1 @@
+"""Closed-form warm starts of explicit students."""
