@@ -18,12 +18,12 @@ from fieldmorph.apps.bench_runs import Bench, Row, failures, markdown
 from fieldmorph.apps.bench_tensor_data import DataSet, find_sets, make_sets, read_sets, rows_of
 from fieldmorph.apps.bench_tensor_peers import PEERS, Blocks, Method
 from fieldmorph.apps.tensor_words import percent
-from fieldmorph.bayes.calibrate import Predict, held_out_scores
-from fieldmorph.bayes.intervals import conformal
-from fieldmorph.bayes.model import FitConfig, fit
-from fieldmorph.bayes.observations import Observations
-from fieldmorph.bayes.residual import ResidualConfig, fit_with_residual
-from fieldmorph.bayes.scores import score
+from fieldmorph.bayes.calibration import Predict, held_out_scores
+from fieldmorph.bayes.conformal import conformal
+from fieldmorph.bayes.data.observations import Observations
+from fieldmorph.bayes.fitting import FitConfig, fit
+from fieldmorph.bayes.metrics import score
+from fieldmorph.bayes.residual_gp import ResidualConfig, fit_with_residual
 from fieldmorph.fields.budget import now
 from fieldmorph.fields.errors import SettingError, known
 from fieldmorph.fields.files import file_sha256

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fieldmorph.bayes.calibrate import blocks_of
-from fieldmorph.bayes.coordinates import Mode
-from fieldmorph.bayes.observations import Observations
+from fieldmorph.bayes.calibration import blocks_of
+from fieldmorph.bayes.data.coordinates import Mode
+from fieldmorph.bayes.data.observations import Observations
 from fieldmorph.fields.errors import InputError
 
 FOLDS = 5

@@ -20,8 +20,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fieldmorph.bayes.calibrate import Predict, held_out_scores
-from fieldmorph.bayes.observations import Observations
+from fieldmorph.bayes.calibration import Predict, held_out_scores
+from fieldmorph.bayes.data.observations import Observations
 from fieldmorph.bayes.posterior import Prediction
 
 NEIGHBOURS = 8

@@ -11,10 +11,10 @@ import torch
 
 from fieldmorph.apps.bench_runs import Bench, Row, failures, markdown
 from fieldmorph.apps.bench_tensor_data import DIGITS, NOISE, draw_tucker, rows_of
-from fieldmorph.bayes.coordinates import Mode
-from fieldmorph.bayes.model import FitConfig, fit
-from fieldmorph.bayes.observations import Observations
-from fieldmorph.bayes.scores import scores_of
+from fieldmorph.bayes.data.coordinates import Mode
+from fieldmorph.bayes.data.observations import Observations
+from fieldmorph.bayes.fitting import FitConfig, fit
+from fieldmorph.bayes.metrics import scores_of
 from fieldmorph.fields.budget import Spent, now
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.memory import peak_memory

@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from torch import Tensor
 
 from fieldmorph.apps.tensor_words import coordinate, label, with_unit
-from fieldmorph.bayes.coordinates import Mode
+from fieldmorph.bayes.data.coordinates import Mode
 from fieldmorph.fields.files import replaced
 
 LINE, FAINT, SOFT, INK, LAND = "#20557a", "#9aa3aa", "#c3d3de", "#222222", "#d9d9d9"

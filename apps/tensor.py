@@ -18,14 +18,14 @@ from torch import Tensor
 from fieldmorph.apps.tensor_calibration import Calibration
 from fieldmorph.apps.tensor_points import check_table_name, columns_of, read_places, write_beside
 from fieldmorph.bayes.as_field import as_field
-from fieldmorph.bayes.calibrate import fit_calibrated
-from fieldmorph.bayes.dates import pd
-from fieldmorph.bayes.model import FitConfig, FitReport, fit
-from fieldmorph.bayes.observations import Observations, read_observations
+from fieldmorph.bayes.calibration import fit_calibrated
+from fieldmorph.bayes.data.dates import pd
+from fieldmorph.bayes.data.observations import Observations, read_observations
+from fieldmorph.bayes.data.readers import open_source
+from fieldmorph.bayes.fitting import FitConfig, FitReport, fit
+from fieldmorph.bayes.metrics import scores_of
 from fieldmorph.bayes.posterior import Posterior
-from fieldmorph.bayes.residual import ResidualConfig, fit_with_residual
-from fieldmorph.bayes.scores import scores_of
-from fieldmorph.bayes.sources import open_source
+from fieldmorph.bayes.residual_gp import ResidualConfig, fit_with_residual
 from fieldmorph.bayes.store import describe_kernel, load_posterior, save_posterior
 from fieldmorph.bayes.streaming import update
 from fieldmorph.fields.budget import now

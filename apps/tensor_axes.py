@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fieldmorph.bayes.coordinates import Mode
-from fieldmorph.bayes.dates import pd
+from fieldmorph.bayes.data.coordinates import Mode
+from fieldmorph.bayes.data.dates import pd
 from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.fields.errors import SettingError, known
 

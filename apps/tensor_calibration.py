@@ -12,9 +12,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from fieldmorph.apps.tensor_axes import STEPS, find_mode
-from fieldmorph.bayes.calibrate import blocks_of
-from fieldmorph.bayes.coordinates import Mode
-from fieldmorph.bayes.observations import Observations
+from fieldmorph.bayes.calibration import blocks_of
+from fieldmorph.bayes.data.coordinates import Mode
+from fieldmorph.bayes.data.observations import Observations
 from fieldmorph.fields.errors import SettingError
 
 

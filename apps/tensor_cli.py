@@ -192,8 +192,8 @@ def fit_model(args: Args) -> int:
     progress = prepare("fit", args)
     from fieldmorph.apps.tensor import fit_file
     from fieldmorph.apps.tensor_calibration import Calibration
-    from fieldmorph.bayes.model import FitConfig
-    from fieldmorph.bayes.residual import ResidualConfig
+    from fieldmorph.bayes.fitting import FitConfig
+    from fieldmorph.bayes.residual_gp import ResidualConfig
 
     config = FitConfig(
         ranks=args.rank, kernels=args.kernel, cp=args.cp, prune=args.prune, centre=not args.no_centre,

@@ -29,8 +29,8 @@ from fieldmorph.apps.tensor import evaluate_file, fit_file, read_measurements
 from fieldmorph.apps.tensor_calibration import Calibration
 from fieldmorph.apps.tensor_grid import grid_file
 from fieldmorph.apps.tensor_plots import plot_calibration, plot_factors
-from fieldmorph.bayes.dates import pd
-from fieldmorph.bayes.model import FitConfig
+from fieldmorph.bayes.data.dates import pd
+from fieldmorph.bayes.fitting import FitConfig
 from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.bayes.store import load_posterior
 from fieldmorph.fields.budget import now

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fieldmorph.apps.plot_style import place as in_words
 from fieldmorph.apps.tensor_maps import map_modes, map_ratio
-from fieldmorph.bayes.design import where_next
+from fieldmorph.bayes.experimental_design import where_next
 from fieldmorph.bayes.posterior import GridAxis, Posterior, Prediction
 from fieldmorph.fields.errors import InputError, SettingError, known
 

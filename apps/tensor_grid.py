@@ -14,7 +14,7 @@ import numpy as np
 
 from fieldmorph.apps.tensor import noise_sd, not_itself
 from fieldmorph.apps.tensor_axes import Axis, grid_axes
-from fieldmorph.bayes.coordinates import Mode
+from fieldmorph.bayes.data.coordinates import Mode
 from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.bayes.store import load_posterior
 from fieldmorph.fields.budget import now

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fieldmorph.apps.plot_style import MEAN_MAP, SD_MAP, colour_bar, name_axis, place, positions
 from fieldmorph.apps.tensor_words import label
-from fieldmorph.bayes.coordinates import Mode
+from fieldmorph.bayes.data.coordinates import Mode
 from fieldmorph.bayes.posterior import Posterior
 
 CELLS = 240  # along either side of a map

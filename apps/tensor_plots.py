@@ -20,8 +20,8 @@ from fieldmorph.apps.plot_style import FAINT, LINE, SOFT, name_axis, positions, 
 from fieldmorph.apps.tensor import read_measurements
 from fieldmorph.apps.tensor_maps import plot_maps
 from fieldmorph.apps.tensor_words import label, percent
+from fieldmorph.bayes.conformal import Intervals
 from fieldmorph.bayes.core import TuckerCore
-from fieldmorph.bayes.intervals import Intervals
 from fieldmorph.bayes.posterior import Posterior, Prediction
 from fieldmorph.bayes.store import load_posterior
 from fieldmorph.fields.files import check_folder

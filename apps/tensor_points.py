@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fieldmorph.bayes.coordinates import Mode, kind_of
-from fieldmorph.bayes.dates import pd
-from fieldmorph.bayes.sources import TABLES, open_source
-from fieldmorph.bayes.tables import bare_name, listed, unit_of
+from fieldmorph.bayes.data.coordinates import Mode, kind_of
+from fieldmorph.bayes.data.dates import pd
+from fieldmorph.bayes.data.readers import TABLES, open_source
+from fieldmorph.bayes.data.tables import bare_name, listed, unit_of
 from fieldmorph.fields.errors import InputError, SettingError
 from fieldmorph.fields.files import replaced
 

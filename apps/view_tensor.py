@@ -25,8 +25,8 @@ from fieldmorph.apps.tensor_plots import draw_coverage, draw_curve, draw_levels,
 from fieldmorph.apps.tensor_words import label, percent, with_unit
 from fieldmorph.apps.view_pool import BusyError, Pool
 from fieldmorph.apps.web import assets
-from fieldmorph.bayes.coordinates import Mode
 from fieldmorph.bayes.core import TuckerCore
+from fieldmorph.bayes.data.coordinates import Mode
 from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.fields.errors import InputError, SettingError
 

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fieldmorph.bayes.contractions import pack, pack_sums, product_sums, unpack_index
 from fieldmorph.bayes.entries import Entries
+from fieldmorph.bayes.kernels.mttkrp import pack, pack_sums, product_sums, unpack_index
 
 
 @dataclass(frozen=True)

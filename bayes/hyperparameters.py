@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from fieldmorph.bayes.kalman import log_evidence
-from fieldmorph.bayes.kernels import from_gpytorch
+from fieldmorph.bayes.state_space import from_gpytorch
 from fieldmorph.fields.errors import known
 
 MATERN = {"matern12": 0.5, "matern32": 1.5, "matern52": 2.5}

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fieldmorph.bayes.passes import pass_means, pass_through
+from fieldmorph.bayes.kernels.smoother import pass_means, pass_through
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from gpytorch.kernels import Kernel
 from jaxtyping import Float
 from torch import Tensor
 
+from fieldmorph.bayes.conformal import GAUSSIAN, Intervals
 from fieldmorph.bayes.core import Core, Factor
-from fieldmorph.bayes.funbat import Noise
-from fieldmorph.bayes.intervals import GAUSSIAN, Intervals
-from fieldmorph.bayes.observations import Mode
-from fieldmorph.bayes.process import Process
-from fieldmorph.bayes.sparse import SparseGP
-from fieldmorph.bayes.tails import central_factors
+from fieldmorph.bayes.data.observations import Mode
+from fieldmorph.bayes.inference import Noise
+from fieldmorph.bayes.markov_gp import Process
+from fieldmorph.bayes.sparse_gp import SparseGP
+from fieldmorph.bayes.student_t import central_factors
 
 ROWS_AT_ONCE = 1 << 14
 

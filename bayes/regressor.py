@@ -15,9 +15,9 @@ try:
 except ImportError as error:
     raise ImportError("the regressor needs scikit-learn: install fieldmorph[bayes]") from error
 
-from fieldmorph.bayes.calibrate import fit_calibrated
-from fieldmorph.bayes.model import FitConfig, fit
-from fieldmorph.bayes.observations import Mode, Observations
+from fieldmorph.bayes.calibration import fit_calibrated
+from fieldmorph.bayes.data.observations import Mode, Observations
+from fieldmorph.bayes.fitting import FitConfig, fit
 from fieldmorph.bayes.posterior import Prediction
 from fieldmorph.bayes.store import build_posterior, describe_posterior
 from fieldmorph.bayes.streaming import update

@@ -8,14 +8,14 @@ import torch
 from gpytorch import kernels as gp
 from torch import Tensor
 
-from fieldmorph.bayes.contractions import pack, unpack_index
+from fieldmorph.bayes.conformal import Intervals
 from fieldmorph.bayes.core import Core, CPCore, TuckerCore
-from fieldmorph.bayes.funbat import Noise, space_of
-from fieldmorph.bayes.intervals import Intervals
-from fieldmorph.bayes.observations import Mode
+from fieldmorph.bayes.data.observations import Mode
+from fieldmorph.bayes.inference import Noise, space_of
+from fieldmorph.bayes.kernels.mttkrp import pack, unpack_index
+from fieldmorph.bayes.markov_gp import Process
 from fieldmorph.bayes.posterior import Posterior
-from fieldmorph.bayes.process import Process
-from fieldmorph.bayes.sparse import SparseGP
+from fieldmorph.bayes.sparse_gp import SparseGP
 from fieldmorph.fields.checkpoint import read_checkpoint, write_checkpoint
 from fieldmorph.fields.errors import InputError, known
 

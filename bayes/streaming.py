@@ -14,11 +14,11 @@ from torch import Tensor
 
 from fieldmorph.bayes.core import Factor
 from fieldmorph.bayes.entries import merge_rows
-from fieldmorph.bayes.funbat import Earlier, State, inform, place_moments, sweep
+from fieldmorph.bayes.inference import Earlier, State, inform, place_moments, sweep
 from fieldmorph.bayes.kalman import Marginals
+from fieldmorph.bayes.markov_gp import Process
 from fieldmorph.bayes.posterior import Posterior
-from fieldmorph.bayes.process import Process
-from fieldmorph.bayes.tails import Tails
+from fieldmorph.bayes.student_t import Tails
 from fieldmorph.fields.errors import InputError, SettingError
 
 FIRST_LOOKS = 5  # rounds over modes with new coordinates, before all others learn as well

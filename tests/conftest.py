@@ -136,7 +136,7 @@ def tensor_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tensor_model(tensor_csv: Path) -> Path:
     """A model of these rows in a file."""
     from fieldmorph.apps.tensor import fit_file
-    from fieldmorph.bayes.model import FitConfig
+    from fieldmorph.bayes.fitting import FitConfig
 
     path = tensor_csv.with_name("model.fm")
     fit_file(tensor_csv, path, FitConfig(ranks=(2,), kernels=("matern52",), restarts=1, sweeps=40))

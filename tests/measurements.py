@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 
 from fieldmorph.apps.exits import BAD_INPUT, explain
-from fieldmorph.bayes.observations import Observations, read_observations
+from fieldmorph.bayes.data.observations import Observations, read_observations
 from fieldmorph.fields.errors import InputError
 
 SECONDS_2006_04_16 = 1145145600.0  # date -u -d 2006-04-16 +%s

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from fieldmorph.bayes.as_field import as_field
-from fieldmorph.bayes.coordinates import Mode
-from fieldmorph.bayes.model import FitConfig, fit
-from fieldmorph.bayes.observations import Observations
+from fieldmorph.bayes.data.coordinates import Mode
+from fieldmorph.bayes.data.observations import Observations
+from fieldmorph.bayes.fitting import FitConfig, fit
 from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.distill.conversion import convert
 from fieldmorph.fields.budget import Budget

@@ -15,8 +15,8 @@ from fieldmorph.apps import bench_tensor as module
 from fieldmorph.apps.bench_tensor import bench_tensor, measure, tensor_table
 from fieldmorph.apps.bench_tensor_peers import PEERS, Blocks, Method
 from fieldmorph.apps.cli import main
-from fieldmorph.bayes.model import FitConfig
-from fieldmorph.bayes.observations import Observations
+from fieldmorph.bayes.data.observations import Observations
+from fieldmorph.bayes.fitting import FitConfig
 from fieldmorph.bayes.posterior import Prediction
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.memory import STATUS

@@ -9,8 +9,8 @@ import torch
 
 from fieldmorph.apps import bench_tensor_peers as module
 from fieldmorph.apps.bench_tensor_peers import PEERS, Method, parafac
-from fieldmorph.bayes.coordinates import Mode
-from fieldmorph.bayes.observations import Observations
+from fieldmorph.bayes.data.coordinates import Mode
+from fieldmorph.bayes.data.observations import Observations
 
 UNITS = torch.tensor([1.0, 1e3, 1e8]).double()
 HERE = [name for name, method in PEERS.items() if method.missing() is None]

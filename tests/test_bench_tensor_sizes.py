@@ -10,7 +10,7 @@ from fieldmorph.apps import bench_runs
 from fieldmorph.apps import bench_tensor_sizes as module
 from fieldmorph.apps.bench_tensor_sizes import bench_tensor_sizes, sizes_table
 from fieldmorph.apps.cli import main
-from fieldmorph.bayes.model import FitConfig
+from fieldmorph.bayes.fitting import FitConfig
 from fieldmorph.fields.errors import SettingError
 
 

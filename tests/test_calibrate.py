@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from fieldmorph.bayes import calibrate as module
-from fieldmorph.bayes.calibrate import blocks_of, fit_calibrated
-from fieldmorph.bayes.coordinates import Mode
-from fieldmorph.bayes.intervals import GAUSSIAN, conformal
-from fieldmorph.bayes.model import FitConfig, fit
-from fieldmorph.bayes.observations import Observations
+from fieldmorph.bayes import calibration as module
+from fieldmorph.bayes.calibration import blocks_of, fit_calibrated
+from fieldmorph.bayes.conformal import GAUSSIAN, conformal
+from fieldmorph.bayes.data.coordinates import Mode
+from fieldmorph.bayes.data.observations import Observations
+from fieldmorph.bayes.fitting import FitConfig, fit
+from fieldmorph.bayes.metrics import score
 from fieldmorph.bayes.posterior import Posterior, Prediction
-from fieldmorph.bayes.scores import score
 from fieldmorph.bayes.store import load_posterior, save_posterior
 from fieldmorph.fields.errors import SettingError
 

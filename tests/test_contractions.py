@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fieldmorph.bayes import contractions as module
-from fieldmorph.bayes.contractions import pack, pack_sums, product_sums, product_sums_torch, unpack_index
+from fieldmorph.bayes.kernels import mttkrp as module
+from fieldmorph.bayes.kernels.mttkrp import pack, pack_sums, product_sums, product_sums_torch, unpack_index
 from fieldmorph.fields.kernels.launch import set_threads
 
 pytestmark = [pytest.mark.numerical, pytest.mark.compiled]

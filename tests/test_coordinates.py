@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from measurements import refused, stations
 
-from fieldmorph.bayes.coordinates import Mode, mode_of
-from fieldmorph.bayes.observations import read_observations
+from fieldmorph.bayes.data.coordinates import Mode, mode_of
+from fieldmorph.bayes.data.observations import read_observations
 
 pytestmark = pytest.mark.numerical
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fieldmorph.bayes.contractions import unpack_index
 from fieldmorph.bayes.core import Core, CPCore, Factor, Prior, TuckerCore
 from fieldmorph.bayes.entries import Entries, merge_rows
+from fieldmorph.bayes.kernels.mttkrp import unpack_index
 
 pytestmark = pytest.mark.numerical
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from measurements import SECONDS_2006_04_16, refused, stations
 
-from fieldmorph.bayes.coordinates import Mode, mode_of
-from fieldmorph.bayes.observations import read_observations
+from fieldmorph.bayes.data.coordinates import Mode, mode_of
+from fieldmorph.bayes.data.observations import read_observations
 from fieldmorph.fields.errors import InputError
 
 

@@ -7,10 +7,10 @@ import torch
 from gpytorch import kernels as gp
 from torch import Tensor
 
-from fieldmorph.bayes.coordinates import Mode
-from fieldmorph.bayes.design import Design, _gains, where_next
-from fieldmorph.bayes.model import FitConfig, fit
-from fieldmorph.bayes.observations import Observations
+from fieldmorph.bayes.data.coordinates import Mode
+from fieldmorph.bayes.data.observations import Observations
+from fieldmorph.bayes.experimental_design import Design, _gains, where_next
+from fieldmorph.bayes.fitting import FitConfig, fit
 from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.fields.errors import SettingError
 

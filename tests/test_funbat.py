@@ -13,11 +13,11 @@ from scipy.integrate import quad
 from scipy.special import gammaln, k0
 from torch import Tensor
 
-from fieldmorph.bayes.contractions import unpack_index
 from fieldmorph.bayes.core import Factor, TuckerCore
 from fieldmorph.bayes.entries import merge_rows
-from fieldmorph.bayes.funbat import RATE, SHAPE, Noise, State, begin, put_aside, space_of, sweep, take_up
-from fieldmorph.bayes.process import draw_prior
+from fieldmorph.bayes.inference import RATE, SHAPE, Noise, State, begin, put_aside, space_of, sweep, take_up
+from fieldmorph.bayes.kernels.mttkrp import unpack_index
+from fieldmorph.bayes.markov_gp import draw_prior
 
 pytestmark = pytest.mark.numerical
 

@@ -9,8 +9,8 @@ import torch
 import xarray as xr
 from measurements import SECONDS_2006_04_16, globe, refused, same, stations
 
-from fieldmorph.bayes import grids
-from fieldmorph.bayes.observations import read_observations
+from fieldmorph.bayes.data import netcdf as grids
+from fieldmorph.bayes.data.observations import read_observations
 
 pytestmark = pytest.mark.numerical
 

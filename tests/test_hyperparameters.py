@@ -9,10 +9,10 @@ from gpytorch.priors import LogNormalPrior
 from torch import Tensor
 
 from fieldmorph.bayes import hyperparameters as module
-from fieldmorph.bayes.funbat import space_of
 from fieldmorph.bayes.hyperparameters import default_kernel, learn, log_prior
+from fieldmorph.bayes.inference import space_of
 from fieldmorph.bayes.kalman import log_evidence, smooth
-from fieldmorph.bayes.process import draw_prior
+from fieldmorph.bayes.markov_gp import draw_prior
 from fieldmorph.fields.errors import SettingError
 
 pytestmark = pytest.mark.numerical

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from fieldmorph.bayes.intervals import GAUSSIAN, LEVELS, Intervals, conformal
+from fieldmorph.bayes.conformal import GAUSSIAN, LEVELS, Intervals, conformal
 from fieldmorph.bayes.posterior import Prediction
 from fieldmorph.fields.errors import SettingError
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fieldmorph.bayes.kalman import Marginals, smooth, smooth_means, smooth_torch
-from fieldmorph.bayes.kernels import StateSpace, from_gpytorch
+from fieldmorph.bayes.state_space import StateSpace, from_gpytorch
 
 pytestmark = [pytest.mark.numerical, pytest.mark.compiled]
 

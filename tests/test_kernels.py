@@ -9,7 +9,7 @@ import torch
 from gpytorch import kernels as gp
 from torch import Tensor
 
-from fieldmorph.bayes.kernels import PERIODIC_HARMONICS, approximation_error, from_gpytorch
+from fieldmorph.bayes.state_space import PERIODIC_HARMONICS, approximation_error, from_gpytorch
 from fieldmorph.fields.errors import SettingError
 
 pytestmark = pytest.mark.numerical

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from fieldmorph.apps.cli import main
-from fieldmorph.bayes.observations import read_observations
+from fieldmorph.bayes.data.observations import read_observations
 
 ROOT = Path(__file__).parents[1]
 TENSOR_DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "tensor"

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from fieldmorph.bayes.coordinates import Mode
-from fieldmorph.bayes.model import FitConfig, fit
-from fieldmorph.bayes.observations import Observations
+from fieldmorph.bayes.data.coordinates import Mode
+from fieldmorph.bayes.data.observations import Observations
+from fieldmorph.bayes.fitting import FitConfig, fit
 from fieldmorph.fields.errors import SettingError
 
 pytestmark = pytest.mark.numerical

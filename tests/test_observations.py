@@ -9,7 +9,7 @@ import pytest
 import torch
 from measurements import SECONDS_2006_04_16, globe, refused, same, stations, written
 
-from fieldmorph.bayes.observations import read_observations, read_points
+from fieldmorph.bayes.data.observations import read_observations, read_points
 from fieldmorph.fields.errors import InputError, SettingError
 
 

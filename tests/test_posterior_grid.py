@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from fieldmorph.bayes.entries import merge_rows
-from fieldmorph.bayes.funbat import begin, sweep
 from fieldmorph.bayes.hyperparameters import default_kernel
+from fieldmorph.bayes.inference import begin, sweep
 from fieldmorph.bayes.posterior import Posterior
 
 pytestmark = pytest.mark.numerical

@@ -6,9 +6,9 @@ import pytest
 import torch
 from gpytorch import kernels as gp
 
-from fieldmorph.bayes.coordinates import Mode
-from fieldmorph.bayes.model import FitConfig, fit
-from fieldmorph.bayes.observations import Observations
+from fieldmorph.bayes.data.coordinates import Mode
+from fieldmorph.bayes.data.observations import Observations
+from fieldmorph.bayes.fitting import FitConfig, fit
 from fieldmorph.bayes.store import build_kernel, describe_kernel, load_posterior, save_posterior
 from fieldmorph.fields.checkpoint import write_checkpoint
 from fieldmorph.fields.errors import InputError, SettingError

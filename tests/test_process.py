@@ -8,9 +8,9 @@ import torch
 from gpytorch import kernels as gp
 from torch import Tensor
 
-from fieldmorph.bayes import process as module
-from fieldmorph.bayes.kernels import from_gpytorch
-from fieldmorph.bayes.process import Process, draw_prior
+from fieldmorph.bayes import markov_gp as module
+from fieldmorph.bayes.markov_gp import Process, draw_prior
+from fieldmorph.bayes.state_space import from_gpytorch
 
 pytestmark = pytest.mark.numerical
 

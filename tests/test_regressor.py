@@ -15,8 +15,8 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.validation import check_is_fitted
 
+from fieldmorph.bayes.conformal import GAUSSIAN
 from fieldmorph.bayes.core import CPCore, TuckerCore
-from fieldmorph.bayes.intervals import GAUSSIAN
 from fieldmorph.bayes.regressor import FunBaTRegressor
 from fieldmorph.fields.errors import SettingError
 

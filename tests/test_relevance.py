@@ -5,11 +5,11 @@ import torch
 from gpytorch.kernels import MaternKernel
 from torch import Tensor
 
+from fieldmorph.bayes.ard import align, find_ranks, learn_relevance
 from fieldmorph.bayes.core import TuckerCore
 from fieldmorph.bayes.entries import Entries, merge_rows
-from fieldmorph.bayes.funbat import State, begin, space_of, sweep
-from fieldmorph.bayes.process import draw_prior
-from fieldmorph.bayes.relevance import align, find_ranks, learn_relevance
+from fieldmorph.bayes.inference import State, begin, space_of, sweep
+from fieldmorph.bayes.markov_gp import draw_prior
 
 pytestmark = pytest.mark.numerical
 

@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from fieldmorph.bayes.calibrate import blocks_of, fit_calibrated, held_out_scores
-from fieldmorph.bayes.coordinates import Mode
-from fieldmorph.bayes.design import where_next
-from fieldmorph.bayes.intervals import conformal
-from fieldmorph.bayes.model import FitConfig, fit
-from fieldmorph.bayes.observations import Observations
+from fieldmorph.bayes.calibration import blocks_of, fit_calibrated, held_out_scores
+from fieldmorph.bayes.conformal import conformal
+from fieldmorph.bayes.data.coordinates import Mode
+from fieldmorph.bayes.data.observations import Observations
+from fieldmorph.bayes.experimental_design import where_next
+from fieldmorph.bayes.fitting import FitConfig, fit
+from fieldmorph.bayes.metrics import scores_of
 from fieldmorph.bayes.posterior import Posterior
-from fieldmorph.bayes.residual import ResidualConfig, fit_with_residual
-from fieldmorph.bayes.scores import scores_of
+from fieldmorph.bayes.residual_gp import ResidualConfig, fit_with_residual
 from fieldmorph.bayes.store import load_posterior, save_posterior
 from fieldmorph.fields.errors import SettingError
 

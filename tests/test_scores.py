@@ -9,9 +9,9 @@ import torch
 from scipy.integrate import quad
 from scipy.stats import norm, t
 
-from fieldmorph.bayes.intervals import GAUSSIAN, Intervals
+from fieldmorph.bayes.conformal import GAUSSIAN, Intervals
+from fieldmorph.bayes.metrics import score
 from fieldmorph.bayes.posterior import Prediction
-from fieldmorph.bayes.scores import score
 
 pytestmark = pytest.mark.numerical
 

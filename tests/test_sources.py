@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from measurements import SECONDS_2006_04_16, globe, refused, same, stations, written
 
-from fieldmorph.bayes.observations import read_observations
+from fieldmorph.bayes.data.observations import read_observations
 
 
 def test_an_index_that_says_something_is_a_column() -> None:

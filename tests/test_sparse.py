@@ -7,8 +7,8 @@ import torch
 from gpytorch.kernels import MaternKernel, ScaleKernel
 from torch import Tensor
 
-from fieldmorph.bayes import sparse as module
-from fieldmorph.bayes.sparse import SparseGP, fit_sparse
+from fieldmorph.bayes import sparse_gp as module
+from fieldmorph.bayes.sparse_gp import SparseGP, fit_sparse
 from fieldmorph.fields.errors import SettingError
 
 pytestmark = pytest.mark.numerical

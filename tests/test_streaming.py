@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.distributions import Gamma, MultivariateNormal, kl_divergence
 
-from fieldmorph.bayes.coordinates import Mode
+from fieldmorph.bayes.conformal import Intervals
 from fieldmorph.bayes.core import TuckerCore
-from fieldmorph.bayes.funbat import space_of
-from fieldmorph.bayes.intervals import Intervals
-from fieldmorph.bayes.model import FitConfig, fit
-from fieldmorph.bayes.observations import Observations
+from fieldmorph.bayes.data.coordinates import Mode
+from fieldmorph.bayes.data.observations import Observations
+from fieldmorph.bayes.fitting import FitConfig, fit
+from fieldmorph.bayes.inference import space_of
+from fieldmorph.bayes.markov_gp import Process, draw_prior
+from fieldmorph.bayes.metrics import scores_of
 from fieldmorph.bayes.posterior import Posterior
-from fieldmorph.bayes.process import Process, draw_prior
-from fieldmorph.bayes.scores import scores_of
-from fieldmorph.bayes.sparse import fit_sparse
+from fieldmorph.bayes.sparse_gp import fit_sparse
 from fieldmorph.bayes.store import describe_posterior, load_posterior, save_posterior
 from fieldmorph.bayes.streaming import update
 from fieldmorph.fields.errors import InputError, SettingError

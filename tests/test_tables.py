@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 from measurements import SECONDS_2006_04_16, globe, refused, same, stations
 
-from fieldmorph.bayes.observations import read_observations
+from fieldmorph.bayes.data.observations import read_observations
 
 
 def test_columns_are_recognised_by_name_and_dates_become_seconds_in_utc() -> None:

@@ -5,14 +5,14 @@ import torch
 from scipy.stats import norm, t
 from torch import Tensor
 
-from fieldmorph.bayes.coordinates import Mode
+from fieldmorph.bayes.data.coordinates import Mode
+from fieldmorph.bayes.data.observations import Observations
 from fieldmorph.bayes.entries import merge_rows
-from fieldmorph.bayes.funbat import begin, place_moments, recentre, sweep
+from fieldmorph.bayes.fitting import FitConfig, fit
 from fieldmorph.bayes.hyperparameters import default_kernel
-from fieldmorph.bayes.model import FitConfig, fit
-from fieldmorph.bayes.observations import Observations
+from fieldmorph.bayes.inference import begin, place_moments, recentre, sweep
 from fieldmorph.bayes.posterior import Posterior, Prediction
-from fieldmorph.bayes.tails import Tails, central_factors
+from fieldmorph.bayes.student_t import Tails, central_factors
 from fieldmorph.fields.errors import SettingError
 
 pytestmark = pytest.mark.numerical

@@ -11,8 +11,8 @@ import pytest
 from fieldmorph.apps.arguments import joined
 from fieldmorph.apps.cli import build_parser, main
 from fieldmorph.apps.tensor_calibration import Calibration, block_width
-from fieldmorph.bayes.coordinates import Mode
-from fieldmorph.bayes.observations import read_observations
+from fieldmorph.bayes.data.coordinates import Mode
+from fieldmorph.bayes.data.observations import read_observations
 from fieldmorph.bayes.store import load_posterior
 from fieldmorph.fields.errors import SettingError
 

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from fieldmorph.apps.tensor_explore import MOST_STOPS, Explorer
-from fieldmorph.bayes.design import where_next
-from fieldmorph.bayes.model import FitConfig, fit
-from fieldmorph.bayes.observations import Mode, Observations
+from fieldmorph.bayes.data.observations import Mode, Observations
+from fieldmorph.bayes.experimental_design import where_next
+from fieldmorph.bayes.fitting import FitConfig, fit
 from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.bayes.store import load_posterior
 from fieldmorph.fields.errors import InputError, SettingError

@@ -13,7 +13,7 @@ from fieldmorph.apps import tensor_grid
 from fieldmorph.apps.cli import main
 from fieldmorph.apps.tensor_axes import grid_axes
 from fieldmorph.apps.tensor_grid import block_shape, blocks, grid_file, value_type, write_grid
-from fieldmorph.bayes.intervals import Intervals
+from fieldmorph.bayes.conformal import Intervals
 from fieldmorph.bayes.store import load_posterior, save_posterior
 
 pytestmark = pytest.mark.numerical

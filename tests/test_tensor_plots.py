@@ -20,8 +20,8 @@ from fieldmorph.apps.tensor_plots import (
     plot_factors,
     plot_intervals,
 )
-from fieldmorph.bayes.coordinates import Mode
-from fieldmorph.bayes.intervals import Intervals
+from fieldmorph.bayes.conformal import Intervals
+from fieldmorph.bayes.data.coordinates import Mode
 from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.bayes.store import load_posterior
 

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fieldmorph.bayes.coordinates import kind_of, mode_of
-from fieldmorph.bayes.tables import Rows, listed, only
+from fieldmorph.bayes.data.coordinates import kind_of, mode_of
+from fieldmorph.bayes.data.tables import Rows, listed, only
 from fieldmorph.fields.errors import InputError
 
 BLOCK = 1 << 22  # cells that are held at a time

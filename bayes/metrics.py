@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fieldmorph.bayes.posterior import Posterior, Prediction
-from fieldmorph.bayes.tails import scale_mixture
+from fieldmorph.bayes.student_t import scale_mixture
 
 LEVEL = 0.95
 ROWS_AT_ONCE = 1 << 10  # each takes a number for every pair of the noise's Gaussians

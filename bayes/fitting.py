@@ -11,13 +11,13 @@ from gpytorch.kernels import Kernel
 from jaxtyping import Float
 from torch import Tensor
 
+from fieldmorph.bayes.ard import find_ranks
+from fieldmorph.bayes.data.observations import Observations
 from fieldmorph.bayes.entries import Entries, merge_rows
-from fieldmorph.bayes.funbat import State, begin, put_aside, recentre, space_of, sweep, take_up
 from fieldmorph.bayes.hyperparameters import default_kernel, learn
-from fieldmorph.bayes.observations import Observations
+from fieldmorph.bayes.inference import State, begin, put_aside, recentre, space_of, sweep, take_up
 from fieldmorph.bayes.posterior import Posterior
-from fieldmorph.bayes.relevance import find_ranks
-from fieldmorph.bayes.tails import FEWEST_DEGREES, Tails
+from fieldmorph.bayes.student_t import FEWEST_DEGREES, Tails
 from fieldmorph.fields.errors import SettingError
 
 LEARN_AFTER = 5  # sweeps, before which functions are too rough to learn a lengthscale from

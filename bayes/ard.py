@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from fieldmorph.bayes.core import Factor, Prior, TuckerCore
-from fieldmorph.bayes.funbat import State, sweep
-from fieldmorph.bayes.process import Process
+from fieldmorph.bayes.inference import State, sweep
+from fieldmorph.bayes.markov_gp import Process
 
 SWEEPS = 60  # with 40 an idle function may still be there
 ALIGN_EVERY = 4  # sweeps

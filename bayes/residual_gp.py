@@ -17,11 +17,11 @@ from gpytorch.kernels import Kernel
 from jaxtyping import Float
 from torch import Tensor
 
+from fieldmorph.bayes.data.observations import Observations
+from fieldmorph.bayes.fitting import FitConfig, FitReport, OnSweep, fit
 from fieldmorph.bayes.hyperparameters import MATERN
-from fieldmorph.bayes.model import FitConfig, FitReport, OnSweep, fit
-from fieldmorph.bayes.observations import Observations
 from fieldmorph.bayes.posterior import Posterior
-from fieldmorph.bayes.sparse import fit_sparse
+from fieldmorph.bayes.sparse_gp import fit_sparse
 from fieldmorph.fields.errors import SettingError, known
 
 

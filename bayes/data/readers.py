@@ -8,8 +8,8 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
-from fieldmorph.bayes.dates import pd
-from fieldmorph.bayes.tables import listed
+from fieldmorph.bayes.data.dates import pd
+from fieldmorph.bayes.data.tables import listed
 from fieldmorph.fields.errors import InputError, SettingError
 
 TABLES = {".csv": ",", ".tsv": "\t", ".csv.gz": ",", ".tsv.gz": "\t", ".parquet": "", ".pq": ""}

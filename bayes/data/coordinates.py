@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fieldmorph.bayes.dates import calendars_of, first_row, from_seconds, pd, shown, to_seconds
+from fieldmorph.bayes.data.dates import calendars_of, first_row, from_seconds, pd, shown, to_seconds
 from fieldmorph.fields.errors import InputError
 
 log = logging.getLogger(__name__)

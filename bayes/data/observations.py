@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fieldmorph.bayes.coordinates import Mode
-from fieldmorph.bayes.dates import pd
-from fieldmorph.bayes.grids import read_grid
-from fieldmorph.bayes.sources import open_source
-from fieldmorph.bayes.tables import Rows, find_column, read_table
+from fieldmorph.bayes.data.coordinates import Mode
+from fieldmorph.bayes.data.dates import pd
+from fieldmorph.bayes.data.netcdf import read_grid
+from fieldmorph.bayes.data.readers import open_source
+from fieldmorph.bayes.data.tables import Rows, find_column, read_table
 from fieldmorph.fields.errors import InputError, SettingError
 
 log = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fieldmorph.bayes.coordinates import Mode, kind_of, mode_of
-from fieldmorph.bayes.dates import pd
+from fieldmorph.bayes.data.coordinates import Mode, kind_of, mode_of
+from fieldmorph.bayes.data.dates import pd
 from fieldmorph.fields.errors import InputError, SettingError
 
 

@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fieldmorph.bayes.kalman import Marginals, Passes, smooth, smooth_means
-from fieldmorph.bayes.kernels import StateSpace
-from fieldmorph.bayes.passes import pass_values
+from fieldmorph.bayes.kernels.smoother import pass_values
+from fieldmorph.bayes.state_space import StateSpace
 
 AT_ONCE = 1 << 22  # numbers of the states' covariances that a prediction holds
 

@@ -13,12 +13,12 @@ from gpytorch.kernels import Kernel
 from jaxtyping import Float
 from torch import Tensor
 
-from fieldmorph.bayes.contractions import pack, unpack_index
 from fieldmorph.bayes.core import Core, CPCore, Factor, TuckerCore
 from fieldmorph.bayes.entries import Entries
-from fieldmorph.bayes.kernels import StateSpace, from_gpytorch
-from fieldmorph.bayes.process import Process, draw_prior
-from fieldmorph.bayes.tails import Tails
+from fieldmorph.bayes.kernels.mttkrp import pack, unpack_index
+from fieldmorph.bayes.markov_gp import Process, draw_prior
+from fieldmorph.bayes.state_space import StateSpace, from_gpytorch
+from fieldmorph.bayes.student_t import Tails
 
 PLACES_AT_ONCE = 1 << 14
 SHAPE, RATE = 1e-3, 1e-3  # of the Gamma prior of the noise precision

@@ -14,11 +14,11 @@ from gpytorch.kernels import Kernel
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fieldmorph.bayes.intervals import conformal
-from fieldmorph.bayes.model import FitConfig, FitReport, OnSweep, fit
-from fieldmorph.bayes.observations import Observations
+from fieldmorph.bayes.conformal import conformal
+from fieldmorph.bayes.data.observations import Observations
+from fieldmorph.bayes.fitting import FitConfig, FitReport, OnSweep, fit
 from fieldmorph.bayes.posterior import Posterior, Prediction
-from fieldmorph.bayes.residual import ResidualConfig, fit_with_residual
+from fieldmorph.bayes.residual_gp import ResidualConfig, fit_with_residual
 from fieldmorph.fields.errors import SettingError, known
 
 USUAL_LEVEL = 0.95

@@ -1,0 +1,1 @@
+"""Measurements in: files, tables, dates and coordinates."""

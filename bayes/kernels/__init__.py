@@ -1,0 +1,1 @@
+"""Numba kernels of inference, each beside its plain torch twin."""
