@@ -8,8 +8,8 @@ import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is 
 # isort: split
 import torch
 
-from fieldmorph.apps.bake import BakeConfig, bake
-from fieldmorph.apps.bake_file import page
+from fieldmorph.apps.bake.build import BakeConfig, bake
+from fieldmorph.apps.bake.web_export import page
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.cameras import orbit_box
 from fieldmorph.fields.occupancy import OccupancyGrid

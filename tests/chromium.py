@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fieldmorph.apps.bench_page import CHROMIUM
+from fieldmorph.apps.bench.browser_page import CHROMIUM
 
 PATIENCE = 240.0  # seconds, on a machine that is busy with other things
 

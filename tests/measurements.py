@@ -9,7 +9,7 @@ import pytest
 import torch
 import xarray as xr
 
-from fieldmorph.apps.exits import BAD_INPUT, explain
+from fieldmorph.apps.console.exits import BAD_INPUT, explain
 from fieldmorph.bayes.data.observations import Observations, read_observations
 from fieldmorph.fields.errors import InputError
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from fieldmorph.apps.bake import DENSITY_STEP, HARMONIC_STEP, LOG_RANGE, BakeConfig, bake
-from fieldmorph.apps.bake_render import BakedField, baked_field
-from fieldmorph.apps.bricks import BRICK, Bake, Lattice, into_bricks
-from fieldmorph.apps.export import fidelity
+from fieldmorph.apps.bake.baked_field import BakedField, baked_field
+from fieldmorph.apps.bake.bricks import BRICK, Bake, Lattice, into_bricks
+from fieldmorph.apps.bake.build import DENSITY_STEP, HARMONIC_STEP, LOG_RANGE, BakeConfig, bake
+from fieldmorph.apps.jobs.export import fidelity
 from fieldmorph.fields.blackbox import box_cameras, callable_teacher
 from fieldmorph.fields.cameras import Cameras, orbit_box
 from fieldmorph.fields.encodings import spherical_harmonics

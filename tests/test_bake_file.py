@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from fieldmorph.apps import bake_file
-from fieldmorph.apps.bake import BakeConfig, bake
-from fieldmorph.apps.bake_file import folder_files, page, read_web, write_web
-from fieldmorph.apps.bricks import Bake
+from fieldmorph.apps.bake import web_export as bake_file
+from fieldmorph.apps.bake.bricks import Bake
+from fieldmorph.apps.bake.build import BakeConfig, bake
+from fieldmorph.apps.bake.web_export import folder_files, page, read_web, write_web
 from fieldmorph.fields import checkpoint
 from fieldmorph.fields.blackbox import callable_teacher
 from fieldmorph.fields.errors import InputError

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from fieldmorph.apps import bench_runs
-from fieldmorph.apps.bench_active import SETTINGS, active_table, bench_active, summarize
+from fieldmorph.apps.bench import runner as bench_runs
+from fieldmorph.apps.bench.active import SETTINGS, active_table, bench_active, summarize
 from fieldmorph.distill import conversion as distillation
 from fieldmorph.distill import teacher_samples as samples
 from fieldmorph.fields import fit, loop

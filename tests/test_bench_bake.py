@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from fieldmorph.apps import bench_bake as module
-from fieldmorph.apps import bench_runs
-from fieldmorph.apps.bake_file import read_web
-from fieldmorph.apps.bake_render import baked_field
-from fieldmorph.apps.bench_bake import bake_table, bench_bake
+from fieldmorph.apps.bake.baked_field import baked_field
+from fieldmorph.apps.bake.web_export import read_web
+from fieldmorph.apps.bench import runner as bench_runs
+from fieldmorph.apps.bench import web_export as module
+from fieldmorph.apps.bench.web_export import bake_table, bench_bake
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.hashgrid import HashGrid
 from fieldmorph.fields.metrics import psnr

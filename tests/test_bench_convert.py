@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from fieldmorph.apps import bench_convert as bench
-from fieldmorph.apps import bench_looks, bench_runs
-from fieldmorph.apps.bench_convert import bench_convert, convert_table, summarize
-from fieldmorph.apps.cli import main
+from fieldmorph.apps.bench import convert as bench
+from fieldmorph.apps.bench import runner as bench_runs
+from fieldmorph.apps.bench import snapshots as bench_looks
+from fieldmorph.apps.bench.convert import bench_convert, convert_table, summarize
+from fieldmorph.apps.cli.main import main
 from fieldmorph.distill import conversion as distillation
 from fieldmorph.distill import teacher_samples as samples
 from fieldmorph.fields import fit, loop

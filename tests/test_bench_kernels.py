@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from fieldmorph.apps import bench_kernels as module
-from fieldmorph.apps.bench_kernels import bench_kernels, kernels_table
+from fieldmorph.apps.bench import kernels as module
+from fieldmorph.apps.bench.kernels import bench_kernels, kernels_table
 
 
 @pytest.fixture(autouse=True)

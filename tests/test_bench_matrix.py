@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from fieldmorph.apps import bench_matrix as module
-from fieldmorph.apps import bench_runs
-from fieldmorph.apps.bench_matrix import bench_matrix, matrix_table
-from fieldmorph.apps.cli import main
+from fieldmorph.apps.bench import matrix as module
+from fieldmorph.apps.bench import runner as bench_runs
+from fieldmorph.apps.bench.matrix import bench_matrix, matrix_table
+from fieldmorph.apps.cli.main import main
 from fieldmorph.fields.memory import STATUS
 from fieldmorph.fields.registry import FIELDS
 

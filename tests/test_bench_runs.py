@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from fieldmorph.apps import bench_runs
-from fieldmorph.apps.bench_runs import Bench, chosen, core_seconds, failures, in_child, markdown
+from fieldmorph.apps.bench import runner as bench_runs
+from fieldmorph.apps.bench.runner import Bench, chosen, core_seconds, failures, in_child, markdown
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.memory import peak_memory
@@ -195,7 +195,7 @@ def test_memory_of_a_process_does_not_begin_with_its_parents() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").exists(), reason="processes are looked up there")
 def test_a_job_ends_with_its_bench(tmp_path: Path) -> None:
-    script = "import time; from fieldmorph.apps.bench_runs import in_child; in_child(time.sleep, threads=1)"
+    script = "import time; from fieldmorph.apps.bench.runner import in_child; in_child(time.sleep, threads=1)"
     bench = subprocess.Popen(
         [sys.executable, "-P", "-c", script.replace("time.sleep", "__import__('signal').pause")]
     )

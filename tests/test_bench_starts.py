@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from fieldmorph.apps import bench_looks, bench_runs
-from fieldmorph.apps import bench_starts as module
-from fieldmorph.apps.bench_looks import Looks
-from fieldmorph.apps.bench_starts import RUNS, bench_starts, starts_table, summarize
+from fieldmorph.apps.bench import runner as bench_runs
+from fieldmorph.apps.bench import snapshots as bench_looks
+from fieldmorph.apps.bench import warm_starts as module
+from fieldmorph.apps.bench.snapshots import Looks
+from fieldmorph.apps.bench.warm_starts import RUNS, bench_starts, starts_table, summarize
 from fieldmorph.distill import conversion as distillation
 from fieldmorph.distill import teacher_samples as samples
 from fieldmorph.distill.warm_start.registry import STARTS

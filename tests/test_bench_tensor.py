@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from fieldmorph.apps import bench_runs
-from fieldmorph.apps import bench_tensor as module
-from fieldmorph.apps.bench_tensor import bench_tensor, measure, tensor_table
-from fieldmorph.apps.bench_tensor_peers import PEERS, Blocks, Method
-from fieldmorph.apps.cli import main
+from fieldmorph.apps.bench import runner as bench_runs
+from fieldmorph.apps.bench import tensor as module
+from fieldmorph.apps.bench.tensor import bench_tensor, measure, tensor_table
+from fieldmorph.apps.bench.tensor_baselines import PEERS, Blocks, Method
+from fieldmorph.apps.cli.main import main
 from fieldmorph.bayes.data.observations import Observations
 from fieldmorph.bayes.fitting import FitConfig
 from fieldmorph.bayes.posterior import Prediction

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from fieldmorph.apps import bench_tensor_data as module
-from fieldmorph.apps.bench_tensor_data import SPLITS, draw_tucker, find_sets, make_sets, read_sets
+from fieldmorph.apps.bench import tensor_data as module
+from fieldmorph.apps.bench.tensor_data import SPLITS, draw_tucker, find_sets, make_sets, read_sets
 from fieldmorph.fields.errors import InputError
 
 pytestmark = pytest.mark.numerical
@@ -140,7 +140,7 @@ def test_the_package_makes_the_same_files_every_time(tmp_path: Path) -> None:
 
 
 def test_without_the_other_package_something_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("fieldmorph.apps.tensor_demo.PACKAGE", "no_such_package_here")
+    monkeypatch.setattr("fieldmorph.apps.tensor.demo.PACKAGE", "no_such_package_here")
     (told,) = make_sets(tmp_path)
     assert told.startswith("ostia: the demo's data are in another package")
     assert list(find_sets(tmp_path)) == ["tucker/rows"]

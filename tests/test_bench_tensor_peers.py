@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fieldmorph.apps import bench_tensor_peers as module
-from fieldmorph.apps.bench_tensor_peers import PEERS, Method, parafac
+from fieldmorph.apps.bench import tensor_baselines as module
+from fieldmorph.apps.bench.tensor_baselines import PEERS, Method, parafac
 from fieldmorph.bayes.data.coordinates import Mode
 from fieldmorph.bayes.data.observations import Observations
 

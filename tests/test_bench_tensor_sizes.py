@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from fieldmorph.apps import bench_runs
-from fieldmorph.apps import bench_tensor_sizes as module
-from fieldmorph.apps.bench_tensor_sizes import bench_tensor_sizes, sizes_table
-from fieldmorph.apps.cli import main
+from fieldmorph.apps.bench import runner as bench_runs
+from fieldmorph.apps.bench import tensor_scaling as module
+from fieldmorph.apps.bench.tensor_scaling import bench_tensor_sizes, sizes_table
+from fieldmorph.apps.cli.main import main
 from fieldmorph.bayes.fitting import FitConfig
 from fieldmorph.fields.errors import SettingError
 

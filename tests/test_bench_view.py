@@ -12,12 +12,14 @@ from view_fields import save_ball, served
 
 pytest.importorskip("gradio")
 
-from fieldmorph.apps import bench_page, bench_view, bench_visits
-from fieldmorph.apps.bake import BakeConfig
-from fieldmorph.apps.bench_page import page_table
-from fieldmorph.apps.bench_view import process_state, view_table
-from fieldmorph.apps.bench_visits import assembled
-from fieldmorph.apps.view_pictures import Tile, tile_message
+from fieldmorph.apps.bake.build import BakeConfig
+from fieldmorph.apps.bench import browser_page as bench_page
+from fieldmorph.apps.bench import load_clients as bench_visits
+from fieldmorph.apps.bench import viewer as bench_view
+from fieldmorph.apps.bench.browser_page import page_table
+from fieldmorph.apps.bench.load_clients import assembled
+from fieldmorph.apps.bench.viewer import process_state, view_table
+from fieldmorph.apps.viewer.tiles import Tile, tile_message
 from fieldmorph.fields.runtime import compile_kernels
 
 

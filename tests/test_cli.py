@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from fieldmorph.apps import commands
-from fieldmorph.apps.cli import build_parser, main
-from fieldmorph.apps.exits import explain
+from fieldmorph.apps.cli import handlers as commands
+from fieldmorph.apps.cli.main import build_parser, main
+from fieldmorph.apps.console.exits import explain
 from fieldmorph.fields.errors import InputError, SettingError, UnsafeError
 from fieldmorph.fields.loop import Interrupted
 
@@ -82,7 +82,7 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: Any) -> tuple[int, str]:
     ],
 )
 def test_command_line_is_understood(line: str, expected: dict[str, Any]) -> None:
-    from fieldmorph.apps.arguments import joined
+    from fieldmorph.apps.cli.arguments import joined
 
     args = vars(build_parser().parse_args(joined(line.split())))
     handler = {"eval": "evaluate"}.get(line.split()[0], line.split()[0])
@@ -93,7 +93,7 @@ def test_command_line_is_understood(line: str, expected: dict[str, Any]) -> None
 def test_help_answers_fast_without_heavy_imports() -> None:
     script = f"""
 import sys, time
-from fieldmorph.apps.cli import main
+from fieldmorph.apps.cli.main import main
 for words in ([], *([c] for c in {COMMANDS}), *(["tensor", j] for j in {TENSOR_JOBS})):
     try:
         main([*words, "--help"])

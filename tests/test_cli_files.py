@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fieldmorph.apps.cli import main
-from fieldmorph.apps.exits import explain
+from fieldmorph.apps.cli.main import main
+from fieldmorph.apps.console.exits import explain
 from fieldmorph.fields.checkpoint import write_checkpoint
 from fieldmorph.fields.errors import InputError
 from fieldmorph.fields.hashgrid import HashGrid
@@ -180,7 +180,7 @@ def test_broken_numbers_are_one_line_and_2(scene: Path) -> None:
     cases = ["mlp width=1.5", "mlp depth=2.0", "mlp n_frequencies=2.5"]
     cases += [f"hashgrid {key}=16.0" for key in inspect.signature(HashGrid).parameters if key != "aabb"]
     script = f"""
-from fieldmorph.apps.cli import main
+from fieldmorph.apps.cli.main import main
 for case in {cases}:
     field, setting = case.split()
     print(main(["train", "--field", field, "--set", setting, {str(scene)!r}, "-o", {str(scene / "t.fm")!r}]))
@@ -295,7 +295,7 @@ def test_existing_output_needs_force(
 def test_eval_refuses_small_views_before_it_renders(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], scene: Path, file: Path
 ) -> None:
-    monkeypatch.setattr("fieldmorph.apps.evaluate.picture", lambda *_: pytest.fail("rendered"))
+    monkeypatch.setattr("fieldmorph.apps.jobs.evaluate.picture", lambda *_: pytest.fail("rendered"))
     code, message = refused(capsys, "eval", file, "--data", scene, "--downscale", 2)
     assert code == 2
     assert "11 x 11 pixels; the views have 8 x 8" in message
@@ -352,7 +352,7 @@ def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_closed_pipe_is_no_complaint(file: Path) -> None:
-    command = [sys.executable, "-c", "import sys; from fieldmorph.apps.cli import main; sys.exit(main())"]
+    command = [sys.executable, "-c", "import sys; from fieldmorph.apps.cli.main import main; sys.exit(main())"]
     process = subprocess.Popen([*command, "info", str(file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stderr is not None

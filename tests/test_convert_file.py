@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from fieldmorph.apps import jobs
-from fieldmorph.apps.cli import main
-from fieldmorph.apps.convert import parse_bytes
+from fieldmorph.apps.cli.main import main
+from fieldmorph.apps.jobs import train as jobs
+from fieldmorph.apps.jobs.convert import parse_bytes
 from fieldmorph.distill import conversion as convert
 from fieldmorph.distill import fidelity, losses
 from fieldmorph.distill import teacher_samples as samples

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from fieldmorph.apps import extension, outcome
-from fieldmorph.apps.cli import main
-from fieldmorph.apps.convert import ConvertOptions, convert_file
+from fieldmorph.apps.cli.main import main
+from fieldmorph.apps.jobs import quality_gate as extension
+from fieldmorph.apps.jobs import resume as outcome
+from fieldmorph.apps.jobs.convert import ConvertOptions, convert_file
 from fieldmorph.distill import conversion as convert
 from fieldmorph.distill import fidelity
 from fieldmorph.distill import teacher_samples as samples

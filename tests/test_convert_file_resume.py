@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 import torch
 
-from fieldmorph.apps import extension
-from fieldmorph.apps.cli import main
-from fieldmorph.apps.convert import ConvertOptions, convert_file
-from fieldmorph.apps.progress import ProgressLine
+from fieldmorph.apps.cli.main import main
+from fieldmorph.apps.console.progress import ProgressLine
+from fieldmorph.apps.jobs import quality_gate as extension
+from fieldmorph.apps.jobs.convert import ConvertOptions, convert_file
 from fieldmorph.distill import conversion as convert
 from fieldmorph.distill import fidelity
 from fieldmorph.distill import teacher_samples as samples

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fieldmorph.apps.convert import ConvertOptions
-from fieldmorph.apps.convert_job import Course, Desk, Ended, Job, Wish
-from fieldmorph.apps.view_pool import BusyError
+from fieldmorph.apps.jobs.convert import ConvertOptions
+from fieldmorph.apps.viewer.conversion import Course, Desk, Ended, Job, Wish
+from fieldmorph.apps.viewer.render_pool import BusyError
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.errors import InputError, SettingError
 from fieldmorph.fields.files import file_sha256

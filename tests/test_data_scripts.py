@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
-SPOT = ROOT / "apps" / "spot"
+SPOT = ROOT / "apps" / "data" / "spot"
 COUNTS = {"train": 60, "test": 20}
 
 

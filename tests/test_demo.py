@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fieldmorph.apps import demo
-from fieldmorph.apps.cli import main
-from fieldmorph.apps.demo import demo_table, run_demo
-from fieldmorph.apps.jobs import bundled_scene
+from fieldmorph.apps.cli.main import main
+from fieldmorph.apps.jobs import demo
+from fieldmorph.apps.jobs.demo import demo_table, run_demo
+from fieldmorph.apps.jobs.train import bundled_scene
 from fieldmorph.distill import teacher_samples as samples
 from fieldmorph.fields import fit
 from fieldmorph.fields.budget import Budget

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from fieldmorph.apps import doctor as module
-from fieldmorph.apps.doctor import TINYCUDANN_COMMAND, diagnose, doctor
+from fieldmorph.apps.jobs import doctor as module
+from fieldmorph.apps.jobs.doctor import TINYCUDANN_COMMAND, diagnose, doctor
 from fieldmorph.fields.kernels.accelerators import Accelerator
 
 NAMES = [

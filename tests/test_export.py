@@ -8,10 +8,10 @@ import pytest
 import torch
 from voxel_fields import CUBE, ball
 
-from fieldmorph.apps import progress
-from fieldmorph.apps.bake_file import read_web
-from fieldmorph.apps.cli import main
-from fieldmorph.apps.export import MOST_NAME
+from fieldmorph.apps.bake.web_export import read_web
+from fieldmorph.apps.cli.main import main
+from fieldmorph.apps.console import progress
+from fieldmorph.apps.jobs.export import MOST_NAME
 from fieldmorph.fields.cameras import orbit_box
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.registry import FIELDS, make_field

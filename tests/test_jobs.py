@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from fieldmorph.apps.cli import main
-from fieldmorph.apps.jobs import bundled_scene, state_path, train_scene
-from fieldmorph.apps.progress import ProgressLine
+from fieldmorph.apps.cli.main import main
+from fieldmorph.apps.console.progress import ProgressLine
+from fieldmorph.apps.jobs.train import bundled_scene, state_path, train_scene
 from fieldmorph.distill import teacher_samples as samples
 from fieldmorph.fields import fit, loop
 from fieldmorph.fields.budget import Budget
@@ -190,8 +190,8 @@ def test_kill_loses_one_interval_and_resume_gives_the_same_bytes(
     line = line_for(job, teacher, output)
     script = f"""
 import os, signal, sys
-from fieldmorph.apps.cli import main
-from fieldmorph.apps.progress import ProgressLine
+from fieldmorph.apps.cli.main import main
+from fieldmorph.apps.console.progress import ProgressLine
 from fieldmorph.distill import convert, samples
 from fieldmorph.fields import fit, loop
 fit.PROBE_RAYS = convert.PROBE_RAYS = 256

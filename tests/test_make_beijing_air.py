@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fieldmorph.apps.cli import main
+from fieldmorph.apps.cli.main import main
 from fieldmorph.bayes.data.observations import read_observations
 
 ROOT = Path(__file__).parents[1]

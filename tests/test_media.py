@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
+from fieldmorph.apps.jobs.render import Pictures, _save_films, picture_names, render_file
 from fieldmorph.apps.media import depth_16bit, difference, save_mp4, save_png, sheet, to_8bit
-from fieldmorph.apps.render import Pictures, _save_films, picture_names, render_file
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.cameras import orbit_box
 from fieldmorph.fields.errors import SettingError
@@ -28,7 +28,7 @@ def sphere_file(monkeypatch: pytest.MonkeyPatch, soft_sphere: VolumeField, tmp_p
     """A path whose field is the soft sphere, with 8 cameras of 24 x 20 pixels round it."""
     cameras = orbit_box(BOX, 8, width=24, height=20)
     stored = RenderableField(soft_sphere, OccupancyGrid(8), 0.02, cameras)
-    monkeypatch.setattr("fieldmorph.apps.render.load_field", lambda _path: stored)
+    monkeypatch.setattr("fieldmorph.apps.jobs.render.load_field", lambda _path: stored)
     return tmp_path / "sphere.fm"
 
 

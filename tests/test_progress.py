@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from fieldmorph.apps.progress import ProgressLine, duration
+from fieldmorph.apps.console.progress import ProgressLine, duration
 from fieldmorph.fields.budget import Spent
 from fieldmorph.fields.loop import Progress
 
@@ -24,7 +24,7 @@ class Terminal(io.StringIO):
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Seconds, to be moved on by hand."""
     seconds = [100.0]
-    monkeypatch.setattr("fieldmorph.apps.progress.time.monotonic", lambda: seconds[0])
+    monkeypatch.setattr("fieldmorph.apps.console.progress.time.monotonic", lambda: seconds[0])
     return seconds
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fieldmorph.apps.arguments import joined
-from fieldmorph.apps.cli import build_parser
+from fieldmorph.apps.cli.arguments import joined
+from fieldmorph.apps.cli.main import build_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -16,8 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fieldmorph.apps.receipt_curve import curve_html, nice_ticks
-from fieldmorph.apps.receipt_page import GAIN, receipt_html, receipt_paths, write_receipt
+from fieldmorph.apps.receipt.curve import curve_html, nice_ticks
+from fieldmorph.apps.receipt.page import GAIN, receipt_html, receipt_paths, write_receipt
 from fieldmorph.distill.fidelity import Exhibit
 
 HOSTILE = "<script>alert(1)</script>\" onload='x' & https://evil.example/"

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fieldmorph.apps.tensor_axes import DEFAULT_POINTS, OWN_POINTS, default_axis, parse_axis
+from fieldmorph.apps.tensor.grid_axes import DEFAULT_POINTS, OWN_POINTS, default_axis, parse_axis
 from fieldmorph.bayes.data.coordinates import Mode
 from fieldmorph.fields.errors import SettingError
 

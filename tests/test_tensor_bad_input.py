@@ -9,7 +9,7 @@ import pytest
 import torch
 import xarray as xr
 
-from fieldmorph.apps.cli import main
+from fieldmorph.apps.cli.main import main
 from fieldmorph.fields.checkpoint import write_checkpoint
 
 HEAD = "lat,lon,time,temp"
@@ -350,7 +350,7 @@ def test_packages_that_are_missing_are_one_line(
     def none(*_: object, **__: object) -> None:
         raise ImportError("No module named 'h5netcdf'")
 
-    monkeypatch.setattr("fieldmorph.apps.tensor_grid.write_grid", none)
+    monkeypatch.setattr("fieldmorph.apps.tensor.grid.write_grid", none)
     code, message = refused(capsys, "grid", tensor_model, "-o", tmp_path / "g.nc")
     assert code == 2
     assert "pip install 'fieldmorph[bayes]' (No module named 'h5netcdf')" in message

@@ -16,9 +16,9 @@ import pytest
 import torch
 import xarray
 
-from fieldmorph.apps import tensor_cli
-from fieldmorph.apps.arguments import joined
-from fieldmorph.apps.cli import build_parser, main
+from fieldmorph.apps.cli import tensor as tensor_cli
+from fieldmorph.apps.cli.arguments import joined
+from fieldmorph.apps.cli.main import build_parser, main
 from fieldmorph.bayes.store import load_posterior
 
 pytestmark = pytest.mark.numerical
@@ -146,7 +146,7 @@ def test_fit_is_repeatable(capsys: pytest.CaptureFixture[str], tensor_csv: Path,
 def test_fit_shows_sweeps_on_the_way(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tensor_csv: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("fieldmorph.apps.progress.LINE_SECONDS", 0.0)
+    monkeypatch.setattr("fieldmorph.apps.console.progress.LINE_SECONDS", 0.0)
     options = ["--sweeps", "3", "--restarts", "2", "--calibrate", "0.1"]
     main(["tensor", "fit", str(tensor_csv), *options, "-o", str(tmp_path / "m.fm")])
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("fit ")]
@@ -217,8 +217,8 @@ def test_prediction_comes_in_pieces(
     tmp_path: Path,
 ) -> None:
     run(capsys, "tensor", "predict", tensor_model, points, "-o", tmp_path / "whole.csv")
-    monkeypatch.setattr("fieldmorph.apps.tensor.ROWS_AT_ONCE", 7)
-    monkeypatch.setattr("fieldmorph.apps.tensor_points.ROWS_AT_ONCE", 11)
+    monkeypatch.setattr("fieldmorph.apps.tensor.jobs.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("fieldmorph.apps.tensor.prediction_table.ROWS_AT_ONCE", 11)
     run(capsys, "tensor", "predict", tensor_model, points, "-o", tmp_path / "pieces.csv")
     whole, pieces = (pd.read_csv(tmp_path / name) for name in ("whole.csv", "pieces.csv"))
     pd.testing.assert_frame_equal(whole, pieces, rtol=1e-9)

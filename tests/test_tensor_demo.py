@@ -10,9 +10,9 @@ import pytest
 import torch
 import xarray as xr
 
-from fieldmorph.apps import tensor_demo
-from fieldmorph.apps.cli import main
-from fieldmorph.apps.tensor_demo import even, open_cells
+from fieldmorph.apps.cli.main import main
+from fieldmorph.apps.tensor import demo as tensor_demo
+from fieldmorph.apps.tensor.demo import even, open_cells
 from fieldmorph.bayes.store import load_posterior
 
 needs_data = pytest.mark.skipif(
@@ -35,7 +35,7 @@ def test_demo_leaves_its_files(
 ) -> None:
     for name, value in {"DRAWN": 300, "TESTED": 200, "RANKS": (2, 2, 2)}.items():
         monkeypatch.setattr(tensor_demo, name, value)
-    monkeypatch.setattr("fieldmorph.apps.plot_style.DPI", 40)
+    monkeypatch.setattr("fieldmorph.apps.tensor.plot_style.DPI", 40)
     monkeypatch.setattr(tensor_demo, "GRID", {"latitude": "-4:4:2", "longitude": "0:350:10"})
     out = tmp_path / "demo"
     assert main(["tensor", "demo", "-o", str(out), "--quiet", "--threads", "1"]) == 0

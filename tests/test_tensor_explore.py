@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fieldmorph.apps.tensor_explore import MOST_STOPS, Explorer
+from fieldmorph.apps.tensor.explorer import MOST_STOPS, Explorer
 from fieldmorph.bayes.data.observations import Mode, Observations
 from fieldmorph.bayes.experimental_design import where_next
 from fieldmorph.bayes.fitting import FitConfig, fit

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from fieldmorph.apps import tensor_grid
-from fieldmorph.apps.cli import main
-from fieldmorph.apps.tensor_axes import grid_axes
-from fieldmorph.apps.tensor_grid import block_shape, blocks, grid_file, value_type, write_grid
+from fieldmorph.apps.cli.main import main
+from fieldmorph.apps.tensor import grid as tensor_grid
+from fieldmorph.apps.tensor.grid import block_shape, blocks, grid_file, value_type, write_grid
+from fieldmorph.apps.tensor.grid_axes import grid_axes
 from fieldmorph.bayes.conformal import Intervals
 from fieldmorph.bayes.store import load_posterior, save_posterior
 

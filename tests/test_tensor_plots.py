@@ -9,11 +9,11 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from fieldmorph.apps.cli import main
-from fieldmorph.apps.plot_style import degrees, place, positions, styled
-from fieldmorph.apps.tensor import read_measurements
-from fieldmorph.apps.tensor_maps import map_modes, map_ratio, plot_maps, slices
-from fieldmorph.apps.tensor_plots import (
+from fieldmorph.apps.cli.main import main
+from fieldmorph.apps.tensor.jobs import read_measurements
+from fieldmorph.apps.tensor.maps import map_modes, map_ratio, plot_maps, slices
+from fieldmorph.apps.tensor.plot_style import degrees, place, positions, styled
+from fieldmorph.apps.tensor.plots import (
     importance,
     plot_calibration,
     plot_curve,
@@ -49,7 +49,7 @@ def test_command_writes_pictures(
     tensor_csv: Path,
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr("fieldmorph.apps.plot_style.DPI", 60)
+    monkeypatch.setattr("fieldmorph.apps.tensor.plot_style.DPI", 60)
     assert (
         main(["tensor", "plot", str(tensor_model), "--data", str(tensor_csv), "-o", str(tmp_path / "p")]) == 0
     )

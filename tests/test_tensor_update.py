@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fieldmorph.apps import tensor_cli
-from fieldmorph.apps.cli import build_parser, main
+from fieldmorph.apps.cli import tensor as tensor_cli
+from fieldmorph.apps.cli.main import build_parser, main
 from fieldmorph.bayes.store import load_posterior
 
 pytestmark = pytest.mark.numerical

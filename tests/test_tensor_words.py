@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from fieldmorph.apps.tensor_words import coordinate, kernel_words, label, length, percent, with_unit
+from fieldmorph.apps.tensor.labels import coordinate, kernel_words, label, length, percent, with_unit
 
 
 @pytest.mark.parametrize(

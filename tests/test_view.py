@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 from view_fields import VIEWER, ball_field, request_of, save_ball, served
 
-from fieldmorph.apps.cli import main
+from fieldmorph.apps.cli.main import main
 from fieldmorph.apps.media import to_8bit
-from fieldmorph.apps.view import Viewer, listen, make_viewer, page_url
-from fieldmorph.apps.view_pictures import read_messages
-from fieldmorph.apps.view_shelf import byte_text, quality_facts
+from fieldmorph.apps.viewer.app import Viewer, listen, make_viewer, page_url
+from fieldmorph.apps.viewer.scenes import byte_text, quality_facts
+from fieldmorph.apps.viewer.tiles import read_messages
 from fieldmorph.fields.errors import InputError, SettingError
 from fieldmorph.fields.renderable import picture, resize
 

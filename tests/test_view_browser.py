@@ -14,7 +14,7 @@ from PIL import Image
 from view_fields import ball_field, save_ball, served
 
 from fieldmorph.apps.media import to_8bit
-from fieldmorph.apps.view import Viewer
+from fieldmorph.apps.viewer.app import Viewer
 from fieldmorph.fields.renderable import picture, resize
 
 pytest.importorskip("gradio")

@@ -11,10 +11,12 @@ import pytest
 
 gr = pytest.importorskip("gradio")
 
-from fieldmorph.apps.convert import ConvertOptions  # noqa: E402
-from fieldmorph.apps.convert_job import Course, Desk, Wish  # noqa: E402
-from fieldmorph.apps.view_baker import Baker  # noqa: E402
-from fieldmorph.apps.view_convert import (  # noqa: E402
+from fieldmorph.apps.jobs.convert import ConvertOptions  # noqa: E402
+from fieldmorph.apps.viewer.baker import Baker  # noqa: E402
+from fieldmorph.apps.viewer.conversion import Course, Desk, Wish  # noqa: E402
+from fieldmorph.apps.viewer.render_pool import BusyError  # noqa: E402
+from fieldmorph.apps.viewer.scenes import Scene, Shelf  # noqa: E402
+from fieldmorph.apps.viewer.tab_convert import (  # noqa: E402
     ANY_SIZE,
     CANCELLED,
     FIELDS,
@@ -28,9 +30,7 @@ from fieldmorph.apps.view_convert import (  # noqa: E402
     read_wish,
     running_html,
 )
-from fieldmorph.apps.view_pool import BusyError  # noqa: E402
-from fieldmorph.apps.view_scene import add_scene_tab  # noqa: E402
-from fieldmorph.apps.view_shelf import Scene, Shelf  # noqa: E402
+from fieldmorph.apps.viewer.tab_scene import add_scene_tab  # noqa: E402
 from fieldmorph.fields import registry as catalog  # noqa: E402
 from fieldmorph.fields.budget import Budget  # noqa: E402
 from fieldmorph.fields.errors import SettingError  # noqa: E402

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from fieldmorph.apps.view_guard import MOST_BODY, Guard, read_logins
+from fieldmorph.apps.viewer.security import MOST_BODY, Guard, read_logins
 from fieldmorph.fields.errors import InputError, SettingError
 
 HERE = "127.0.0.1:7860"

@@ -10,7 +10,7 @@ from PIL import Image
 from view_fields import ball_field, request_of
 
 from fieldmorph.apps.media import to_8bit
-from fieldmorph.apps.view_pictures import (
+from fieldmorph.apps.viewer.tiles import (
     MOST_PIXELS,
     TILE_SECONDS,
     TILE_SIDES,

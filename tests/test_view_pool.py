@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from fieldmorph.apps.view_pool import MOST_WORKS, BusyError, Cancelled, Pool
+from fieldmorph.apps.viewer.render_pool import MOST_WORKS, BusyError, Cancelled, Pool
 
 WAIT = 20  # seconds until a test gives up
 

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from view_fields import request_of, save_ball, served
 
-from fieldmorph.apps.view import Viewer
+from fieldmorph.apps.viewer.app import Viewer
 from fieldmorph.fields.cameras import orbit_box
 
 pytest.importorskip("gradio")

@@ -8,7 +8,7 @@ import pytest
 from chromium import artefact, chromium, new_page, wait
 from view_fields import save_ball, served
 
-from fieldmorph.apps.view import Viewer
+from fieldmorph.apps.viewer.app import Viewer
 
 pytest.importorskip("gradio")
 pytestmark = pytest.mark.browser

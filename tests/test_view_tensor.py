@@ -16,10 +16,10 @@ from PIL import Image
 
 gr = pytest.importorskip("gradio")
 
-from fieldmorph.apps.tensor import read_measurements  # noqa: E402
-from fieldmorph.apps.tensor_explore import Explorer  # noqa: E402
-from fieldmorph.apps.view_pool import Pool  # noqa: E402
-from fieldmorph.apps.view_tensor import (  # noqa: E402
+from fieldmorph.apps.tensor.explorer import Explorer  # noqa: E402
+from fieldmorph.apps.tensor.jobs import read_measurements  # noqa: E402
+from fieldmorph.apps.viewer.render_pool import Pool  # noqa: E402
+from fieldmorph.apps.viewer.tab_tensor import (  # noqa: E402
     about,
     add_tensor_tab,
     curve_answer,

@@ -15,11 +15,11 @@ import torch
 from chromium import chromium, new_page, until
 from torch import Tensor
 
-from fieldmorph.apps.bake import BakeConfig, bake
-from fieldmorph.apps.bake_file import page, write_web
-from fieldmorph.apps.bake_render import baked_field
-from fieldmorph.apps.bench_visits import request_of
-from fieldmorph.apps.bricks import Bake
+from fieldmorph.apps.bake.baked_field import baked_field
+from fieldmorph.apps.bake.bricks import Bake
+from fieldmorph.apps.bake.build import BakeConfig, bake
+from fieldmorph.apps.bake.web_export import page, write_web
+from fieldmorph.apps.bench.load_clients import request_of
 from fieldmorph.fields.blackbox import callable_teacher
 from fieldmorph.fields.cameras import Cameras
 from fieldmorph.fields.metrics import psnr

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from voxel_fields import CUBE, ball
 
-from fieldmorph.apps.bench_visits import request_of as camera_request
-from fieldmorph.apps.view import Viewer, listen, make_viewer, page_url, serve
+from fieldmorph.apps.bench.load_clients import request_of as camera_request
+from fieldmorph.apps.viewer.app import Viewer, listen, make_viewer, page_url, serve
 from fieldmorph.fields.cameras import Cameras, orbit_box
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.renderable import RenderableField

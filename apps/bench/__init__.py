@@ -1,0 +1,1 @@
+"""Benchmarks: every table of the documentation comes from here."""

@@ -1,0 +1,107 @@
+"""What an exported page is like in a browser: until the first picture, while dragging, until the picture at rest."""
+
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
+
+# isort: split
+from fieldmorph.apps.bench.runner import Row, markdown
+from fieldmorph.apps.jobs.export import export_web
+
+SIZES = ((640, 480), (1280, 800))  # of the window, in CSS pixels
+CHROMIUM = (
+    "--no-sandbox",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist",
+)
+OPENINGS = 3
+DRAG_SECONDS = 5.0
+PATIENCE = 60.0  # seconds
+
+# The hand moves 125 times a second; events made in the page do not wait for the browser's driver.
+DRAG = """
+(() => {
+  const picture = document.querySelector(".image");
+  picture.setPointerCapture = () => {}; // there is no such pointer
+  const mouse = { pointerId: 1, pointerType: "mouse", isPrimary: true, button: 0, buttons: 1, bubbles: true };
+  const send = (type, clientX, clientY) =>
+    picture.dispatchEvent(new PointerEvent(type, { ...mouse, clientX, clientY }));
+  let turn = 0;
+  send("pointerdown", innerWidth / 2, innerHeight / 2);
+  window.dragging = setInterval(() => {
+    turn++;
+    send("pointermove", innerWidth * (0.5 + 0.3 * Math.sin(turn / 60)), innerHeight / 2 + 20 * Math.sin(turn / 45));
+  }, 8);
+  window.dropped = () => {
+    clearInterval(dragging);
+    send("pointerup", innerWidth / 2, innerHeight / 2);
+    fieldmorph.gestures.stop();
+  };
+})()
+"""
+
+
+def drag_page(file: str) -> Row:
+    """A job: a field's page in Debian's chromium, drawn by the processor, opened, dragged and left alone.
+
+    Raises:
+        RuntimeError: no playwright, or no chromium.
+    """
+    program = shutil.which("chromium")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        program = None
+    if program is None:
+        raise RuntimeError("a browser is measured where playwright and chromium are installed")
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        page = Path(folder) / "scene.html"
+        row: Row = {"bytes": export_web(file, page)["bytes"], "windows": []}
+        browser = playwright.chromium.launch(executable_path=program, args=CHROMIUM)
+        for size in SIZES:
+            opened = [_opened(browser, page.as_uri(), size) for _ in range(OPENINGS)]
+            row["windows"].append(
+                {"size": size, **{n: sorted(o[n] for o in opened)[OPENINGS // 2] for n in opened[0]}}
+            )
+        browser.close()
+    return row
+
+
+def page_table(row: Row) -> str:
+    """A Markdown table of what `drag_page` returned."""
+    head = [f"Page of {row['bytes'] / 1e6:.1f} MB", "first picture ms", "frames/s dragged", "at rest ms"]
+    names = ("first_ms", "frames_per_second", "still_ms")
+    return markdown(
+        head, [[" x ".join(map(str, w["size"])), *(f"{w[n]:.0f}" for n in names)] for w in row["windows"]]
+    )
+
+
+def _opened(browser: Any, url: str, size: tuple[int, int]) -> Row:
+    page = browser.new_page(viewport={"width": size[0], "height": size[1]})
+    page.goto(url)
+    first = _known(page, "window.fieldmorph?.drawing?.loop.stats.firstMs")
+    page.evaluate(DRAG)
+    time.sleep(1)  # until the resolution fits
+    before = page.evaluate("fieldmorph.stats")
+    time.sleep(DRAG_SECONDS)
+    after = page.evaluate("fieldmorph.stats")
+    page.evaluate("(fieldmorph.drawing.loop.stats.restMs = null, dropped())")
+    still = _known(page, "fieldmorph.stats.restMs")
+    page.close()
+    frames, ms = (after[name] - before[name] for name in ("movingFrames", "movingMs"))
+    return {"first_ms": first, "frames_per_second": 1000 * frames / ms, "still_ms": still}
+
+
+def _known(page: Any, expression: str) -> Any:
+    """Its value, once it has one; the page's policy forbids the driver's own way to wait."""
+    end = time.monotonic() + PATIENCE
+    while (value := page.evaluate(expression)) is None:
+        if time.monotonic() > end:
+            raise RuntimeError(f"never known: {expression}")
+        time.sleep(0.05)
+    return value

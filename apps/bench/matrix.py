@@ -1,0 +1,160 @@
+"""Every field into every other by the command line: to its teacher, to photographs, and against training."""
+
+import itertools
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fieldmorph.apps.bench.runner import (
+    Bench,
+    Row,
+    chosen,
+    distil,
+    failures,
+    markdown,
+    train,
+)
+from fieldmorph.fields.registry import FIELDS
+
+TEACHER_CORE_SECONDS = 300.0
+STUDENT_CORE_SECONDS = 240.0
+ALONE_CORE_SECONDS = TEACHER_CORE_SECONDS + STUDENT_CORE_SECONDS  # a student without a teacher has its time
+
+
+def bench_matrix(
+    data: str | Path | None = None,
+    output: str | Path = "bench_output",
+    *,
+    downscale: int = 1,
+    n_seeds: int = 1,
+    scale: float = 1.0,
+    only: Sequence[str] | None = None,
+    force: bool = False,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Every ordered pair of fields, each `small`, on one scene; what came out, as JSON values.
+
+    Each row is a `fieldmorph train` or `convert` and then an `eval` in a process of its own, whose memory is stated
+    up to the `eval`. A field from photographs gets as much time as teacher and conversion together. Rows are
+    resumed as `Bench` says.
+
+    Args:
+        scale: multiplies all budgets.
+        only: these fields.
+
+    Raises:
+        SettingError, InputError: before anything is written.
+    """
+    fields = chosen(only, list(FIELDS))
+    bench = Bench.of_scene("matrix", data, output, downscale, force, quiet)
+    for seed in range(n_seeds):
+        teachers = {field: bench.teach(field, scale * TEACHER_CORE_SECONDS, seed) for field in fields}
+        for teacher, student in itertools.product(fields, repeat=2):
+            _convert(bench, teachers[teacher], teacher, student, scale * STUDENT_CORE_SECONDS, seed)
+        for field in fields:
+            what: Row = {
+                "kind": "photographs",
+                "field": field,
+                "budget": scale * ALONE_CORE_SECONDS,
+                "seed": seed,
+            }
+            path = bench.fields() / f"{field}_alone_{seed}.fm"
+            settings = {name: what[name] for name in ("field", "budget", "seed")}
+            bench.run(what, train, **bench.settings, **settings, output=path)
+    result = {"scale": scale, "seeds": n_seeds, "fields": fields, "pairs": summarize(bench.rows)}
+    return bench.finish(result, matrix_table)
+
+
+def summarize(rows: list[Row]) -> list[Row]:
+    """For each pair with figures, medians over its seeds.
+
+    `gain_db` is the PSNR on photographs above the better of the teacher's and of the student's own after training from
+    photographs for the whole time.
+    """
+    good = [row for row in rows if "error" not in row]
+    alone = {
+        (row["kind"], row["field"], row["seed"]): row["psnr"] for row in good if row["kind"] != "conversion"
+    }
+    names = (
+        "psnr",
+        "ssim",
+        "psnr_to_teacher",
+        "worst_to_teacher",
+        "seconds",
+        "core_seconds",
+        "peak_memory_bytes",
+    )
+    pairs: dict[tuple[str, str], list[Row]] = {}
+    for row in good:
+        if row["kind"] == "conversion":
+            taught = alone[("teacher", row["teacher"], row["seed"])]
+            trained = alone.get(("photographs", row["student"], row["seed"]))
+            gain = None if trained is None else row["psnr"] - max(taught, trained)
+            rivals = {"teacher_psnr": taught, "photographs_psnr": trained, "gain_db": gain}
+            figures = {**{name: row[name] for name in names}, **rivals}
+            pairs.setdefault((row["teacher"], row["student"]), []).append(figures)
+    summary = []
+    for (teacher, student), of_seeds in pairs.items():
+        pair: Row = {"teacher": teacher, "student": student}
+        for name in of_seeds[0]:
+            values = [figures[name] for figures in of_seeds]
+            pair[name] = None if None in values else statistics.median(values)
+        summary.append(pair)
+    return summary
+
+
+def matrix_table(result: Row) -> str:
+    """Markdown tables of what `bench_matrix` returned: fidelity at a glance, then every figure."""
+    fields, pairs = result["fields"], {(pair["teacher"], pair["student"]): pair for pair in result["pairs"]}
+    seeds = "1 seed" if result["seeds"] == 1 else f"{result['seeds']} seeds (medians)"
+    glance = [
+        [teacher, *(_db(pairs.get((teacher, student), {}).get("psnr_to_teacher")) for student in fields)]
+        for teacher in fields
+    ]
+    rows = [
+        [
+            f"{pair['teacher']} to {pair['student']}",
+            *(_db(pair[name]) for name in ("psnr_to_teacher", "worst_to_teacher", "psnr")),
+            *(_db(pair[name]) for name in ("teacher_psnr", "photographs_psnr")),
+            "" if pair["gain_db"] is None else f"{pair['gain_db']:+.2f}",
+            f"{pair['seconds']:.0f} ({pair['core_seconds']:.0f})",
+            "" if pair["peak_memory_bytes"] is None else f"{pair['peak_memory_bytes'] / 1e9:.2f}",
+        ]
+        for pair in result["pairs"]
+    ]
+    budgets = (result["scale"] * b for b in (TEACHER_CORE_SECONDS, STUDENT_CORE_SECONDS, ALONE_CORE_SECONDS))
+    lines = [
+        f"Scene {result['scene']}, {seeds}, {result['threads']} threads, all fields small, PSNR in dB on test views. "
+        "Core-seconds: {:.0f} for a teacher, {:.0f} for a conversion, {:.0f} from photographs.".format(
+            *budgets
+        ),
+        "",
+        "PSNR to the teacher (rows: teacher, columns: student):",
+        "",
+        markdown(["", *fields], glance),
+        "",
+        "On photographs; the gain is over the better of the teacher and the student from photographs:",
+        "",
+        markdown(
+            ["pair", "to the teacher", "worst view", "student", "teacher", "from photographs", "gain",
+             "seconds (core-seconds)", "peak GB"],
+            rows,
+        ),
+    ]  # fmt: skip
+    return "\n".join([*lines, *failures(result)])
+
+
+def _convert(bench: Bench, taught: Row, teacher: str, student: str, budget: float, seed: int) -> None:
+    pair = {"kind": "conversion", "teacher": teacher, "student": student, "budget": budget, "seed": seed}
+    if "error" in taught:
+        bench.fail(pair, f"no teacher: {taught['error']}")
+        return
+    bench.run(
+        {**pair, "teacher_sha256": taught["sha256"]}, distil, **bench.settings, teacher=taught["path"],
+        student=student, output=bench.fields() / f"{teacher}_to_{student}_{seed}.fm", budget=budget, seed=seed,
+    )  # fmt: skip
+
+
+def _db(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"

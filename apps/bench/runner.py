@@ -1,0 +1,299 @@
+"""What benchmarks share: jobs in processes of their own, and rows that outlive an interruption."""
+
+import contextlib
+import hashlib
+import importlib
+import importlib.metadata
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
+
+# isort: split
+import torch
+
+from fieldmorph.apps.cli.main import main
+from fieldmorph.apps.console.exits import explain
+from fieldmorph.apps.jobs.train import bundled_scene, digest, open_scene
+from fieldmorph.fields.checkpoint import write_file
+from fieldmorph.fields.errors import known
+from fieldmorph.fields.files import check_folder, file_sha256, write_json
+from fieldmorph.fields.memory import peak_memory
+from fieldmorph.fields.runtime import use_threads
+from fieldmorph.fields.scene import Scene
+
+CHILD = "from fieldmorph.apps.bench.runner import serve; serve()"
+
+TOLD = ("kind", "field", "teacher", "student", "data", "fold", "method", "coordinates", "rows", "seed")
+
+Row = dict[str, Any]
+
+
+class Bench:
+    """One benchmark's folder: the settings of all its rows, and `<name>.jsonl`, to which rows are appended.
+
+    A row is run once: a later bench in the same folder finds it there by its key, which is made of `about`, `threads`,
+    the version and what the row is of. Rows that failed are tried again; rows with other keys stay in the file, unused.
+
+    Args:
+        about: what all rows have in common.
+        settings: of every job.
+        force: forget the rows that are there, and write into a folder with other files.
+
+    Raises:
+        SettingError, InputError: before anything is written.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        output: str | Path,
+        about: Row,
+        settings: Row,
+        force: bool = False,
+        quiet: bool = False,
+    ):
+        self.name, self.folder, self.settings, self.quiet = name, Path(output), settings, quiet
+        path = self.folder / f"{name}.jsonl"
+        # Not `check_folder`'s emptiness: what is there may be what this run goes on with, or another bench's.
+        check_folder(self.folder, force or any(self.folder.glob("*.jsonl")))
+        self.common: Row = {
+            **about,
+            "threads": torch.get_num_threads(),
+            "fieldmorph": importlib.metadata.version("fieldmorph"),
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if force:
+            path.unlink(missing_ok=True)
+        self.path, self.before = path, _whole_rows(path)
+        self.rows: list[Row] = []
+
+    @classmethod
+    def of_scene(
+        cls, name: str, data: str | Path | None, output: str | Path, downscale: int, force: bool, quiet: bool
+    ) -> "Bench":
+        """Of fields made from the photographs of one scene, by default the bundled one.
+
+        Their rows are of a kind, fields, a budget in core-seconds, a seed and the teacher's sha256.
+        """
+        data = Path(data or bundled_scene())
+        scene = open_scene(data, "train", "test", downscale=downscale)
+        about = {"scene": scene.name, "scene_sha256": _digest(scene), "downscale": downscale}
+        settings = {"data": data, "downscale": downscale, "quiet": quiet}
+        return cls(name, output, about, settings, force, quiet)
+
+    def run(self, what: Row, job: Callable[..., Row], product: Path | None = None, **settings: Any) -> Row:
+        """The row of `what`: from the file, or of `job(**settings)` in a process of its own.
+
+        Args:
+            product: the file that the job writes; without it the row is run again. Its sha256 is `sha256` of the row.
+        """
+        key = {**self.common, **what}
+        for row in reversed(self.before):
+            same = all(name in row and row[name] == value for name, value in key.items())
+            if same and "error" not in row and (product is None or _is_file(product, row["sha256"])):
+                self.rows.append(row)
+                return row
+        if not self.quiet:
+            told = ", ".join(f"{name} {value}" for name, value in what.items() if "sha256" not in name)
+            print(f"bench {self.name}: {told}", file=sys.stderr, flush=True)
+        result = in_child(job, threads=self.common["threads"], **settings)
+        return self._keep({**result, **key})
+
+    def fail(self, what: Row, error: str) -> Row:
+        """A row that cannot be run."""
+        return self._keep({"error": error, **self.common, **what})
+
+    def teach(self, field: str, core_seconds: float, seed: int, job: Callable[..., Row] | None = None) -> Row:
+        """A field that `train`, or another job, made of the photographs, and in `path` its file."""
+        output = self.fields() / f"{field}_{seed}.fm"
+        what = {"kind": "teacher", "field": field, "budget": core_seconds, "seed": seed}
+        row = self.run(
+            what,
+            job or train,
+            output,
+            **self.settings,
+            output=output,
+            field=field,
+            budget=core_seconds,
+            seed=seed,
+        )
+        return {**row, "path": output}
+
+    def fields(self) -> Path:
+        """The folder of the fields that the rows made."""
+        folder = self.folder / f"{self.name}_fields"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def finish(self, result: Row, table: Callable[[Row], str]) -> Row:
+        """`<name>.json` and `<name>.md`; the result with all that belongs to it."""
+        failed = sum("error" in row for row in self.rows)
+        result = {"bench": self.name, **self.common, **result, "rows": self.rows, "failed": failed}
+        write_json(self.folder / f"{self.name}.json", result)
+        write_file(self.folder / f"{self.name}.md", (table(result) + "\n").encode())
+        return result
+
+    def _keep(self, row: Row) -> Row:
+        with open(self.path, "a", encoding="utf-8") as file:
+            print(json.dumps(row, allow_nan=False), file=file, flush=True)
+        self.rows.append(row)
+        return row
+
+
+def in_child(job: Callable[..., Any], *, threads: int, **settings: Any) -> Any:
+    """What a module's function returns in a process of its own, or `error`.
+
+    So the memory is the job's own, and its crash costs one row. Settings must be JSON values or paths.
+    """
+    call = {"module": job.__module__, "name": job.__name__, "threads": threads, "settings": settings}
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "FIELDMORPH_DEBUG": "1"},  # errors of a command line are raised
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process:
+        try:
+            print(json.dumps(call, default=str), file=process.stdin, flush=True)
+            answer = process.stdout.read()
+            code = process.wait()
+        except BaseException:
+            process.kill()
+            raise
+    return json.loads(answer) if answer else {"error": f"the process ended with {code} and no word"}
+
+
+def serve() -> None:
+    """The other side of `in_child`: one call from standard input, its result to standard output."""
+    answer, sys.stdout = sys.stdout, sys.stderr
+    call = json.loads(sys.stdin.readline())
+    # Standard input ends when the bench does, however that was killed.
+    threading.Thread(target=lambda: os.read(0, 1) or os._exit(1), daemon=True).start()
+    use_threads(call["threads"])
+    try:
+        result = getattr(importlib.import_module(call["module"]), call["name"])(**call["settings"])
+        text = json.dumps(result, allow_nan=False)
+    except (Exception, SystemExit) as error:
+        if explain(error) is None:
+            traceback.print_exc()
+        text = json.dumps({"error": f"{type(error).__name__}: {error}"})
+    print(text, file=answer, flush=True)
+
+
+def command(*words: object, quiet: bool) -> Row:
+    """What one of our command lines says with `--json`."""
+    out = io.StringIO()
+    argv = [*map(str, words), "--threads", str(torch.get_num_threads()), "--json"]
+    with contextlib.redirect_stdout(out):
+        code = main([*argv, "--quiet"] if quiet else argv)
+    if code:
+        raise RuntimeError(f"fieldmorph {argv[0]} ended with {code}")
+    return json.loads(out.getvalue())
+
+
+def train(data: str, downscale: int, output: str, field: str, budget: float, seed: int, quiet: bool) -> Row:
+    """A job: a field from photographs, its time and memory, and how good it is on the test views."""
+    words = (data, "--field", field, "--downscale", downscale, "--seed", seed)
+    trained = command("train", *words, "--budget", core_seconds(budget), "-o", output, "--force", quiet=quiet)
+    spent = {**spent_by(trained), "sha256": trained["sha256"]}
+    measured = command("eval", output, "--data", data, "--downscale", downscale, quiet=quiet)
+    return {**spent, **quality(measured)}
+
+
+def distil(
+    data: str,
+    downscale: int,
+    teacher: str,
+    student: str,
+    output: str,
+    budget: float,
+    seed: int,
+    quiet: bool,
+    options: Sequence[str] = (),
+) -> Row:
+    """A job: a conversion, its time and memory, and what the student is worth on the test views."""
+    words = ("--to", student, "--seed", seed, "--budget", core_seconds(budget), "--no-receipt", *options)
+    run = command("convert", teacher, *words, "-o", output, "--force", quiet=quiet)
+    spent = {**spent_by(run), "sha256": run["sha256"], "stages": run["stages"], "dropped": run["dropped"]}
+    words = ("--data", data, "--downscale", downscale, "--teacher", teacher)
+    return {**spent, **quality(command("eval", output, *words, quiet=quiet))}
+
+
+def spent_by(run: Row) -> Row:
+    """Steps, time and size of what `train` or `convert` said, and memory up to now."""
+    names = ("steps", "seconds", "core_seconds", "params", "bytes")
+    return {**{name: run[name] for name in names}, "peak_memory_bytes": peak_memory()}
+
+
+def quality(measured: Row) -> Row:
+    """Means over the test views of what `eval` said, and the worst one."""
+    kept: Row = {name: measured[name] for name in ("psnr", "ssim", "psnr_to_teacher") if name in measured}
+    if "psnr_to_teacher" in kept:
+        kept["worst_to_teacher"] = min(measured["psnr_to_teacher_per_view"])
+    return kept
+
+
+def core_seconds(budget: float) -> str:
+    """As the command line takes it."""
+    return f"{budget:.6f}cs"
+
+
+def chosen(only: Sequence[str] | None, names: Sequence[str]) -> list[str]:
+    """Some of the names, in their own order, or all.
+
+    Raises:
+        SettingError: a name is not among them.
+    """
+    for name in only or ():
+        if name not in names:
+            raise known("field of this benchmark", name, list(names))
+    return [name for name in names if only is None or name in only]
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose first column is text."""
+    lines = [" | ".join(head), " | ".join(["---", *["---:"] * (len(head) - 1)]), *map(" | ".join, rows)]
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def failures(result: Row) -> list[str]:
+    """Lines that say what failed and why."""
+    lines = []
+    for row in result["rows"]:
+        if "error" in row:
+            told = [str(row[name]) for name in TOLD if name in row]
+            lines.append(f"- failed: {', '.join(told)}: {row['error']}")
+    return ["", *lines] if lines else []
+
+
+def _digest(scene: Scene) -> str:
+    parts = [f"{name} {digest(views)}" for name, views in sorted(scene.splits.items())]
+    return hashlib.sha256(f"{scene.aabb} {parts}".encode()).hexdigest()
+
+
+def _whole_rows(path: Path) -> list[Row]:
+    """The rows of a file; what an interruption left of a line is taken out of the file, too."""
+    if not path.exists():
+        return []
+    lines, rows = path.read_bytes().splitlines(keepends=True), []
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            row = json.loads(line)
+            if isinstance(row, dict) and line.endswith(b"\n"):
+                rows.append(row)
+    if len(rows) < len(lines):
+        write_file(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    return rows
+
+
+def _is_file(path: Path, sha256: str) -> bool:
+    return path.exists() and file_sha256(path) == sha256

@@ -1,0 +1,262 @@
+"""Functional Tucker models of several settings against other packages' methods, on the same rows of the same folds."""
+
+import statistics
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
+
+# isort: split
+import torch
+from threadpoolctl import threadpool_limits
+
+from fieldmorph.apps.bench.runner import Bench, Row, failures, markdown
+from fieldmorph.apps.bench.tensor_baselines import PEERS, Blocks, Method
+from fieldmorph.apps.bench.tensor_data import DataSet, find_sets, make_sets, read_sets, rows_of
+from fieldmorph.apps.tensor.labels import percent
+from fieldmorph.bayes.calibration import Predict, held_out_scores
+from fieldmorph.bayes.conformal import conformal
+from fieldmorph.bayes.data.observations import Observations
+from fieldmorph.bayes.fitting import FitConfig, fit
+from fieldmorph.bayes.metrics import score
+from fieldmorph.bayes.residual_gp import ResidualConfig, fit_with_residual
+from fieldmorph.fields.budget import now
+from fieldmorph.fields.errors import SettingError, known
+from fieldmorph.fields.files import file_sha256
+from fieldmorph.fields.memory import peak_memory
+
+OURS = {
+    "tucker3": FitConfig(ranks=(3,)),
+    "tucker5": FitConfig(ranks=(5,)),
+    "tucker7": FitConfig(ranks=(7,)),
+    "cp5": FitConfig(ranks=(5,), cp=True),
+    "tucker3-matern32": FitConfig(ranks=(3,), kernels=("matern32",)),
+    "tucker7-places": FitConfig(ranks=(7,), kernels=("matern32", "matern32", "matern12")),
+    "tucker3-student": FitConfig(ranks=(3,), student=4.0),
+}
+RESIDUAL = (
+    "tucker3",
+    "tucker7-places",
+)  # again, with a residual process of the first two modes: of the place
+HELD_OUT = 0.2  # share of the blocks that is held out at once to calibrate intervals
+BLOCKS = 39  # to hold out, if there are so many: twice what a level of 95 % needs
+FEW = 64  # rows on which every method is tried first: nobody pays for compilation and imports
+FIGURES = ("rmse", "mae", "nlpd", "crps", "cov95", "width", "calibrated_cov95", "calibrated_width")
+COSTS = ("seconds", "core_seconds", "calibration_core_seconds", "peak_memory_bytes", "program_memory_bytes")
+
+
+def bench_tensor(
+    data: str | Path | None = None,
+    output: str | Path = "bench_output",
+    *,
+    n_folds: int | None = None,
+    scale: float = 1.0,
+    only: Sequence[str] | None = None,
+    force: bool = False,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Every method on every fold of every data set, each in a process of its own; what came out, as JSON values.
+
+    Rows are resumed as `Bench` says.
+
+    Args:
+        data: folder of .npz files as `read_sets` takes them; by default those that `make_sets` makes.
+        n_folds: of each data set, the first ones.
+        scale: share of the rows that are learned from, at most 1.
+        only: these methods and these data sets (`name`, or `name/split`); all methods, or all data sets, where none is
+            named.
+
+    Raises:
+        SettingError, InputError: before anything is written.
+    """
+    if scale > 1:
+        raise SettingError(f"the scale is a share of the rows, at most 1; got {scale:g}")
+    methods = all_methods()
+    with tempfile.TemporaryDirectory() as made:
+        lacking = make_sets(Path(made)) if data is None else []
+        found = find_sets(made if data is None else data)
+        sets, names = _chosen(only, found, list(methods))
+        bench = Bench("tensor", output, {"share": scale}, {}, force, quiet)
+        skipped = {name: why for name in names if (why := methods[name].missing())}
+        for name, (path, each) in sets.items():
+            for fold in range(len(each.folds[:n_folds])):
+                for method in (name for name in names if name not in skipped):
+                    bench.run(
+                        {"data": name, "data_sha256": file_sha256(path), "fold": fold, "method": method},
+                        measure, path=path, split=each.split, fold=fold, method=method, share=scale,
+                    )  # fmt: skip
+    result = {
+        "sets": {name: describe(each, n_folds) for name, (_, each) in sets.items()},
+        "skipped": {**skipped, **dict(line.split(": ", 1) for line in lacking)},
+        "summary": summarize(bench.rows),
+    }
+    return bench.finish(result, tensor_table)
+
+
+def all_methods() -> dict[str, Method]:
+    """Ours and the peers, by name."""
+    ours = {name: Method(partial(learn, config)) for name, config in OURS.items()}
+    beside = {f"{name}-residual": Method(partial(learn_with_residual, OURS[name])) for name in RESIDUAL}
+    return {**ours, **beside, **PEERS}
+
+
+def learn(config: FitConfig, rows: Observations, _: Blocks = None) -> Predict:
+    """Ours."""
+    return fit(rows, config)[0].predict
+
+
+def learn_with_residual(config: FitConfig, rows: Observations, _: Blocks = None) -> Predict:
+    """Ours, with a process of the first two modes beside it."""
+    place = ResidualConfig(tuple(mode.name for mode in rows.modes[:2]))
+    return fit_with_residual(rows, config, place)[0].predict
+
+
+def measure(path: str | Path, split: str, fold: int, method: str, share: float) -> Row:
+    """A job: a method learns from a fold, predicts its test rows, and is then calibrated on rows held out.
+
+    Figures of intervals are those of the method's own Gaussian and, `calibrated_...`, those of held-out residuals. A
+    method that tells the mean alone gets their root mean square for its standard deviation.
+    """
+    threadpool_limits(torch.get_num_threads())
+    chosen = all_methods()[method]
+    data = read_sets(path)[split]
+    rows, test = data.part(fold, share)
+    few = torch.randperm(len(rows.values), generator=torch.Generator().manual_seed(0))[:FEW]
+    chosen.learn(rows_of(rows, few), None)(test.coordinates[:1])
+    blocks = data.blocks(rows)
+    program, start = peak_memory(), now()
+    found = chosen.learn(rows, blocks)(test.coordinates)
+    spent, peak = now() - start, peak_memory()
+    scores, block = held_out_scores(
+        rows, lambda rest, _: chosen.learn(rest, data.blocks(rest)), share=HELD_OUT,
+        rounds=_rounds(rows, blocks), blocks=blocks,
+    )  # fmt: skip
+    scores, block = scores[~scores.isnan()], block[~scores.isnan()]
+    if not chosen.spread:
+        sd = scores.square().mean().sqrt()
+        scores, found = scores / sd, replace(found, sd=sd * found.sd)
+    calibrated = score(replace(found, intervals=conformal(scores, block)), test.values)
+    whole = now() - start
+    return {
+        **score(found, test.values),
+        **{f"calibrated_{name}": calibrated[name] for name in ("cov95", "width")},
+        "seconds": spent.seconds,
+        "core_seconds": spent.core_seconds,
+        "calibration_core_seconds": (whole - spent).core_seconds,
+        "peak_memory_bytes": peak,
+        "program_memory_bytes": program,
+    }
+
+
+def describe(data: DataSet, n_folds: int | None = None) -> Row:
+    """What a data set is, as JSON values; rows are those of the first fold, `folds` those that are run."""
+    rows, test = data.part(0)
+    modes = zip(rows.modes, data.rows.coordinates.unbind(1), strict=True)
+    return {
+        "split": data.split,
+        "unit": rows.value_unit,
+        "modes": {mode.name: len(column.unique()) for mode, column in modes},
+        "rows": len(rows.values),
+        "test_rows": len(test.values),
+        "folds": len(data.folds[:n_folds]),
+        "repeated": data.repeated(),
+    }
+
+
+def summarize(rows: list[Row]) -> list[Row]:
+    """For each data set and method with figures, means over its folds; `rmse_sd` is their deviation."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if "error" not in row:
+            groups.setdefault((row["data"], row["method"]), []).append(row)
+    summary = []
+    for (data, method), mine in groups.items():
+        entry: Row = {"data": data, "method": method, "folds": len(mine)}
+        for name in (*FIGURES, *COSTS):
+            values = [row[name] for row in mine]
+            entry[name] = None if None in values else statistics.fmean(values)
+        entry["rmse_sd"] = statistics.stdev(row["rmse"] for row in mine) if len(mine) > 1 else None
+        summary.append(entry)
+    return summary
+
+
+def tensor_table(result: Row) -> str:
+    """Markdown tables of what `bench_tensor` returned, one for each data set."""
+    head = [
+        "method", "RMSE", "MAE", "NLPD", "CRPS", "inside 95 %", "width", "calibrated: inside", "width",
+        "core-seconds", "to calibrate", "peak MB", "of it the program",
+    ]  # fmt: skip
+    lines = [
+        f"Means over folds, {result['threads']} threads. Core-seconds: to learn and predict; to calibrate: to learn "
+        f"again with {percent(HELD_OUT)} of the rows or blocks held out, once or oftener. Methods that tell no "
+        "deviation (kNN, HGB, LightGBM, parafac) have that of held-out residuals."
+    ]
+    if result["share"] < 1:
+        lines.append(f"Only {percent(result['share'])} of the rows were learned from.")
+    lines += [f"- not run: {name}: {why}" for name, why in result["skipped"].items()]
+    for name, about in result["sets"].items():
+        rows = [_cells(entry) for entry in result["summary"] if entry["data"] == name]
+        lines += ["", _heading(name, about), "", markdown(head, rows)]
+    return "\n".join([*lines, *failures(result)])
+
+
+def _heading(name: str, about: Row) -> str:
+    modes = ", ".join(f"{mode} ({n})" for mode, n in about["modes"].items())
+    unit = "in standard deviations" if about["unit"] == "sd" else "as measured"
+    text = (
+        f"**{name}**: {about['rows']:,} rows to learn from, {about['test_rows']:,} to test on, new {about['split']}; "
+        f"{about['folds']} {'fold' if about['folds'] == 1 else 'folds'}; {modes}; values {unit}."
+    )
+    if about["repeated"] > 0.01:
+        text += (
+            f" {percent(about['repeated'])} of the test rows stand among those to learn from, value and all."
+        )
+    return text
+
+
+def _cells(entry: Row) -> list[str]:
+    spread = "" if entry["rmse_sd"] is None else f" ± {entry['rmse_sd']:.3f}"
+    shares = {name: f"{100 * entry[name]:.1f} %" for name in ("cov95", "calibrated_cov95")}
+    return [
+        entry["method"],
+        f"{entry['rmse']:.4f}{spread}",
+        *(f"{entry[name]:.4f}" for name in ("mae", "nlpd", "crps")),
+        shares["cov95"],
+        f"{entry['width']:.3f}",
+        shares["calibrated_cov95"],
+        f"{entry['calibrated_width']:.3f}",
+        *(f"{entry[name]:.1f}" for name in ("core_seconds", "calibration_core_seconds")),
+        *(
+            "" if entry[name] is None else f"{entry[name] / 1e6:.0f}"
+            for name in ("peak_memory_bytes", "program_memory_bytes")
+        ),
+    ]
+
+
+def _chosen(
+    only: Sequence[str] | None, sets: dict[str, tuple[Path, DataSet]], methods: list[str]
+) -> tuple[dict[str, tuple[Path, DataSet]], list[str]]:
+    """The data sets and the methods that are named; all where none is.
+
+    Raises:
+        SettingError: a name that is neither's.
+    """
+    words = set(only or ())
+    stems = {name.rsplit("/", 1)[0] for name in sets}
+    for word in words:
+        if word not in {*sets, *stems, *methods}:
+            raise known("data set or method", word, [*sets, *methods])
+    some_sets = {name: each for name, each in sets.items() if {name, name.rsplit("/", 1)[0]} & words}
+    some_methods = [name for name in methods if name in words]
+    return some_sets or sets, some_methods or methods
+
+
+def _rounds(rows: Observations, blocks: Blocks) -> int:
+    """How often a share is held out."""
+    n = len(rows.values) if blocks is None else len(blocks.unique())
+    size = max(1, round(HELD_OUT * n))
+    return -(-min(BLOCKS, n) // size)

@@ -1,0 +1,213 @@
+"""Measurements for `bench tensor`: folds of them in .npz files, those that it makes itself among them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
+
+# isort: split
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fieldmorph.bayes.calibration import blocks_of
+from fieldmorph.bayes.data.coordinates import Mode
+from fieldmorph.bayes.data.observations import Observations
+from fieldmorph.fields.errors import InputError
+
+FOLDS = 5
+RANK, NOISE = 3, 0.1  # of the rows that are made; the noise's standard deviation in that of the function
+DIGITS = 3  # to which their coordinates are rounded, as measured ones are
+DRAWN, SEA_CELLS = 6250, 12_500  # rows
+ROWS_AT_ONCE = 1 << 16
+
+
+@dataclass(frozen=True)
+class Split:
+    """What is new about the test rows of a fold.
+
+    Attributes:
+        prefix: of its arrays' names in a file.
+        widths: for each mode, by its number, how long a block of rows that stay together is; 0: each coordinate.
+    """
+
+    prefix: str
+    widths: Mapping[int, float]
+
+
+SPLITS = {
+    "rows": Split("", {}),
+    "places": Split("place_", {0: 0.0, 1: 0.0}),
+    "decades": Split("decade_", {0: 0.0, 1: 0.0, 2: 10.0}),
+    "times": Split("time_", {2: 0.0}),
+}
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Measurements, and pairs of row numbers to learn from and to test on."""
+
+    rows: Observations
+    split: str
+    folds: tuple[tuple[Int[Tensor, "_"], Int[Tensor, "_"]], ...]
+
+    def part(self, fold: int, share: float = 1.0) -> tuple[Observations, Observations]:
+        """Rows to learn from, or a share of them drawn with the seed 0, and rows to test on."""
+        train, test = self.folds[fold]
+        kept = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+        kept = kept[: round(share * len(train))].sort().values
+        return rows_of(self.rows, train[kept]), rows_of(self.rows, test)
+
+    def blocks(self, rows: Observations) -> Int[Tensor, "n"] | None:
+        """Labels of the rows that stay together; None where each is by itself."""
+        widths = SPLITS[self.split].widths
+        return blocks_of(rows, {rows.modes[k].name: width for k, width in widths.items()}) if widths else None
+
+    def repeated(self) -> float:
+        """Share of the first fold's test rows that stand, value and all, among those to learn from."""
+        whole = torch.cat([self.rows.coordinates, self.rows.values[:, None]], dim=1)
+        label = whole.unique(dim=0, return_inverse=True)[1]
+        train, test = self.folds[0]
+        return float(torch.isin(label[test], label[train]).double().mean())
+
+
+def rows_of(rows: Observations, chosen: Tensor) -> Observations:
+    """Some of the rows, by a mask or by their numbers."""
+    return replace(rows, coordinates=rows.coordinates[chosen], values=rows.values[chosen])
+
+
+def read_sets(path: str | Path) -> dict[str, DataSet]:
+    """A file's measurements under each split that it has folds of, by the split's name.
+
+    The file holds `y` (n), `coords_raw` or `coords` (n, modes), `mode_names` if it likes, and row numbers
+    `train` and `test` (folds, m), or `train0`, `test0`, `train1`, ..., each perhaps with the prefix of one of `SPLITS`;
+    with `y_std`, values have been divided by it.
+
+    Raises:
+        InputError: naming the file and what is wrong with it.
+    """
+    label = Path(path).name
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{label} cannot be read as .npz: {error}") from None
+    where = "coords_raw" if "coords_raw" in arrays else "coords"
+    for name in ("y", where):
+        if name not in arrays:
+            raise InputError(f"{label} has no array {name!r}; there are: {', '.join(sorted(arrays))}")
+    coordinates, values = arrays[where], arrays["y"]
+    if coordinates.ndim != 2 or values.shape != coordinates.shape[:1]:
+        raise InputError(
+            f"{label}: expected y (n) and coords (n, modes); got {values.shape}, {coordinates.shape}"
+        )
+    if not (np.isfinite(coordinates).all() and np.isfinite(values).all()):
+        raise InputError(f"{label}: a coordinate or a value is not finite")
+    names = arrays.get("mode_names", [f"mode{k}" for k in range(coordinates.shape[1])])
+    rows = Observations(
+        torch.tensor(coordinates, dtype=torch.float64), torch.tensor(values, dtype=torch.float64),
+        tuple(Mode(str(name)) for name in names), "y", "sd" if "y_std" in arrays else None, 0, 0, label,
+    )  # fmt: skip
+    found = {}
+    for name, split in SPLITS.items():
+        if folds := _folds(arrays, split.prefix, len(values), label):
+            found[name] = DataSet(rows, name, folds)
+    if not found:
+        raise InputError(f"{label} has no folds: arrays train and test, or train0, test0, ...")
+    return found
+
+
+def find_sets(folder: str | Path) -> dict[str, tuple[Path, DataSet]]:
+    """Every file's data sets, with the file, as `name/split`.
+
+    Raises:
+        InputError: no such folder, no file in it, or one that cannot be used.
+    """
+    paths = sorted(Path(folder).glob("*.npz"))
+    if not paths:
+        raise InputError(f"{folder} has no .npz file with measurements")
+    return {f"{path.stem}/{split}": (path, data) for path in paths for split, data in read_sets(path).items()}
+
+
+def make_sets(folder: Path) -> list[str]:
+    """Write files of measurements that nobody needs to fetch; what is missing, and why.
+
+    `tucker.npz` is made by `draw_tucker`; `ostia.npz` holds sea-surface temperatures of the package iris-sample-data,
+    with whole months unseen as a second split.
+    """
+    from fieldmorph.apps.tensor.demo import (
+        VALUE,
+        open_cells,
+    )  # it draws pictures: jobs need no package for that
+
+    folder.mkdir(parents=True, exist_ok=True)
+    coordinates, values = draw_tucker(DRAWN, DIGITS, torch.Generator().manual_seed(0))
+    np.savez(
+        folder / "tucker.npz", coords=coordinates.numpy(), y=values.numpy(), **_cut("", np.arange(DRAWN))
+    )
+    try:
+        cells = open_cells()
+    except InputError as error:
+        return [f"ostia: {error}"]
+    cells = cells.iloc[np.random.default_rng(0).permutation(len(cells))[:SEA_CELLS]]
+    days = cells["time"].to_numpy().astype("datetime64[D]").astype("float64")
+    np.savez(
+        folder / "ostia.npz", y=cells[VALUE].to_numpy(), mode_names=["latitude", "longitude", "day"],
+        coords=np.stack([cells["latitude"].to_numpy(), cells["longitude"].to_numpy(), days], axis=1),
+        **_cut("", np.arange(len(cells))), **_cut("time_", np.unique(days, return_inverse=True)[1]),
+    )  # fmt: skip
+    return []
+
+
+def draw_tucker(
+    n: int, digits: int | None, generator: torch.Generator
+) -> tuple[Float[Tensor, "n modes"], Float[Tensor, "n"]]:
+    """Three modes of `RANK` waves each over [0, 1], a normal core, and noise: coordinates and values.
+
+    The function, less its mean, has the standard deviation 1, the noise `NOISE`.
+
+    Args:
+        digits: to which coordinates are rounded; None: hardly two rows share one.
+    """
+    coordinates = torch.rand(n, 3, generator=generator, dtype=torch.float64)
+    if digits is not None:
+        coordinates = coordinates.round(decimals=digits)
+    speed, phase = torch.randn(2, 3, RANK, generator=generator, dtype=torch.float64)
+    core = torch.randn(RANK, RANK, RANK, generator=generator, dtype=torch.float64)
+    value = torch.cat(
+        [
+            torch.einsum("na,nb,nc,abc->n", *(8 * part[:, :, None] * speed + 3 * phase).sin().unbind(1), core)
+            for part in coordinates.split(ROWS_AT_ONCE)
+        ]
+    )
+    noise = NOISE * torch.randn(n, generator=generator, dtype=torch.float64)
+    return coordinates, (value - value.mean()) / value.std() + noise
+
+
+def _folds(
+    arrays: dict[str, np.ndarray], prefix: str, n: int, label: str
+) -> tuple[tuple[Tensor, Tensor], ...]:
+    whole = [arrays.get(f"{prefix}{part}") for part in ("train", "test")]
+    parts = list(zip(*whole, strict=True)) if whole[0] is not None and whole[1] is not None else []
+    while {f"{prefix}train{len(parts)}", f"{prefix}test{len(parts)}"} <= arrays.keys():
+        parts.append((arrays[f"{prefix}train{len(parts)}"], arrays[f"{prefix}test{len(parts)}"]))
+    for rows in (rows for pair in parts for rows in pair):
+        if rows.dtype.kind not in "iu" or not len(rows) or rows.min() < 0 or rows.max() >= n:
+            raise InputError(
+                f"{label}: folds of {prefix}train and {prefix}test must be numbers of rows below {n}"
+            )
+    return tuple((torch.tensor(a).long(), torch.tensor(b).long()) for a, b in parts)
+
+
+def _cut(prefix: str, block: np.ndarray) -> dict[str, Any]:
+    """Folds that leave out a fifth of the blocks each."""
+    group = np.random.default_rng(0).permutation(block.max() + 1) % FOLDS
+    parts = {"train": lambda fold: group[block] != fold, "test": lambda fold: group[block] == fold}
+    return {
+        f"{prefix}{part}{fold}": np.flatnonzero(chosen(fold))
+        for fold in range(FOLDS)
+        for part, chosen in parts.items()
+    }

@@ -1,0 +1,103 @@
+"""How time and memory of a fit grow with the rows, on functional Tucker data that are made for it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
+
+# isort: split
+import torch
+
+from fieldmorph.apps.bench.runner import Bench, Row, failures, markdown
+from fieldmorph.apps.bench.tensor_data import DIGITS, NOISE, draw_tucker, rows_of
+from fieldmorph.bayes.data.coordinates import Mode
+from fieldmorph.bayes.data.observations import Observations
+from fieldmorph.bayes.fitting import FitConfig, fit
+from fieldmorph.bayes.metrics import scores_of
+from fieldmorph.fields.budget import Spent, now
+from fieldmorph.fields.errors import SettingError
+from fieldmorph.fields.memory import peak_memory
+
+COORDINATES = {f"{10**DIGITS + 1:,} a mode": DIGITS, "all different": None}
+TESTED = 10_000  # rows
+FEWEST = 1000
+FEW = 64  # rows on which the kernels are compiled first
+CONFIG = FitConfig(ranks=(3,), kernels=("matern32",))
+
+
+def bench_tensor_sizes(
+    sizes: Sequence[int],
+    output: str | Path = "bench_output",
+    *,
+    force: bool = False,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """A fit of rank 3 to so many rows, each in a process of its own; what came out, as JSON values.
+
+    Coordinates are rounded, as measured ones are, or all different. Rows are resumed as `Bench` says.
+
+    Raises:
+        SettingError, InputError: before anything is written.
+    """
+    if min(sizes) < FEWEST:
+        raise SettingError(f"sizes are numbers of rows, {FEWEST} or more; got {min(sizes)}")
+    bench = Bench("tensor_sizes", output, {}, {}, force, quiet)
+    for coordinates, digits in COORDINATES.items():
+        for rows in sizes:
+            bench.run({"coordinates": coordinates, "rows": rows}, grow, rows=rows, digits=digits)
+    return bench.finish({"noise": NOISE}, sizes_table)
+
+
+def grow(rows: int, digits: int | None) -> Row:
+    """A job: one fit; its sweeps, what a sweep takes, its memory, and the RMSE on new rows."""
+    drawn = draw_tucker(rows + TESTED, digits, torch.Generator().manual_seed(0))
+    data = Observations(*drawn, tuple(Mode(name) for name in "xyz"), "y", None, 0, 0, "made")
+    train, test = rows_of(data, torch.arange(rows)), rows_of(data, torch.arange(rows, rows + TESTED))
+    del data, drawn
+    fit(rows_of(train, torch.arange(FEW)), CONFIG)
+    program, start = peak_memory(), now()
+    times: list[Spent] = []
+    posterior, report = fit(train, CONFIG, on_sweep=lambda _sweep, _bound: times.append(now()))
+    spent, peak = now() - start, peak_memory()
+    sweeps = times[-1] - times[0]
+    return {
+        "sweeps": len(times),
+        "converged": report.converged,
+        "sweep_seconds": sweeps.seconds / (len(times) - 1),
+        "sweep_core_seconds": sweeps.core_seconds / (len(times) - 1),
+        "seconds": spent.seconds,
+        "core_seconds": spent.core_seconds,
+        "peak_memory_bytes": peak,
+        "program_memory_bytes": program,
+        "rmse": scores_of(posterior, test.coordinates, test.values)["rmse"],
+    }
+
+
+def sizes_table(result: Row) -> str:
+    """A Markdown table of what `bench_tensor_sizes` returned."""
+    rows = [
+        [
+            f"{row['rows']:,}",
+            row["coordinates"],
+            f"{row['sweep_core_seconds']:.3f}",
+            f"{1e6 * row['sweep_core_seconds'] / row['rows']:.2f}",
+            str(row["sweeps"]),
+            f"{row['core_seconds']:.1f}",
+            "" if row["peak_memory_bytes"] is None else f"{row['peak_memory_bytes'] / 1e6:.0f}",
+            "" if row["program_memory_bytes"] is None else f"{row['program_memory_bytes'] / 1e6:.0f}",
+            f"{row['rmse']:.4f}",
+        ]
+        for row in result["rows"]
+        if "error" not in row
+    ]
+    head = [
+        "rows", "coordinates", "core-seconds a sweep", "core-µs a row and sweep", "sweeps", "core-seconds in all",
+        "peak MB", "of it before the fit", "RMSE on new rows",
+    ]  # fmt: skip
+    about = (
+        f"Three modes, rank 3, Matern-3/2, {CONFIG.restarts} beginnings, {result['threads']} threads; kernels are "
+        f"learned along the way. Values have the standard deviation 1 and noise of {result['noise']:g}, which is the "
+        "least RMSE to expect. Memory is that of the fit."
+    )
+    return "\n".join([about, "", markdown(head, rows), *failures(result)])

@@ -1,0 +1,192 @@
+"""The viewer with one visitor and with many: how long pictures take, what goes wrong, the server's memory."""
+
+import asyncio
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
+
+# isort: split
+import httpx
+
+from fieldmorph.apps.bench.browser_page import drag_page, page_table
+from fieldmorph.apps.bench.load_clients import VIEWS, Visitor, Visits
+from fieldmorph.apps.bench.runner import Bench, Row, failures, markdown
+
+FIELDS = {"hashgrid": 120.0, "mlp": 120.0}  # with core-seconds of training
+SERVER = "import sys; from fieldmorph.apps.cli.main import main; sys.exit(main())"
+PREVIEW, PICTURE = (160, 120), (400, 400)
+CROWD, CROWD_SECONDS = 16, 180.0
+BESIDE_SECONDS = 20.0
+PATIENCE = 120.0  # seconds for an answer
+
+
+def bench_view(
+    data: str | Path | None = None,
+    output: str | Path = "bench_output",
+    *,
+    downscale: int = 1,
+    scale: float = 1.0,
+    force: bool = False,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Fields of photographs behind `fieldmorph view`, and one as a page of its own in a browser; JSON values.
+
+    Rows, which are resumed as `Bench` says: `alone`, pictures of 400 x 400 for one visitor; `beside`, previews of the
+    hash grid while another visitor has the MLP drawn; `crowd`, 16 visitors for three minutes, with one more who leaves
+    in mid-picture and one who asks what cannot be; `page`, dragging and resting where there is a browser.
+
+    Args:
+        scale: multiplies the budgets of training, and the three minutes.
+
+    Raises:
+        SettingError, InputError: before anything is written.
+    """
+    bench = Bench.of_scene("view", data, output, downscale, force, quiet)
+    taught = {name: bench.teach(name, scale * budget, 0) for name, budget in FIELDS.items()}
+    files = [str(row["path"]) for row in taught.values()]
+    made_of = {"teacher_sha256": [row.get("sha256") for row in taught.values()]}
+    if not any("error" in row for row in taught.values()):
+        for which, name in enumerate(FIELDS):
+            bench.run({"kind": "alone", "field": name, **made_of}, alone, files=files, which=which)
+        bench.run({"kind": "beside", "field": "hashgrid", **made_of}, beside, files=files)
+        seconds = scale * CROWD_SECONDS
+        crowd_of: Row = {"kind": "crowd", "field": "hashgrid", "viewers": CROWD, "seconds": seconds}
+        bench.run({**crowd_of, **made_of}, crowd, files=files, viewers=CROWD, seconds=seconds)
+        bench.run({"kind": "page", "field": "hashgrid", **made_of}, drag_page, file=files[0])
+    return bench.finish({"scale": scale}, view_table)
+
+
+def alone(files: Sequence[str], which: int) -> Row:
+    """A job: one visitor, whole pictures."""
+
+    async def visit(client: httpx.AsyncClient, scenes: Sequence[Row]) -> Row:
+        warm, counted = Visits(), Visits()
+        visitor = Visitor(client, scenes[which], 0, PICTURE, quick=False)
+        for turn in range(2 * VIEWS):
+            await visitor.look(turn, warm if turn < 3 else counted)
+        return counted.row()
+
+    with served(files) as (url, _):
+        return visited(url, visit)
+
+
+def beside(files: Sequence[str]) -> Row:
+    """A job: previews for one, while another has whole pictures of the MLP drawn without a pause."""
+
+    async def visit(client: httpx.AsyncClient, scenes: Sequence[Row]) -> Row:
+        until, previews, pictures = time.perf_counter() + BESIDE_SECONDS, Visits(), Visits()
+        await asyncio.gather(
+            Visitor(client, scenes[0], 0, PREVIEW, quick=True).stay(until, previews),
+            Visitor(client, scenes[1], 1, PICTURE, quick=False).stay(until, pictures, pause=0.0),
+        )
+        return {**previews.row(), "other_p50_ms": pictures.row()["p50_ms"]}
+
+    with served(files) as (url, _):
+        return visited(url, visit)
+
+
+def crowd(files: Sequence[str], viewers: int, seconds: float) -> Row:
+    """A job: `visit_together`, at a server of its own."""
+    with served(files) as (url, server):
+        return visited(url, partial(visit_together, viewers=viewers, seconds=seconds, pid=server.pid))
+
+
+async def visit_together(
+    client: httpx.AsyncClient, scenes: Sequence[Row], viewers: int, seconds: float, pid: int
+) -> Row:
+    """Many visitors at once, and two who do not behave; the server's memory and threads over the time."""
+    all_of = [Visitor(client, scenes[0], number, PREVIEW, quick=True) for number in range(viewers + 2)]
+    await all_of[0].look(0, Visits())  # the first picture finds things cold
+    until, visits, states = time.perf_counter() + seconds, Visits(), list[Row | None]()
+
+    async def watch() -> None:
+        await asyncio.sleep(0.1 * seconds)
+        states.append(process_state(pid))
+        await asyncio.sleep(0.8 * seconds)
+        states.append(process_state(pid))
+
+    await asyncio.gather(
+        *(one.stay(until, visits) for one in all_of[2:]),
+        all_of[0].leave_early(until, visits), all_of[1].mistake(until, visits), watch(),
+    )  # fmt: skip
+    return {**visits.row(), "server": states}
+
+
+@contextmanager
+def served(files: Sequence[str]) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """`fieldmorph view` in a process of its own: its address, once it answers."""
+    words = [*files, "--port", "0", "--no-browser"]
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", SERVER, "view", *words], stdout=subprocess.PIPE, text=True
+    ) as server:
+        try:
+            assert server.stdout is not None
+            told = server.stdout.readline()
+            if not told:
+                raise RuntimeError(f"the viewer ended with {server.wait()}")
+            yield told.split()[0], server
+        finally:
+            server.send_signal(signal.SIGINT)
+
+
+def process_state(pid: int) -> Row | None:
+    """Resident bytes and threads of another process, or None where the system has no /proc."""
+    path = Path(f"/proc/{pid}/status")
+    if not path.exists():
+        return None
+    told = dict(line.split(":", 1) for line in path.read_text().splitlines())
+    return {"memory_bytes": int(told["VmRSS"].split()[0]) * 1024, "threads": int(told["Threads"])}
+
+
+def view_table(result: Row) -> str:
+    """Markdown tables of what `bench_view` returned."""
+    rows = {(row["kind"], row.get("field")): row for row in result["rows"] if "error" not in row}
+    told = {
+        ("alone", "hashgrid"): "hash grid, 400 x 400, one visitor",
+        ("alone", "mlp"): "MLP, 400 x 400, one visitor",
+        ("beside", "hashgrid"): "hash grid, 160 x 120, beside one who has the MLP drawn",
+        ("crowd", "hashgrid"): "hash grid, 160 x 120, many visitors",
+    }
+    names = ("pictures", "first_tile_ms", "p50_ms", "p95_ms", "worst_ms", "errors", "strangers")
+    figures = [[text, *(f"{rows[key][n]:.0f}" for n in names)] for key, text in told.items() if key in rows]
+    lines = [markdown(["Pictures by the server", *(name.replace("_", " ") for name in names)], figures)]
+    crowded = rows.get(("crowd", "hashgrid"))
+    if crowded and all(crowded["server"]):
+        first, last = crowded["server"]
+        lines.append(
+            f"\n{crowded['viewers']} visitors for {crowded['seconds']:.0f} s: the server had "
+            f"{first['memory_bytes'] / 1e6:.0f} MB and {first['threads']} threads after a tenth of the time, "
+            f"{last['memory_bytes'] / 1e6:.0f} MB and {last['threads']} threads after nine tenths."
+        )
+    seen = rows.get(("page", "hashgrid"))
+    if seen:
+        lines += ["", page_table(seen)]
+    return "\n".join([*lines, *failures(result)])
+
+
+def visited(url: str, visit: Callable[[httpx.AsyncClient, list[Row]], Awaitable[Row]]) -> Row:
+    """What a visit returned, made once all scenes of the page are baked."""
+
+    async def run() -> Row:
+        async with httpx.AsyncClient(base_url=url, timeout=PATIENCE) as client:
+            found = re.search(r"/stage\?scenes=([\w%-]+)", (await client.get("/")).text)
+            if not found:
+                raise RuntimeError("the page shows no scene")
+            names = unquote(found[1]).split(",")
+            while True:
+                scenes = [(await client.get(f"/scenes/{name}")).json() for name in names]
+                if all(scene["bake"]["state"] not in ("waiting", "working") for scene in scenes):
+                    return await visit(client, scenes)
+                await asyncio.sleep(0.5)
+
+    return asyncio.run(run())

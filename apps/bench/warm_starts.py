@@ -1,0 +1,185 @@
+"""What closed-form starts are worth: PSNR to the teacher over core-seconds, with one and without."""
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
+
+# isort: split
+from fieldmorph.apps.bench.runner import Bench, Row, chosen, failures, markdown, quality
+from fieldmorph.apps.bench.snapshots import Looks, judged_pixels, ray_colors
+from fieldmorph.apps.console.progress import ProgressLine
+from fieldmorph.apps.jobs.evaluate import evaluate
+from fieldmorph.apps.jobs.train import open_scene
+from fieldmorph.distill.conversion import ConvertConfig, convert
+from fieldmorph.distill.warm_start.registry import STARTS
+from fieldmorph.fields.budget import Budget
+from fieldmorph.fields.registry import make_field
+from fieldmorph.fields.runtime import compile_kernels
+from fieldmorph.fields.store import load_field
+
+TEACHER = "hashgrid"
+TEACHER_CORE_SECONDS = 300.0
+STUDENT_CORE_SECONDS = 240.0
+RUNS = {  # whether there is a start, and the share of the time: schedules depend on it, so a brief run is run
+    "with": (True, 1.0),
+    "without": (False, 1.0),
+    "with, a tenth": (True, 0.1),
+    "without, a tenth": (False, 0.1),
+}
+LOOKS = 16
+NEAR_DB = 1.0  # below the end of the run without a start
+
+
+def bench_starts(
+    data: str | Path | None = None,
+    output: str | Path = "bench_output",
+    *,
+    downscale: int = 1,
+    n_seeds: int = 1,
+    scale: float = 1.0,
+    only: Sequence[str] | None = None,
+    force: bool = False,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """One hash grid into every field that can be solved for, with its start and without; JSON values.
+
+    Each run of `RUNS` has looks at its quality on the way, whose cost is not counted. Rows are resumed as `Bench` says.
+
+    Args:
+        scale: multiplies all budgets.
+        only: these students.
+
+    Raises:
+        SettingError, InputError: before anything is written.
+    """
+    students = chosen(only, list(STARTS))
+    bench = Bench.of_scene("starts", data, output, downscale, force, quiet)
+    for seed in range(n_seeds):
+        taught = bench.teach(TEACHER, scale * TEACHER_CORE_SECONDS, seed)
+        for student in students:
+            for name, (_, share) in RUNS.items():
+                budget = scale * STUDENT_CORE_SECONDS * share
+                what = {
+                    "kind": "conversion",
+                    "student": student,
+                    "run": name,
+                    "budget": budget,
+                    "seed": seed,
+                }
+                if "error" in taught:
+                    bench.fail(what, f"no teacher: {taught['error']}")
+                    continue
+                bench.run(
+                    {**what, "teacher_sha256": taught["sha256"]}, learn, **bench.settings,
+                    teacher=taught["path"], student=student, run=name, budget=budget, seed=seed,
+                )  # fmt: skip
+    summary = summarize(bench.rows)
+    result = {"scale": scale, "seeds": n_seeds, "budget": scale * STUDENT_CORE_SECONDS, "summary": summary}
+    return bench.finish(result, starts_table)
+
+
+def learn(
+    data: str, downscale: int, teacher: str, student: str, run: str, budget: float, seed: int, quiet: bool
+) -> Row:
+    """A job: one conversion, its curve and what it is worth in the end."""
+    compile_kernels()
+    taught, (starts, _) = load_field(teacher), RUNS[run]
+    views = open_scene(data, "test", downscale=downscale, aabb=taught.field.box()).splits["test"]
+    field = make_field(student, aabb=taught.field.box(), seed=seed)
+    with ProgressLine(f"{student} {run}, seed {seed}", quiet) as line:
+        looks = Looks(field, LOOKS, line, early=starts)
+        config = ConvertConfig(start=starts, seed=seed)
+        stored, report = convert(taught, field, Budget(core_seconds=budget), config, on_progress=looks)
+        spent = looks.end()
+    rays, _ = judged_pixels(views)
+    first = report.stages[0] if starts else None
+    return {
+        "stages": [stage.name for stage in report.stages],
+        "steps": report.loop.steps,
+        "seconds": report.loop.spent.seconds,
+        "core_seconds": spent,
+        "start_seconds": first and first.seconds,
+        "start_core_seconds": first and first.core_seconds,
+        "curve": looks.judged(stored, rays, ray_colors(taught, rays)),
+        **quality(evaluate(stored, views, taught)),
+    }
+
+
+def summarize(rows: list[Row]) -> list[Row]:
+    """Per student, medians over the seeds that have both runs of the whole time.
+
+    `near` is the time of the first look within `NEAR_DB` of where the run without a start ends, None where none
+    comes there; `speedup` is that of the run without over that of the one with a start. `brief_db` is the PSNR of a
+    tenth of the time above that of the whole, both with a start; a tenth may be too short for a start, which leaves
+    its figures None.
+    """
+    runs: dict[str, dict[int, dict[str, Row]]] = {}
+    for row in rows:
+        if row["kind"] == "conversion" and "error" not in row:
+            runs.setdefault(row["student"], {}).setdefault(row["seed"], {})[row["run"]] = row
+    summary = []
+    for student, seeds in runs.items():
+        figures = [_figures(kinds) for kinds in seeds.values() if {"with", "without"} <= {*kinds}]
+        if figures:
+            entry: Row = {"student": student}
+            for name in figures[0]:
+                values = [one[name] for one in figures]
+                entry[name] = None if None in values else statistics.median(values)
+            summary.append(entry)
+    return summary
+
+
+def starts_table(result: Row) -> str:
+    """A Markdown table of what `bench_starts` returned."""
+    rows = []
+    for entry in result["summary"]:
+        speedup = "" if entry["speedup"] is None else f"{entry['speedup']:.1f} x"
+        rows.append(
+            [
+                entry["student"],
+                f"{entry['start_core_seconds']:.1f}",
+                f"{entry['start_psnr']:.2f}",
+                _time(entry["near with"]),
+                _time(entry["near without"]),
+                speedup,
+                *("" if entry[name] is None else f"{entry[name]:.2f}" for name in RUNS),
+                "" if entry["brief_db"] is None else f"{entry['brief_db']:+.2f}",
+            ]
+        )
+    head = [
+        "student", "start, cs", "right after it", "near, with", "near, without", "sooner", *RUNS, "a tenth against all",
+    ]  # fmt: skip
+    seeds = "1 seed" if result["seeds"] == 1 else f"{result['seeds']} seeds (medians)"
+    about = (
+        f"Scene {result['scene']}, teacher {TEACHER} small, students small, {result['budget']:.0f} core-seconds, "
+        f"{seeds}, {result['threads']} threads. PSNR to the teacher in dB on test views; near: core-seconds to the "
+        f"first look within {NEAR_DB:g} dB of the end of the run without a start."
+    )
+    return "\n".join([about, "", markdown(head, rows), *failures(result)])
+
+
+def _figures(kinds: dict[str, Row]) -> Row:
+    goal = kinds["without"]["curve"][-1][1] - NEAR_DB
+    near = {name: _first(kinds[name]["curve"], goal) for name in ("with", "without")}
+    sooner = near["without"] / near["with"] if near["without"] and near["with"] else None
+    ends = {name: kinds[name]["psnr_to_teacher"] if name in kinds else None for name in RUNS}
+    brief, whole = ends["with, a tenth"], ends["with"]
+    return {
+        **{name: kinds["with"][name] for name in ("start_seconds", "start_core_seconds")},
+        "start_psnr": kinds["with"]["curve"][0][1],
+        **{f"near {name}": at for name, at in near.items()},
+        "speedup": sooner,
+        **ends,
+        "brief_db": None if brief is None else brief - whole,
+    }
+
+
+def _first(curve: Sequence[Sequence[float]], goal: float) -> float | None:
+    return next((at for at, psnr in curve if psnr >= goal), None)
+
+
+def _time(value: float | None) -> str:
+    return "never" if value is None else f"{value:.1f}"

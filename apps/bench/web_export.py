@@ -1,0 +1,119 @@
+"""What a web export is worth per byte: degrees and resolutions, as seen by cameras it was not made for."""
+
+import itertools
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
+
+# isort: split
+import torch
+
+from fieldmorph.apps.bake.baked_field import baked_field
+from fieldmorph.apps.bake.build import DEGREES, BakeConfig, bake
+from fieldmorph.apps.bake.web_export import read_web, write_web
+from fieldmorph.apps.bench.runner import Bench, Row, chosen, failures, markdown
+from fieldmorph.apps.console.progress import ProgressLine
+from fieldmorph.apps.jobs.train import open_scene
+from fieldmorph.fields.memory import peak_memory
+from fieldmorph.fields.metrics import capped_psnr
+from fieldmorph.fields.renderable import picture
+from fieldmorph.fields.runtime import compile_kernels
+from fieldmorph.fields.store import load_field
+
+FIELDS = {"hashgrid": 300.0, "mlp": 300.0}  # with core-seconds of training
+RESOLUTIONS = (128, 192, 256)  # cells along the longest side
+
+
+def bench_bake(
+    data: str | Path | None = None,
+    output: str | Path = "bench_output",
+    *,
+    downscale: int = 1,
+    n_seeds: int = 1,
+    scale: float = 1.0,
+    only: Sequence[str] | None = None,
+    force: bool = False,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Fields of photographs, each exported with every degree at every resolution; JSON values.
+
+    Rows are resumed as `Bench` says, and pages stay beside the fields.
+
+    Args:
+        scale: multiplies the budgets of training.
+        only: these fields.
+
+    Raises:
+        SettingError, InputError: before anything is written.
+    """
+    names = chosen(only, list(FIELDS))
+    bench = Bench.of_scene("bake", data, output, downscale, force, quiet)
+    for seed, name in itertools.product(range(n_seeds), names):
+        taught = bench.teach(name, scale * FIELDS[name], seed)
+        for resolution, degree in itertools.product(RESOLUTIONS, DEGREES):
+            what = {"kind": "bake", "field": name, "resolution": resolution, "degree": degree, "seed": seed}
+            if "error" in taught:
+                bench.fail(what, f"no field: {taught['error']}")
+                continue
+            bench.run(
+                {**what, "teacher_sha256": taught["sha256"]}, look, **bench.settings, file=taught["path"],
+                page=bench.fields() / f"{name}_{seed}_{resolution}_{degree}.html", resolution=resolution, degree=degree,
+            )  # fmt: skip
+    return bench.finish({"scale": scale, "seeds": n_seeds}, bake_table)
+
+
+def look(data: str, downscale: int, file: str, page: str, resolution: int, degree: int, quiet: bool) -> Row:
+    """A job: one page, what it cost, and its pictures against the field's by the test cameras, all of them.
+
+    Time and memory are those of the bake and the page alone; what is judged is read back from the page.
+    """
+    compile_kernels()
+    stored = load_field(file)
+    views = open_scene(data, "test", downscale=downscale, aabb=stored.field.box()).splits["test"].cameras
+    start = time.perf_counter(), time.process_time()
+    baked = bake(stored, BakeConfig(resolution, degree))
+    n_bytes = write_web(page, baked)
+    spent = time.perf_counter() - start[0], time.process_time() - start[1]
+    peak = peak_memory()
+    written, scores = baked_field(read_web(page), views), []
+    with ProgressLine(f"{Path(page).stem} against its field", quiet) as line, torch.no_grad():
+        for i, view in enumerate(views):
+            scores.append(capped_psnr(picture(written, view), picture(stored, view)))
+            line.count(i + 1, len(views))
+    return {
+        "bytes": n_bytes,
+        "cells": list(baked.lattice.cells),
+        "nodes": baked.colour.shape[1],
+        "psnr_to_field": sum(scores) / len(scores),
+        "worst_to_field": min(scores),
+        "seconds": spent[0],
+        "core_seconds": spent[1],
+        "peak_memory_bytes": peak,
+    }
+
+
+def bake_table(result: Row) -> str:
+    """A Markdown table of what `bench_bake` returned."""
+    rows = [
+        [
+            row["field"],
+            str(row["resolution"]),
+            str(row["degree"]),
+            f"{row['bytes'] / 1e6:.2f}",
+            f"{row['psnr_to_field']:.2f}",
+            f"{row['worst_to_field']:.2f}",
+            f"{row['core_seconds']:.1f}",
+            "" if row["peak_memory_bytes"] is None else f"{row['peak_memory_bytes'] / 1e9:.2f}",
+        ]
+        for row in result["rows"]
+        if row["kind"] == "bake" and "error" not in row
+    ]
+    head = ["field", "cells", "degree", "page, MB", "to the field", "worst view", "core-seconds", "peak GB"]
+    about = (
+        f"Scene {result['scene']}, images shrunk {result['downscale']} times, {result['threads']} threads. PSNR in dB "
+        "of the page against its own field on the test views; core-seconds and memory of the export."
+    )
+    return "\n".join([about, "", markdown(head, rows), *failures(result)])

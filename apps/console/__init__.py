@@ -1,0 +1,1 @@
+"""What a terminal shows: progress, exit codes, one-line errors."""

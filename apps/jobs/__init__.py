@@ -1,0 +1,1 @@
+"""Jobs from file to file: no parsing, no printing."""

@@ -1,0 +1,171 @@
+"""A stored field as pictures: the views of a scene or a turn round it, to a folder of PNGs or to a film."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
+
+# isort: split
+import numpy as np
+import torch
+
+from fieldmorph.apps.jobs.train import open_scene
+from fieldmorph.apps.media import DEPTH_LEVELS, depth_16bit, open_film, save_mp4, save_png, to_8bit
+from fieldmorph.fields.cameras import Cameras, orbit_like
+from fieldmorph.fields.checkpoint import check_output
+from fieldmorph.fields.errors import SettingError
+from fieldmorph.fields.files import check_folder, write_json
+from fieldmorph.fields.renderable import RenderableField, resize, view
+from fieldmorph.fields.runtime import choose_device
+from fieldmorph.fields.store import load_field
+
+SOLID = 0.5  # opacity from which a pixel has a depth
+BACKGROUNDS = {"white": 1.0, "black": 0.0}
+MAX_PIXELS = 1 << 26  # of one picture
+MAX_FRAMES = 3600  # of one turn
+
+Pictures = dict[str, np.ndarray]
+
+
+def render_file(
+    path: str | Path,
+    output: str | Path,
+    *,
+    data: str | Path | None = None,
+    split: str = "test",
+    downscale: int = 1,
+    orbit: int | None = None,
+    size: tuple[int, int] | None = None,
+    depth: bool = False,
+    opacity: bool = False,
+    fps: int = 30,
+    background: str = "white",
+    device: str = "auto",
+    force: bool = False,
+    on_picture: Callable[[int, int], None] = lambda _done, _total: None,
+) -> dict[str, Any]:
+    """Render the views of `data` or `orbit` frames of a turn; what was written, as JSON values.
+
+    An output that ends in .mp4 becomes a film, any other a folder with one PNG per view, named after it. With `depth`
+    the folder gets 16-bit `<name>_depth.png` and `depth.json`, which states their scale, and a film gets
+    `<name>_depth.mp4`, near bright and far dark; `opacity` likewise, in 8 bits.
+
+    Raises:
+        SettingError, InputError: before anything is written.
+    """
+    output, place = Path(output), choose_device(device)
+    if orbit is not None and orbit > MAX_FRAMES:
+        raise SettingError(f"a turn has at most {MAX_FRAMES} frames; got {orbit}")
+    film = output.suffix.lower() == ".mp4"
+    kinds = ["colors", *(["depth"] if depth else []), *(["opacity"] if opacity else [])]
+    targets = {kind: output.with_name(_suffixed(output.stem, kind) + output.suffix) for kind in kinds}
+    if film:
+        for target in targets.values():
+            check_output(target, force)
+    else:
+        check_folder(output, force)
+    stored = load_field(path)
+    stored.field.to(place)
+    if data is not None:
+        views = open_scene(data, split, downscale=downscale, aabb=stored.field.box()).splits[split]
+        cameras, names = views.cameras, picture_names(views.names)
+    else:
+        cameras = orbit_like(stored.cameras, stored.field.box(), orbit or 0)
+        names = [f"orbit_{i:03}" for i in range(len(cameras))]
+    if size is not None:
+        if size[0] * size[1] > MAX_PIXELS:
+            raise SettingError(f"a picture has at most {MAX_PIXELS} pixels; got {size[0]} x {size[1]}")
+        cameras = resize(cameras, *size)
+    scale = depth_scale(stored, cameras)
+    frames = _frames(stored, cameras, BACKGROUNDS[background], scale, on_picture)
+    if film:
+        _save_films(targets, frames, fps)
+    else:
+        output.mkdir(parents=True, exist_ok=True)
+        for name, pictures in zip(names, frames, strict=True):
+            for kind in kinds:
+                save_png(output / f"{_suffixed(name, kind)}.png", pictures[kind])
+        if depth:
+            write_json(output / "depth.json", _depth_note(scale))
+    shown = {"output": str(output), "pictures": len(cameras), "image_size": [cameras.width, cameras.height]}
+    return {**shown, "kinds": kinds, **({"depth_scale": scale} if depth else {})}
+
+
+def picture_names(names: tuple[str, ...]) -> list[str]:
+    """File names without folder and extension, or the whole paths with underscores where those would clash."""
+    stems = [Path(name).stem for name in names]
+    if len(set(stems)) == len(stems):
+        return stems
+    return [Path(name).with_suffix("").as_posix().replace("/", "_") for name in names]
+
+
+def depth_scale(stored: RenderableField, cameras: Cameras) -> float:
+    """World units of one step of a 16-bit depth picture; the far corner of the box is within reach."""
+    box = stored.field.aabb.cpu()
+    centre, diagonal = (box[:3] + box[3:]) / 2, float((box[3:] - box[:3]).norm())
+    farthest = float((cameras.camera_to_world[:, :, 3].cpu() - centre).norm(dim=-1).max()) + diagonal / 2
+    return farthest / DEPTH_LEVELS
+
+
+def _frames(
+    stored: RenderableField,
+    cameras: Cameras,
+    background: float,
+    scale: float,
+    on_picture: Callable[[int, int], None],
+) -> Iterator[Pictures]:
+    for i, camera in enumerate(cameras):
+        seen = view(stored, camera, background)
+        depths = torch.where(
+            seen["opacities"] > SOLID, seen["depths"] / seen["opacities"].clamp(min=SOLID), 0.0
+        )
+        yield {
+            "colors": to_8bit(seen["colors"]),
+            "depth": depth_16bit(depths, scale),
+            "opacity": to_8bit(seen["opacities"]),
+        }
+        on_picture(i + 1, len(cameras))
+
+
+def _save_films(targets: dict[str, Path], frames: Iterator[Pictures], fps: int) -> None:
+    """All films at once, frame by frame; depths wait on the disk, since the whole film decides their grey."""
+    near, far, n_frames = float(DEPTH_LEVELS), 0.0, 0
+    with TemporaryFile(dir=targets["colors"].parent) as waiting:
+        with ExitStack() as films:
+            add = {
+                k: films.enter_context(open_film(path, fps)) for k, path in targets.items() if k != "depth"
+            }
+            for pictures in frames:
+                for kind, add_frame in add.items():
+                    add_frame(pictures[kind])
+                if "depth" in targets:
+                    depths = pictures["depth"]
+                    near = min(near, float(depths[depths > 0].min(initial=DEPTH_LEVELS)))
+                    far = max(far, float(depths.max()))
+                    np.save(waiting, depths)
+                    n_frames += 1
+        if "depth" in targets:
+            waiting.seek(0)
+            again = (np.load(waiting) for _ in range(n_frames))
+            save_mp4(targets["depth"], (_near_is_bright(depths, near, far) for depths in again), fps)
+
+
+def _near_is_bright(depths: np.ndarray, near: float, far: float) -> np.ndarray:
+    """8-bit grey from white (nearest in the film) to dark (farthest); black where nothing was hit."""
+    grey = to_8bit(1 - 0.8 * (depths - near) / max(far - near, 1.0))
+    return np.where(depths > 0, grey, 0).astype(np.uint8)
+
+
+def _suffixed(name: str, kind: str) -> str:
+    return name if kind == "colors" else f"{name}_{kind}"
+
+
+def _depth_note(scale: float) -> dict[str, Any]:
+    return {
+        "scale": scale,
+        "meaning": "pixel value x scale = distance from the camera along the pixel's ray, world units; "
+        f"0 where opacity is at most {SOLID}",
+    }

@@ -1,0 +1,335 @@
+"""The receipt of a conversion as one page for people: no script, nothing fetched, everything escaped."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
+
+# isort: split
+from PIL import Image
+
+from fieldmorph.apps.media import Picture, difference, to_8bit
+from fieldmorph.apps.receipt.curve import curve_html
+from fieldmorph.apps.receipt.html_parts import (
+    details,
+    escaped,
+    labelled,
+    number,
+    pairs,
+    section,
+    shown,
+    table,
+)
+from fieldmorph.apps.web import assets
+from fieldmorph.distill.fidelity import Exhibit
+from fieldmorph.fields.checkpoint import write_file
+from fieldmorph.fields.files import write_json
+
+GAIN = 8  # of the differences
+LONGEST_SIDE = 360  # pixels of a picture on the page
+MOST_PNG = 150_000  # bytes; larger pictures become JPEG
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+SETS = {"held_out": "Held-out", "off_trajectory": "Off-trajectory"}
+METRICS = {
+    "psnr_to_teacher": ("PSNR, dB", ".2f"),
+    "ssim_to_teacher": ("SSIM", ".4f"),
+    "opacity_error": ("opacity, mean difference", ".4f"),
+    "teacher_psnr": ("teacher's PSNR to photographs, dB", ".2f"),
+    "teacher_ssim": ("teacher's SSIM to photographs", ".4f"),
+    "student_psnr": ("student's PSNR to photographs, dB", ".2f"),
+    "student_ssim": ("student's SSIM to photographs", ".4f"),
+    "psnr_drop": ("student below the teacher, dB", ".2f"),
+    "distance_to_training_camera": ("from the nearest training camera, world units", ".3f"),
+}
+
+
+def receipt_paths(output: str | Path) -> tuple[Path, Path]:
+    """Where the receipt of a field goes: JSON and page."""
+    return Path(f"{output}.receipt.json"), Path(f"{output}.receipt.html")
+
+
+def write_receipt(output: str | Path, receipt: dict[str, Any], pictures: Sequence[Exhibit]) -> None:
+    """Write both beside the field, each at once or not at all."""
+    data, page = receipt_paths(output)
+    text = receipt_html(receipt, pictures)
+    write_json(data, receipt)
+    write_file(page, text.encode())
+
+
+def receipt_html(receipt: Mapping[str, Any], pictures: Sequence[Exhibit]) -> str:
+    """The page of what `distill.receipt.receipt` returned and the pictures of `distill.fidelity.measure`."""
+    r = receipt
+    style = parts_style() + assets.text("receipt/page.css")
+    names = [escaped(r[role]["field"]) for role in ("teacher", "student")]
+    made = escaped(str(r["created"])[:16].replace("T", " "))
+    files = " to ".join(escaped(r[role]["file"]) for role in ("teacher", "student") if r[role]["file"])
+    body = [
+        '<header><p class="kicker">Conversion receipt</p>',
+        f'<h1>{names[0]} <span class="arrow" role="img" aria-label="to">→</span> {names[1]}</h1>',
+        f'<p class="soft">{files + " · " if files else ""}{made} UTC · fieldmorph {escaped(r["fieldmorph"])}</p>',
+        headline(r) + _gate(r) + "</header><main>",
+        section("Pictures", _pictures(pictures)),
+        section("On the way", _curve(r)),
+        section("Quality", _quality(r)),
+        section("Size", _size(r)),
+        section("Time by stage", _stages(r)),
+        section("Settings", _settings(r)),
+        section("Provenance, oldest first", _provenance(r)),
+        section("Machine", pairs(r["environment"])),
+        "</main>",
+    ]
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{names[0]} to {names[1]}: conversion receipt</title>\n<style>{style}</style></head>\n"
+        f"<body>{''.join(body)}</body></html>\n"
+    )
+
+
+def parts_style() -> str:
+    """Of `headline` and of curves, whose place must have the variables `--ink`, `--soft`, `--line`, `--accent`, ..."""
+    return assets.text("receipt/parts.css")
+
+
+def headline(r: Mapping[str, Any]) -> str:
+    """What a conversion came to in five figures."""
+    held, beyond = (r["quality"][poses] for poses in SETS)
+    used, ratio = r["budget"]["used"], r["ratio"]["bytes"]
+    tiles = [_psnr_tile("PSNR to the teacher", held), _psnr_tile("off-trajectory", beyond)]
+    if "psnr_drop" in held["mean"]:
+        both = [number(held["mean"][f"{role}_psnr"], ".2f") for role in ("student", "teacher")]
+        drop = number(held["mean"]["psnr_drop"], ".2f")
+        tiles.append(("lost on photographs", drop, "dB", f"{both[0]} against {both[1]}"))
+    sizes = [_bytes(r[role]["bytes"]) for role in ("student", "teacher")]
+    much = "–" if not ratio else f"{max(ratio, 1 / ratio):.1f} ×"
+    word = "" if not ratio else "smaller" if ratio >= 1 else "larger"
+    tiles.append(("file", much, word, f"{sizes[0]} from {sizes[1]}"))
+    seconds = f"{number(used['seconds'], '.1f')} s, {number(used['steps'], ',')} steps"
+    tiles.append(("conversion", number(used["core_seconds"], ".1f"), "core-s", seconds))
+    cells = [
+        f'<div><dt>{name}</dt><dd class="value">{value} <small>{unit}</small></dd><dd class="note">{note}</dd></div>'
+        for name, value, unit, note in tiles
+    ]
+    return f'<dl class="figures">{"".join(cells)}</dl>'
+
+
+def _psnr_tile(name: str, figures: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    mean, worst = (number(figures[kind]["psnr_to_teacher"], ".2f") for kind in ("mean", "worst"))
+    return name, mean, "dB", f"worst view {worst}"
+
+
+def _gate(r: Mapping[str, Any]) -> str:
+    if not r["gate"]:
+        return ""
+    told_below = ("met", "kept", "picked_by", "extensions", "stopped")
+    asked = {name: value for name, value in r["gate"].items() if name not in told_below}
+    said = "; ".join(f"{labelled(name)} {shown(value)}" for name, value in asked.items())
+    verdict = {True: "met", False: "missed"}.get(r["gate"].get("met"), "unknown")
+    parts, stopped = len(r["gate"].get("extensions") or []), r["gate"].get("stopped")
+    told = (
+        f" It went on in {parts} part{'s' * (parts > 1)}. Of all students {escaped(r['gate'].get('kept'))} is kept, "
+        f"picked by {escaped(r['gate'].get('picked_by'))}, which flatters it a little."
+        if parts
+        else ""
+    )
+    ended = f" It could not go on: {escaped(stopped)}." if stopped else ""
+    return (
+        f'<p class="gate {verdict}">Quality asked for: {said}. <strong>{verdict.capitalize()}.</strong>'
+        f"{told}{ended}</p>"
+    )
+
+
+def _pictures(pictures: Sequence[Exhibit]) -> str:
+    told = (
+        f"<p class='soft'>Differences of student and teacher are enlarged {GAIN} times; white is equal.</p>"
+    )
+    return told + "".join(map(_exhibit, pictures)) if pictures else ""
+
+
+def _exhibit(exhibit: Exhibit) -> str:
+    """Photograph, teacher, student and difference of one view in a row."""
+    apart = difference(exhibit.student, exhibit.teacher, GAIN)
+    row = [
+        ("teacher", to_8bit(exhibit.teacher)),
+        ("student", to_8bit(exhibit.student)),
+        (f"difference × {GAIN}", apart),
+    ]
+    if exhibit.photograph is not None:
+        row.insert(0, ("photograph", to_8bit(exhibit.photograph)))
+    title = f"{exhibit.rank} {SETS[exhibit.poses].lower()} view"
+    cells = [
+        f'<figure><img {_image(pixels)} alt="{escaped(f"{name}, {title} {exhibit.view}")}">'
+        f"<figcaption>{name}</figcaption></figure>"
+        for name, pixels in row
+    ]
+    told = f"{title.capitalize()}, {escaped(exhibit.view)}: {number(exhibit.psnr, '.2f')} dB to the teacher"
+    return f'<figure class="exhibit"><figcaption>{told}</figcaption><div class="row">{"".join(cells)}</div></figure>'
+
+
+def _image(pixels: Picture) -> str:
+    """Attributes `src`, `width` and `height` of a picture that lies in the page itself."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+    encoded, kind = io.BytesIO(), "png"
+    image.save(encoded, format="PNG", optimize=True)
+    if encoded.tell() > MOST_PNG:
+        encoded, kind = io.BytesIO(), "jpeg"
+        image.save(encoded, format="JPEG", quality=88)
+    data = base64.b64encode(encoded.getvalue()).decode()
+    return f'src="data:image/{kind};base64,{data}" width="{image.width}" height="{image.height}"'
+
+
+def _curve(r: Mapping[str, Any]) -> str:
+    rows = [
+        [shown(p["stage"]), number(p["core_seconds"], ".1f"), number(p["psnr"], ".2f")] for p in r["curve"]
+    ]
+    return (
+        '<p class="soft">PSNR in dB to the teacher on rays from places between the training cameras, by stage.</p>'
+        + curve_html(r["curve"])
+        + details("every look", table("", ["stage", "core-seconds", "PSNR, dB"], rows))
+    )
+
+
+def _quality(r: Mapping[str, Any]) -> str:
+    q = r["quality"]
+    told, each = [], []
+    for poses, title in SETS.items():
+        width, height = q[poses]["image_size"]
+        views = f"{len(q[poses]['views'])} views of {width} × {height}"
+        told.append(f"<p>{title}: {views}, {escaped(q[poses]['source'])}.</p>")
+        columns = q[poses]["per_view"]
+        rows = [
+            [escaped(view), *(number(values[i], METRICS[name][1]) for name, values in columns.items())]
+            for i, view in enumerate(q[poses]["views"])
+        ]
+        heads = ["view", *(METRICS[name][0] for name in columns)]
+        each.append(details(f"every {title.lower()} view", table("", heads, rows)))
+    names = [name for name in METRICS if name in q["off_trajectory"]["mean"]]
+    rows = [
+        [METRICS[name][0], *(_score(q[poses], kind, name) for poses in SETS for kind in ("mean", "worst"))]
+        for name in names
+    ]
+    heads = [
+        "to the teacher",
+        *(f"{title.lower()}, {kind}" for title in SETS.values() for kind in ("mean", "worst")),
+    ]
+    over = f"<p>All over {escaped(q['background'])}, in sRGB; the worst view is each figure's own.</p>"
+    parts = [f'<div class="soft">{"".join(told)}{over}</div>', table("", heads, rows)]
+    if "psnr_drop" in q["held_out"]["mean"]:
+        parts.append(_photographs(q["held_out"]))
+    return "".join(parts + each)
+
+
+def _photographs(held_out: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            f"{metric.upper()}, {kind}",
+            *(_score(held_out, kind, f"{role}_{metric}") for role in ("teacher", "student")),
+        ]
+        for metric in ("psnr", "ssim")
+        for kind in ("mean", "worst")
+    ]
+    drops = [_score(held_out, kind, "psnr_drop") for kind in ("mean", "worst")]
+    lines = [[*row, drop] for row, drop in zip(rows, [*drops, "", ""], strict=True)]
+    return "<br>" + table("", ["to the photographs", "teacher", "student", "below the teacher, dB"], lines)
+
+
+def _score(figures: Mapping[str, Any], kind: str, name: str) -> str:
+    return number(figures[kind][name], METRICS[name][1])
+
+
+def _size(r: Mapping[str, Any]) -> str:
+    speed = r["quality"]["held_out"]["core_seconds_per_image"]
+    rows = [
+        [
+            "parameters",
+            *(number(r[role]["params"], ",") for role in ("teacher", "student")),
+            _ratio(r, "params"),
+        ],
+        ["bytes", *(number(r[role]["bytes"], ",") for role in ("teacher", "student")), _ratio(r, "bytes")],
+        [
+            "core-seconds for one held-out view",
+            *(number(speed[role], ".3f") for role in ("teacher", "student")),
+            "",
+        ],
+    ]
+    return table("", ["", "teacher", "student", "ratio"], rows)
+
+
+def _stages(r: Mapping[str, Any]) -> str:
+    used = r["budget"]["used"]
+    rows = [[escaped(s["name"]), *_spent(s)] for s in r["stages"]]
+    rest = {kind: used[kind] - sum(s[kind] for s in r["stages"]) for kind in ("seconds", "core_seconds")}
+    rows.append(["start, looks at the quality, end", *_spent({"steps": None, **rest})])
+    rows.append(["in all", *_spent(used)])
+    asked = "; ".join(
+        f"{shown(value)} {escaped(name).replace('_', '-')}" for name, value in r["budget"]["asked"].items()
+    )
+    dropped = [
+        f"<p>Left out: {escaped(name)}, {escaped(reason)}.</p>" for name, reason in r["dropped"].items()
+    ]
+    times = table("", ["stage", "steps", "seconds", "core-seconds"], rows, total=True)
+    return f"<p>Budget: {asked}.</p>{times}{''.join(dropped)}{_extensions(r)}"
+
+
+def _extensions(r: Mapping[str, Any]) -> str:
+    """The parts by which a conversion went on for the quality that was asked for."""
+    parts = (r["gate"] or {}).get("extensions") or []
+    if not parts:
+        return ""
+    keys = list(dict.fromkeys(key for part in parts for key in part))
+    rows = [[shown(part.get(key)) for key in keys] for part in parts]
+    return "<br>" + table("Parts by which it went on", list(map(labelled, keys)), rows, numbers=False)
+
+
+def _settings(r: Mapping[str, Any]) -> str:
+    settings = dict(r["settings"])
+    stages = settings.pop("stages", [])
+    parts = [f"<div><h3>Conversion</h3>{pairs({**settings, 'seed': r['seed']})}</div>"]
+    for role in ("teacher", "student"):
+        known = {"field": r[role]["field"], "preset": r[role]["preset"], **r[role]["config"]}
+        parts.append(f"<div><h3>{role.capitalize()}</h3>{pairs(known)}</div>")
+    wanted = [stage if isinstance(stage, dict) else {"name": stage} for stage in stages]
+    keys = list(dict.fromkeys(key for stage in wanted for key in stage))
+    rows = [[shown(stage.get(key)) for key in keys] for stage in wanted]
+    asked = table("Stages as they were asked for", list(map(labelled, keys)), rows, numbers=False)
+    return f'<div class="columns">{"".join(parts)}</div>{"<br>" + asked if rows else ""}'
+
+
+def _provenance(r: Mapping[str, Any]) -> str:
+    items = []
+    for job in r["provenance"]:
+        rest = {key: value for key, value in job.items() if key not in ("job", "field", "sha256")}
+        digest = (
+            f"<p class='soft'>sha256 of the file <code>{escaped(job['sha256'])}</code></p>"
+            if job["sha256"]
+            else ""
+        )
+        title = f"<strong>{escaped(job['job'] or 'of unknown origin')}</strong>: {escaped(job['field'])}"
+        items.append(f"<li>{title}{pairs(rest) if rest else ''}{digest}</li>")
+    photographs = (
+        f"<h3>Photographs measured against</h3>{pairs(r['photographs'])}" if r["photographs"] else ""
+    )
+    return f'<ol class="chain">{"".join(items)}</ol>{photographs}'
+
+
+def _spent(times: Mapping[str, Any]) -> list[str]:
+    return [
+        number(times["steps"], ","),
+        number(times["seconds"], ".1f"),
+        number(times["core_seconds"], ".1f"),
+    ]
+
+
+def _ratio(r: Mapping[str, Any], name: str) -> str:
+    return "–" if r["ratio"][name] is None else f"{r['ratio'][name]:.2f}"
+
+
+def _bytes(n: int | None) -> str:
+    if n is None:
+        return "–"
+    return f"{n / 1e6:.2f} MB" if n >= 1e6 else f"{n / 1e3:.0f} kB"

@@ -1,0 +1,1 @@
+"""Tensor models as files, tables and plots."""

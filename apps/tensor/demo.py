@@ -1,0 +1,181 @@
+"""A month that nobody measured: a tensor model of sea-surface temperatures from a few thousand scattered cells."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
+
+# isort: split
+import numpy as np
+import torch
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from scipy.spatial import KDTree
+from torch import Tensor
+
+from fieldmorph.apps.console.progress import ProgressLine
+from fieldmorph.apps.tensor.calibration import Calibration
+from fieldmorph.apps.tensor.grid import grid_file
+from fieldmorph.apps.tensor.jobs import evaluate_file, fit_file, read_measurements
+from fieldmorph.apps.tensor.plot_style import (
+    DIFFERENCE_MAP,
+    LAND,
+    MEAN_MAP,
+    SD_MAP,
+    colour_bar,
+    name_axis,
+    save_figures,
+    styled,
+)  # fmt: skip
+from fieldmorph.apps.tensor.plots import plot_calibration, plot_factors
+from fieldmorph.bayes.data.dates import pd
+from fieldmorph.bayes.fitting import FitConfig
+from fieldmorph.bayes.posterior import Posterior
+from fieldmorph.bayes.store import load_posterior
+from fieldmorph.fields.budget import now
+from fieldmorph.fields.errors import InputError
+from fieldmorph.fields.files import check_folder, write_json
+from fieldmorph.fields.memory import peak_memory
+
+PACKAGE, FILE, VARIABLE = "iris_sample_data", "sample_data/ostia_monthly.nc", "surface_temperature"
+VALUE = "temperature [degC]"
+ZERO = 273.15  # degrees Celsius in kelvin
+DRAWN, TESTED = 5000, 10_000  # cells
+LEFT_OUT = 33  # the month that is: January 2009, a La Niña
+HELD_OUT = 0.1  # share of the drawn cells from which the intervals are learned
+RANKS, KERNELS = (5, 10, 8), ("matern52", "matern32", "matern32")
+GRID = {"latitude": "-5:4.5:0.25", "longitude": "0:359.5:0.5"}
+SCORES = ("rmse", "mae", "crps", "nlpd", "cov95", "width")
+
+
+def run_demo(
+    output: str | Path, *, seed: int = 0, force: bool = False, quiet: bool = False
+) -> dict[str, Any]:
+    """Draw cells, fit, measure, predict the month left out and draw it; `summary.json` of the folder as JSON values.
+
+    Raises:
+        SettingError, InputError: before anything is written.
+    """
+    start, folder = now(), Path(output)
+    check_folder(folder, force)
+    cells = open_cells()
+    months = np.sort(cells["time"].unique())
+    month = months[LEFT_OUT]
+    unseen, others = cells[cells["time"] == month], cells[cells["time"] != month]
+    chosen = np.random.default_rng(seed).permutation(len(others))[: DRAWN + TESTED]
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = {
+        "measurements.csv": others.iloc[chosen[:DRAWN]],
+        "test.csv": others.iloc[chosen[DRAWN:]],
+        "month.csv": unseen,
+    }
+    for name, table in tables.items():
+        table.round({VALUE: 4}).to_csv(folder / name, index=False, lineterminator="\n")
+    config = FitConfig(ranks=RANKS, kernels=KERNELS, seed=seed)
+    with ProgressLine("fit", quiet) as progress:
+        fitted = fit_file(
+            folder / "measurements.csv", folder / "model.fm", config, calibrate=Calibration(HELD_OUT), force=True,
+            on_sweep=progress.sweep,
+        )  # fmt: skip
+    posterior = load_posterior(folder / "model.fm")
+    scores = {}
+    for name in ("test", "month"):
+        found = evaluate_file(folder / "model.fm", folder / f"{name}.csv")
+        scores[name] = {"rows": found["rows"], **{key: found[key] for key in SCORES}}
+        scores[name].update(without_model(posterior, folder / "measurements.csv", folder / f"{name}.csv"))
+    date = pd.Timestamp(month).isoformat(timespec="minutes")
+    grid = grid_file(folder / "model.fm", folder / "month.nc", {**GRID, "time": date}, force=True)
+    with styled():
+        figures = {
+            "month.png": plot_month(posterior, unseen, f"{pd.Timestamp(month):%B %Y}"),
+            "factors.png": plot_factors(posterior),
+            "calibration.png": plot_calibration(
+                posterior, *read_measurements(folder / "test.csv", posterior)
+            ),
+        }
+    save_figures(folder, figures)
+    spent = now() - start
+    summary = {
+        "output": str(folder), "cells": len(cells), "months": len(months), "month": date[:10], "fit": fitted,
+        "scores": scores, "grid": grid, "seconds": spent.seconds, "core_seconds": spent.core_seconds,
+        "peak_memory_bytes": peak_memory(), "files": sorted(["model.fm", "month.nc", *tables, *figures]),
+    }  # fmt: skip
+    write_json(folder / "summary.json", summary)
+    return summary
+
+
+def open_cells() -> "pd.DataFrame":
+    """Every sea cell of the monthly means in degrees Celsius, a row each.
+
+    Raises:
+        InputError: the package with the data is not installed.
+    """
+    found = importlib.util.find_spec(PACKAGE)
+    path = Path(found.origin).parent / FILE if found and found.origin else None
+    if path is None or not path.is_file():
+        raise InputError("the demo's data are in another package: pip install 'fieldmorph[demo-data]'")
+    import xarray
+
+    with xarray.open_dataset(path, engine="scipy" if path.read_bytes()[:3] == b"CDF" else "h5netcdf") as data:
+        frame = data[VARIABLE].to_dataframe().reset_index()
+    frame[VALUE] = frame[VARIABLE].astype("float64") - ZERO
+    return frame[["latitude", "longitude", "time", VALUE]].dropna().reset_index(drop=True)
+
+
+def without_model(posterior: Posterior, drawn: Path, test: Path) -> dict[str, float]:
+    """RMSE of the mean of all measurements, and of the nearest one in units of the model's lengthscales."""
+    at, values = read_measurements(drawn, posterior)
+    there, truth = read_measurements(test, posterior)
+    scale = torch.tensor([float(kernel.lengthscale.detach()) for kernel in posterior.kernels])
+    nearest = KDTree((at / scale).numpy()).query((there / scale).numpy())[1]
+    guesses = {"rmse_mean": values.mean(), "rmse_nearest": values[torch.from_numpy(nearest)]}
+    return {name: float((guess - truth).square().mean().sqrt()) for name, guess in guesses.items()}
+
+
+def plot_month(posterior: Posterior, cells: "pd.DataFrame", month: str) -> Figure:
+    """What was there, what the model says of it, their difference, and what it expects of that; land is grey."""
+    names = [mode.name for mode in posterior.modes]
+    axes = [even(mode.parse(cells[name])) for mode, name in zip(posterior.modes, names, strict=True)]
+    found = posterior.predict_grid(posterior.factors(axes))
+    truth = np.full([len(axis) for axis in axes], np.nan)
+    where = [
+        (mode.parse(cells[name])[:, None] - axis).abs().argmin(dim=1).numpy()
+        for axis, mode, name in zip(axes, posterior.modes, names, strict=True)
+    ]
+    truth[tuple(where)] = cells[VALUE]
+    order = [names.index(name) for name in ("time", "latitude", "longitude")]
+    sea, mean, sd = (part.transpose(order)[0] for part in (truth, found.mean.numpy(), found.sd.numpy()))
+    land = np.isnan(sea)
+    mean, sd = np.where(land, np.nan, mean), np.where(land, np.nan, sd)
+    apart = float(np.nanquantile(np.abs(mean - sea), 0.998))
+    low, high = float(np.nanmin(sea)), float(np.nanmax(sea))
+    rows = [
+        (f"Truth: {month}, of which the model has seen nothing", sea, MEAN_MAP, (low, high)),
+        ("Model: mean", mean, MEAN_MAP, (low, high)),
+        ("Model minus truth", mean - sea, DIFFERENCE_MAP, (-apart, apart)),
+        ("Model: standard deviation", sd, SD_MAP, (float(np.nanmin(sd)), float(np.nanmax(sd)))),
+    ]
+    figure = Figure(figsize=(9.6, 5.4))
+    panels = figure.subplots(len(rows), 1, sharex=True, sharey=True)
+    x, y = axes[order[2]], axes[order[1]]
+    for panel, (title, picture, colours, limits) in zip(panels, rows, strict=True):
+        panel.set_facecolor(LAND)
+        image = panel.pcolormesh(
+            x.numpy(), y.numpy(), picture, cmap=colours, vmin=limits[0], vmax=limits[1], rasterized=True
+        )
+        panel.set_title(title)
+        name_axis(panel.xaxis, posterior.modes[order[2]], bare=panel is not panels[-1])
+        name_axis(panel.yaxis, posterior.modes[order[1]])
+        colour_bar(figure, image, [panel], "°C", below=False)
+    return figure
+
+
+def even(coordinates: Float[Tensor, "n"]) -> Float[Tensor, "_"]:
+    """All coordinates of a regular grid of which some columns have no cell in the sea."""
+    points = coordinates.unique()
+    if len(points) < 2:
+        return points
+    step = float(points.diff().median())
+    n = round(float(points[-1] - points[0]) / step) + 1
+    return torch.linspace(float(points[0]), float(points[-1]), n, dtype=torch.float64)

@@ -1,0 +1,197 @@
+"""A tensor model from all sides: maps at the stops of its sliders, curves through any place, where to measure next.
+
+What its functions are at a map's cells and at the stops is looked up once; a picture is then a few products of small
+matrices.
+"""
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
+
+# isort: split
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from fieldmorph.apps.tensor.maps import map_modes, map_ratio
+from fieldmorph.apps.tensor.plot_style import place as in_words
+from fieldmorph.bayes.experimental_design import where_next
+from fieldmorph.bayes.posterior import GridAxis, Posterior, Prediction
+from fieldmorph.fields.errors import InputError, SettingError, known
+
+CELLS, FEWEST_CELLS = 240, 60  # along the longer and the shorter side of a map
+MOST_STOPS = 240  # of a slider; a mode with fewer points stops at each of them
+CURVE = 400  # coordinates along a curve, beside the stops
+CANDIDATES = 22  # along the longer side of a map, of places where one might measure
+MOST_PICKS = 12
+LOOKS = 1e5  # values by which the colours of all maps are scaled
+QUANTITIES = {"mean": "mean", "sd": "latent_sd"}  # of a prediction
+
+Place = Sequence[int]  # the number of a stop for each mode
+
+
+@dataclass(frozen=True)
+class Picks:
+    """Where to measure next on one map, the most telling place first.
+
+    Attributes:
+        places: each a stop of every mode.
+        sd: root of the function's mean variance on the map: now, and as expected after each of the measurements.
+    """
+
+    places: list[list[int]]
+    sd: list[float]
+
+
+class Explorer:
+    """A model with what is looked up of it.
+
+    Attributes:
+        across, up: the modes of its map; None for a model of one mode, which has no map.
+        sliders: the other modes, time first.
+        ratio: width of the map over its height.
+        stops: coordinates of each mode, ascending: a map's cells or a slider's stops.
+        limits: lowest and highest value of each quantity on all maps.
+    """
+
+    def __init__(self, posterior: Posterior):
+        self.posterior = posterior
+        points = [process.points for process in posterior.processes]
+        self.stops = [_stops(p) for p in points]
+        self.along = [torch.cat([stops, _spread(stops, CURVE)]).unique() for stops in self.stops]
+        self.across: int | None = None
+        self.up: int | None = None
+        self.sliders, self.ratio = [0], 1.0
+        if len(points) > 1:
+            self.across, self.up, first = map_modes(posterior.modes)
+            rest = [k for k in range(len(points)) if k not in (self.across, self.up, first)]
+            self.sliders = rest if first is None else [first, *rest]
+            self.ratio = map_ratio(posterior.modes, self.across, self.up, points)
+            for k, share in ((self.across, self.ratio), (self.up, 1 / self.ratio)):
+                self.stops[k] = _spread(points[k], max(FEWEST_CELLS, round(CELLS * min(1.0, share))))
+        self._at_stops, self._along = posterior.factors(self.stops), posterior.factors(self.along)
+        self.limits = {name: self._limits(name) for name in QUANTITIES}
+
+    def middle(self) -> list[int]:
+        """A place in the middle of everything."""
+        return [len(stops) // 2 for stops in self.stops]
+
+    def coordinates(self, place: Place) -> Float[Tensor, "modes"]:
+        """Of a place, as the model counts them.
+
+        Raises:
+            InputError: it is no place of this model.
+        """
+        if not isinstance(place, list | tuple) or len(place) != len(self.stops):
+            raise InputError(f"a place has {len(self.stops)} stops, one for each mode")
+        for mode, stops, i in zip(self.posterior.modes, self.stops, place, strict=True):
+            _check(i, 0, len(stops) - 1, f"stops of {mode.name}")
+        return torch.stack([stops[i] for stops, i in zip(self.stops, place, strict=True)])
+
+    def words(self, mode: int) -> list[str]:
+        """Every stop of a mode as a user writes it."""
+        return [in_words(self.posterior.modes[mode], float(x)) for x in self.stops[mode]]
+
+    def map(self, place: Place) -> Prediction:
+        """At all cells, (up, across), the sliders being where the place is.
+
+        Raises:
+            InputError: no place of this model.
+            SettingError: the model has no map.
+        """
+        across, up = self._map_modes()
+        found = self._at(place, {across: self._at_stops, up: self._at_stops})
+        return found if up < across else _changed(found, torch.t)
+
+    def picture(self, quantity: str, place: Place) -> bytes:
+        """A map as a grey PNG, its last row first: 0 at the quantity's lower limit, 255 at the upper.
+
+        Raises:
+            InputError: no place of this model.
+            SettingError: an unknown quantity.
+        """
+        if quantity not in QUANTITIES:
+            raise known("quantity", quantity, list(QUANTITIES))
+        low, high = self.limits[quantity]
+        values = getattr(self.map(place), QUANTITIES[quantity])
+        levels = ((values - low) * (255 / (high - low))).round().clamp(0, 255).byte()
+        encoded = io.BytesIO()
+        Image.fromarray(levels.flip(0).numpy()).save(encoded, format="PNG")
+        return encoded.getvalue()
+
+    def curve(self, place: Place, mode: int) -> tuple[Float[Tensor, "n"], Prediction]:
+        """Coordinates along one mode, and what is predicted there, all others being those of the place.
+
+        Raises:
+            InputError: no place or mode of this model.
+        """
+        _check(mode, 0, len(self.stops) - 1, "modes of the model")
+        return self.along[mode], self._at(place, {mode: self._along})
+
+    def where_next(self, place: Place, n: int) -> Picks:
+        """The n places of this map whose measurement would tell most about all of it.
+
+        Raises:
+            InputError: no place of this model, or more places than can be shown.
+            SettingError: the model has no map.
+        """
+        coordinates = self.coordinates(place)
+        _check(n, 1, MOST_PICKS, "places to pick")
+        map_modes = self._map_modes()
+        longest = max(len(self.stops[k]) for k in map_modes)
+        sides = []
+        for k in map_modes:
+            many = round(CANDIDATES * len(self.stops[k]) / longest)
+            sides.append(((torch.arange(many) + 0.5) * len(self.stops[k]) / many).long())
+        cells = torch.cartesian_prod(*sides)
+        candidates = coordinates.repeat(len(cells), 1)
+        for k, column in zip(map_modes, cells.unbind(1), strict=True):
+            candidates[:, k] = self.stops[k][column]
+        design = where_next(self.posterior, candidates, n)
+        picked = [dict(zip(map_modes, cell, strict=True)) for cell in cells[design.rows].tolist()]
+        places = [[cell.get(k, i) for k, i in enumerate(place)] for cell in picked]
+        return Picks(places, design.variance.clamp(min=0).sqrt().tolist())
+
+    def _map_modes(self) -> tuple[int, int]:
+        if self.across is None or self.up is None:
+            raise SettingError("a model of one mode has no map")
+        return self.across, self.up
+
+    def _at(self, place: Place, whole: dict[int, list[GridAxis]]) -> Prediction:
+        """All rows of some modes' tables, and the place's stop of every other mode."""
+        self.coordinates(place)
+        axes = [
+            whole[k][k] if k in whole else table[i : i + 1]
+            for k, (table, i) in enumerate(zip(self._at_stops, place, strict=True))
+        ]
+        kept = tuple(slice(None) if k in whole else 0 for k in range(len(axes)))
+        return _changed(self.posterior.predict_grid(axes), lambda values: values[kept])
+
+    def _limits(self, quantity: str) -> tuple[float, float]:
+        many = int(LOOKS ** (1 / len(self.stops)))
+        axes = [stops[:: max(1, len(stops) // many)] for stops in self.stops]
+        values = getattr(self.posterior.predict_grid(self.posterior.factors(axes)), QUANTITIES[quantity])
+        low, high = (0.0 if quantity == "sd" else float(values.min())), float(values.max())
+        return low, high if high > low else low + 1.0
+
+
+def _stops(points: Float[Tensor, "n"]) -> Float[Tensor, "_"]:
+    return points if len(points) <= MOST_STOPS else _spread(points, MOST_STOPS)
+
+
+def _spread(points: Float[Tensor, "n"], n: int) -> Float[Tensor, "_"]:
+    """Even over the points' range."""
+    return torch.linspace(float(points[0]), float(points[-1]), n, dtype=torch.float64)
+
+
+def _check(number: object, low: int, high: int, what: str) -> None:
+    if type(number) is not int or not low <= number <= high:
+        raise InputError(f"{what}: {low} to {high}; got {number!r:.40}")
+
+
+def _changed(found: Prediction, change: Callable[[Tensor], Tensor]) -> Prediction:
+    mean, latent_sd, sd = (change(part) for part in (found.mean, found.latent_sd, found.sd))
+    return replace(found, mean=mean, latent_sd=latent_sd, sd=sd)

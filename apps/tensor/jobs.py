@@ -1,0 +1,332 @@
+"""Jobs on functional tensor models: fit one to a file of measurements, update it with another, predict a table, measure
+it on a test file.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
+
+# isort: split
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fieldmorph.apps.tensor.calibration import Calibration
+from fieldmorph.apps.tensor.prediction_table import check_table_name, columns_of, read_places, write_beside
+from fieldmorph.bayes.as_field import as_field
+from fieldmorph.bayes.calibration import fit_calibrated
+from fieldmorph.bayes.data.dates import pd
+from fieldmorph.bayes.data.observations import Observations, read_observations
+from fieldmorph.bayes.data.readers import open_source
+from fieldmorph.bayes.fitting import FitConfig, FitReport, fit
+from fieldmorph.bayes.metrics import scores_of
+from fieldmorph.bayes.posterior import Posterior
+from fieldmorph.bayes.residual_gp import ResidualConfig, fit_with_residual
+from fieldmorph.bayes.store import describe_kernel, load_posterior, save_posterior
+from fieldmorph.bayes.streaming import update
+from fieldmorph.fields.budget import now
+from fieldmorph.fields.checkpoint import check_output
+from fieldmorph.fields.errors import InputError, SettingError
+from fieldmorph.fields.files import file_sha256
+from fieldmorph.fields.store import save_field
+
+ROWS_AT_ONCE = 1 << 16
+ADDED = ("mean", "sd", "lower", "upper")  # columns of predictions
+
+OnSweep = Callable[[int, int, float], None]
+OnRows = Callable[[int, int], None]
+
+
+def fit_file(
+    data: str | Path,
+    output: str | Path,
+    config: FitConfig | None = None,
+    *,
+    modes: Sequence[str] | None = None,
+    value: str | None = None,
+    sample: int | None = None,
+    residual: ResidualConfig | None = None,
+    calibrate: Calibration | None = None,
+    force: bool = False,
+    on_sweep: OnSweep = lambda _done, _most, _bound: None,
+) -> dict[str, Any]:
+    """Fit a model to the measurements of a CSV, Parquet or NetCDF file and save it; what came out, as JSON values.
+
+    Args:
+        residual: settings of a residual process beside the model; None: there is none.
+        calibrate: which rows are held out to learn how wide intervals must be; None: intervals are the model's own.
+        on_sweep: gets the sweeps done, the most there can be, and the bound in nats for each row.
+
+    Raises:
+        SettingError, InputError: before anything is written.
+    """
+    start, config = now(), config or FitConfig()
+    check_output(output, force)
+    not_itself(output, data)
+    generator = torch.Generator().manual_seed(config.seed)
+    observations = read_observations(data, modes, value, sample=sample, generator=generator)
+    posterior, report = fit_observations(observations, config, residual, calibrate, on_sweep)
+    source = {"data": Path(data).name, "data_sha256": file_sha256(data)}
+    posterior = replace(posterior, provenance={**posterior.provenance, **source})
+    save_posterior(output, posterior)
+    spent = now() - start
+    return {
+        "output": str(output),
+        **fit_words(observations, posterior, report),
+        "bytes": Path(output).stat().st_size,
+        "sha256": file_sha256(output),
+        "seconds": spent.seconds,
+        "core_seconds": spent.core_seconds,
+    }
+
+
+def update_file(
+    model: str | Path,
+    data: str | Path,
+    output: str | Path,
+    *,
+    sweeps: int = 50,
+    force: bool = False,
+    on_sweep: OnSweep = lambda _done, _most, _bound: None,
+) -> dict[str, Any]:
+    """A model that has learned the measurements of a file as well, saved; what came out, as JSON values.
+
+    With `force` the output may be the model's own file.
+
+    Args:
+        on_sweep: gets the sweeps done, the most there can be, and the bound in nats for each new row.
+
+    Raises:
+        SettingError, InputError: before anything is written; so if the model has learned from this very file before.
+    """
+    start = now()
+    check_output(output, force)
+    not_itself(output, data)
+    before, source = load_posterior(model), {"data": Path(data).name, "data_sha256": file_sha256(data)}
+    learned_from = [before.provenance, *before.provenance.get("updates", [])]
+    if source["data_sha256"] in [told.get("data_sha256") for told in learned_from]:
+        raise InputError(f"{model} has learned from {source['data']} before; its rows would count twice")
+    coordinates, values = read_measurements(data, before)
+    posterior, report = update(
+        before, coordinates, values, sweeps=sweeps,
+        on_sweep=lambda done, bound: on_sweep(done, sweeps, bound / len(values)),
+    )  # fmt: skip
+    *earlier, latest = posterior.provenance["updates"]
+    updates = [*earlier, {**latest, **source}]
+    posterior = replace(posterior, provenance={**posterior.provenance, "updates": updates})
+    save_posterior(output, posterior)
+    spent = now() - start
+    return {
+        "output": str(output),
+        "value": {"name": posterior.value_name, "unit": posterior.value_unit},
+        "rows": len(values),
+        "rows_in_all": posterior.provenance["rows"],
+        "new_points": {
+            mode.name: len(new.points) - len(old.points)
+            for mode, new, old in zip(posterior.modes, posterior.processes, before.processes, strict=True)
+        },
+        "noise_sd": noise_sd(posterior),
+        "intervals": asdict(posterior.intervals),
+        "bound_per_row": report.bounds[-1] / len(values),
+        "sweeps": len(report.bounds),
+        "converged": report.converged,
+        "bytes": Path(output).stat().st_size,
+        "sha256": file_sha256(output),
+        "seconds": spent.seconds,
+        "core_seconds": spent.core_seconds,
+    }
+
+
+def fit_observations(
+    observations: Observations,
+    config: FitConfig,
+    residual: ResidualConfig | None = None,
+    calibrate: Calibration | None = None,
+    on_sweep: OnSweep = lambda _done, _most, _bound: None,
+) -> tuple[Posterior, FitReport]:
+    """`fit`, `fit_with_residual` or `fit_calibrated` of `bayes`, with progress over all restarts and fits.
+
+    Raises:
+        SettingError: an unknown mode of the residual process, what cannot be held out, and what `fit` raises.
+    """
+    warm = min(config.warm_sweeps, config.sweeps)
+    most = config.sweeps + (warm * (config.restarts - 1) if config.restarts > 1 else 0)
+    done, fits = 0, 1 if calibrate is None else 1 + calibrate.rounds
+
+    def told(_sweep: int, bound: float) -> None:
+        nonlocal done
+        done += 1
+        on_sweep(done, fits * most, bound / len(observations.values))
+
+    if calibrate is None:
+        if residual is None:
+            return fit(observations, config, on_sweep=told)
+        return fit_with_residual(observations, config, residual, on_sweep=told)
+    posterior, report = fit_calibrated(
+        observations, config, share=calibrate.share, rounds=calibrate.rounds, blocks=calibrate.blocks(observations),
+        residual=residual, on_sweep=told,
+    )  # fmt: skip
+    calibration = {**posterior.provenance["calibration"], "by": dict(calibrate.by)}
+    return replace(posterior, provenance={**posterior.provenance, "calibration": calibration}), report
+
+
+def fit_words(observations: Observations, posterior: Posterior, report: FitReport) -> dict[str, Any]:
+    """What a fit came to, as JSON values."""
+    return {
+        "value": {"name": posterior.value_name, "unit": posterior.value_unit},
+        "modes": [
+            {
+                "name": mode.name, "kind": mode.kind, "unit": mode.unit, "points": len(process.points),
+                "rank": rank, "kernel": describe_kernel(kernel),
+            }
+            for mode, process, rank, kernel in zip(
+                posterior.modes, posterior.processes, posterior.ranks, posterior.kernels, strict=True
+            )
+        ],
+        "residual": residual_numbers(posterior),
+        "core": "cp" if posterior.provenance.get("cp") else "tucker",
+        "rows": len(observations.values),
+        "dropped": observations.dropped,
+        "merged": observations.merged,
+        "noise_sd": noise_sd(posterior),
+        "intervals": asdict(posterior.intervals),
+        "calibration": posterior.provenance.get("calibration"),
+        "bound_per_row": report.bounds[-1] / len(observations.values),
+        "sweeps": len(report.bounds),
+        "converged": report.converged,
+    }  # fmt: skip
+
+
+def residual_numbers(posterior: Posterior) -> dict[str, Any] | None:
+    """Of the process beside the model, as JSON values; None without one."""
+    if (process := posterior.residual) is None:
+        return None
+    return {
+        "modes": [posterior.modes[k].name for k in process.columns],
+        "kernel": process.kernel,
+        "amplitude": process.amplitude,
+        "lengthscale": process.lengthscale.tolist(),
+        "points": len(process.inducing),
+    }
+
+
+def noise_sd(posterior: Posterior) -> float:
+    """Standard deviation of the noise in the value's unit."""
+    return posterior.scale * math.sqrt(posterior.noise.variance)
+
+
+def predict_file(
+    model: str | Path,
+    points: str | Path,
+    output: str | Path,
+    *,
+    level: float = 0.95,
+    force: bool = False,
+    on_rows: OnRows = lambda _done, _total: None,
+) -> dict[str, Any]:
+    """The table of `points` with mean, standard deviation and interval of a new measurement at each row.
+
+    Rows without some coordinate keep their place; their predictions are empty.
+
+    Raises:
+        SettingError, InputError: before anything is written.
+    """
+    start = now()
+    check_output(output, force)
+    check_table_name(output)
+    not_itself(output, points, model)
+    posterior = load_posterior(model)
+    coordinates, columns = read_places(points, posterior.modes)
+    if taken := [name for name in ADDED if name in columns]:
+        raise InputError(f"{Path(points).name} has a column {taken[0]} already; rename it")
+    known = ~coordinates.isnan().any(dim=1)
+    found = pd.DataFrame(index=range(len(known)), columns=list(ADDED), dtype="float64")
+    for rows in known.nonzero()[:, 0].split(ROWS_AT_ONCE):
+        prediction = posterior.predict(coordinates[rows])
+        added = torch.stack([prediction.mean, prediction.sd, *prediction.interval(level)], dim=1)
+        found.iloc[rows.numpy()] = added.numpy()
+        on_rows(int(rows[-1]) + 1, len(known))
+    write_beside(points, output, found)
+    spent = now() - start
+    return {
+        "output": str(output),
+        "rows": len(known),
+        "without_coordinates": int((~known).sum()),
+        "level": level,
+        "value": {"name": posterior.value_name, "unit": posterior.value_unit},
+        "seconds": spent.seconds,
+        "core_seconds": spent.core_seconds,
+    }
+
+
+def evaluate_file(model: str | Path, test: str | Path) -> dict[str, Any]:
+    """Scores of a model on measurements that it has not seen, as JSON values."""
+    start, posterior = now(), load_posterior(model)
+    coordinates, values = read_measurements(test, posterior)
+    found = scores_of(posterior, coordinates, values)
+    spent = now() - start
+    return {
+        "file": str(model),
+        "test": str(test),
+        "rows": len(values),
+        **found,
+        "value": {"name": posterior.value_name, "unit": posterior.value_unit},
+        "seconds": spent.seconds,
+        "core_seconds": spent.core_seconds,
+    }
+
+
+def scene_file(
+    model: str | Path,
+    output: str | Path,
+    *,
+    quantity: str = "mean",
+    low: float | None = None,
+    high: float | None = None,
+    nodes: int = 96,
+    force: bool = False,
+) -> dict[str, Any]:
+    """A model as a field, saved; what is shown, as JSON values. Settings and errors are `as_field`'s."""
+    not_itself(output, model)
+    check_output(output, force)
+    stored = as_field(load_posterior(model), quantity, low=low, high=high, nodes=nodes)
+    save_field(output, stored)
+    told = {name: stored.provenance[name] for name in ("low", "high", "colours", "ranges", "modes")}
+    return {"output": str(output), "of": quantity, **told, "nodes": nodes, "sha256": file_sha256(output)}
+
+
+def read_measurements(
+    source: str | Path, posterior: Posterior
+) -> tuple[Float[Tensor, "n modes"], Float[Tensor, "n"]]:
+    """Coordinates as the model counts them, and values.
+
+    Raises:
+        InputError: without some mode or the value, or with one of them in another unit.
+    """
+    label, opened = open_source(source)
+    with opened as data:
+        columns = columns_of(data, posterior.modes, label)
+    rows = read_observations(source, columns, posterior.value_name, to_fit=False)
+    units = (rows.value_unit, posterior.value_unit)
+    if None not in units and units[0] != units[1]:
+        raise InputError(f"{label} has {posterior.value_name} in {units[0]}; the model has it in {units[1]}")
+    coordinates = [
+        mode.parse(read.format(column))
+        for mode, read, column in zip(posterior.modes, rows.modes, rows.coordinates.unbind(1), strict=True)
+    ]
+    return torch.stack(coordinates, dim=1), rows.values
+
+
+def not_itself(output: str | Path, *sources: str | Path) -> None:
+    """See that no input would be overwritten.
+
+    Raises:
+        SettingError: the output is one of the inputs.
+    """
+    for source in sources:
+        if Path(output).resolve() == Path(source).resolve():
+            raise SettingError(f"{output} would overwrite what is read from it")

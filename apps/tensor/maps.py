@@ -1,0 +1,130 @@
+"""Maps of a tensor model: its mean and its standard deviation, at a few times or whatever else the third mode is."""
+
+import math
+from collections.abc import Sequence
+
+import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
+
+# isort: split
+import numpy as np
+import torch
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from fieldmorph.apps.tensor.labels import label
+from fieldmorph.apps.tensor.plot_style import MEAN_MAP, SD_MAP, colour_bar, name_axis, place, positions
+from fieldmorph.bayes.data.coordinates import Mode
+from fieldmorph.bayes.posterior import Posterior
+
+CELLS = 240  # along either side of a map
+SLICES = 4
+WIDE = 2.5  # a map this many times wider than high has a row for itself
+NARROW = 0.4
+
+
+def plot_maps(posterior: Posterior) -> Figure:
+    """Mean and deviation of the function over longitude and latitude, or else over the first two modes."""
+    across, up, through = map_modes(posterior.modes)
+    points = [process.points for process in posterior.processes]
+    axes = [p.quantile(0.5)[None] for p in points]
+    for k in (across, up):
+        axes[k] = torch.linspace(float(points[k][0]), float(points[k][-1]), CELLS, dtype=torch.float64)
+    if through is not None:
+        axes[through] = slices(points[through])
+    found = posterior.predict_grid(posterior.factors(axes))
+    front = [k for k in range(len(axes)) if k not in (up, across)]
+    pictures = [
+        part.permute([*front, up, across]).reshape(-1, CELLS, CELLS).numpy()
+        for part in (found.mean, found.latent_sd)
+    ]
+    ratio = map_ratio(posterior.modes, across, up, points)
+    titles = [""] if through is None else [place(posterior.modes[through], float(x)) for x in axes[through]]
+    unit = label("", posterior.value_unit)
+    value = label(posterior.value_name, posterior.value_unit)
+    figure = draw_maps(
+        pictures,
+        posterior.modes[across],
+        posterior.modes[up],
+        axes[across],
+        axes[up],
+        titles,
+        ratio,
+        value,
+        unit,
+    )
+    fixed = [place(posterior.modes[k], float(axes[k][0])) for k in front if k != through]
+    if fixed:
+        figure.suptitle("At " + ", ".join(fixed), x=0.01, ha="left")
+    return figure
+
+
+def draw_maps(
+    pictures: Sequence[np.ndarray],
+    x: Mode,
+    y: Mode,
+    at_x: Float[Tensor, "nx"],
+    at_y: Float[Tensor, "ny"],
+    titles: Sequence[str],
+    ratio: float,
+    value: str,
+    unit: str,
+) -> Figure:
+    """Mean and deviation side by side (wide maps) or one above the other, each kind with one scale."""
+    n, wide = len(titles), ratio > WIDE
+    if wide:
+        figure = Figure(figsize=(10.5, 0.9 + n * max(1.15, 0.3 + 4.6 / ratio)))
+        panels = figure.subplots(n, 2, squeeze=False, sharex=True, sharey=True)
+    else:
+        width = 1.2 + max(2.2, 8.5 / n)
+        figure = Figure(figsize=(1.3 + n * (width - 1.2), 2 * (width - 1.2) / max(ratio, NARROW) + 0.9))
+        panels = figure.subplots(2, n, squeeze=False, sharex=True, sharey=True).T
+    extent = (*_edges(positions(x, at_x)), *_edges(positions(y, at_y)))
+    for kind, (cells, colours) in enumerate(zip(pictures, (MEAN_MAP, SD_MAP), strict=True)):
+        low, high = (0.0 if kind else float(np.nanmin(cells))), float(np.nanmax(cells))
+        for i, title in enumerate(titles):
+            panel = panels[i, kind]
+            image = panel.imshow(
+                cells[i], origin="lower", aspect="auto", cmap=colours, vmin=low, vmax=high,
+                interpolation="nearest", extent=extent,
+            )  # fmt: skip
+            if title and (wide or kind == 0):
+                panel.set_title(title)
+            where = panel.get_subplotspec()
+            name_axis(panel.xaxis, x, bare=not where.is_last_row())
+            name_axis(panel.yaxis, y, bare=not where.is_first_col())
+        words = f"standard deviation{unit}" if kind else value
+        colour_bar(figure, image, panels[:, kind].tolist(), words, below=wide)
+    return figure
+
+
+def map_modes(modes: Sequence[Mode]) -> tuple[int, int, int | None]:
+    """Which mode goes across a map, which up, and which from map to map (time, if there is one)."""
+    kinds = [mode.kind for mode in modes]
+    if "longitude" in kinds and "latitude" in kinds:
+        across, up = kinds.index("longitude"), kinds.index("latitude")
+    else:
+        across, up = (1, 0) if kinds[1] == "time" else (0, 1)
+    rest = [k for k in range(len(modes)) if k not in (across, up)]
+    times = [k for k in rest if kinds[k] == "time"]
+    return across, up, next(iter([*times, *rest]), None)
+
+
+def map_ratio(modes: Sequence[Mode], across: int, up: int, points: Sequence[Tensor]) -> float:
+    """Width over height: of places on the globe by their middle latitude, of other modes a little more than 1."""
+    if modes[across].kind != "longitude":
+        return 1.25
+    width, height = (float(points[k][-1] - points[k][0]) for k in (across, up))
+    middle = math.radians(float(points[up][0] + points[up][-1]) / 2)
+    return max(NARROW, width * math.cos(middle) / max(height, 1e-9))
+
+
+def slices(points: Float[Tensor, "n"]) -> Float[Tensor, "_"]:
+    """A few coordinates spread over the points, each one of them."""
+    chosen = torch.linspace(0, len(points) - 1, 2 * SLICES + 1)[1::2].round().long().unique()
+    return points[chosen]
+
+
+def _edges(centres: np.ndarray) -> tuple[float, float]:
+    half = (centres[-1] - centres[0]) / max(len(centres) - 1, 1) / 2 or 0.5
+    return float(centres[0] - half), float(centres[-1] + half)

@@ -1,0 +1,111 @@
+"""How pictures of tensor models look, and how their axes are written: dates, degrees, units."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
+
+# isort: split
+import numpy as np
+from jaxtyping import Float
+from matplotlib import dates, rc_context
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from torch import Tensor
+
+from fieldmorph.apps.tensor.labels import coordinate, label, with_unit
+from fieldmorph.bayes.data.coordinates import Mode
+from fieldmorph.fields.files import replaced
+
+LINE, FAINT, SOFT, INK, LAND = "#20557a", "#9aa3aa", "#c3d3de", "#222222", "#d9d9d9"
+MEAN_MAP, SD_MAP, DIFFERENCE_MAP = "viridis", "magma_r", "RdBu_r"
+DPI = 160
+DAY, YEAR = 86400.0, 365.2425 * 86400
+STYLE = {
+    "font.size": 8.5, "axes.titlesize": 8.5, "axes.titlelocation": "left", "figure.titlesize": 9.5,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#666666", "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.major.size": 3, "ytick.major.size": 3,
+    "xtick.color": "#444444", "ytick.color": "#444444", "axes.labelcolor": INK, "text.color": INK,
+    "legend.frameon": False, "figure.constrained_layout.use": True,
+}  # fmt: skip
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Figures made, and written, inside look alike."""
+    with rc_context(STYLE):
+        yield
+
+
+def save_figures(folder: str | Path, figures: Mapping[str, Figure]) -> None:
+    """Each as a PNG of that name, at once or not at all."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        with replaced(Path(folder) / name) as part, styled():
+            figure.savefig(part, dpi=DPI, format="png", facecolor="white")
+
+
+def positions(mode: Mode, coordinates: Float[Tensor, "n"]) -> np.ndarray:
+    """Where a mode's coordinates lie on a picture's axis: days since 1970 for dates."""
+    numbers = coordinates.double().numpy()
+    if mode.kind != "time":
+        return numbers
+    return numbers / (DAY if mode.calendar is None else YEAR)
+
+
+def name_axis(axis: Axis, mode: Mode, bare: bool = False) -> None:
+    """Ticks and label of an axis along a mode.
+
+    Args:
+        bare: its ticks have no numbers, and it has no name: a neighbour's axis says them.
+    """
+    if mode.kind == "time" and mode.calendar is None:
+        locator = dates.AutoDateLocator(minticks=3, maxticks=6)
+        axis.set_major_locator(locator)
+        axis.set_major_formatter(dates.ConciseDateFormatter(locator))
+    elif mode.kind in ("latitude", "longitude"):
+        steps = [1, 1.5, 3, 6, 9, 10] if mode.kind == "longitude" else [1, 1.5, 2, 3, 5, 10]
+        axis.set_major_locator(MaxNLocator(6, steps=steps))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: degrees(value, mode.kind)))
+    else:
+        axis.set_major_locator(MaxNLocator(5))
+        if not bare:
+            years = mode.kind == "time"
+            axis.set_label_text(
+                f"years since 1970, {mode.calendar} calendar" if years else label(mode.name, mode.unit)
+            )
+    if bare:
+        axis.set_tick_params(labelleft=False, labelbottom=False)
+
+
+def degrees(value: float, kind: str) -> str:
+    """`30°N`, `120°W`, `0°`."""
+    if kind == "longitude":
+        value = (value + 180) % 360 - 180
+    value = round(float(value), 6)
+    sides = "NS" if kind == "latitude" else "EW"
+    side = "" if value == 0 or abs(value) == 180 else sides[value < 0]
+    return f"{abs(value):g}°{side}"
+
+
+def place(mode: Mode, value: float) -> str:
+    """One coordinate in words: a date, `30.5°N`, or `pressure 1012 hPa`."""
+    if mode.kind == "time":
+        return coordinate(value, mode.kind, mode.calendar).replace("T", " ")
+    if mode.kind == "number":
+        return f"{mode.name.replace('_', ' ')} {with_unit(f'{value:.4g}', mode.unit)}"
+    return degrees(round(value, 2), mode.kind)
+
+
+def colour_bar(figure: Figure, image: Any, panels: list[Any], words: str, below: bool) -> None:
+    """One for all panels of a kind."""
+    bar = figure.colorbar(
+        image, ax=panels, location="bottom" if below else "right", shrink=0.6 if below else 0.8,
+        aspect=36 if below else 24, pad=0.02,
+    )  # fmt: skip
+    bar.set_label(words)
+    bar.outline.set_linewidth(0)
+    bar.ax.tick_params(width=0.6, length=3)

@@ -1,0 +1,74 @@
+"""The viewer's page: Gradio's tabs, in our colours, mounted behind the viewer's own routes."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import gradio as gr
+from fastapi import FastAPI
+from gradio.themes.utils import colors, fonts, sizes
+from starlette.routing import Route
+
+from fieldmorph.apps.viewer.baker import Baker
+from fieldmorph.apps.viewer.conversion import Desk
+from fieldmorph.apps.viewer.render_pool import Pool
+from fieldmorph.apps.viewer.scenes import Scene, Shelf
+from fieldmorph.apps.viewer.security import App
+from fieldmorph.apps.viewer.tab_convert import add_convert_tab
+from fieldmorph.apps.viewer.tab_scene import add_scene_tab
+from fieldmorph.apps.web import assets
+
+# Outside of what Gradio's own handling of style sheets reaches.
+MARGINS = (
+    ".gradio-container { padding: 0 !important; } "
+    ".main.fillable { padding: 10px clamp(8px, 2vw, 28px) 24px !important; }"
+)
+
+Tensor = tuple[Any, Any]  # a tensor model's explorer, and measurements it has not seen or None
+
+DELETE_CACHE = (600, 3600)  # every so many seconds temporary files older than so many are removed
+SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
+MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
+
+
+def make_page(routes: Sequence[Route], blocks: gr.Blocks) -> App:
+    """An ASGI application: these routes, and Gradio's page for all else."""
+    app = FastAPI(routes=list(routes), docs_url=None, redoc_url=None, openapi_url=None)
+    gr.mount_gradio_app(
+        app, blocks, path="/", footer_links=[], run_history=False, allowed_paths=[], max_file_size=0, show_error=False,
+        ssr_mode=False, enable_monitoring=False, pwa=False, mcp_server=False, theme=make_theme(),
+        head=f"<style>{MARGINS}</style>",
+        css=assets.text("gradio/theme.css"),
+    )  # fmt: skip
+    return app
+
+
+def make_blocks(
+    scenes: Sequence[Scene], shelf: Shelf, pool: Pool, baker: Baker, desk: Desk, tensor: Tensor | None = None
+) -> gr.Blocks:
+    """All tabs; that of the scene is left out where there is only a tensor model, that of conversions with it."""
+    with gr.Blocks(
+        title="fieldmorph", analytics_enabled=False, delete_cache=DELETE_CACHE, fill_width=True
+    ) as blocks:
+        gr.HTML('<header class="brand"><strong>fieldmorph</strong></header>', padding=False)
+        with gr.Tabs() as tabs:
+            if scenes or tensor is None:
+                scene_tab = add_scene_tab(tabs, scenes)
+            if scenes:
+                add_convert_tab(blocks, scene_tab, scenes, shelf, baker, desk)
+            if tensor is not None:
+                from fieldmorph.apps.viewer.tab_tensor import add_tensor_tab  # needs the extra for tensors
+
+                add_tensor_tab(tensor[0], pool, measured=tensor[1])
+    return blocks
+
+
+def make_theme() -> gr.themes.Base:
+    """Gradio's plain theme in the colours of our pages, with fonts that every system has: none is fetched."""
+    return gr.themes.Base(
+        primary_hue=colors.teal, neutral_hue=colors.slate, radius_size=sizes.radius_md,
+        font=[fonts.Font(name) for name in SANS], font_mono=[fonts.Font(name) for name in MONO],
+    )  # fmt: skip
