@@ -25,7 +25,7 @@ from fieldmorph.distill.teacher_samples import Block, Pixels, SamplePool, Teache
 from fieldmorph.distill.warm_start.registry import STARTS
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget, Spent, now
-from fieldmorph.fields.kernels.composite import composite
+from fieldmorph.fields.kernels.ops import composite
 from fieldmorph.fields.loop import FEWEST_STEPS, LoopReport, Progress, run_loop
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.optimizer import FieldOptimizer

@@ -16,7 +16,7 @@ from fieldmorph.distill.active import REPLAYED, hard_cameras
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.cameras import Cameras, Rays, camera_rays, nearest_cameras, sample_cameras
 from fieldmorph.fields.errors import InputError
-from fieldmorph.fields.kernels.composite import composite
+from fieldmorph.fields.kernels.ops import composite
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.rendering import RaySamples, sample_rays, visible_samples
 from fieldmorph.fields.rng import seeded

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.decoder import RadianceDecoder
 from fieldmorph.fields.errors import SettingError
-from fieldmorph.fields.kernels.hash import hash_encode
 from fieldmorph.fields.kernels.hash_levels import hash_levels
+from fieldmorph.fields.kernels.ops import hash_encode
 from fieldmorph.fields.perceptron import Perceptron
 
 RANGES = {

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.cameras import Cameras, Rays, image_rays
-from fieldmorph.fields.kernels.composite import composite
-from fieldmorph.fields.kernels.march import march
+from fieldmorph.fields.kernels.ops import composite, march
 from fieldmorph.fields.occupancy import OccupancyGrid
 
 EARLY_STOP = 1e-3  # light left over behind which a sample changes no 8-bit pixel by more than a quarter

@@ -52,12 +52,10 @@ def compile_kernels() -> float:
         Seconds it took: some forty the first time after an installation, half a one later.
     """
     from fieldmorph.fields.encodings import spherical_harmonics
-    from fieldmorph.fields.kernels.composite import composite
     from fieldmorph.fields.kernels.cp import cp_products
-    from fieldmorph.fields.kernels.hash import hash_encode
     from fieldmorph.fields.kernels.hash_levels import hash_levels
-    from fieldmorph.fields.kernels.march import march
     from fieldmorph.fields.kernels.normal_equations import normal_equations, table_products
+    from fieldmorph.fields.kernels.ops import composite, hash_encode, march
     from fieldmorph.fields.kernels.total_variation import total_variation
     from fieldmorph.fields.kernels.vm import vm_products
     from fieldmorph.fields.kernels.voxels import NodeGrid, pack_mask, rank_words, sparse_trilinear

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fieldmorph.fields.kernels.composite import composite, composite_torch
+from fieldmorph.fields.kernels.composite import composite_torch
+from fieldmorph.fields.kernels.ops import composite
 
 pytestmark = [pytest.mark.numerical, pytest.mark.compiled]
 

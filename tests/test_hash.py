@@ -10,8 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fieldmorph.fields.kernels.hash import hash_encode, hash_encode_torch
+from fieldmorph.fields.kernels.hash import hash_encode_torch
 from fieldmorph.fields.kernels.hash_levels import HashLevels, hash_levels
+from fieldmorph.fields.kernels.ops import hash_encode
 
 pytestmark = [pytest.mark.numerical, pytest.mark.compiled]
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fieldmorph.fields.kernels import march as module
-from fieldmorph.fields.kernels.march import march, march_torch
+from fieldmorph.fields.kernels.march import march_torch
+from fieldmorph.fields.kernels.ops import march
 
 pytestmark = [pytest.mark.numerical, pytest.mark.compiled]
 

@@ -1,7 +1,10 @@
 """The conversion tab says what it can do, what it does and what came out, and nothing of what it shows is run."""
 
 import asyncio
+import gc
 import html
+import time
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +18,7 @@ from fieldmorph.apps.jobs.convert import ConvertOptions  # noqa: E402
 from fieldmorph.apps.viewer.baker import Baker  # noqa: E402
 from fieldmorph.apps.viewer.conversion import Course, Desk, Wish  # noqa: E402
 from fieldmorph.apps.viewer.render_pool import BusyError  # noqa: E402
-from fieldmorph.apps.viewer.scenes import Scene, Shelf  # noqa: E402
+from fieldmorph.apps.viewer.scenes import MOST_SCENES, Scene, Shelf  # noqa: E402
 from fieldmorph.apps.viewer.tab_convert import (  # noqa: E402
     ANY_SIZE,
     CANCELLED,
@@ -58,6 +61,31 @@ def baker() -> Iterator[Baker]:
     baker = Baker(16)
     yield baker
     baker.close()
+
+
+def test_an_evicted_scene_takes_its_bake_with_it(shelf: Shelf, baker: Baker, teacher: Path) -> None:
+    stored = load_field(teacher)
+    bakes = []
+    for number in range(MOST_SCENES + 1):
+        opened = shelf.add(f"scene {number}", stored, (), passing=True)
+        baker.add(opened)
+        while opened.bake.state["state"] in ("waiting", "working"):
+            time.sleep(0.01)
+        assert opened.bake.state["state"] == "ready"
+        bakes.append(weakref.ref(opened.bake))
+    del opened
+    gc.collect()
+    assert [bake() is None for bake in bakes] == [True] + [False] * MOST_SCENES
+
+
+def test_a_scene_evicted_while_it_waits_is_not_baked(shelf: Shelf, baker: Baker, teacher: Path) -> None:
+    scene, last = shelf.add("evicted", load_field(teacher), ()), shelf.add("last", load_field(teacher), ())
+    scene.is_open = False
+    baker.add(scene)
+    baker.add(last)
+    while last.bake.state["state"] in ("waiting", "working"):
+        time.sleep(0.01)
+    assert (scene.bake.files, last.bake.state["state"]) == (None, "ready")
 
 
 def test_form_offers_what_there_is() -> None:

@@ -32,7 +32,7 @@ from fieldmorph.fields.cameras import (
 )
 from fieldmorph.fields.encodings import spherical_harmonics
 from fieldmorph.fields.errors import InputError, SettingError
-from fieldmorph.fields.kernels.composite import composite
+from fieldmorph.fields.kernels.ops import composite
 from fieldmorph.fields.renderable import RenderableField, resize
 from fieldmorph.fields.rendering import sample_rays, visible_samples
 

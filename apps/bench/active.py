@@ -10,11 +10,7 @@ from fieldmorph.distill.active import LEVELS
 TEACHER, STUDENT = "hashgrid", "mlp"
 TEACHER_CORE_SECONDS = 300.0
 STUDENT_CORE_SECONDS = 180.0
-SETTINGS = {
-    "off": "none",
-    **{level: level for level in LEVELS},
-    "all": "all",
-}  # as the command line takes them
+SETTINGS: dict[str, tuple[str, ...]] = {"off": (), **{level: (level,) for level in LEVELS}, "all": LEVELS}
 
 
 def bench_active(
@@ -51,7 +47,7 @@ def bench_active(
             bench.run(
                 {**what, "teacher_sha256": taught["sha256"]}, distil, **bench.settings, teacher=taught["path"],
                 student=STUDENT, output=bench.fields() / f"{name}_{seed}.fm", budget=budget, seed=seed,
-                options=["--active", SETTINGS[name]],
+                active=SETTINGS[name],
             )  # fmt: skip
     result = {"scale": scale, "seeds": n_seeds, "budget": budget, "summary": summarize(bench.rows)}
     return bench.finish(result, active_table)

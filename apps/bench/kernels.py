@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fieldmorph.fields.kernels.composite import composite, composite_torch
+from fieldmorph.fields.kernels.composite import composite_torch
 from fieldmorph.fields.kernels.cp import cp_products, cp_products_torch
-from fieldmorph.fields.kernels.hash import hash_encode, hash_encode_torch
+from fieldmorph.fields.kernels.hash import hash_encode_torch
 from fieldmorph.fields.kernels.hash_levels import hash_levels
-from fieldmorph.fields.kernels.march import march, march_torch
+from fieldmorph.fields.kernels.march import march_torch
+from fieldmorph.fields.kernels.ops import composite, hash_encode, march
 from fieldmorph.fields.kernels.total_variation import total_variation, total_variation_torch
 from fieldmorph.fields.kernels.vm import vm_products
 from fieldmorph.fields.kernels.voxels import (

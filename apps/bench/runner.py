@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import importlib
 import importlib.metadata
-import io
 import json
 import os
 import subprocess
@@ -20,9 +19,13 @@ import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is 
 # isort: split
 import torch
 
-from fieldmorph.apps.cli.main import main
 from fieldmorph.apps.console.exits import explain
-from fieldmorph.apps.jobs.train import bundled_scene, digest, open_scene
+from fieldmorph.apps.console.progress import ProgressLine
+from fieldmorph.apps.jobs.convert import ConvertOptions, convert_file
+from fieldmorph.apps.jobs.evaluate import evaluate_file
+from fieldmorph.apps.jobs.train import bundled_scene, digest, open_scene, train_scene
+from fieldmorph.distill.active import LEVELS
+from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.checkpoint import write_file
 from fieldmorph.fields.errors import known
 from fieldmorph.fields.files import check_folder, file_sha256, write_json
@@ -189,24 +192,15 @@ def serve() -> None:
     print(text, file=answer, flush=True)
 
 
-def command(*words: object, quiet: bool) -> Row:
-    """What one of our command lines says with `--json`."""
-    out = io.StringIO()
-    argv = [*map(str, words), "--threads", str(torch.get_num_threads()), "--json"]
-    with contextlib.redirect_stdout(out):
-        code = main([*argv, "--quiet"] if quiet else argv)
-    if code:
-        raise RuntimeError(f"fieldmorph {argv[0]} ended with {code}")
-    return json.loads(out.getvalue())
-
-
 def train(data: str, downscale: int, output: str, field: str, budget: float, seed: int, quiet: bool) -> Row:
-    """A job: a field from photographs, its time and memory, and how good it is on the test views."""
-    words = (data, "--field", field, "--downscale", downscale, "--seed", seed)
-    trained = command("train", *words, "--budget", core_seconds(budget), "-o", output, "--force", quiet=quiet)
+    """Train a field from images as a job; return its time, memory and quality on the test views."""
+    with ProgressLine("train", quiet) as progress:
+        trained = train_scene(
+            data, output, Budget(core_seconds=budget), field=field, downscale=downscale, seed=seed, force=True,
+            on_progress=progress,
+        )  # fmt: skip
     spent = {**spent_by(trained), "sha256": trained["sha256"]}
-    measured = command("eval", output, "--data", data, "--downscale", downscale, quiet=quiet)
-    return {**spent, **quality(measured)}
+    return {**spent, **quality(measure(output, data, downscale, quiet))}
 
 
 def distil(
@@ -218,33 +212,36 @@ def distil(
     budget: float,
     seed: int,
     quiet: bool,
-    options: Sequence[str] = (),
+    active: Sequence[str] = LEVELS,
 ) -> Row:
-    """A job: a conversion, its time and memory, and what the student is worth on the test views."""
-    words = ("--to", student, "--seed", seed, "--budget", core_seconds(budget), "--no-receipt", *options)
-    run = command("convert", teacher, *words, "-o", output, "--force", quiet=quiet)
+    """Convert a field as a job; return its time, memory and the student's quality on the test views."""
+    with ProgressLine("convert", quiet) as progress:
+        run = convert_file(
+            teacher, output, Budget(core_seconds=budget), to=student, seed=seed, force=True,
+            options=ConvertOptions(active=tuple(active), receipt=False), on_progress=progress,
+        )  # fmt: skip
     spent = {**spent_by(run), "sha256": run["sha256"], "stages": run["stages"], "dropped": run["dropped"]}
-    words = ("--data", data, "--downscale", downscale, "--teacher", teacher)
-    return {**spent, **quality(command("eval", output, *words, quiet=quiet))}
+    return {**spent, **quality(measure(output, data, downscale, quiet, teacher))}
+
+
+def measure(file: str, data: str, downscale: int, quiet: bool, teacher: str | None = None) -> Row:
+    """Return what `fieldmorph eval` measures of a file on the test views."""
+    with ProgressLine("eval", quiet) as progress:
+        return evaluate_file(file, data, downscale=downscale, teacher=teacher, on_picture=progress.count)
 
 
 def spent_by(run: Row) -> Row:
-    """Steps, time and size of what `train` or `convert` said, and memory up to now."""
+    """Return steps, time and size of a training or a conversion, and the peak memory up to now, in bytes."""
     names = ("steps", "seconds", "core_seconds", "params", "bytes")
     return {**{name: run[name] for name in names}, "peak_memory_bytes": peak_memory()}
 
 
 def quality(measured: Row) -> Row:
-    """Means over the test views of what `eval` said, and the worst one."""
+    """Return means over the test views, and the lowest PSNR to the teacher, in dB."""
     kept: Row = {name: measured[name] for name in ("psnr", "ssim", "psnr_to_teacher") if name in measured}
     if "psnr_to_teacher" in kept:
         kept["worst_to_teacher"] = min(measured["psnr_to_teacher_per_view"])
     return kept
-
-
-def core_seconds(budget: float) -> str:
-    """As the command line takes it."""
-    return f"{budget:.6f}cs"
 
 
 def chosen(only: Sequence[str] | None, names: Sequence[str]) -> list[str]:

@@ -3,11 +3,13 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from fieldmorph.apps.console.exits import GATE_MISSED
 from fieldmorph.fields.budget import Budget
+from fieldmorph.fields.errors import SettingError
 
 Args = argparse.Namespace
 
@@ -173,8 +175,6 @@ def _bench_bake(args: Args) -> int:
 
 def _bench_tensor(args: Args) -> int:
     set_threads(args)
-    from fieldmorph.apps.cli.tensor import extra
-
     into = {name: getattr(args, name) for name in ("output", "force", "quiet")}
     with extra():
         if args.sizes:
@@ -244,6 +244,17 @@ def set_threads(args: Args) -> None:
     from fieldmorph.fields.runtime import use_threads
 
     use_threads(args.threads)
+
+
+@contextmanager
+def extra() -> Iterator[None]:
+    """One line where packages of the extra are missing."""
+    try:
+        yield
+    except ImportError as error:
+        raise SettingError(
+            f"tensor commands need packages: pip install 'fieldmorph[bayes]' ({error})"
+        ) from None
 
 
 def show(result: dict[str, Any], args: Args, table: Callable[[dict[str, Any]], str]) -> int:

@@ -2,12 +2,10 @@
 
 import argparse
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from fieldmorph.apps.cli import arguments as arg
-from fieldmorph.apps.cli.handlers import Args, prepare, set_threads, show
+from fieldmorph.apps.cli.handlers import Args, extra, prepare, set_threads, show
 from fieldmorph.fields.errors import SettingError
 
 THREADS_HELP = "cores to use (default: all there are)"
@@ -22,17 +20,6 @@ UPDATE_EPILOG = (
     "What it was fitted to is not read again: cost goes with the new rows. Coordinates may be new, as those of the "
     "next day are. Ranks, kernels and calibrated intervals stay those of the fit."
 )
-
-
-@contextmanager
-def extra() -> Iterator[None]:
-    """One line where packages of the extra are missing."""
-    try:
-        yield
-    except ImportError as error:
-        raise SettingError(
-            f"tensor commands need packages: pip install 'fieldmorph[bayes]' ({error})"
-        ) from None
 
 
 def add_commands(jobs: Any) -> None:

@@ -25,14 +25,16 @@ class _Closed(Exception):
     """The server ends."""
 
 
+class _Evicted(Exception):
+    """The scene has made room for others before its bake was ready."""
+
+
 class Baker:
-    """A thread that bakes what it is given and keeps the results in memory."""
+    """A thread that bakes scenes one after the other; each scene keeps its own result."""
 
     def __init__(self, resolution: int = RESOLUTION):
         self._config = BakeConfig(resolution=resolution)
         self._waiting: deque[Scene] = deque()
-        self._states: dict[str, dict[str, Any]] = {}
-        self._files: dict[str, dict[str, bytes]] = {}
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._serve, name="view-baker", daemon=True)
@@ -41,13 +43,13 @@ class Baker:
     def add(self, scene: Scene) -> None:
         """Bake a scene when its turn comes."""
         with self._changed:
-            self._states[scene.id] = {"state": "waiting", "share": 0.0}
+            scene.bake.state = {"state": "waiting", "share": 0.0}
             self._waiting.append(scene)
             self._changed.notify()
 
     def state(self, scene: Scene) -> dict[str, Any]:
         """`state` is absent, waiting, working, ready or failed; `share` of the work; `reason` of a failure."""
-        return self._states.get(scene.id, {"state": "absent"})
+        return scene.bake.state
 
     def files(self, scene: Scene) -> dict[str, bytes]:
         """Header and parts by file name, once they are ready.
@@ -55,15 +57,9 @@ class Baker:
         Raises:
             InputError: not yet, or never.
         """
-        files = self._files.get(scene.id)
-        if files is None:
+        if scene.bake.files is None:
             raise InputError("this scene is not baked")
-        return files
-
-    def forget(self, scene: Scene) -> None:
-        """Free a bake."""
-        self._states.pop(scene.id, None)
-        self._files.pop(scene.id, None)
+        return scene.bake.files
 
     def close(self) -> None:
         """Stop, in the midst of a bake too."""
@@ -85,20 +81,25 @@ class Baker:
                 self._bake(scene)
             except _Closed:
                 return
+            except _Evicted:
+                pass
             except Exception as error:  # a scene without a bake is drawn by the server alone
                 logging.getLogger(__name__).warning("%s is shown without a bake: %s", scene.name, error)
-                self._states[scene.id] = {"state": "failed", "reason": str(error).splitlines()[0]}
+                scene.bake.state = {"state": "failed", "reason": str(error).splitlines()[0]}
+            del scene  # while the thread waits it must not keep a scene that has been evicted
 
     def _bake(self, scene: Scene) -> None:
         def progress(_what: str, done: float, total: float) -> None:
             if self._closed:
                 raise _Closed
-            self._states[scene.id] = {"state": "working", "share": done / total}
+            if not scene.is_open:
+                raise _Evicted
+            scene.bake.state = {"state": "working", "share": done / total}
 
         baked = bake(scene.stored, self._config, name=scene.name, facts=scene.facts, on_progress=progress)
         files = folder_files(baked)
-        self._files[scene.id] = {name: files[name] for name in PARTS}
-        self._states[scene.id] = {"state": "ready", "share": 1.0}
+        scene.bake.files = {name: files[name] for name in PARTS}
+        scene.bake.state = {"state": "ready", "share": 1.0}
 
 
 def _stand_back() -> None:

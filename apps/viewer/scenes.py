@@ -30,14 +30,28 @@ Facts = tuple[tuple[str, str], ...]
 
 
 @dataclass(eq=False)
+class SceneBake:
+    """How far the browser's volume of a scene is, and its files by name once it is ready.
+
+    Attributes:
+        state: `state` is absent, waiting, working, ready or failed; `share` of the work; `reason` of a failure.
+        files: None until they are ready.
+    """
+
+    state: dict[str, Any] = field(default_factory=lambda: {"state": "absent"})
+    files: dict[str, bytes] | None = None
+
+
+@dataclass(eq=False)
 class Scene:
-    """One field on the shelf.
+    """One field on the shelf. It owns its bake, so that evicting the scene frees both.
 
     Attributes:
         id: what a browser calls it: 128 random bits, so that a session sees what it was given and nothing else.
         name: text for people, as the file is called; it may hold anything.
         facts: architecture, parameters, bytes, quality: name and value, texts for people.
         sha256: of the file.
+        is_open: false once the scene has made room for others.
     """
 
     id: str
@@ -46,6 +60,8 @@ class Scene:
     facts: Facts
     sha256: str | None = None
     pace: Pace = field(default_factory=Pace)
+    bake: SceneBake = field(default_factory=SceneBake)
+    is_open: bool = True
 
     @cached_property
     def first_view(self) -> dict[str, object]:
@@ -86,7 +102,7 @@ class Shelf:
             if passing:
                 self._passing.append(scene.id)
                 if len(self._passing) > MOST_SCENES:
-                    del self._scenes[self._passing.popleft()]
+                    self._scenes.pop(self._passing.popleft()).is_open = False
         return scene
 
     def get(self, name: Any) -> Scene:

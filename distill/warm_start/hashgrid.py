@@ -16,8 +16,9 @@ from torch import Tensor
 from fieldmorph.distill.teacher_samples import BACKGROUND_SHARE, IMPORTANCE, make_block
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.hashgrid import HashGrid
-from fieldmorph.fields.kernels.hash import hash_encode, hash_encode_torch
+from fieldmorph.fields.kernels.hash import hash_encode_torch
 from fieldmorph.fields.kernels.hash_levels import HashLevels
+from fieldmorph.fields.kernels.ops import hash_encode
 from fieldmorph.fields.renderable import RenderableField
 
 BLOCKS = 8  # of the teacher's rays

@@ -16,27 +16,15 @@ Composited = tuple[
 ]
 
 
-def composite(
+def composite_numba(
     sigma: Float[Tensor, "n_samples"],
     rgb: Float[Tensor, "n_samples 3"],
     t_starts: Float[Tensor, "n_samples"],
     t_ends: Float[Tensor, "n_samples"],
     offsets: Int[Tensor, "n_offsets"],
 ) -> Composited:
-    """Weights of the samples, and colour over black, opacity and depth of the rays.
-
-    alpha_i = 1 - exp(-sigma_i (t_end - t_start)), weight_i = alpha_i prod_{j < i} (1 - alpha_j). Depth is the
-    weighted sum of sample centres. Differentiable in sigma and rgb. On CUDA nerfacc does it where it works.
-    """
-    if sigma.is_cuda and sigma.dtype == torch.float32:
-        from fieldmorph.fields.kernels.accelerators import (
-            composite_cuda,
-        )  # which tests itself against the twin
-
-        return composite_cuda(sigma, rgb, t_starts, t_ends, offsets)
-    if sigma.device.type == "cpu" and sigma.dtype == torch.float32:
-        return _Composite.apply(sigma, rgb.float(), t_starts.float(), t_ends.float(), offsets)
-    return composite_torch(sigma, rgb, t_starts, t_ends, offsets)
+    """Return what `composite_torch` does, for float32 densities on a CPU."""
+    return _Composite.apply(sigma, rgb.float(), t_starts.float(), t_ends.float(), offsets)
 
 
 def composite_torch(

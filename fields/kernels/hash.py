@@ -21,23 +21,11 @@ BLOCK = 64  # samples whose indices and weights are computed together: that loop
 CHUNK = 16384  # samples a task carries through one level, whose table stays in the L2 cache meanwhile
 
 
-def hash_encode(
+def hash_encode_numba(
     positions: Float[Tensor, "n 3"], table: Float[Tensor, "entries features"], levels: HashLevels
 ) -> Float[Tensor, "n encoded"]:
-    """Features of all levels side by side (level-major), trilinearly interpolated.
-
-    Positions lie in [0, 1]^3. The numba kernel serves float32 on a CPU without gradients for the positions,
-    tinycudann (where it works) float32 on CUDA; every other case takes the torch twin.
-    """
-    if table.is_cuda and table.dtype == torch.float32:
-        from fieldmorph.fields.kernels.accelerators import (
-            hash_encode_cuda,
-        )  # which tests itself against the twin
-
-        return hash_encode_cuda(positions, table, levels)
-    if positions.device.type == "cpu" and table.dtype == torch.float32 and not positions.requires_grad:
-        return _HashEncode.apply(positions, table, levels)
-    return hash_encode_torch(positions, table, levels)
+    """Return what `hash_encode_torch` does, for float32 on a CPU without gradients for the positions."""
+    return _HashEncode.apply(positions, table, levels)
 
 
 def hash_encode_torch(

@@ -1,6 +1,6 @@
 """Marching rays through an occupancy grid: packed samples at equal steps, only in occupied cells.
 
-numba on a CPU, nerfacc on CUDA where it passed its self-test (`accelerators.py`), the torch twin elsewhere.
+numba on a CPU, nerfacc on CUDA where it passed its self-test, the torch twin elsewhere; `ops.py` chooses.
 """
 
 import math
@@ -23,7 +23,7 @@ Packed = tuple[
 ]
 
 
-def march(
+def march_numba(
     rays_o: Float[Tensor, "n_rays 3"],
     rays_d: Float[Tensor, "n_rays 3"],
     aabb: Float[Tensor, "6"],
@@ -33,29 +33,7 @@ def march(
     near_plane: float = 0.0,
     far_plane: float = math.inf,
 ) -> Packed:
-    """Samples of all rays, ordered by ray and depth.
-
-    The k-th sample of a ray is centred at `t_near + (k + jitter) render_step_size`, where t_near is where the ray
-    enters the box (or near_plane), and is kept when its centre lies in an occupied cell.
-
-    Args:
-        jitter: in [0, 1), one per ray; 0.5 for pictures.
-
-    Returns:
-        ray_indices, t_starts, t_ends, and offsets: ray r owns samples offsets[r] .. offsets[r + 1]. A ray without
-        a direction or with a nan has none.
-
-    Raises:
-        ValueError: render_step_size is not positive.
-    """
-    if not render_step_size > 0:
-        raise ValueError(f"render_step_size must be positive; got {render_step_size}")
-    if rays_o.is_cuda:
-        from fieldmorph.fields.kernels.accelerators import march_cuda  # which tests itself against the twin
-
-        return march_cuda(rays_o, rays_d, aabb, occupied, render_step_size, jitter, near_plane, far_plane)
-    if rays_o.device.type != "cpu":
-        return march_torch(rays_o, rays_d, aabb, occupied, render_step_size, jitter, near_plane, far_plane)
+    """Return the samples that `march_torch` finds, for tensors on a CPU."""
     arguments = (
         rays_o.detach().float().contiguous().numpy(),
         rays_d.detach().float().contiguous().numpy(),

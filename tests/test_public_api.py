@@ -1,0 +1,85 @@
+"""Public names are what the packages promise, whatever was imported before them."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import networkx
+import pytest
+
+import fieldmorph.fields
+
+PUBLIC = {
+    "fields": "load_scene make_field fit_images load_field save_field render_image callable_teacher Budget psnr",
+    "distill": "convert",
+    "bayes": "FunBaTRegressor fit load_model read_observations",
+}
+ROOT = Path(fieldmorph.fields.__path__[0]).resolve().parent
+LOAD_ALL = """
+import importlib, pkgutil
+for package in list(packages):
+    for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        if not found.name.endswith(("nerfacc_backend", "tcnn_backend")):
+            importlib.import_module(found.name)
+"""
+
+
+@pytest.mark.parametrize("before", ["", LOAD_ALL], ids=["alone", "after all modules"])
+@pytest.mark.parametrize("package", PUBLIC)
+def test_public_names_are_callable_in_a_fresh_process(package: str, before: str) -> None:
+    code = f"import fieldmorph.{package} as package; packages = [package]\n{before}\n"
+    code += f"from fieldmorph.{package} import {', '.join(PUBLIC[package].split())}\n"
+    code += f"assert all(map(callable, [{', '.join(PUBLIC[package].split())}]))\n"
+    code += f"assert set({PUBLIC[package].split()}) == set(dir(package))"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_packages_stay_light(package: str) -> None:
+    code = f"import sys, fieldmorph.{package}; assert not {{'torch', 'numpy', 'gpytorch'}} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_no_module_bears_the_name_of_a_public_function(package: str) -> None:
+    modules = {path.stem for path in (ROOT / package).iterdir()}
+    assert not modules & set(PUBLIC[package].split())
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match=r"'fieldmorph\.fields' has no attribute 'fit_pictures'"):
+        fieldmorph.fields.fit_pictures  # noqa: B018
+
+
+def imports() -> networkx.DiGraph:
+    """Who imports whom among all modules, imports inside functions included."""
+    paths = {}
+    for package in ("fields", "distill", "bayes", "apps"):
+        for path in (ROOT / package).rglob("*.py"):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            paths[".".join(("fieldmorph", *(parts[:-1] if parts[-1] == "__init__" else parts)))] = path
+    graph = networkx.DiGraph()
+    for module, path in paths.items():
+        tree = ast.parse(path.read_text())
+        blocks = [
+            node
+            for node in tree.body
+            if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+        ]
+        for node in (inner for block in blocks for inner in ast.walk(block)):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("fieldmorph"):
+                for alias in node.names:
+                    name = f"{node.module}.{alias.name}"
+                    target = name if name in paths else str(node.module)
+                    if target in paths and target != module:
+                        graph.add_edge(module, target)
+    return graph
+
+
+def test_no_imports_run_in_a_circle() -> None:
+    graph = imports()
+    assert graph.number_of_edges() > 500
+    assert [sorted(c) for c in networkx.strongly_connected_components(graph) if len(c) > 1] == []
