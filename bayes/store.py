@@ -47,6 +47,9 @@ def load_posterior(path: str | Path) -> Posterior:
         raise InputError(f"{path} does not hold a model that this version knows: {reason}") from None
 
 
+load_model = load_posterior  # the name users know: a file holds what `fieldmorph tensor fit` calls a model
+
+
 def describe_posterior(posterior: Posterior) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """A model as JSON values and arrays."""
     arrays = {}

@@ -181,7 +181,7 @@ def test_unknown_fields_are_refused_before_anything_is_written(
 
 
 @pytest.mark.slow
-def test_rows_come_from_the_command_line(
+def test_rows_come_from_whole_jobs(
     monkeypatch: pytest.MonkeyPatch, few_views: Path, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(module, "STUDENT_CORE_SECONDS", 400.0)

@@ -14,11 +14,9 @@ from typing import Any
 import pytest
 
 from fieldmorph.apps.bench import runner as bench_runs
-from fieldmorph.apps.bench.runner import Bench, chosen, distil, failures, in_child, markdown, train
-from fieldmorph.apps.jobs.evaluate import evaluate_file
+from fieldmorph.apps.bench.runner import Bench, chosen, failures, in_child, markdown
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.memory import peak_memory
-from fieldmorph.fields.store import load_field
 
 WHAT = {"kind": "conversion", "budget": 1.5, "seed": 0}
 
@@ -157,20 +155,6 @@ def test_a_lost_or_changed_product_is_made_again(
     product.write_bytes(b"another")
     open_bench(tmp_path).run(WHAT, make, product)
     assert len(asked) == 3
-
-
-def test_jobs_call_the_library_and_measure_what_they_made(few_views: Path, tmp_path: Path) -> None:
-    one, two = str(tmp_path / "one.fm"), str(tmp_path / "two.fm")
-    common = {"downscale": 1, "seed": 0, "quiet": True}
-    taught = train(str(few_views), output=one, field="hashgrid", budget=4.0, **common)
-    made = distil(
-        str(few_views), teacher=one, student="hashgrid", output=two, budget=6.0, active=["pose"], **common
-    )
-    measured = evaluate_file(two, few_views, teacher=one)
-    assert taught["psnr"] == evaluate_file(one, few_views)["psnr"]
-    assert (made["psnr"], made["psnr_to_teacher"]) == (measured["psnr"], measured["psnr_to_teacher"])
-    assert made["worst_to_teacher"] == min(measured["psnr_to_teacher_per_view"])
-    assert load_field(two).provenance["teacher"]["sha256"] == taught["sha256"]
 
 
 def test_unknown_fields_list_the_known() -> None:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import networkx
+import networkx as nx
 import pytest
 
 import fieldmorph.fields
@@ -54,14 +54,14 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         fieldmorph.fields.fit_pictures  # noqa: B018
 
 
-def imports() -> networkx.DiGraph:
+def imports() -> nx.DiGraph:
     """Who imports whom among all modules, imports inside functions included."""
     paths = {}
     for package in ("fields", "distill", "bayes", "apps"):
         for path in (ROOT / package).rglob("*.py"):
             parts = path.relative_to(ROOT).with_suffix("").parts
             paths[".".join(("fieldmorph", *(parts[:-1] if parts[-1] == "__init__" else parts)))] = path
-    graph = networkx.DiGraph()
+    graph = nx.DiGraph()
     for module, path in paths.items():
         tree = ast.parse(path.read_text())
         blocks = [
@@ -82,4 +82,4 @@ def imports() -> networkx.DiGraph:
 def test_no_imports_run_in_a_circle() -> None:
     graph = imports()
     assert graph.number_of_edges() > 500
-    assert [sorted(c) for c in networkx.strongly_connected_components(graph) if len(c) > 1] == []
+    assert [sorted(c) for c in nx.strongly_connected_components(graph) if len(c) > 1] == []

@@ -1,4 +1,4 @@
-"""Every field into every other by the command line: to its teacher, to photographs, and against training."""
+"""Convert every field into every other: PSNR to the teacher, to images, and against training from images."""
 
 import itertools
 import statistics

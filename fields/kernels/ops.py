@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fieldmorph.fields.kernels.accelerators import composite_cuda, hash_encode_cuda, march_cuda
 from fieldmorph.fields.kernels.composite import Composited, composite_numba, composite_torch
 from fieldmorph.fields.kernels.hash import hash_encode_numba, hash_encode_torch
 from fieldmorph.fields.kernels.hash_levels import HashLevels
@@ -26,6 +25,8 @@ def hash_encode(
     required, the torch twin serves.
     """
     if table.is_cuda and table.dtype == torch.float32:
+        from fieldmorph.fields.kernels.accelerators import hash_encode_cuda  # not before a CUDA tensor asks
+
         return hash_encode_cuda(positions, table, levels)
     if positions.device.type == "cpu" and table.dtype == torch.float32 and not positions.requires_grad:
         return hash_encode_numba(positions, table, levels)
@@ -45,6 +46,8 @@ def composite(
     weighted sum of sample centers, in world units. Differentiable in sigma and rgb.
     """
     if sigma.is_cuda and sigma.dtype == torch.float32:
+        from fieldmorph.fields.kernels.accelerators import composite_cuda  # not before a CUDA tensor asks
+
         return composite_cuda(sigma, rgb, t_starts, t_ends, offsets)
     if sigma.device.type == "cpu" and sigma.dtype == torch.float32:
         return composite_numba(sigma, rgb, t_starts, t_ends, offsets)
@@ -80,5 +83,7 @@ def march(
         raise ValueError(f"render_step_size must be positive; got {render_step_size}")
     arguments = (rays_o, rays_d, aabb, occupied, render_step_size, jitter, near_plane, far_plane)
     if rays_o.is_cuda:
+        from fieldmorph.fields.kernels.accelerators import march_cuda  # not before a CUDA tensor asks
+
         return march_cuda(*arguments)
     return march_numba(*arguments) if rays_o.device.type == "cpu" else march_torch(*arguments)
