@@ -11,7 +11,7 @@ from torch import Tensor
 from fieldmorph.fields.kernels.composite import composite_torch
 from fieldmorph.fields.kernels.ops import composite
 
-pytestmark = [pytest.mark.numerical, pytest.mark.compiled]
+pytestmark = pytest.mark.numerical
 
 both = pytest.mark.parametrize("compositor", [composite, composite_torch])
 

@@ -13,7 +13,7 @@ from fieldmorph.bayes.kernels import mttkrp as module
 from fieldmorph.bayes.kernels.mttkrp import pack, pack_sums, product_sums, product_sums_torch, unpack_index
 from fieldmorph.fields.kernels.launch import set_threads
 
-pytestmark = [pytest.mark.numerical, pytest.mark.compiled]
+pytestmark = pytest.mark.numerical
 
 Inputs = tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor, bool]
 

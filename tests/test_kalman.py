@@ -14,7 +14,7 @@ from torch import Tensor
 from fieldmorph.bayes.kalman import Marginals, smooth, smooth_means, smooth_torch
 from fieldmorph.bayes.state_space import StateSpace, from_gpytorch
 
-pytestmark = [pytest.mark.numerical, pytest.mark.compiled]
+pytestmark = pytest.mark.numerical
 
 KERNELS = {
     "matern-1/2": lambda: gp.MaternKernel(nu=0.5),

@@ -13,7 +13,7 @@ from fieldmorph.fields.kernels import march as module
 from fieldmorph.fields.kernels.march import march_torch
 from fieldmorph.fields.kernels.ops import march
 
-pytestmark = [pytest.mark.numerical, pytest.mark.compiled]
+pytestmark = pytest.mark.numerical
 
 CUBE = torch.tensor([-1.0, -1.0, -1.0, 1.0, 1.0, 1.0])
 both = pytest.mark.parametrize("marcher", [march, march_torch])
