@@ -23,7 +23,7 @@ test: lint types
 
 # Bounds of the tests hold on every x86-64 processor. `make test-portable` runs those marked `numerical` twice: compiled
 # for a processor without FMA, and with FMA and AVX2 but nothing newer. The short form takes those of float32 loops that
-# the compiler may contract to FMA (marked `compiled`), without FMA: about a minute on two cores, compilation included.
+# the compiler may contract to FMA (marked `compiled`), without FMA: about a minute and a half on two cores, compilation included.
 WITHOUT_FMA := NUMBA_CPU_NAME=generic NUMBA_CACHE_DIR=$(CURDIR)/build/numba/generic
 WITH_AVX2 := NUMBA_CPU_NAME=haswell NUMBA_CACHE_DIR=$(CURDIR)/build/numba/haswell \
 	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
