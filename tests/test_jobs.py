@@ -192,10 +192,10 @@ def test_kill_loses_one_interval_and_resume_gives_the_same_bytes(
 import os, signal, sys
 from fieldmorph.apps.cli.main import main
 from fieldmorph.apps.console.progress import ProgressLine
-from fieldmorph.distill import convert, samples
+from fieldmorph.distill import conversion, teacher_samples
 from fieldmorph.fields import fit, loop
-fit.PROBE_RAYS = convert.PROBE_RAYS = 256
-vars(samples).update({SMALL_BLOCKS})
+fit.PROBE_RAYS = conversion.PROBE_RAYS = 256
+vars(teacher_samples).update({SMALL_BLOCKS})
 loop.SAVE_SECONDS = 0
 def kill(_, progress):
     if progress.step == {STOP_AT}:

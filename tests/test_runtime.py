@@ -125,11 +125,9 @@ import sys, fieldmorph.fields
 from concurrent.futures import ThreadPoolExecutor
 import torch
 from fieldmorph.fields.encodings import spherical_harmonics
-from fieldmorph.fields.kernels.composite import composite
-from fieldmorph.fields.kernels.hash import hash_encode
 from fieldmorph.fields.kernels.hash_levels import hash_levels
 from fieldmorph.fields.kernels.launch import threading_layer
-from fieldmorph.fields.kernels.march import march
+from fieldmorph.fields.kernels.ops import composite, hash_encode, march
 
 levels = hash_levels(8, 12, 8, 1.5)
 table = torch.rand(levels.n_entries, 2)
@@ -179,7 +177,7 @@ from fieldmorph.distill.warm_start.als import Factor, alternate
 from fieldmorph.fields.registry import make_field
 from fieldmorph.fields.runtime import compile_kernels, use_threads
 
-NAMES = ("composite", "cp", "hash", "march", "normal", "variation", "vm", "voxels")
+NAMES = ("composite", "cp", "hash", "march", "normal_equations", "total_variation", "vm", "voxels")
 KERNELS = [f"fieldmorph.fields.kernels.{name}" for name in NAMES]
 
 def compiled():
