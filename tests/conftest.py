@@ -16,12 +16,12 @@ import jaxtyping
 # compile: kernels and whatever else holds one stay as they are, and their callers are checked.
 _ROOT = Path(fieldmorph.fields.__path__[0]).parent
 _CHECKED = [
-    f"fieldmorph.{room}.{path.stem}"
-    for room in ("fields", "bayes")
-    for path in (_ROOT / room).glob("[a-z]*.py")
-    if "@numba" not in path.read_text()
+    ".".join(("fieldmorph", *path.relative_to(_ROOT).with_suffix("").parts))
+    for package in ("fields", "bayes")
+    for path in (_ROOT / package).rglob("[a-z]*.py")
+    if "@numba" not in path.read_text() and path.parent != _ROOT / "fields" / "kernels"
 ]
-_CHECKED += ["fieldmorph.fields.scenes", "fieldmorph.distill", "fieldmorph.apps"]
+_CHECKED += ["fieldmorph.distill", "fieldmorph.apps"]
 _BEARTYPE = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"  # an int is a float
 jaxtyping.install_import_hook(_CHECKED, _BEARTYPE)
 

@@ -1,0 +1,113 @@
+"""Visitors of the viewer without a browser: what they count, and what they notice."""
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.chromium import chromium
+from helpers.view_fields import save_ball, served
+
+pytest.importorskip("gradio")
+
+from fieldmorph.apps.bake.build import BakeConfig
+from fieldmorph.apps.bench import browser_page as bench_page
+from fieldmorph.apps.bench import load_clients as bench_visits
+from fieldmorph.apps.bench import viewer as bench_view
+from fieldmorph.apps.bench.browser_page import page_table
+from fieldmorph.apps.bench.load_clients import assembled
+from fieldmorph.apps.bench.viewer import process_state, view_table
+from fieldmorph.apps.viewer.tiles import Tile, tile_message
+from fieldmorph.fields.runtime import compile_kernels
+
+
+def tile(x: int, y: int, level: int, which: int = 0) -> bytes:
+    return tile_message(which, Tile(x, y, 4, 2), np.full((2, 4, 3), level, np.uint8))
+
+
+def test_a_picture_is_whole_when_each_pixel_came_once() -> None:
+    picture = assembled(tile(4, 0, 9) + tile(0, 0, 7), 8, 2)
+    assert picture is not None
+    assert picture[:, :4].max() == 7
+    assert picture[:, 4:].min() == 9
+    for body in (
+        tile(0, 0, 7),
+        tile(0, 0, 7) + tile(0, 0, 7) + tile(4, 0, 9),
+        tile(0, 0, 1, which=1) + tile(4, 0, 9),
+    ):
+        assert assembled(body, 8, 2) is None
+
+
+def together(folder: Path, viewers: int, seconds: float) -> dict[str, Any]:
+    compile_kernels()  # or the first pictures would wait for that
+    with served([save_ball(folder / "ball.fm")], bake=False) as (url, _):
+        visits = partial(bench_view.visit_together, viewers=viewers, seconds=seconds, pid=os.getpid())
+        return bench_view.visited(url, visits)
+
+
+def test_a_crowd_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_visits, "PAUSE", 0.2)
+    row = together(tmp_path, viewers=3, seconds=4.0)
+    assert row["pictures"] >= 6
+    assert (row["errors"], row["strangers"]) == (0, 0)
+    assert 0 < row["first_tile_ms"] <= row["p50_ms"] <= row["p95_ms"] <= row["worst_ms"]
+    assert len(row["server"]) == 2
+    result = {"rows": [{"kind": "crowd", "field": "hashgrid", "viewers": 3, "seconds": 4.0, **row}]}
+    table = view_table(result)
+    assert f"| hash grid, 160 x 120, many visitors | {row['pictures']} |" in table
+    assert "3 visitors for 4 s: the server had" in table
+
+
+def test_a_picture_of_somebody_else_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    truly, names = bench_visits.Visitor.asks, iter(range(1000))
+
+    def asks(self: bench_visits.Visitor, turn: int) -> dict[str, Any]:
+        return {**truly(self, turn), "background": next(names) % 2}
+
+    monkeypatch.setattr(bench_visits, "PAUSE", 0.05)
+    monkeypatch.setattr(bench_visits.Visitor, "asks", asks)
+    assert together(tmp_path, viewers=2, seconds=2.0)["strangers"] > 0
+
+
+def test_an_answer_that_is_none_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_visits, "PAUSE", 0.05)
+    monkeypatch.setattr(bench_visits, "MISTAKES", ({},))  # what is asked rightly is answered
+    row = together(tmp_path, viewers=1, seconds=1.0)
+    assert row["errors"] > 0
+    assert "was answered with 200" in row["first_errors"][0]
+
+
+@pytest.mark.slow
+def test_the_program_itself_is_visited(tmp_path: Path) -> None:
+    row = bench_view.alone([str(save_ball(tmp_path / "ball.fm"))], 0)
+    assert (row["errors"], row["strangers"]) == (0, 0)
+
+
+def test_the_page_has_a_table() -> None:
+    windows = [{"size": [640, 480], "first_ms": 900.0, "frames_per_second": 31.4, "still_ms": 420.0}]
+    assert "| 640 x 480 | 900 | 31 | 420 |" in page_table({"bytes": 9.3e6, "windows": windows})
+
+
+@pytest.mark.browser
+def test_a_page_is_opened_dragged_and_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with chromium():  # or it is skipped
+        pass
+    small = partial(bench_page.export_web, config=BakeConfig(16))
+    for name, value in {
+        "export_web": small,
+        "OPENINGS": 1,
+        "DRAG_SECONDS": 0.5,
+        "SIZES": ((160, 120),),
+    }.items():
+        monkeypatch.setattr(bench_page, name, value)
+    row = bench_page.drag_page(str(save_ball(tmp_path / "ball.fm")))
+    (window,) = row["windows"]
+    assert row["bytes"] > 10_000
+    assert min(window["first_ms"], window["frames_per_second"], window["still_ms"]) > 0
+
+
+def test_state_of_a_process_that_is_there() -> None:
+    state = process_state(os.getpid())
+    assert state is None or (state["memory_bytes"] > 1e7 and state["threads"] >= 1)

@@ -1,0 +1,57 @@
+"""Little fields on disk, and a viewer of them that answers on a port of its own."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from helpers.voxel_fields import CUBE, ball
+
+from fieldmorph.apps.bench.load_clients import request_of as camera_request
+from fieldmorph.apps.viewer.app import Viewer, listen, make_viewer, page_url, serve
+from fieldmorph.fields.cameras import Cameras, orbit_box
+from fieldmorph.fields.occupancy import OccupancyGrid
+from fieldmorph.fields.renderable import RenderableField
+from fieldmorph.fields.store import save_field
+
+VIEWER = "0123456789abcdef"
+
+
+def ball_field() -> RenderableField:
+    field, occupancy = ball(16), OccupancyGrid(16)
+    occupancy.rebuild(field, 0.05, torch.Generator().manual_seed(0))
+    return RenderableField(field, occupancy, 0.05, orbit_box(CUBE, 8, width=64, height=48), {"job": "test"})
+
+
+def save_ball(path: Path, psnr: float | None = None) -> Path:
+    save_field(path, ball_field())
+    if psnr is not None:
+        receipt = {"quality": {"held_out": {"mean": {"psnr_to_teacher": psnr}}}}
+        Path(f"{path}.receipt.json").write_text(json.dumps(receipt), encoding="utf-8")
+    return path
+
+
+def request_of(camera: Cameras, **others: Any) -> dict[str, Any]:
+    """What a browser sends for a picture by this camera."""
+    return {**camera_request(camera), "viewer": VIEWER, **others}
+
+
+@contextmanager
+def served(files: Sequence[Path], **options: Any) -> Iterator[tuple[str, Viewer]]:
+    """Address and viewer, for as long as the block lasts."""
+    listening, ready, ends = listen("127.0.0.1", 0), threading.Event(), list[Callable[[], None]]()
+    viewer = make_viewer(files, threads=2, **options)
+    url = page_url("127.0.0.1", listening.getsockname()[1])
+    thread = threading.Thread(
+        target=serve, args=(viewer, listening, lambda end: (ends.append(end), ready.set()))
+    )
+    thread.start()
+    try:
+        assert ready.wait(60)
+        yield url, viewer
+    finally:
+        ends[0]()
+        thread.join(30)

@@ -1,0 +1,58 @@
+"""Files that fieldmorph 0.1 wrote are opened by this version and have the values that they had."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.paths import TESTS
+
+from fieldmorph.apps.cli.main import main
+from fieldmorph.fields.store import load_field
+
+FILES = TESTS / "data" / "v0_1"
+FIELDS = ("hashgrid", "mlp", "vm", "cp", "voxels")
+TENSORS = ("plain", "student", "residual")
+# Decoders run in bf16 where the processor has it: 8 bits of mantissa, in three layers one after the other.
+BF16 = 3 * 2.0**-8
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_field_has_the_values_that_it_had(name: str) -> None:
+    expected = json.loads((FILES / "expected.json").read_text())[name]
+    field = load_field(FILES / f"{name}.fm").field
+    with torch.no_grad():
+        rgb, sigma = field(torch.tensor(expected["positions"]), torch.tensor(expected["directions"]))
+    torch.testing.assert_close(rgb, torch.tensor(expected["rgb"]).float(), rtol=0, atol=4 * BF16)
+    # The logarithm of density is rounded like a color; the exponential makes a relative error of that.
+    torch.testing.assert_close(sigma, torch.tensor(expected["sigma"]).float(), rtol=20 * BF16, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_info_says_what_is_in_a_field(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(FILES / f"{name}.fm"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["kind"], told["field"], told["provenance"]["fieldmorph"]) == ("field", name, "0.1.0")
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_a_tensor_model_predicts_what_it_did(name: str, tmp_path: Path) -> None:
+    output = tmp_path / "predicted.csv"
+    words = ["tensor", "predict", str(FILES / f"tensor_{name}.fm"), str(FILES / "later.csv")]
+    assert main([*words, "-o", str(output), "--quiet"]) == 0
+    with open(output) as mine, open(FILES / f"tensor_{name}.csv") as theirs:
+        rows, expected = list(csv.DictReader(mine)), list(csv.DictReader(theirs))
+    assert len(rows) == len(expected) == 40
+    for column in ("mean", "sd", "lower", "upper"):
+        # float64 through filters of some hundred steps; the table has ten digits
+        assert [float(row[column]) for row in rows] == pytest.approx(
+            [float(row[column]) for row in expected], rel=1e-6, abs=1e-7
+        )
+
+
+def test_a_page_and_a_receipt_hold_what_they_did() -> None:
+    page = (FILES / "page.html").read_text(encoding="utf-8")
+    assert "Content-Security-Policy" in page
+    receipt = json.loads((FILES / "student.fm.receipt.json").read_text())
+    assert receipt["quality"]["held_out"]["mean"]["psnr_to_teacher"] > 20
