@@ -1,7 +1,8 @@
-"""Files that fieldmorph 0.1 wrote are opened by this version and have the values that they had."""
+"""Files that fieldmorph 0.1 wrote are opened and resumed by this version, with the values that they had."""
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,11 @@ import torch
 from helpers.paths import TESTS
 
 from fieldmorph.apps.cli.main import main
+from fieldmorph.apps.jobs.train import bundled_scene
+from fieldmorph.fields.budget import Budget
+from fieldmorph.fields.fit import FitConfig, fit_images
+from fieldmorph.fields.registry import make_field
+from fieldmorph.fields.scene import load_scene
 from fieldmorph.fields.store import load_field
 
 FILES = TESTS / "data" / "v0_1"
@@ -34,6 +40,29 @@ def test_info_says_what_is_in_a_field(name: str, capsys: pytest.CaptureFixture[s
     assert main(["info", str(FILES / f"{name}.fm"), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["kind"], told["field"], told["provenance"]["fieldmorph"]) == ("field", name, "0.1.0")
+
+
+def test_an_interrupted_training_is_resumed(tmp_path: Path) -> None:
+    state = Path(shutil.copy(FILES / "training.state", tmp_path))
+    scene = load_scene(bundled_scene(), downscale=8, splits=["train"])
+    field = make_field("mlp", aabb=scene.aabb, width=16, depth=2, n_frequencies=4)
+    config = FitConfig(occupancy_resolution=16, samples_per_step=1 << 12)
+    steps = []
+    _, report = fit_images(
+        field, scene.splits["train"], Budget(steps=24), config,
+        state_path=state, resume=True, on_progress=lambda progress: steps.append(progress.step),
+    )  # fmt: skip
+    assert (steps[0], report.steps) == (13, 24)
+
+
+def test_an_interrupted_conversion_is_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "student_run.fm"
+    shutil.copy(FILES / "student_run.fm.state", tmp_path)
+    words = ["convert", str(FILES / "hashgrid.fm"), "--to", "mlp", "--steps", "40", "--no-receipt", "--resume"]
+    settings = ["--set", "width=16", "--set", "depth=2", "--set", "n_frequencies=4"]
+    assert main([*words, *settings, "-o", str(output), "--threads", "1", "--quiet", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 40
+    assert not Path(f"{output}.state").exists()
 
 
 @pytest.mark.parametrize("name", TENSORS)
