@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
+
 
 def show(field: Any, **settings: Any) -> Any:
     """A field in a notebook's cell, to be turned and zoomed; see `fieldmorph.apps.notebook.show_field`."""

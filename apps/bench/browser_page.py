@@ -6,9 +6,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-
-# isort: split
 from fieldmorph.apps.bench.runner import Row, markdown
 from fieldmorph.apps.jobs.export import export_web
 

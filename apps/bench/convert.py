@@ -4,9 +4,6 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-
-# isort: split
 from fieldmorph.apps.bench.runner import Bench, failures, markdown, train
 from fieldmorph.apps.bench.snapshots import Looks, judged_pixels, own_grid, pixel_psnr
 from fieldmorph.apps.console.progress import ProgressLine

@@ -8,9 +8,6 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-
-# isort: split
 import httpx
 import numpy as np
 from PIL import Image

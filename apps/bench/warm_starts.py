@@ -5,9 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-
-# isort: split
 from fieldmorph.apps.bench.runner import Bench, Row, chosen, failures, markdown, quality
 from fieldmorph.apps.bench.snapshots import Looks, judged_pixels, ray_colors
 from fieldmorph.apps.console.progress import ProgressLine

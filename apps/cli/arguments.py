@@ -1,4 +1,4 @@
-"""What every command's arguments are made of: the parser, options that several have, and types of values."""
+"""The parser of a command, options that several commands have, and types of values."""
 
 import argparse
 import json
@@ -7,11 +7,14 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+BUDGET_HELP = "90s, 2m or 1h of wall-clock time, or 150cs of core-seconds (CPU time of all threads)"
+THREADS_HELP = "number of CPU threads (default: all available)"
+
 JOINED = ("--aabb", "--lat", "--lon", "--time")  # options whose value may begin with a minus
 
 
 class Parser(argparse.ArgumentParser):
-    """One line for a mistake, and no abbreviations that a later option would change."""
+    """A parser that reports an error in one line and takes no abbreviated options."""
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs, allow_abbrev=False)
@@ -23,28 +26,62 @@ class Parser(argparse.ArgumentParser):
 def command(
     jobs: Any, name: str, handler: Callable[..., int], text: str, threads: str = "", device: bool = False
 ) -> argparse.ArgumentParser:
-    """A sub-command with the options that all have."""
+    """Add a sub-command with the options that all have.
+
+    Args:
+        jobs: sub-parsers to add it to.
+        handler: function of the parsed arguments that returns the exit code.
+        text: one line for `--help`, which also begins the command's own.
+        threads: help of `--threads`; none leaves the option out.
+        device: whether it has `--device`.
+    """
     parser = jobs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
     parser.set_defaults(handler=handler)
     parser.add_argument(
         "--json", action="store_true", help="one JSON object on standard output, nothing else"
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
     if threads:
         parser.add_argument("--threads", type=count, metavar="N", help=threads)
     if device:
-        parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+        parser.add_argument(
+            "--device", default="auto", choices=["auto", "cpu", "cuda"], help="auto takes CUDA where it works"
+        )
     return parser
 
 
 def add_output(parser: argparse.ArgumentParser, text: str, default: str | None = None) -> None:
-    """`-o` and `--force`; without a default it must be given."""
+    """Add `-o` and `--force`; without a default `-o` is required."""
     parser.add_argument("-o", "--output", required=default is None, default=default, help=text)
-    parser.add_argument("--force", action="store_true", help="overwrite what is there")
+    add_force(parser)
+
+
+def add_force(parser: argparse.ArgumentParser) -> None:
+    """Add `--force`."""
+    parser.add_argument("--force", action="store_true", help="overwrite existing files")
+
+
+def add_downscale(parser: argparse.ArgumentParser, prefix: str = "") -> None:
+    """Add `--downscale`; the prefix begins its help."""
+    parser.add_argument(
+        "--downscale",
+        type=count,
+        default=1,
+        metavar="N",
+        help=f"{prefix}shrink the scene's images by the factor N (default 1)",
+    )
+
+
+def add_views(parser: argparse.ArgumentParser, group: Any, required: bool = False) -> None:
+    """Add `--data` to a group and `--split` and `--downscale` to the parser."""
+    required_too = {"required": True} if required else {}
+    group.add_argument("--data", metavar="DATA", help="scene with the views", **required_too)
+    parser.add_argument("--split", default="test", help="train, val or test (default test)")
+    add_downscale(parser)
 
 
 def joined(argv: Sequence[str]) -> list[str]:
-    """`--aabb -1,...` as `--aabb=-1,...`: argparse takes a value that begins with a minus for an option."""
+    """Write `--aabb -1,...` as `--aabb=-1,...`, since argparse takes a value with a minus for an option."""
     words: list[str] = []
     for word in argv:
         if words and words[-1] in JOINED and re.match(r"-[\d.]", word):
@@ -55,28 +92,28 @@ def joined(argv: Sequence[str]) -> list[str]:
 
 
 def count(text: str) -> int:
-    """A whole number of at least 1."""
+    """Parse a whole number of at least 1."""
     if not re.fullmatch("[0-9]{1,9}", text) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1; got {text!r}")
     return int(text)
 
 
 def port(text: str) -> int:
-    """A port; 0 is any."""
+    """Parse a port; 0 stands for any free one."""
     if not re.fullmatch("[0-9]{1,5}", text) or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"expected a port from 0 to 65535; got {text!r}")
     return int(text)
 
 
 def seed(text: str) -> int:
-    """A whole number of at least 0."""
+    """Parse a whole number of at least 0."""
     if not re.fullmatch("[0-9]{1,9}", text):
         raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 999999999; got {text!r}")
     return int(text)
 
 
 def positive(text: str) -> float:
-    """A positive number."""
+    """Parse a positive number."""
     try:
         value = float(text)
     except ValueError:
@@ -87,7 +124,7 @@ def positive(text: str) -> float:
 
 
 def box(text: str) -> tuple[float, ...]:
-    """Six numbers."""
+    """Parse the six numbers of a box."""
     try:
         corners = tuple(float(v) for v in text.replace(",", " ").split())
     except ValueError:
@@ -98,18 +135,18 @@ def box(text: str) -> tuple[float, ...]:
 
 
 def levels(text: str) -> tuple[str, ...]:
-    """Levels of active learning."""
+    """Parse levels of active learning: names with commas, `all` or `none`."""
     named = {"all": ("pose", "ray", "point"), "none": ()}
     return named[text] if text in named else tuple(text.split(","))
 
 
 def names(text: str) -> tuple[str, ...]:
-    """What commas separate."""
+    """Split a list at its commas."""
     return tuple(text.split(","))
 
 
 def sizes(text: str) -> tuple[int, ...]:
-    """Whole numbers of at least 1, which may be written as 1e4."""
+    """Parse whole numbers of at least 1, which may be written as 1e4."""
     parts = [positive(part) for part in text.split(",")]
     if any(part % 1 for part in parts):
         raise argparse.ArgumentTypeError(f"expected whole numbers, as 1e4,1e5; got {text!r}")
@@ -117,7 +154,7 @@ def sizes(text: str) -> tuple[int, ...]:
 
 
 def size(text: str) -> tuple[int, int]:
-    """Width and height."""
+    """Parse width and height in pixels."""
     match = re.fullmatch("([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text)
     if not match:
         raise argparse.ArgumentTypeError(f"a size looks like 640x480; got {text!r}")
@@ -125,7 +162,7 @@ def size(text: str) -> tuple[int, int]:
 
 
 def setting(text: str) -> tuple[str, Any]:
-    """KEY=VALUE; the value as JSON where it is JSON, else as text."""
+    """Parse KEY=VALUE; the value as JSON where it is JSON, else as text."""
     key, equals, value = text.partition("=")
     if not key or not equals:
         raise argparse.ArgumentTypeError(f"a setting looks like width=64; got {text!r}")

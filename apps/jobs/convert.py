@@ -8,9 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-
-# isort: split
 from fieldmorph.apps.jobs.quality_gate import PARTS, Measured, extend
 from fieldmorph.apps.jobs.resume import Outcome, convert_once, interruptible, state_paths
 from fieldmorph.apps.jobs.train import (

@@ -6,9 +6,6 @@ import os
 import platform
 from collections.abc import Callable, Iterator
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-
-# isort: split
 import numba
 import torch
 

@@ -3,9 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-
-# isort: split
 import torch
 
 from fieldmorph.apps.bake.baked_field import baked_field

@@ -5,9 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-
-# isort: split
 from fieldmorph.apps.tensor.summaries import info_words
 from fieldmorph.fields.checkpoint import read_checkpoint, read_header
 from fieldmorph.fields.errors import InputError

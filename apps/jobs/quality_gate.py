@@ -6,9 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-
-# isort: split
 from fieldmorph.apps.jobs.resume import Outcome
 from fieldmorph.distill.conversion import ConvertConfig, ConvertReport
 from fieldmorph.distill.fidelity import Exhibit

@@ -6,9 +6,6 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-
-# isort: split
 import numpy as np
 import torch
 

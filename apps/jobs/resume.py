@@ -14,9 +14,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-
-# isort: split
 from fieldmorph.apps.jobs.train import OnProgress, state_path
 from fieldmorph.distill.conversion import ConvertConfig, ConvertReport, StageReport, convert
 from fieldmorph.fields.base import VolumeField

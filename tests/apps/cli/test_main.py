@@ -1,6 +1,8 @@
 """Every command line parses, help is light, and every error has its exit code."""
 
 import errno
+import importlib
+import inspect
 import signal
 import subprocess
 import sys
@@ -8,14 +10,31 @@ from typing import Any
 
 import pytest
 
-from fieldmorph.apps.cli import handlers as commands
+from fieldmorph.apps.bench.registry import BENCHES
+from fieldmorph.apps.cli import run_options
 from fieldmorph.apps.cli.main import build_parser, main
 from fieldmorph.apps.console.exits import explain
+from fieldmorph.bayes.hyperparameters import MATERN
+from fieldmorph.distill.active import LEVELS
 from fieldmorph.fields.errors import InputError, SettingError, UnsafeError
 from fieldmorph.fields.loop import Interrupted
+from fieldmorph.fields.mlp import MLP
+from fieldmorph.fields.registry import FIELDS
 
-COMMANDS = ("train", "convert", "eval", "render", "info", "demo", "doctor", "bench", "tensor")
-TENSOR_JOBS = ("fit", "predict", "eval", "grid", "plot", "demo")
+COMMANDS = (
+    "train",
+    "convert",
+    "eval",
+    "render",
+    "export",
+    "view",
+    "info",
+    "demo",
+    "doctor",
+    "bench",
+    "tensor",
+)
+TENSOR_JOBS = ("fit", "update", "predict", "eval", "grid", "plot", "scene", "demo")
 
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: Any) -> tuple[int, str]:
@@ -86,7 +105,7 @@ def test_command_line_is_understood(line: str, expected: dict[str, Any]) -> None
 
     args = vars(build_parser().parse_args(joined(line.split())))
     handler = {"eval": "evaluate"}.get(line.split()[0], line.split()[0])
-    assert args["handler"] is getattr(commands, handler)
+    assert args["handler"] is importlib.import_module(f"fieldmorph.apps.cli.{handler}").run
     assert {key: args[key] for key in expected} == expected
 
 
@@ -119,6 +138,47 @@ def test_help_says_what_else_matters() -> None:
     assert isinstance(jobs.choices, dict)
     assert "kernels: 1)" in jobs.choices["bench"].format_help()
     assert "kernels" not in jobs.choices["train"].format_help()
+
+
+def help_of(*words: str) -> str:
+    """The help of a command in one line."""
+    parser = build_parser()
+    for word in words:
+        (jobs,) = (action for action in parser._actions if isinstance(action.choices, dict))
+        assert isinstance(jobs.choices, dict)
+        parser = jobs.choices[word]
+    return " ".join(parser.format_help().split())
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        ("train", [*FIELDS, *MLP.presets, "auto", "cuda"]),
+        ("convert", [*FIELDS, *MLP.presets, *LEVELS]),
+        ("eval", ["train, val or test"]),
+        ("render", ["train, val or test", "white or black"]),
+        ("bench", [f"{name}: {bench.title}" for name, bench in BENCHES.items()]),
+        ("tensor fit", list(MATERN)),
+        ("tensor scene", ["mean,sd"]),
+    ],
+)
+def test_help_names_the_choices(command: str, named: list[str]) -> None:
+    text = help_of(*command.split())
+    assert [name for name in named if name not in text] == []
+
+
+def test_names_in_help_are_all_there_are() -> None:
+    assert set(run_options.FIELD_NAMES) == set(FIELDS)
+    assert all(set(field.presets) == set(run_options.PRESETS) for field in FIELDS.values())
+
+
+@pytest.mark.parametrize("name", BENCHES)
+def test_benches_in_the_table_take_the_options_it_names(name: str) -> None:
+    if name == "view":
+        pytest.importorskip("gradio")
+    function, table = BENCHES[name].load()
+    assert set(BENCHES[name].options) <= set(inspect.signature(function).parameters)
+    assert callable(table)
 
 
 def test_version_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

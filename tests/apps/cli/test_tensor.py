@@ -56,30 +56,30 @@ def points(tmp_path: Path) -> Path:
     [
         (
             "fit d.csv --modes lat,lon,time --value temp --rank 3,3,5 --kernel matern12,matern32,matern52 -o m.fm",
-            tensor_cli.fit_model,
+            tensor_cli.fit.run,
             {"modes": ("lat", "lon", "time"), "rank": (3, 3, 5), "kernel": ("matern12", "matern32", "matern52")},
         ),
-        ("fit d.nc -o m.fm", tensor_cli.fit_model, {"rank": (3,), "kernel": ("matern12",), "restarts": 3}),
+        ("fit d.nc -o m.fm", tensor_cli.fit.run, {"rank": (3,), "kernel": ("matern12",), "restarts": 3}),
         (
             "fit d.csv --cp --no-centre --restarts 1 --sweeps 9 --calibrate 0.1 --sample 50 --seed 2 --threads 1 "
             "--json --force -o m.fm",
-            tensor_cli.fit_model,
+            tensor_cli.fit.run,
             {"cp": True, "no_centre": True, "restarts": 1, "sweeps": 9, "calibrate": 0.1, "sample": 50, "seed": 2},
         ),
         (
             "fit d.csv --residual lat,lon --residual-points 99 -o m.fm",
-            tensor_cli.fit_model,
+            tensor_cli.fit.run,
             {"residual": ("lat", "lon"), "residual_points": 99},
         ),
-        ("predict m.fm p.csv --level 0.9 -o o.csv", tensor_cli.predict_points, {"level": 0.9, "points": "p.csv"}),
-        ("eval m.fm t.csv --json", tensor_cli.evaluate_model, {"test": "t.csv", "json": True}),
+        ("predict m.fm p.csv --level 0.9 -o o.csv", tensor_cli.predict.run, {"level": 0.9, "points": "p.csv"}),
+        ("eval m.fm t.csv --json", tensor_cli.evaluate.run, {"test": "t.csv", "json": True}),
         (
             "grid m.fm --lat -30:60:0.5 --time 2020-01-01:2020-12-31:1D --axis temp=0:30:1 -o g.nc",
-            tensor_cli.predict_grid,
+            tensor_cli.grid.run,
             {"latitude": "-30:60:0.5", "longitude": None, "axis": [("temp", "0:30:1")]},
         ),
-        ("plot m.fm --data t.csv -o p", tensor_cli.plot_model, {"data": "t.csv"}),
-        ("demo", tensor_cli.demo_tensor, {"output": "demo_output/tensor", "seed": 0}),
+        ("plot m.fm --data t.csv -o p", tensor_cli.plot.run, {"data": "t.csv"}),
+        ("demo", tensor_cli.demo.run, {"output": "demo_output/tensor", "seed": 0}),
     ],
 )  # fmt: skip
 def test_command_line_is_understood(line: str, handler: Any, expected: dict[str, Any]) -> None:

@@ -52,7 +52,7 @@ def test_command_line_is_understood() -> None:
     args = build_parser().parse_args(
         ["tensor", "update", "m.fm", "new.csv", "--sweeps", "7", "-o", "o.fm", "--force"]
     )
-    assert args.handler is tensor_cli.update_model
+    assert args.handler is tensor_cli.update.run
     assert (args.model, args.data, args.sweeps, args.output, args.force) == (
         "m.fm", "new.csv", 7, "o.fm", True,
     )  # fmt: skip

@@ -197,7 +197,7 @@ def test_a_missed_quality_is_one_line_and_5(
     capsys.readouterr()
     assert main([*line, "--max-psnr-drop", "0.001"]) == 5
     out, err = capsys.readouterr()
-    assert "more than the 0.001 dB asked for" in err
+    assert "more than the 0.001 dB of --max-psnr-drop" in err
     assert err.count("\n") == 1
     assert not json.loads(out)["gate"]["met"]
     assert load_field(tmp_path / "s.fm").field.name == "mlp"  # the best there was is kept

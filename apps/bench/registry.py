@@ -1,0 +1,74 @@
+"""Every benchmark by name: one line here and one module make one that the command line knows."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+RUN = ("output", "force", "quiet")
+SCENE = ("data", "downscale", "scale", *RUN)
+SEEDED = (*SCENE, "n_seeds")
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark that is imported when it is used.
+
+    Attributes:
+        title: what it measures, for `--help`.
+        function: `module:name` in this package; returns JSON values.
+        table: name in the same module; formats them as Markdown.
+        options: keyword arguments that the function takes from the command line where they are given.
+        extra: optional packages that it needs, as pyproject.toml names them.
+    """
+
+    title: str
+    function: str
+    table: str
+    options: tuple[str, ...] = SEEDED
+    extra: str | None = None
+
+    def load(self) -> tuple[Callable[..., dict[str, Any]], Callable[[dict[str, Any]], str]]:
+        """Import the module and return function and table.
+
+        Raises:
+            ImportError: an optional package is missing.
+        """
+        name, function = self.function.split(":")
+        module = importlib.import_module(f"fieldmorph.apps.bench.{name}")
+        return getattr(module, function), getattr(module, self.table)
+
+
+BENCHES: dict[str, Benchmark] = {
+    "kernels": Benchmark(
+        "numba kernels against torch", "kernels:bench_kernels", "kernels_table", ("threads",)
+    ),
+    "convert": Benchmark("distilled against trained students", "convert:bench_convert", "convert_table"),
+    "matrix": Benchmark(
+        "every field into every other", "matrix:bench_matrix", "matrix_table", (*SEEDED, "only")
+    ),
+    "active": Benchmark("levels of active learning", "active:bench_active", "active_table"),
+    "starts": Benchmark(
+        "closed-form warm starts", "warm_starts:bench_starts", "starts_table", (*SEEDED, "only")
+    ),
+    "bake": Benchmark("web exports", "web_export:bench_bake", "bake_table", (*SEEDED, "only")),
+    "tensor": Benchmark(
+        "functional Tucker models and other methods",
+        "tensor:bench_tensor",
+        "tensor_table",
+        ("data", "n_folds", "scale", "only", *RUN),
+        extra="bayes",
+    ),
+    "view": Benchmark(
+        "the viewer with one visitor and with many", "viewer:bench_view", "view_table", SCENE, extra="view"
+    ),
+}
+
+# `bench tensor --sizes`: the same command measures growth instead of quality.
+TENSOR_SIZES = Benchmark(
+    "time and memory of tensor models by rows",
+    "tensor_scaling:bench_tensor_sizes",
+    "sizes_table",
+    ("sizes", *RUN),
+    extra="bayes",
+)

@@ -1,0 +1,74 @@
+"""`fieldmorph bench`: the measurements behind the tables."""
+
+from contextlib import nullcontext
+from typing import Any
+
+from fieldmorph.apps.bench.registry import BENCHES, TENSOR_SIZES
+from fieldmorph.apps.cli import arguments as arg
+from fieldmorph.apps.cli.common import Args, extra, set_threads, show
+
+FAILED = 1  # exit code of a benchmark that finished with rows that have no figures
+NOT_KERNELS, SCENES = "all but kernels", "all of scenes"
+KEYWORDS = {"n_seeds": "seeds", "n_folds": "folds"}  # of the functions, where the option has another name
+
+
+def add_parser(jobs: Any) -> None:
+    """Add the command and its options."""
+    parser = arg.command(
+        jobs,
+        "bench",
+        run,
+        "run a benchmark",
+        threads="number of CPU threads (default: all available; kernels: 1)",
+    )
+    titles = "; ".join(f"{name}: {bench.title}" for name, bench in BENCHES.items())
+    parser.add_argument("what", choices=list(BENCHES), help=titles)
+    parser.add_argument(
+        "--data",
+        metavar="DATA",
+        help=f"{SCENES}: scene (default: the bundled one); tensor: folder of .npz files (default: generated)",
+    )
+    arg.add_downscale(parser, f"{SCENES}: ")
+    parser.add_argument(
+        "--seeds",
+        type=arg.count,
+        metavar="N",
+        help=f"{SCENES}: runs of each kind (default 3 for convert and active, 1 for matrix, starts and bake)",
+    )
+    parser.add_argument(
+        "--scale",
+        type=arg.positive,
+        default=1.0,
+        help=f"{SCENES}: multiplies all budgets; tensor: fraction of the training rows (default 1)",
+    )
+    parser.add_argument(
+        "--only",
+        type=arg.names,
+        metavar="A,B",
+        help="matrix and bake: these fields; starts: these students; tensor: these data sets and methods (default all)",
+    )
+    parser.add_argument("--folds", type=arg.count, metavar="N", help="tensor: of each data set (default all)")
+    parser.add_argument(
+        "--sizes",
+        type=arg.sizes,
+        metavar="N,N",
+        help="tensor: measure instead how time and memory grow with the number of rows: 1e4,1e5,1e6",
+    )
+    arg.add_output(
+        parser,
+        f"{NOT_KERNELS}: folder for rows, table and fields (default bench_output); continues an earlier run",
+        "bench_output",
+    )
+
+
+def run(args: Args) -> int:
+    """Run one benchmark and print its table; return 1 where rows failed."""
+    bench = TENSOR_SIZES if args.what == "tensor" and args.sizes else BENCHES[args.what]
+    if "threads" not in bench.options:
+        set_threads(args)
+    given = {name: getattr(args, KEYWORDS.get(name, name)) for name in bench.options}
+    with extra(bench.extra) if bench.extra else nullcontext():
+        function, table = bench.load()
+        result = function(**{name: value for name, value in given.items() if value is not None})
+    show(result, args, table)
+    return FAILED if result.get("failed") else 0

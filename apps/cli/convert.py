@@ -1,0 +1,99 @@
+"""`fieldmorph convert`: distil a field into another representation."""
+
+import argparse
+import sys
+from typing import Any
+
+from fieldmorph.apps.cli import arguments as arg
+from fieldmorph.apps.cli.common import Args, budget_of, prepare, show
+from fieldmorph.apps.cli.run_options import (
+    add_run_options,
+    decibels,
+    field_choices,
+    run_options,
+    run_summary,
+)
+from fieldmorph.apps.console.exits import GATE_MISSED
+
+
+def add_parser(jobs: Any) -> None:
+    """Add the command and its options."""
+    parser = arg.command(
+        jobs,
+        "convert",
+        run,
+        "distil a field into another representation",
+        threads=arg.THREADS_HELP,
+        device=True,
+    )
+    parser.add_argument("teacher", metavar="TEACHER", help="file of a trained field")
+    parser.add_argument("--to", default="mlp", help=f"representation of the student: {field_choices('mlp')}")
+    parser.add_argument(
+        "--max-bytes",
+        metavar="SIZE",
+        help="pick the student's size: the largest whose file fits into 2MB, 500kB, ...",
+    )
+    parser.add_argument(
+        "--data", metavar="DATA", help="scene whose test images the receipt also compares with (optional)"
+    )
+    arg.add_downscale(parser)
+    parser.add_argument(
+        "--max-psnr-drop",
+        type=arg.positive,
+        metavar="DB",
+        help="maximum PSNR loss against the teacher on test images; trains for up to one extra budget, "
+        "then exits with 5",
+    )
+    parser.add_argument(
+        "--active",
+        type=arg.levels,
+        default=("pose", "ray", "point"),
+        metavar="LEVELS",
+        help="levels of active learning: some of pose,ray,point, all or none (default all)",
+    )
+    parser.add_argument(
+        "--start",
+        action=argparse.BooleanOptionalAction,
+        help="begin with the student's closed-form warm start, if it has one (default: voxels and cp only)",
+    )
+    parser.add_argument("--no-receipt", action="store_true", help="do not measure, write no receipt")
+    add_run_options(parser, "180cs")
+
+
+def run(args: Args) -> int:
+    """Convert, print what was made and return 5 where the quality is missed."""
+    budget = budget_of(args)
+    progress = prepare("convert", args)
+    from fieldmorph.apps.jobs.convert import ConvertOptions, convert_file, parse_bytes
+
+    options = ConvertOptions(
+        active=args.active,
+        start=args.start,
+        max_bytes=None if args.max_bytes is None else parse_bytes(args.max_bytes),
+        max_psnr_drop=args.max_psnr_drop,
+        receipt=not args.no_receipt,
+    )
+    with progress:
+        result = convert_file(
+            args.teacher,
+            args.output,
+            budget,
+            to=args.to,
+            options=options,
+            data=args.data,
+            downscale=args.downscale,
+            **run_options(args),
+            on_progress=progress,
+            on_picture=progress.measured,
+        )
+    show(result, args, run_summary)
+    gate = result.get("gate")
+    if gate is None or gate["met"]:
+        return 0
+    drop = result["quality"]["held_out"]["psnr_drop"]
+    print(
+        f"fieldmorph: the PSNR drop is {decibels(drop)}, more than the "
+        f"{gate['max_psnr_drop']:g} dB of --max-psnr-drop; {args.output} is the best student found",
+        file=sys.stderr,
+    )
+    return GATE_MISSED

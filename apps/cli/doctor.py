@@ -1,0 +1,18 @@
+"""`fieldmorph doctor`: what this installation can do."""
+
+from typing import Any
+
+from fieldmorph.apps.cli import arguments as arg
+from fieldmorph.apps.cli.common import Args
+
+
+def add_parser(jobs: Any) -> None:
+    """Add the command and its options."""
+    arg.command(jobs, "doctor", run, "check what this installation can do")
+
+
+def run(args: Args) -> int:
+    """Print the diagnosis; return 1 where something needed is broken."""
+    from fieldmorph.apps.jobs.doctor import doctor
+
+    return doctor(as_json=args.json)

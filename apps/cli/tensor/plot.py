@@ -1,0 +1,27 @@
+"""`fieldmorph tensor plot`: plots of a model."""
+
+from typing import Any
+
+from fieldmorph.apps.cli import arguments as arg
+from fieldmorph.apps.cli.common import Args, extra, set_threads, show
+from fieldmorph.apps.cli.tensor.options import add_model
+
+
+def add_parser(jobs: Any) -> None:
+    """Add the command and its options."""
+    parser = arg.command(jobs, "plot", run, "plot a model: factors, maps, calibration", arg.THREADS_HELP)
+    add_model(parser)
+    parser.add_argument(
+        "--data", metavar="TEST", help="held-out measurements, for the plot of the calibration"
+    )
+    arg.add_output(parser, "folder for the PNGs")
+
+
+def run(args: Args) -> int:
+    """Plot and print what was written."""
+    with extra("bayes"):
+        set_threads(args)
+        from fieldmorph.apps.tensor.plots import plot_file
+
+        result = plot_file(args.model, args.output, data=args.data, force=args.force)
+        return show(result, args, lambda r: f"{r['output']}: {', '.join(r['files'])}")

@@ -1,0 +1,53 @@
+"""`fieldmorph view`: the viewer in a browser."""
+
+from typing import Any
+
+from fieldmorph.apps.cli import arguments as arg
+from fieldmorph.apps.cli.common import Args, set_threads
+
+
+def add_parser(jobs: Any) -> None:
+    """Add the command and its options."""
+    parser = arg.command(
+        jobs,
+        "view",
+        run,
+        "view a field, or compare two, in a browser",
+        threads=arg.THREADS_HELP,
+        device=True,
+    )
+    parser.add_argument("files", metavar="FILE", nargs="*", help="a field, two to compare, or a tensor model")
+    parser.add_argument(
+        "--data", metavar="TABLE", help="held-out rows of a tensor model, to check its intervals"
+    )
+    parser.add_argument(
+        "--port", type=arg.port, default=7860, metavar="N", help="default 7860; 0: any that is free"
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine alone)"
+    )
+    parser.add_argument(
+        "--auth",
+        metavar="USER:PASS|FILE",
+        help="require a password on every route; a file has one USER:PASS per line",
+    )
+    parser.add_argument("--no-browser", action="store_true", help="only print the page's address")
+
+
+def run(args: Args) -> int:
+    """Serve the viewer until it is interrupted."""
+    set_threads(args)
+    from fieldmorph.apps.viewer.app import view_files
+
+    view_files(
+        args.files,
+        host=args.host,
+        port=args.port,
+        auth=args.auth,
+        data=args.data,
+        browser=not args.no_browser,
+        device=args.device,
+        threads=args.threads,
+        say=lambda line: print(line, flush=True),
+    )
+    return 0
