@@ -86,7 +86,7 @@ def test_data_that_cannot_be_fitted(
         (["--rank", "3,0,3"], "at least 1; got '0'"),
         (["--rank", "2,3,3", "--cp"], "CP has one rank"),
         (["--kernel", "rbf"], "unknown kernel 'rbf'; known: matern12, matern32, matern52"),
-        (["--calibrate", "1.5"], "share between 0 and 1; got '1.5'"),
+        (["--calibrate", "1.5"], "fraction between 0 and 1; got '1.5'"),
         (["--calibrate", "0.01"], "cannot be held out"),
         (["--calibrate-by", "lat"], "--calibrate-by and --calibrate-rounds need --calibrate FRACTION"),
         (["--calibrate-rounds", "2"], "--calibrate-by and --calibrate-rounds need --calibrate FRACTION"),
