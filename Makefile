@@ -2,17 +2,27 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DEMO_OUT ?= demo_output
 WORKERS ?= 2
 
-.PHONY: install demo test test-portable test-portable-short lint lint-web types clean
+.PHONY: install develop demo test test-portable test-portable-short lint lint-web format types links docs clean
+
+# What runs fieldmorph: the packages it needs, those of its viewer and of its tensor models.
 install: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml constraints.txt apps/package/__init__.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fieldmorph needs Python 3.11 or newer; got %d.%d (set PYTHON=...)" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(PIP) torch==2.13.0
+	$(PIP) -e '.[view,bayes]'
+	@touch $@
+
+# In addition what tests and checks it.
+develop: $(VENV)/.developed
+
+$(VENV)/.developed: $(VENV)/.installed
+	$(PIP) -e '.[dev]'
 	@touch $@
 
 demo: install
@@ -28,16 +38,20 @@ WITHOUT_FMA := NUMBA_CPU_NAME=generic NUMBA_CACHE_DIR=$(CURDIR)/build/numba/gene
 WITH_AVX2 := NUMBA_CPU_NAME=haswell NUMBA_CACHE_DIR=$(CURDIR)/build/numba/haswell \
 	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
 
-test-portable: install
+test-portable: develop
 	$(WITHOUT_FMA) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m numerical
 	$(WITH_AVX2) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m numerical
 
-test-portable-short: install
+test-portable-short: develop
 	$(WITHOUT_FMA) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m compiled
 
-lint: install lint-web
+lint: develop links lint-web
 	$(BIN)/ruff check .
-	$(BIN)/lint-imports
+	PYTHONPATH=build/typing $(BIN)/lint-imports
+
+format: develop
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 # The web client's linters run on a copy, so that no package of theirs lies among the sources.
 lint-web:
@@ -53,11 +67,14 @@ lint-web:
 	fi; \
 	npm run --silent lint && echo "lint-web: passed"
 
-# mypy reads the namespace through links, since it does not follow package-dir.
-types: install
+# The folders as one package, for tools that do not follow package-dir: mypy, import-linter, mkdocstrings.
+links:
 	@mkdir -p build/typing/fieldmorph
-	@for room in fields distill bayes apps; do ln -sfn ../../../$$room build/typing/fieldmorph/$$room; done
-	$(BIN)/mypy -p fieldmorph.fields -p fieldmorph.distill -p fieldmorph.bayes -p fieldmorph.apps
+	@for part in fields distill bayes apps; do ln -sfn ../../../$$part build/typing/fieldmorph/$$part; done
+	@for file in __init__.py __main__.py py.typed; do ln -sfn ../../../apps/package/$$file build/typing/fieldmorph/$$file; done
+
+types: develop links
+	$(BIN)/mypy -p fieldmorph
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,6 +1,8 @@
 """What is listed by hand in pyproject.toml, constraints.txt and the Makefile agrees with what there is."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -10,7 +12,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-NOT_INSTALLED = {"tests", "data_scripts"}
+NOT_INSTALLED = {"tests", "data_scripts", "docs"}
+PACKAGE = Path("apps", "package")  # the package `fieldmorph` itself
 TEXT = {
     "",
     ".py",
@@ -35,6 +38,13 @@ def folders_with_code(root: Path) -> set[Path]:
     return {file.parent.relative_to(root) for room in rooms for file in room.rglob("*.py")}
 
 
+def folder_of(package: str) -> Path:
+    """Folder of a listed package, by the longest prefix that package-dir maps."""
+    where = PROJECT["tool"]["setuptools"]["package-dir"]
+    mapped = max((name for name in where if f"{package}.".startswith(f"{name}.")), key=len)
+    return ROOT.joinpath(where[mapped], *package.removeprefix(mapped).strip(".").split("."))
+
+
 def pins() -> dict[str, str]:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     split = [line.split("==") for line in lines if line and not line.startswith("#")]
@@ -55,7 +65,8 @@ def machine_paths(text: str) -> list[str]:
 
 def test_every_folder_with_code_is_a_listed_package() -> None:
     folders = {f for f in folders_with_code(ROOT) if f.parts[0] not in NOT_INSTALLED}
-    expected = {"fieldmorph." + ".".join(folder.parts) for folder in folders}
+    assert PACKAGE in folders
+    expected = {"fieldmorph." + ".".join(folder.parts) for folder in folders - {PACKAGE}} | {"fieldmorph"}
     assert set(PROJECT["tool"]["setuptools"]["packages"]) == expected
     assert {"fieldmorph.fields", "fieldmorph.fields.kernels", "fieldmorph.distill"} <= expected
 
@@ -63,21 +74,33 @@ def test_every_folder_with_code_is_a_listed_package() -> None:
 def test_every_package_says_where_it_lies() -> None:
     where = PROJECT["tool"]["setuptools"]["package-dir"]
     rooms = {f.parts[0] for f in folders_with_code(ROOT)} - NOT_INSTALLED
-    assert where == {f"fieldmorph.{room}": room for room in rooms}
+    assert where == {f"fieldmorph.{room}": room for room in rooms} | {"fieldmorph": PACKAGE.as_posix()}
 
 
 def test_every_listed_package_has_an_init_file() -> None:
     for name in PROJECT["tool"]["setuptools"]["packages"]:
-        folder = ROOT.joinpath(*name.removeprefix("fieldmorph.").split("."))
-        assert (folder / "__init__.py").is_file(), name
-    assert not (ROOT / "__init__.py").exists()  # fieldmorph itself is a namespace
+        assert (folder_of(name) / "__init__.py").is_file(), name
+    assert folder_of("fieldmorph") == ROOT / PACKAGE
+    assert not (ROOT / "__init__.py").exists()
 
 
 def test_data_files_are_there_and_installed() -> None:
     for package, patterns in PROJECT["tool"]["setuptools"]["package-data"].items():
         for pattern in patterns:
-            folder = ROOT.joinpath(*package.removeprefix("fieldmorph.").split("."))
-            assert any(path.is_file() for path in folder.glob(pattern)), pattern
+            assert any(path.is_file() for path in folder_of(package).glob(pattern)), pattern
+
+
+def test_the_version_stands_in_one_place() -> None:
+    assert "version" not in PROJECT["project"]
+    assert PROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "fieldmorph.__version__"}
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys, fieldmorph; print(fieldmorph.__version__, len(sys.modules))"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    version, modules = done.stdout.split()
+    assert re.fullmatch(r"\d+\.\d+\.\d+", version)
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
+    assert int(modules) < 200  # nothing heavy is imported for it
 
 
 def test_the_command_exists() -> None:
@@ -112,9 +135,9 @@ def test_machine_paths_are_recognised() -> None:
 
 
 def test_no_text_names_a_path_of_one_machine() -> None:
-    rooms = [p for p in ROOT.iterdir() if p.is_dir() and any(p.glob("*.py"))]
+    rooms = [p for p in ROOT.iterdir() if p.is_dir() and (any(p.glob("*.py")) or p.name == "docs")]
     files = [f for room in rooms for f in room.rglob("*") if f.is_file() and "__pycache__" not in f.parts]
-    files += [f for f in ROOT.iterdir() if f.is_file()]
+    files += [f for f in ROOT.iterdir() if f.is_file() and f.name != ".git"]  # a file in a git worktree
     texts = [f for f in files if f.suffix in TEXT and f.stat().st_size < 1 << 20]
     assert len(texts) > 50
     found = {str(f.relative_to(ROOT)): machine_paths(f.read_text(errors="replace")) for f in texts}
