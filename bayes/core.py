@@ -16,7 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fieldmorph.bayes.entries import Entries
-from fieldmorph.bayes.kernels.mttkrp import pack, pack_sums, product_sums, unpack_index
+from fieldmorph.bayes.kernels.mttkrp import product_sums
+from fieldmorph.bayes.kernels.symmetric import pack, pack_sums, unpack_index
 
 
 @dataclass(frozen=True)

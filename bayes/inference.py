@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fieldmorph.bayes.core import Core, CPCore, Factor, TuckerCore
 from fieldmorph.bayes.entries import Entries
-from fieldmorph.bayes.kernels.mttkrp import pack, unpack_index
+from fieldmorph.bayes.kernels.symmetric import pack, unpack_index
 from fieldmorph.bayes.markov_gp import Process, draw_prior
 from fieldmorph.bayes.state_space import StateSpace, from_gpytorch
 from fieldmorph.bayes.student_t import Tails

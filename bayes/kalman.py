@@ -6,8 +6,8 @@ known. Forward it is the Kalman filter in information form; backward the Bryson-
 adjoint (r, N) needs no inverse of a state's covariance, and turns any prediction (m, P) from the left into the
 posterior m + P r, P - P N P.
 
-The joint state has the R states side by side. `smooth` runs the numba kernels of `passes`; `smooth_torch` is the plain
-twin, its oracle, and differentiable.
+The joint state has the R states side by side. `smooth`, `smooth_states` and `log_evidence` run the numba kernels of
+`kernels.smoother`; `smooth_torch` is their plain twin, their oracle, and differentiable.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fieldmorph.bayes.kernels.smoother import pass_means, pass_through
+from fieldmorph.bayes.kernels.block_algebra import Array
+from fieldmorph.bayes.kernels.sampling import mean_passes
+from fieldmorph.bayes.kernels.smoother import (
+    Chain,
+    filter_evidence,
+    filter_pass,
+    smoother_pass,
+    state_passes,
+)
 
 
 @dataclass(frozen=True)
@@ -29,17 +37,17 @@ class Marginals:
 
 
 @dataclass(frozen=True)
-class Passes:
-    """What both passes leave at every point, from which any other point follows.
+class SmoothedStates:
+    """What both passes leave at every point, from which the posterior at any other point follows.
 
     Attributes:
-        mean, covariance: of the state given the points up to this one.
-        pull, precision: the adjoint r and N of this point and all to its right.
+        mean, covariance: of the joint state (n = r states) given the points up to this one.
+        adjoint, precision: r and N of this point and all to its right.
     """
 
     mean: Float[Tensor, "points n"]
     covariance: Float[Tensor, "points n n"]
-    pull: Float[Tensor, "points n"]
+    adjoint: Float[Tensor, "points n"]
     precision: Float[Tensor, "points n n"]
 
 
@@ -49,20 +57,34 @@ def smooth(
     emission: Float[Tensor, "states"],
     eta: Float[Tensor, "points r"],
     lam: Float[Tensor, "points r r"],
-    keep: bool = False,
-) -> tuple[Marginals, Passes | None]:
-    """Posterior at all points; no gradients.
+) -> Marginals:
+    """Return the posterior of the functions at all points; no gradients.
 
     Args:
         transitions: A from each point's left neighbour to it; the first is not used.
-        keep: whether to return what predictions elsewhere need, which takes much more memory.
+        stationary, emission: P and h of one function's state.
+        eta, lam: the likelihood's information at the points.
     """
-    arrays = [x.detach().double().contiguous().numpy() for x in (transitions, stationary, emission, eta, lam)]
-    mean, covariance, log_evidence, *passes = pass_through(*arrays, True, keep)
-    marginals = Marginals(
-        torch.from_numpy(mean), torch.from_numpy(covariance), torch.tensor(log_evidence, dtype=torch.float64)
+    chain, (told, precision) = _chain(transitions, stationary, emission), _arrays(eta, lam)
+    filtered, log_evidence = filter_pass(chain, told, precision)
+    found = smoother_pass(chain, precision, filtered)
+    return Marginals(
+        torch.from_numpy(found.mean),
+        torch.from_numpy(found.covariance),
+        torch.tensor(log_evidence, dtype=torch.float64),
     )
-    return marginals, Passes(*map(torch.from_numpy, passes)) if keep else None
+
+
+def smooth_states(
+    transitions: Float[Tensor, "points states states"],
+    stationary: Float[Tensor, "states states"],
+    emission: Float[Tensor, "states"],
+    eta: Float[Tensor, "points r"],
+    lam: Float[Tensor, "points r r"],
+) -> SmoothedStates:
+    """Return what predictions elsewhere need, which takes much more memory than `smooth`; its arguments."""
+    found = state_passes(_chain(transitions, stationary, emission), *_arrays(eta, lam))
+    return SmoothedStates(*map(torch.from_numpy, found))
 
 
 def log_evidence(
@@ -72,9 +94,8 @@ def log_evidence(
     eta: Float[Tensor, "points r"],
     lam: Float[Tensor, "points r r"],
 ) -> float:
-    """That of `smooth`, by the filter alone."""
-    arrays = [x.detach().double().contiguous().numpy() for x in (transitions, stationary, emission, eta, lam)]
-    return pass_through(*arrays, False, False)[2]
+    """Return that of `smooth`, in nats, by the filter alone; its arguments."""
+    return float(filter_evidence(_chain(transitions, stationary, emission), *_arrays(eta, lam)))
 
 
 def smooth_means(
@@ -84,9 +105,17 @@ def smooth_means(
     eta: Float[Tensor, "points r samples"],
     lam: Float[Tensor, "points r r"],
 ) -> Float[Tensor, "points r samples"]:
-    """The means of `smooth` for each of many eta with the same lam: all that depends on lam alone is found once."""
-    arrays = [x.detach().double().contiguous().numpy() for x in (transitions, stationary, emission, eta, lam)]
-    return torch.from_numpy(pass_means(*arrays))
+    """Return the means of `smooth` for each of many eta with the same lam, whose part of the work is done once."""
+    found = mean_passes(_chain(transitions, stationary, emission), *_arrays(eta, lam))
+    return torch.from_numpy(found)
+
+
+def _chain(transitions: Tensor, stationary: Tensor, emission: Tensor) -> Chain:
+    return Chain(*_arrays(transitions, stationary, emission))
+
+
+def _arrays(*tensors: Tensor) -> list[Array]:
+    return [x.detach().double().contiguous().numpy() for x in tensors]
 
 
 def smooth_torch(
@@ -95,8 +124,8 @@ def smooth_torch(
     emission: Float[Tensor, "states"],
     eta: Float[Tensor, "points r"],
     lam: Float[Tensor, "points r r"],
-) -> tuple[Marginals, Passes]:
-    """The plain twin of `smooth`."""
+) -> tuple[Marginals, SmoothedStates]:
+    """Return what `smooth` and `smooth_states` do: their plain twin, with gradients."""
     r = eta.shape[1]
     one = torch.eye(r, dtype=eta.dtype)
     prior, h = torch.kron(one, stationary), torch.kron(one, emission[None])
@@ -129,4 +158,4 @@ def smooth_torch(
         adjoints.append((pull, precision))
     marginals = Marginals(torch.stack(means[::-1]), torch.stack(covariances[::-1]), log_evidence)
     pairs = [*zip(*filtered, strict=True), *zip(*adjoints[::-1], strict=True)]
-    return marginals, Passes(*[torch.stack(values) for values in pairs])
+    return marginals, SmoothedStates(*[torch.stack(values) for values in pairs])

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fieldmorph.bayes.kalman import Marginals, Passes, smooth, smooth_means
-from fieldmorph.bayes.kernels.smoother import pass_values
+from fieldmorph.bayes.kalman import Marginals, SmoothedStates, smooth, smooth_means, smooth_states
+from fieldmorph.bayes.kernels.sampling import propagate
 from fieldmorph.bayes.state_space import StateSpace
 
 AT_ONCE = 1 << 22  # numbers of the states' covariances that a prediction holds
@@ -29,22 +29,20 @@ class Process:
 
     def marginals(self) -> Marginals:
         """The posterior at the points; found anew at every call, for it is as large as all that is known."""
-        return self._smooth(keep=False)[0]
+        return smooth(*self._chain(), self.eta, self.lam)
 
     def at(self, query: Float[Tensor, "n"]) -> tuple[Float[Tensor, "n r"], Float[Tensor, "n r r"]]:
         """Posterior mean and covariance of the functions at any real coordinates, in any order."""
-        _, passes = self._smooth(keep=True)
-        assert passes is not None
+        states = smooth_states(*self._chain(), self.eta, self.lam)
         size = (self.eta.shape[1] * len(self.space.emission)) ** 2
         query = query.double().contiguous()
-        parts = [self._at(part, passes) for part in query.split(max(1, AT_ONCE // size))]
+        parts = [self._at(part, states) for part in query.split(max(1, AT_ONCE // size))]
         return torch.cat([mean for mean, _ in parts]), torch.cat([covariance for _, covariance in parts])
 
-    def _smooth(self, keep: bool) -> tuple[Marginals, Passes | None]:
-        chain = _transitions(self.space, self.points), self.space.stationary, self.space.emission
-        return smooth(*chain, self.eta, self.lam, keep)
+    def _chain(self) -> tuple[Tensor, Tensor, Tensor]:
+        return _transitions(self.space, self.points), self.space.stationary, self.space.emission
 
-    def _at(self, query: Tensor, passes: Passes) -> tuple[Tensor, Tensor]:
+    def _at(self, query: Tensor, states: SmoothedStates) -> tuple[Tensor, Tensor]:
         space, r = self.space, self.eta.shape[1]
         left = torch.searchsorted(self.points, query, right=True) - 1
         right = left + 1
@@ -54,14 +52,14 @@ class Process:
         backward = space.transition((self.points[right] - query).abs()).mT
         prior = torch.kron(torch.eye(r, dtype=torch.float64), space.stationary)
         forget = inside[0].double()  # left of all points there is the prior alone, right of all no adjoint
-        m = _move(forward, passes.mean[left] * forget[:, None], r)
-        p = prior + _turn(forward, (passes.covariance[left] - prior) * forget[:, None, None], r)
+        m = _move(forward, states.mean[left] * forget[:, None], r)
+        p = prior + _turn(forward, (states.covariance[left] - prior) * forget[:, None, None], r)
         known = inside[1].double()
-        pull = _move(backward, passes.pull[right] * known[:, None], r)
-        precision = _turn(backward, passes.precision[right] * known[:, None, None], r)
+        adjoint = _move(backward, states.adjoint[right] * known[:, None], r)
+        precision = _turn(backward, states.precision[right] * known[:, None, None], r)
         h = torch.kron(torch.eye(r, dtype=torch.float64), space.emission[None])
         ph = p @ h.T
-        mean = (m + (p @ pull[:, :, None])[:, :, 0]) @ h.T
+        mean = (m + (p @ adjoint[:, :, None])[:, :, 0]) @ h.T
         covariance = h @ ph - ph.mT @ precision @ ph
         covariance = (covariance + covariance.mT) / 2
         negative = (
@@ -109,7 +107,7 @@ def draw_prior(
     arrays = (
         x.detach().contiguous().numpy() for x in (torch.cat([first, transitions]), pushes, space.emission)
     )
-    return torch.from_numpy(pass_values(*arrays))
+    return torch.from_numpy(propagate(*arrays))
 
 
 @torch.no_grad()

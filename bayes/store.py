@@ -12,7 +12,7 @@ from fieldmorph.bayes.conformal import Intervals
 from fieldmorph.bayes.core import Core, CPCore, TuckerCore
 from fieldmorph.bayes.data.observations import Mode
 from fieldmorph.bayes.inference import Noise, space_of
-from fieldmorph.bayes.kernels.mttkrp import pack, unpack_index
+from fieldmorph.bayes.kernels.symmetric import pack, unpack_index
 from fieldmorph.bayes.markov_gp import Process
 from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.bayes.sparse_gp import SparseGP

@@ -1,7 +1,7 @@
-"""Sums over a point's measurements of products of the other modes' moments, and symmetric matrices as vectors.
+"""Matricized tensor times Khatri-Rao or Kronecker product (MTTKRP) for sparse tensors, as a numba kernel.
 
-Symmetric matrices are packed: the upper triangle, row by row. A sum over a packed matrix times another packed one
-counts every pair once, so one of the two has its off-diagonal entries doubled (`pack_sums`).
+For each point of a mode it sums, over that point's measurements, weighted products of the other modes' moments
+(Kolda & Bader 2009, section 2.6).
 """
 
 import math
@@ -15,29 +15,8 @@ from torch import Tensor
 
 from fieldmorph.fields.kernels.launch import launch
 
-PART = 1 << 20  # numbers of a part of the sums
-AT_ONCE = 1 << 22  # numbers that the twin holds
-
-
-def pack(matrix: Float[Tensor, "*batch r r"]) -> Float[Tensor, "*batch packed"]:
-    """The upper triangle, row by row."""
-    r = matrix.shape[-1]
-    rows, columns = torch.triu_indices(r, r)
-    return matrix[..., rows, columns]
-
-
-def unpack_index(r: int) -> Int[Tensor, "r r"]:
-    """Where each entry of an r x r matrix lies in its packed form."""
-    index = torch.empty(r, r, dtype=torch.long)
-    rows, columns = torch.triu_indices(r, r)
-    index[rows, columns] = index[columns, rows] = torch.arange(len(rows))
-    return index
-
-
-def pack_sums(values: Float[Tensor, "pairs *rest"], r: int) -> Float[Tensor, "packed *rest"]:
-    """From all r^2 pairs to packed ones, (i, j) and (j, i) summed."""
-    packed = values.new_zeros(r * (r + 1) // 2, *values.shape[1:])
-    return packed.index_add_(0, unpack_index(r).flatten(), values)
+MAX_PART = 1 << 20  # numbers of a part of the sums
+MAX_TWIN_PART = 1 << 22  # numbers that the twin holds
 
 
 def product_sums(
@@ -48,17 +27,22 @@ def product_sums(
     starts: Int[Tensor, "_"],
     kronecker: bool,
 ) -> Iterator[tuple[slice, Float[Tensor, "some products"]]]:
-    """For each point the weighted sum, over its places, of the product of the tables' rows there; part by part.
+    """Yield for each point the weighted sum, over its places, of the product of the tables' rows there.
+
+    It comes in parts, slices of the points with their sums: a part holds at most about a million numbers.
 
     Args:
-        tables: of the other modes, in their order; float64.
+        tables: moments of the other modes, in their order; float64.
+        index: the row of each table at each place.
+        weight: of each place.
+        order, starts: point i has the places order[starts[i]:starts[i + 1]].
         kronecker: all products of one entry from each, the last table's running fastest; else elementwise products.
     """
     widths, n_points = [table.shape[1] for table in tables], len(starts) - 1
     width = math.prod(widths) if kronecker else widths[0]
     rows = tuple(table.contiguous().numpy() for table in tables)
     columns = tuple(column.numpy() for column in index.unbind(1))
-    step = max(1, PART // width)
+    step = max(1, MAX_PART // width)
     for first in range(0, n_points, step):
         last = min(first + step, n_points)
         out = tables[0].new_empty(last - first, width)
@@ -75,12 +59,12 @@ def product_sums_torch(
     starts: Int[Tensor, "_"],
     kronecker: bool,
 ) -> Float[Tensor, "points products"]:
-    """The plain twin of `product_sums`, in one part."""
+    """Return what `product_sums` does, in one part: its plain twin."""
     point = torch.repeat_interleave(torch.arange(len(starts) - 1), starts.diff())
     width = int(np.prod([t.shape[1] for t in tables])) if kronecker else tables[0].shape[1]
     out = tables[0].new_zeros(len(starts) - 1, width)
     for part, where in zip(
-        order.split(max(1, AT_ONCE // width)), point.split(max(1, AT_ONCE // width)), strict=True
+        order.split(max(1, MAX_TWIN_PART // width)), point.split(max(1, MAX_TWIN_PART // width)), strict=True
     ):
         product = weight[part, None]
         for table, column in zip(tables, index.unbind(1), strict=True):

@@ -1,332 +1,286 @@
-"""The passes of `kalman` over a line of points, as numba kernels.
+"""Kalman filter in information form and Bryson-Frazier smoother over a line of points, as numba kernels.
 
-A state's matrices are a few rows large: plain loops take a quarter of the time of calls to LAPACK. Arrays are float64:
-a (points, s, s), prior (s, s), h (s), eta (points, r) or (points, r, samples), lam (points, r, r).
+`kalman` has the mathematics and a twin in torch. Shapes: r functions of s states each, n = r s; the chain's transition
+is (points, s, s), eta (points, r), lam (points, r, r). With g = P (I x h) before a point's information is taken in,
+c = (I x h') g, t = (I + lam c)^-1 and e = g t, the posterior's h P h' is h e and its P h' is e: nothing is subtracted.
 """
+
+from typing import NamedTuple
 
 import numba
 import numpy as np
 
-_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+from fieldmorph.bayes.kernels.block_algebra import (
+    OPTIONS,
+    Array,
+    congruence,
+    invert_system,
+    multiply,
+    predict_covariance,
+    project,
+    transform,
+)
 
 
-@numba.njit(**_OPTIONS)
-def pass_through(a, prior, h, eta, lam, back, keep):
-    """Mean, covariance, log evidence (without `back` that alone), and with `keep` the fields of `Passes`.
+class Chain(NamedTuple):
+    """The Markov chain that each function's states are at the points: A from the left neighbour, P and h."""
 
-    With g = P h' before a point's information is taken in, c = h g, t = (I + lam c)^-1 and e = g t, the posterior's
-    h P h' is h e and its P h' is e: nothing is subtracted. Until the pass back has come to a point, its mean holds that
-    of the filter and its covariance holds t lam.
+    transition: Array
+    stationary: Array
+    emission: Array
+
+
+class Filtered(NamedTuple):
+    """What the smoother needs of the filter at each point.
+
+    Attributes:
+        mean: of the functions given the points up to this one, (points, r).
+        information: t lam, (points, r, r).
+        gain: e, (points, n, r).
+        residual: t (eta - lam h m) with the mean m before the point, (points, r).
     """
-    points, r = eta.shape
-    s = len(prior)
-    n = r * s
-    kept, stored = points if keep else 0, points if back else 1
-    ms, ps = np.empty((kept, n)), np.empty((kept, n, n))
-    pulls, precisions = np.empty((kept, n)), np.empty((kept, n, n))
-    mean, covariance = np.empty((stored, r)), np.empty((stored, r, r))
-    es, us = np.empty((stored, n, r)), np.empty((stored, r))
-    m, moved, q, f, v = np.zeros(n), np.empty(n), np.zeros(n), np.empty(r), np.empty(r)
-    p, half, other, big_n = np.zeros((n, n)), np.empty((n, n)), np.empty((n, n)), np.zeros((n, n))
-    g, gd, c, system, t = (
-        np.empty((n, r)),
-        np.empty((n, r)),
-        np.empty((r, r)),
-        np.empty((r, r)),
-        np.empty((r, r)),
-    )
+
+    mean: Array
+    information: Array
+    gain: Array
+    residual: Array
+
+
+class Smoothed(NamedTuple):
+    """Posterior of the functions at each point: mean (points, r) and covariance (points, r, r)."""
+
+    mean: Array
+    covariance: Array
+
+
+class States(NamedTuple):
+    """What both passes know of the joint state at each point.
+
+    Attributes:
+        mean, covariance: given the points up to this one, (points, n) and (points, n, n).
+        adjoint, precision: r and N of this point and all to its right, (points, n) and (points, n, n).
+    """
+
+    mean: Array
+    covariance: Array
+    adjoint: Array
+    precision: Array
+
+
+class _Scratch(NamedTuple):
+    """Two states in turn, (2, n) and (2, n, n), and arrays that one step of a pass writes to."""
+
+    m: Array
+    p: Array
+    half: Array
+    gains: Array
+    products: Array
+    small: Array
+    vectors: Array
+
+
+@numba.njit(**OPTIONS)
+def filter_evidence(chain: Chain, eta: Array, lam: Array) -> float:
+    """Return the log evidence alone, in nats; memory does not grow with the points."""
+    filtered, scratch = _filtered(1, lam.shape[1], len(chain.emission)), _prior_scratch(chain, lam.shape[1])
     log_evidence = 0.0
-    for i in range(r):
-        p[i * s : (i + 1) * s, i * s : (i + 1) * s] = prior
+    for k in range(len(eta)):
+        log_evidence = _filter_step(k, chain, eta, lam, scratch, filtered, 0, log_evidence)
+    return log_evidence
+
+
+@numba.njit(**OPTIONS)
+def filter_pass(chain: Chain, eta: Array, lam: Array) -> tuple[Filtered, float]:
+    """Return what the smoother needs of every point, and the log evidence in nats."""
+    points, r = eta.shape
+    filtered, scratch = _filtered(points, r, len(chain.emission)), _prior_scratch(chain, r)
+    log_evidence = 0.0
     for k in range(points):
-        at = k if back else 0
-        e, d, u = es[at], covariance[at], us[at]
-        if k:
-            _step(a[k], prior, p, r, half, other)
-            p, other = other, p
-            _move(a[k], m, r, moved)
-            m, moved = moved, m
-        _gain(p, h, r, g, c)
-        for i in range(r):
-            f[i] = 0.0
-            for x in range(s):
-                f[i] += h[x] * m[i * s + x]
-        for i in range(r):
-            v[i] = eta[k, i]
-            for j in range(r):
-                v[i] -= lam[k, i, j] * f[j]
-        log_evidence -= _invert(lam[k], c, system, t) / 2
-        _times(t, lam[k], d)
-        _times(g, t, e)
-        _times(g, d, gd)
-        for i in range(r):
-            u[i] = 0.0
-            for j in range(r):
-                u[i] += t[i, j] * v[j]
-        for i in range(r):
-            change = 0.0
-            for j in range(r):
-                change += c[i, j] * u[j]
-            log_evidence += (f[i] * (eta[k, i] + v[i]) + v[i] * change) / 2
-            mean[at, i] = f[i] + change
-        for row in range(n):
-            for j in range(r):
-                m[row] += g[row, j] * u[j]
-            for column in range(row + 1):
-                value = p[row, column]
-                for j in range(r):
-                    value -= gd[row, j] * g[column, j]
-                p[row, column] = p[column, row] = value
-        if keep:
-            ms[k], ps[k] = m, p
-    if not back:
-        return mean, covariance, log_evidence, ms, ps, pulls, precisions
-    transposed, ne, w, wl, z = (
-        np.empty((s, s)),
-        np.empty((n, r)),
-        np.empty((r, r)),
-        np.empty((r, r)),
-        np.empty(r),
+        log_evidence = _filter_step(k, chain, eta, lam, scratch, filtered, k, log_evidence)
+    return filtered, log_evidence
+
+
+@numba.njit(**OPTIONS)
+def smoother_pass(chain: Chain, lam: Array, filtered: Filtered) -> Smoothed:
+    """Return the posterior at every point, in the memory of the filter's mean and information."""
+    points, r = filtered.mean.shape
+    scratch = _blank_scratch(r, len(chain.emission))
+    for k in range(points - 1, -1, -1):
+        _smoother_step(k, chain, lam, filtered, scratch)
+    return Smoothed(filtered.mean, filtered.information)
+
+
+@numba.njit(**OPTIONS)
+def state_passes(chain: Chain, eta: Array, lam: Array) -> States:
+    """Return the joint states that both passes leave at every point."""
+    points, r = eta.shape
+    n = r * len(chain.emission)
+    filtered, scratch = _filtered(points, r, len(chain.emission)), _prior_scratch(chain, r)
+    mean, covariance = np.empty((points, n)), np.empty((points, n, n))
+    adjoint, precision = np.empty((points, n)), np.empty((points, n, n))
+    for k in range(points):
+        _filter_step(k, chain, eta, lam, scratch, filtered, k, 0.0)
+        mean[k], covariance[k] = scratch.m[k % 2], scratch.p[k % 2]
+    scratch = _blank_scratch(r, len(chain.emission))
+    for k in range(points - 1, -1, -1):
+        _smoother_step(k, chain, lam, filtered, scratch)
+        adjoint[k], precision[k] = scratch.m[k % 2], scratch.p[k % 2]
+    return States(mean, covariance, adjoint, precision)
+
+
+@numba.njit(**OPTIONS)
+def _filtered(points: int, r: int, s: int) -> Filtered:
+    return Filtered(
+        np.empty((points, r)), np.empty((points, r, r)), np.empty((points, r * s, r)), np.empty((points, r))
     )
-    for k in range(points - 1, -1, -1):
-        e, d, u = es[k], covariance[k], us[k]
-        if k + 1 < points:
-            transposed[:] = a[k + 1].T
-            _sandwich(transposed, big_n, r, half, other)
-            big_n, other = other, big_n
-            _move(transposed, q, r, moved)
-            q, moved = moved, q
-        _times(big_n, e, ne)
-        for i in range(r):
-            z[i] = 0.0
-            for row in range(n):
-                z[i] += e[row, i] * q[row]
-            mean[k, i] += z[i]
-            for j in range(i + 1):
-                value = 0.0
-                for row in range(n):
-                    value += e[row, i] * ne[row, j]
-                w[i, j] = w[j, i] = value
-        # N before this point: (I - g d h)' N (I - g d h) + h' d h with g d = e lam, as rows and columns of h'.
-        _times(ne, lam[k], gd)
-        _times(w, lam[k], wl)
-        for i in range(r):
-            pull = u[i]
-            for j in range(r):
-                pull -= lam[k, i, j] * z[j]
-            for x in range(s):
-                q[i * s + x] += h[x] * pull
-                for row in range(n):
-                    change = gd[row, i] * h[x]
-                    big_n[row, i * s + x] -= change
-                    big_n[i * s + x, row] -= change
-            for j in range(i + 1):
-                inner = (d[i, j] + d[j, i]) / 2
-                for l in range(r):
-                    inner += (lam[k, i, l] * wl[l, j] + lam[k, j, l] * wl[l, i]) / 2
-                for x in range(s):
-                    for y in range(s):
-                        change = h[x] * inner * h[y]
-                        big_n[i * s + x, j * s + y] += change
-                        if j < i:
-                            big_n[j * s + y, i * s + x] += change
-        for i in range(r):
-            for j in range(i + 1):
-                value = -w[i, j]
-                for x in range(s):
-                    value += h[x] * (e[i * s + x, j] + e[j * s + x, i]) / 2
-                d[i, j] = d[j, i] = value
-        if keep:
-            pulls[k], precisions[k] = q, big_n
-    return mean, covariance, log_evidence, ms, ps, pulls, precisions
 
 
-@numba.njit(**_OPTIONS)
-def pass_means(a, prior, h, eta, lam):
-    """The same passes for the means alone; a state's mean is a matrix with a column for each sample."""
-    points, r, samples = eta.shape
-    s = len(prior)
+@numba.njit(**OPTIONS)
+def _blank_scratch(r: int, s: int) -> _Scratch:
+    """States are zero."""
     n = r * s
-    mean, us = np.empty((points, r, samples)), np.empty((points, r, samples))
-    es, gds = np.empty((points, n, r)), np.empty((points, n, r))
-    g, c, system, t = np.empty((n, r)), np.empty((r, r)), np.empty((r, r)), np.empty((r, r))
-    m, moved = np.zeros((n, samples)), np.empty((n, samples))
-    p, half, other = np.zeros((n, n)), np.empty((n, n)), np.empty((n, n))
+    return _Scratch(
+        np.zeros((2, n)), np.zeros((2, n, n)), np.empty((n, n)), np.empty((2, n, r)), np.empty((3, r, r)),
+        np.empty((s, s)), np.empty((2, r)),
+    )  # fmt: skip
+
+
+@numba.njit(**OPTIONS)
+def _prior_scratch(chain: Chain, r: int) -> _Scratch:
+    """The first state has the prior's covariance."""
+    s = len(chain.emission)
+    scratch = _blank_scratch(r, s)
     for i in range(r):
-        p[i * s : (i + 1) * s, i * s : (i + 1) * s] = prior
-    for k in range(points):
-        if k:
-            _step(a[k], prior, p, r, half, other)
-            p, other = other, p
-            _move_all(a[k], m, r, moved)
-            m, moved = moved, m
-        _gain(p, h, r, g, c)
-        f = _emit(h, m)
-        _invert(lam[k], c, system, t)
-        u = t @ (eta[k] - lam[k] @ f)
-        es[k] = g @ t
-        gds[k] = es[k] @ lam[k]
-        m += g @ u
-        p -= gds[k] @ g.T
-        mean[k], us[k] = f + c @ u, u
-    q = np.zeros((n, samples))
-    for k in range(points - 1, -1, -1):
-        if k + 1 < points:
-            _move_all(a[k + 1].T, q, r, moved)
-            q, moved = moved, q
-        mean[k] += es[k].T @ q
-        pull = us[k] - gds[k].T @ q
-        for i in range(r):
-            for x in range(s):
-                q[i * s + x] += h[x] * pull[i]
-    return mean
+        scratch.p[0, i * s : (i + 1) * s, i * s : (i + 1) * s] = chain.stationary
+    return scratch
 
 
-@numba.njit(**_OPTIONS)
-def pass_values(a, pushes, h):
-    """h' x of states x_k = a_k x_k-1 + push_k (points, s, columns) that begin with zero."""
-    points, s, columns = pushes.shape
-    values = np.zeros((points, columns))
-    state, moved = np.zeros((s, columns)), np.empty((s, columns))
-    for k in range(points):
-        _move_all(a[k], state, 1, moved)
-        for x in range(s):
-            for column in range(columns):
-                state[x, column] = moved[x, column] + pushes[k, x, column]
-                values[k, column] += h[x] * state[x, column]
-    return values
+@numba.njit(**OPTIONS)
+def _filter_step(
+    k: int,
+    chain: Chain,
+    eta: Array,
+    lam: Array,
+    scratch: _Scratch,
+    filtered: Filtered,
+    at: int,
+    log_evidence: float,
+) -> float:
+    """Predict point k's state from its left neighbour's, take in its information, and add to the log evidence.
 
-
-@numba.njit(**_OPTIONS)
-def _step(a, prior, p, r, half, out):
-    """out = (I x a) (p - I x prior) (I x a)' + I x prior; p is spoilt, `half` is scratch."""
-    s = len(a)
-    for i in range(r):
-        for x in range(s):
-            for y in range(s):
-                p[i * s + x, i * s + y] -= prior[x, y]
-    _sandwich(a, p, r, half, out)
-    for i in range(r):
-        for x in range(s):
-            for y in range(s):
-                out[i * s + x, i * s + y] += prior[x, y]
-
-
-@numba.njit(**_OPTIONS)
-def _sandwich(a, p, r, half, out):
-    """out = (I x a) p (I x a)' for symmetric p; `half` is scratch."""
-    s = len(a)
-    n = r * s
-    for i in range(r):
-        for x in range(s):
-            for column in range(n):
-                value = 0.0
-                for y in range(s):
-                    value += a[x, y] * p[i * s + y, column]
-                half[i * s + x, column] = value
-    for row in range(n):
-        for j in range(row // s + 1):
-            for x in range(s):
-                value = 0.0
-                for y in range(s):
-                    value += half[row, j * s + y] * a[x, y]
-                out[row, j * s + x] = out[j * s + x, row] = value
-
-
-@numba.njit(**_OPTIONS)
-def _gain(p, h, r, g, c):
-    """g = p (I x h), c = (I x h') g."""
+    The state goes to `scratch.m[k % 2]` and `scratch.p[k % 2]`, all else to row `at` of `filtered`.
+    """
+    h, r = chain.emission, eta.shape[1]
     s = len(h)
-    for row in range(len(p)):
-        for j in range(r):
-            value = 0.0
-            for y in range(s):
-                value += p[row, j * s + y] * h[y]
-            g[row, j] = value
+    m, p = scratch.m[k % 2], scratch.p[k % 2]
+    if k:
+        predict_covariance(
+            chain.transition[k], chain.stationary, scratch.p[1 - k % 2], r, scratch.half, p
+        )
+        transform(chain.transition[k], scratch.m[1 - k % 2], r, m)
+    g, gd = scratch.gains[0], scratch.gains[1]
+    c, system, t = scratch.products[0], scratch.products[1], scratch.products[2]
+    f, v = scratch.vectors[0], scratch.vectors[1]
+    e, d, u = filtered.gain[at], filtered.information[at], filtered.residual[at]
+    project(p, h, r, g, c)
     for i in range(r):
-        for j in range(r):
-            value = 0.0
-            for x in range(s):
-                value += h[x] * g[i * s + x, j]
-            c[i, j] = value
-
-
-@numba.njit(**_OPTIONS)
-def _invert(lam, c, system, t):
-    """t = (I + lam c)^-1 by Gauss and Jordan, with pivots; log det(I + lam c). `system` is scratch."""
-    r = len(c)
-    _times(lam, c, system)
+        f[i] = 0.0
+        for x in range(s):
+            f[i] += h[x] * m[i * s + x]
     for i in range(r):
-        system[i, i] += 1.0
-        t[i] = 0.0
-        t[i, i] = 1.0
-    log_det = 0.0
-    for k in range(r):
-        pivot = k
-        for i in range(k + 1, r):
-            if abs(system[i, k]) > abs(system[pivot, k]):
-                pivot = i
-        if pivot != k:
+        v[i] = eta[k, i]
+        for j in range(r):
+            v[i] -= lam[k, i, j] * f[j]
+    log_evidence -= invert_system(lam[k], c, system, t) / 2
+    multiply(t, lam[k], d)
+    multiply(g, t, e)
+    multiply(g, d, gd)
+    for i in range(r):
+        u[i] = 0.0
+        for j in range(r):
+            u[i] += t[i, j] * v[j]
+    for i in range(r):
+        change = 0.0
+        for j in range(r):
+            change += c[i, j] * u[j]
+        log_evidence += (f[i] * (eta[k, i] + v[i]) + v[i] * change) / 2
+        filtered.mean[at, i] = f[i] + change
+    for row in range(len(m)):
+        for j in range(r):
+            m[row] += g[row, j] * u[j]
+        for column in range(row + 1):
+            value = p[row, column]
             for j in range(r):
-                system[k, j], system[pivot, j] = system[pivot, j], system[k, j]
-                t[k, j], t[pivot, j] = t[pivot, j], t[k, j]
-        scale = 1 / system[k, k]
-        log_det -= np.log(abs(scale))
-        for j in range(r):
-            system[k, j] *= scale
-            t[k, j] *= scale
-        for i in range(r):
-            factor = system[i, k]
-            if i != k:
-                for j in range(r):
-                    system[i, j] -= factor * system[k, j]
-                    t[i, j] -= factor * t[k, j]
-    return log_det
+                value -= gd[row, j] * g[column, j]
+            p[row, column] = p[column, row] = value
+    return log_evidence
 
 
-@numba.njit(**_OPTIONS)
-def _times(a, b, out):
-    """out = a b."""
-    for i in range(len(a)):
-        for j in range(b.shape[1]):
-            value = 0.0
-            for k in range(len(b)):
-                value += a[i, k] * b[k, j]
-            out[i, j] = value
+@numba.njit(**OPTIONS)
+def _smoother_step(k: int, chain: Chain, lam: Array, filtered: Filtered, scratch: _Scratch) -> None:
+    """Take the adjoint from point k + 1 to point k, whose row of `filtered` becomes its posterior.
 
-
-@numba.njit(**_OPTIONS)
-def _move(a, m, r, out):
-    """out = (I x a) m."""
-    s = len(a)
-    for i in range(r):
-        for x in range(s):
-            value = 0.0
-            for y in range(s):
-                value += a[x, y] * m[i * s + y]
-            out[i * s + x] = value
-
-
-@numba.njit(**_OPTIONS)
-def _move_all(a, m, r, out):
-    """The same for every column of m."""
-    s = len(a)
-    out[:] = 0.0
-    for i in range(r):
-        for x in range(s):
-            for y in range(s):
-                for column in range(m.shape[1]):
-                    out[i * s + x, column] += a[x, y] * m[i * s + y, column]
-
-
-@numba.njit(**_OPTIONS)
-def _emit(h, g):
-    """(I x h') g."""
+    The adjoint before the point goes to `scratch.m[k % 2]` and `scratch.p[k % 2]`.
+    """
+    h, r = chain.emission, lam.shape[1]
     s = len(h)
-    r = len(g) // s
-    out = np.zeros((r, g.shape[1]))
+    q, big_n = scratch.m[k % 2], scratch.p[k % 2]
+    if k + 1 < len(lam):
+        transposed = scratch.small
+        transposed[:] = chain.transition[k + 1].T
+        congruence(transposed, scratch.p[1 - k % 2], r, scratch.half, big_n)
+        transform(transposed, scratch.m[1 - k % 2], r, q)
+    ne, gd = scratch.gains[0], scratch.gains[1]
+    w, wl, z = scratch.products[0], scratch.products[1], scratch.vectors[0]
+    e, d, u = filtered.gain[k], filtered.information[k], filtered.residual[k]
+    multiply(big_n, e, ne)
     for i in range(r):
+        z[i] = 0.0
+        for row in range(r * s):
+            z[i] += e[row, i] * q[row]
+        filtered.mean[k, i] += z[i]
+        for j in range(i + 1):
+            value = 0.0
+            for row in range(r * s):
+                value += e[row, i] * ne[row, j]
+            w[i, j] = w[j, i] = value
+    multiply(ne, lam[k], gd)
+    multiply(w, lam[k], wl)
+    _absorb_adjoint(h, lam[k], d, u, z, gd, wl, q, big_n)
+    for i in range(r):
+        for j in range(i + 1):
+            value = -w[i, j]
+            for x in range(s):
+                value += h[x] * (e[i * s + x, j] + e[j * s + x, i]) / 2
+            d[i, j] = d[j, i] = value
+
+
+@numba.njit(**OPTIONS)
+def _absorb_adjoint(
+    h: Array, lam: Array, d: Array, u: Array, z: Array, gd: Array, wl: Array, q: Array, big_n: Array
+) -> None:
+    """Take a point's information into the adjoint: with d = t lam, q becomes q + h (u - lam z).
+
+    N becomes (I - g d h)' N (I - g d h) + h' d h; g d = e lam changes rows and columns that are multiples of h'.
+    """
+    s, r = len(h), len(lam)
+    for i in range(r):
+        pull = u[i]
+        for j in range(r):
+            pull -= lam[i, j] * z[j]
         for x in range(s):
-            for j in range(g.shape[1]):
-                out[i, j] += h[x] * g[i * s + x, j]
-    return out
+            q[i * s + x] += h[x] * pull
+            for row in range(len(q)):
+                change = gd[row, i] * h[x]
+                big_n[row, i * s + x] -= change
+                big_n[i * s + x, row] -= change
+        for j in range(i + 1):
+            inner = (d[i, j] + d[j, i]) / 2
+            for l in range(r):
+                inner += (lam[i, l] * wl[l, j] + lam[j, l] * wl[l, i]) / 2
+            for x in range(s):
+                for y in range(s):
+                    change = h[x] * inner * h[y]
+                    big_n[i * s + x, j * s + y] += change
+                    if j < i:
+                        big_n[j * s + y, i * s + x] += change

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fieldmorph.bayes.core import Core, CPCore, Factor, Prior, TuckerCore
 from fieldmorph.bayes.entries import Entries, merge_rows
-from fieldmorph.bayes.kernels.mttkrp import unpack_index
+from fieldmorph.bayes.kernels.symmetric import unpack_index
 
 pytestmark = pytest.mark.numerical
 

@@ -98,7 +98,7 @@ def test_the_filter_alone_has_the_smoother_s_evidence() -> None:
     space = space_of(default_kernel("matern52", points))
     steps = torch.cat([points.new_zeros(1), points.diff()])
     chain = (space.transition(steps), space.stationary, space.emission, eta, lam)
-    assert log_evidence(*chain) == pytest.approx(float(smooth(*chain)[0].log_evidence), rel=1e-12)
+    assert log_evidence(*chain) == pytest.approx(float(smooth(*chain).log_evidence), rel=1e-12)
 
 
 def test_an_unknown_kernel_is_refused() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fieldmorph.bayes.kalman import Marginals, smooth, smooth_means, smooth_torch
+from fieldmorph.bayes.kalman import Marginals, log_evidence, smooth, smooth_means, smooth_states, smooth_torch
 from fieldmorph.bayes.state_space import StateSpace, from_gpytorch
 
 pytestmark = pytest.mark.numerical
@@ -77,7 +77,7 @@ def steps(space: StateSpace, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def both(kernel: gp.Kernel, points: Tensor, eta: Tensor, lam: Tensor) -> list[Marginals]:
     """From the kernel and from its twin."""
     given = (*steps(from_gpytorch(kernel), points), eta, lam)
-    return [smooth(*given)[0], smooth_torch(*given)[0]]
+    return [smooth(*given), smooth_torch(*given)[0]]
 
 
 def agree(found: Marginals, expected: tuple[Tensor, Tensor, Tensor], tolerance: float) -> None:
@@ -145,10 +145,11 @@ def test_one_function_matches_an_exact_gp(name: str) -> None:
 def test_kernel_and_twin_agree(name: str, points: int, r: int, information: str, seed: int) -> None:
     kernel, at, eta, lam = problem(name, points, r, seed, information)
     given = (*steps(from_gpytorch(kernel), at), eta, lam)
-    (found, passes), (expected, twins) = smooth(*given, keep=True), smooth_torch(*given)
+    found, states, (expected, twins) = smooth(*given), smooth_states(*given), smooth_torch(*given)
     agree(found, (expected.mean, expected.covariance, expected.log_evidence), 1e-10)
-    for field in ("mean", "covariance", "pull", "precision"):
-        torch.testing.assert_close(getattr(passes, field), getattr(twins, field), rtol=1e-9, atol=1e-9)
+    assert log_evidence(*given) == pytest.approx(float(found.log_evidence), rel=1e-12, abs=1e-12)
+    for field in ("mean", "covariance", "adjoint", "precision"):
+        torch.testing.assert_close(getattr(states, field), getattr(twins, field), rtol=1e-9, atol=1e-9)
 
 
 def test_one_point_is_a_regression() -> None:
@@ -225,12 +226,10 @@ def test_the_evidence_has_gradients_of_information() -> None:
     torch.testing.assert_close((lam.grad + lam.grad.mT) / 2, -second.detach() / 2, rtol=1e-9, atol=1e-9)
 
 
-def test_the_passes_stay_small_unless_kept() -> None:
+def test_joint_states_have_all_functions_side_by_side() -> None:
     given = problem("matern-3/2", 5, 2)
-    arrays = (*steps(from_gpytorch(given[0]), given[1]), *given[2:])
-    assert smooth(*arrays)[1] is None
-    kept = smooth(*arrays, keep=True)[1]
-    assert kept.mean.shape == kept.pull.shape == (5, 4)
+    kept = smooth_states(*steps(from_gpytorch(given[0]), given[1]), *given[2:])
+    assert kept.mean.shape == kept.adjoint.shape == (5, 4)
     assert kept.covariance.shape == kept.precision.shape == (5, 4, 4)
 
 

@@ -1,4 +1,4 @@
-"""Sums of products of tables' rows, and packed symmetric matrices: kernel, twin and straight loops."""
+"""Sums of products of tables' rows: kernel, twin and straight loops."""
 
 import itertools
 import math
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fieldmorph.bayes.kernels import mttkrp as module
-from fieldmorph.bayes.kernels.mttkrp import pack, pack_sums, product_sums, product_sums_torch, unpack_index
+from fieldmorph.bayes.kernels.mttkrp import product_sums, product_sums_torch
 from fieldmorph.fields.kernels.launch import set_threads
 
 pytestmark = pytest.mark.numerical
@@ -98,8 +98,8 @@ def test_kernel_and_twin_agree(n: int, points: int, widths: list[int], kronecker
 def test_sums_in_parts_are_the_whole(sums, monkeypatch: pytest.MonkeyPatch, kronecker: bool) -> None:
     given = inputs(50, 6, [2, 3], kronecker)
     whole = sums(*given)
-    monkeypatch.setattr(module, "AT_ONCE", 20)
-    monkeypatch.setattr(module, "PART", 20)
+    monkeypatch.setattr(module, "MAX_TWIN_PART", 20)
+    monkeypatch.setattr(module, "MAX_PART", 20)
     torch.testing.assert_close(sums(*given), whole, rtol=1e-13, atol=1e-13)
 
 
@@ -122,27 +122,3 @@ def test_columns_left_out_of_an_index_will_do(kronecker: bool) -> None:
     wide = torch.stack([index[:, 0], index[:, 0] * 0, index[:, 1]], dim=1)[:, ::2]
     assert not wide.is_contiguous()
     torch.testing.assert_close(whole_sums(tables, wide, *rest), whole_sums(tables, index, *rest))
-
-
-@pytest.mark.parametrize("r", [1, 2, 3, 7])
-def test_packing_and_back_is_the_matrix(r: int) -> None:
-    matrix = torch.randn(4, 5, r, r, generator=torch.Generator().manual_seed(r), dtype=torch.float64)
-    matrix = matrix + matrix.mT
-    packed = pack(matrix)
-    assert packed.shape == (4, 5, r * (r + 1) // 2)
-    assert torch.equal(packed[..., unpack_index(r)], matrix)
-
-
-def test_packing_goes_row_by_row() -> None:
-    assert pack(torch.tensor([[1, 2, 3], [0, 4, 5], [0, 0, 6]])).tolist() == [1, 2, 3, 4, 5, 6]
-    assert unpack_index(3).tolist() == [[0, 1, 2], [1, 3, 4], [2, 4, 5]]
-
-
-@pytest.mark.parametrize("r", [1, 2, 4])
-def test_packed_sums_pair_up_with_packed_matrices(r: int) -> None:
-    """sum_ij A_ij S_ij for any A and symmetric S is the packed sums of A times the packed S."""
-    generator = torch.Generator().manual_seed(r)
-    a = torch.randn(r * r, 3, generator=generator, dtype=torch.float64)
-    s = torch.randn(r, r, generator=generator, dtype=torch.float64)
-    s = s + s.T
-    torch.testing.assert_close(pack(s) @ pack_sums(a, r), s.flatten() @ a, rtol=1e-13, atol=1e-13)
