@@ -33,7 +33,7 @@ class FitConfig:
 
     Attributes:
         ranks: functions of each mode; one number for all of them.
-        kernels: names of each mode's kernel, or one for all: `matern12`, `matern32`, `matern52`.
+        kernels: name of each mode's kernel, or one for all: one of the table's `choices` (`matern12`, ...).
         cp: a fixed superdiagonal core.
         prune: ranks are the most; functions that the measurements do not need go. Not with `cp`.
         centre: whether the mean is taken off; not where a multiplicative structure carries it.

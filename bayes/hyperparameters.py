@@ -4,17 +4,16 @@ import math
 
 import numpy as np
 import torch
-from gpytorch.kernels import Kernel, MaternKernel
+from gpytorch.kernels import Kernel
 from gpytorch.priors import LogNormalPrior
 from jaxtyping import Float
 from scipy.optimize import minimize
 from torch import Tensor
 
+from fieldmorph.bayes.covariances.table import choice
 from fieldmorph.bayes.kalman import log_evidence
 from fieldmorph.bayes.state_space import from_gpytorch
-from fieldmorph.fields.errors import known
 
-MATERN = {"matern12": 0.5, "matern32": 1.5, "matern52": 2.5}
 USUAL_SHARE = 0.2  # of a mode's extent: the median of the lengthscale's prior
 SPREAD = 1.0  # standard deviation of its logarithm: without a prior, lengthscales collapse to the sampling interval
 ITERATIONS = 3
@@ -24,15 +23,14 @@ RUNS, RUN = 64, 1024  # of neighbouring points, and points of each: as many as s
 
 
 def default_kernel(name: str, points: Float[Tensor, "points"]) -> Kernel:
-    """A Matern kernel whose lengthscale has a log-normal prior around a fifth of the points' extent.
+    """Return a kernel of the table whose lengthscale has a log-normal prior around a fifth of the points' extent.
 
     Raises:
         SettingError: an unknown name.
     """
-    if name not in MATERN:
-        raise known("kernel", name, list(MATERN))
+    entry = choice(name)
     usual = USUAL_SHARE * max(float(points.max() - points.min()), 1e-9)
-    kernel = MaternKernel(nu=MATERN[name], lengthscale_prior=LogNormalPrior(math.log(usual), SPREAD)).double()
+    kernel = entry.make(lengthscale_prior=LogNormalPrior(math.log(usual), SPREAD))
     kernel.lengthscale = usual
     return kernel
 

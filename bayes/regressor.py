@@ -36,7 +36,7 @@ class FunBaTRegressor(RegressorMixin, BaseEstimator):
     Args:
         rank: functions of each column, or a sequence with one number for each.
         prune: rank is the most; functions that the measurements do not need go.
-        kernel: `matern12`, `matern32`, `matern52`, or a sequence with one name for each column.
+        kernel: name of a kernel (`fieldmorph.bayes.covariances.table.choices`), or a sequence with one for each column.
         cp: a fixed superdiagonal core; None where a core would have more than 256 entries.
         centre: whether the mean is taken off y.
         calibration: share of the rows that is held out to calibrate intervals, with a second fit; 0 for none.

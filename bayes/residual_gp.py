@@ -17,9 +17,9 @@ from gpytorch.kernels import Kernel
 from jaxtyping import Float
 from torch import Tensor
 
+from fieldmorph.bayes.covariances.table import choice
 from fieldmorph.bayes.data.observations import Observations
 from fieldmorph.bayes.fitting import FitConfig, FitReport, OnSweep, fit
-from fieldmorph.bayes.hyperparameters import MATERN
 from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.bayes.sparse_gp import fit_sparse
 from fieldmorph.fields.errors import SettingError, known
@@ -34,7 +34,7 @@ class ResidualConfig:
             time too, it takes what the tensor model knows better, and errors at known places grow.
         n_inducing: places through which it knows the others; with no more it is exact. Time goes with the places
             times its square.
-        kernel: `matern12`, `matern32` or `matern52`, with a lengthscale for each mode.
+        kernel: name of the table's `choices` (`matern12`, ...), with a lengthscale for each mode.
     """
 
     modes: tuple[str, ...]
@@ -46,8 +46,7 @@ class ResidualConfig:
             raise SettingError("a residual process needs the modes that it is a function of")
         if type(self.n_inducing) is not int or self.n_inducing < 1:
             raise SettingError(f"n_inducing must be a whole number of at least 1; got {self.n_inducing!r}")
-        if self.kernel not in MATERN:
-            raise known("kernel", self.kernel, list(MATERN))
+        choice(self.kernel)
 
 
 def fit_with_residual(

@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 from gpytorch import settings
 from gpytorch.distributions import MultivariateNormal
-from gpytorch.kernels import Kernel, MaternKernel, ScaleKernel
+from gpytorch.kernels import Kernel, ScaleKernel
 from gpytorch.means import ZeroMean
 from gpytorch.models import ApproximateGP
 from gpytorch.priors import LogNormalPrior
@@ -22,8 +22,9 @@ from jaxtyping import Float, Int
 from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Tensor
 
+from fieldmorph.bayes.covariances.table import choice
 from fieldmorph.bayes.entries import merge_rows
-from fieldmorph.bayes.hyperparameters import MATERN, log_prior
+from fieldmorph.bayes.hyperparameters import log_prior
 from fieldmorph.fields.errors import SettingError
 
 CANDIDATES = 10_000  # places among which inducing points are sought
@@ -39,11 +40,11 @@ LARGEST_SAMPLE = 4000  # places, whose covariance is a matrix
 
 @dataclass(frozen=True)
 class SparseGP:
-    """A Gaussian process with mean zero and a Matern kernel, after the measurements.
+    """A Gaussian process with mean zero and a kernel of the table's `choices`, given the measurements.
 
     Attributes:
         columns: of the coordinates that it is a function of; it is constant along all others.
-        kernel: `matern12`, `matern32` or `matern52`.
+        kernel: its name in the table of covariances.
         lengthscale: along each of these columns, in the coordinates' units.
         amplitude: standard deviation before the measurements, in the value's unit.
         inducing: the points that it is known through.
@@ -103,7 +104,7 @@ class SparseGP:
 
     @cached_property
     def _process(self) -> "_Process":
-        kernel = MaternKernel(nu=MATERN[self.kernel], ard_num_dims=len(self.columns)).double()
+        kernel = choice(self.kernel).make(ard_num_dims=len(self.columns))
         kernel.lengthscale = self.lengthscale
         process = _Process(kernel, self.inducing)
         process.tell(self.mean, self.root)
@@ -142,7 +143,7 @@ def fit_sparse(
     order = torch.randperm(len(places), generator=torch.Generator().manual_seed(seed))
     some, many = order[:LEARN_FROM], order[:CANDIDATES]
     scatter = scatter * float(count[some].sum() / count.sum())
-    learned, noise = _learn(places[some] / spread, y[some], count[some], scatter, n_inducing, MATERN[kernel])
+    learned, noise = _learn(places[some] / spread, y[some], count[some], scatter, n_inducing, kernel)
     lengthscale = learned.base_kernel.lengthscale.detach()[0]
     variance = float(learned.outputscale.detach())
     inducing = places[many][_choose(learned.base_kernel, places[many] / spread, n_inducing)]
@@ -199,12 +200,12 @@ def _learn(
     count: Float[Tensor, "n"],
     scatter: float,
     n_inducing: int,
-    nu: float,
+    kernel_name: str,
 ) -> tuple[ScaleKernel, float]:
     """Kernel and noise variance that the collapsed bound and the priors like best."""
     prior = LogNormalPrior(0.0, SPREAD)
     kernel = ScaleKernel(
-        MaternKernel(nu=nu, ard_num_dims=x.shape[1], lengthscale_prior=prior), outputscale_prior=prior
+        choice(kernel_name).make(ard_num_dims=x.shape[1], lengthscale_prior=prior), outputscale_prior=prior
     ).double()
     kernel.outputscale = kernel.base_kernel.lengthscale = 1.0
     process = _Process(kernel, x[_choose(kernel, x, n_inducing)]).train()

@@ -1,15 +1,17 @@
 """A fitted model as one file: kernels, what every mode's points tell, the core, the noise, and the units."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from gpytorch import kernels as gp
+from gpytorch.kernels import Kernel
 from torch import Tensor
 
 from fieldmorph.bayes.conformal import Intervals
 from fieldmorph.bayes.core import Core, CPCore, TuckerCore
+from fieldmorph.bayes.covariances.table import class_names, of_description, of_kernel
 from fieldmorph.bayes.data.observations import Mode
 from fieldmorph.bayes.inference import Noise, space_of
 from fieldmorph.bayes.kernels.symmetric import pack, unpack_index
@@ -22,9 +24,6 @@ from fieldmorph.fields.errors import InputError, known
 KIND = "posterior"
 RESIDUAL_NUMBERS = ("columns", "kernel", "amplitude")
 RESIDUAL_ARRAYS = ("lengthscale", "inducing", "mean", "root")
-NUMBERS = ("lengthscale", "period_length", "outputscale", "constant")  # hyperparameters by gpytorch's names
-PARTS = {"ScaleKernel": "base_kernel", "AdditiveKernel": "kernels", "ProductKernel": "kernels"}
-SIMPLE = ("MaternKernel", "RBFKernel", "PeriodicKernel", "CosineKernel", "ConstantKernel")
 
 
 def save_posterior(path: str | Path, posterior: Posterior) -> str:
@@ -101,34 +100,32 @@ def build_posterior(header: dict[str, Any], arrays: dict[str, Tensor]) -> Poster
     )  # fmt: skip
 
 
-def describe_kernel(kernel: gp.Kernel) -> dict[str, Any]:
-    """A kernel with its hyperparameters as JSON values; priors are not kept."""
-    name = type(kernel).__name__
-    spec: dict[str, Any] = {"kernel": name}
-    for number in NUMBERS:
-        value = getattr(kernel, number, None) if number != "lengthscale" or kernel.has_lengthscale else None
-        if value is not None:
-            spec[number] = float(value.detach())
-    if name == "MaternKernel":
-        spec["nu"] = kernel.nu
-    if name in PARTS:
-        parts = getattr(kernel, PARTS[name])
-        spec["parts"] = [describe_kernel(part) for part in (parts if PARTS[name] == "kernels" else [parts])]
-    return spec
+def describe_kernel(kernel: Kernel) -> dict[str, Any]:
+    """Return a kernel with its hyperparameters as JSON values; priors are not kept.
+
+    Raises:
+        SettingError: a kernel that is not in the table of covariances.
+    """
+    if (entry := of_kernel(kernel)) is None:
+        raise known("kernel", type(kernel).__name__, class_names())
+    described: dict[str, Any] = {"kernel": entry.class_name}
+    described |= {name: float(getattr(kernel, name).detach()) for name in entry.numbers}
+    described |= entry.settings
+    if entry.parts:
+        parts = getattr(kernel, entry.parts)
+        described["parts"] = [describe_kernel(p) for p in ([parts] if isinstance(parts, Kernel) else parts)]
+    return described
 
 
-def build_kernel(spec: dict[str, Any]) -> gp.Kernel:
-    """The kernel that `describe_kernel` described.
+def build_kernel(described: Mapping[str, Any]) -> Kernel:
+    """Return the kernel that `describe_kernel` described.
 
     Raises:
         SettingError: an unknown kernel.
     """
-    name = spec["kernel"]
-    if name not in (*SIMPLE, *PARTS):
-        raise known("kernel", name, [*SIMPLE, *PARTS])
-    parts = [build_kernel(part) for part in spec.get("parts", [])]
-    kernel = getattr(gp, name)(*parts, **({"nu": spec["nu"]} if "nu" in spec else {})).double()
-    for number in NUMBERS:
-        if number in spec:
-            setattr(kernel, number, torch.tensor(spec[number], dtype=torch.float64))
+    if (entry := of_description(described)) is None:
+        raise known("kernel", described["kernel"], class_names())
+    kernel = entry.make(*(build_kernel(part) for part in described.get("parts", [])))
+    for name in entry.numbers:
+        setattr(kernel, name, torch.tensor(described[name], dtype=torch.float64))
     return kernel

@@ -1,11 +1,13 @@
 """Coordinates, lengths and kernels of tensor models in words; numpy only: a file's header is enough."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from fieldmorph.bayes.covariances.table import of_description
+
 DURATIONS = {"years": 365.2425 * 86400, "days": 86400.0, "hours": 3600.0, "minutes": 60.0, "seconds": 1.0}
-HALVES = {0.5: "Matern-1/2", 1.5: "Matern-3/2", 2.5: "Matern-5/2"}
 DEGREES = ("latitude", "longitude")
 
 
@@ -44,24 +46,23 @@ def label(name: str, unit: str | None) -> str:
     return shown if unit in (None, "", "1") else f"{shown} ({unit})"
 
 
-def kernel_words(spec: dict[str, Any], kind: str, unit: str | None) -> str:
-    """A kernel as `bayes.store` describes it: `Matern-3/2, lengthscale 45 days`."""
-    name = spec["kernel"]
-    if name in ("AdditiveKernel", "ProductKernel"):
-        parts = [kernel_words(part, kind, unit) for part in spec["parts"]]
-        return "(" + ("; plus " if name == "AdditiveKernel" else "; times ").join(parts) + ")"
-    if name == "ScaleKernel":
-        return f"{spec['outputscale']:.3g} times {kernel_words(spec['parts'][0], kind, unit)}"
-    words = [HALVES.get(spec.get("nu", 0.0), name.removesuffix("Kernel"))]
-    if "period_length" in spec:
-        words.append(f"period {length(spec['period_length'], kind, unit)}")
-    if "lengthscale" in spec:  # a periodic kernel's has no unit
+def kernel_words(described: Mapping[str, Any], kind: str, unit: str | None) -> str:
+    """Return a kernel that `bayes.store` describes in words: `Matern-3/2, lengthscale 45 days`."""
+    entry = of_description(described)
+    if parts := [kernel_words(part, kind, unit) for part in described.get("parts", ())]:
+        scale = f"{described['outputscale']:.3g} times " if "outputscale" in described else ""
+        joiner = entry.joiner if entry else ", "
+        return scale + (f"({joiner.join(parts)})" if joiner else parts[0])
+    words = [entry.title if entry else described["kernel"]]
+    if "period_length" in described:
+        words.append(f"period {length(described['period_length'], kind, unit)}")
+    if "lengthscale" in described:  # a periodic kernel's has no unit
         shown = (
-            f"{spec['lengthscale']:.3g}"
-            if "period_length" in spec
-            else length(spec["lengthscale"], kind, unit)
+            f"{described['lengthscale']:.3g}"
+            if "period_length" in described
+            else length(described["lengthscale"], kind, unit)
         )
         words.append(f"lengthscale {shown}")
-    if "constant" in spec:
-        words.append(f"{spec['constant']:.3g}")
+    if "constant" in described:
+        words.append(f"{described['constant']:.3g}")
     return ", ".join(words)

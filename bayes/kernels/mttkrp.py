@@ -1,7 +1,7 @@
 """Matricized tensor times Khatri-Rao or Kronecker product (MTTKRP) for sparse tensors, as a numba kernel.
 
-For each point of a mode it sums, over that point's measurements, weighted products of the other modes' moments
-(Kolda & Bader 2009, section 2.6).
+For each point of a mode it sums, over that point's measurements, weighted products of the other modes' moments; the
+products are those of Kolda & Bader (2009), section 2.6.
 """
 
 import math

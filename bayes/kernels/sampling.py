@@ -1,4 +1,4 @@
-"""What joint samples need of a line of points, as numba kernels: draws of the prior, and posterior means of many eta."""
+"""What joint samples need of a line of points, as numba kernels: prior draws, and posterior means of many eta."""
 
 import numba
 import numpy as np

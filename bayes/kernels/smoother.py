@@ -174,9 +174,7 @@ def _filter_step(
     s = len(h)
     m, p = scratch.m[k % 2], scratch.p[k % 2]
     if k:
-        predict_covariance(
-            chain.transition[k], chain.stationary, scratch.p[1 - k % 2], r, scratch.half, p
-        )
+        predict_covariance(chain.transition[k], chain.stationary, scratch.p[1 - k % 2], r, scratch.half, p)
         transform(chain.transition[k], scratch.m[1 - k % 2], r, m)
     g, gd = scratch.gains[0], scratch.gains[1]
     c, system, t = scratch.products[0], scratch.products[1], scratch.products[2]

@@ -141,7 +141,7 @@ def test_the_bound_is_the_evidence_where_all_places_are_inducing(
     monkeypatch.setattr(torch.optim.LBFGS, "step", lambda _self, loss: losses.append(float(loss())))
     x = places(30, generator) / UNITS
     y, count = noise(30, generator), torch.full((30,), 2.0, dtype=torch.float64)
-    kernel, share = module._learn(x, y, count, 1.5, 30, 1.5)
+    kernel, share = module._learn(x, y, count, 1.5, 30, "matern32")
     distance = math.sqrt(3) * torch.cdist(x, x)
     covariance = (1 + distance) * (-distance).exp() + share / 2 * torch.eye(30)
     dense = torch.distributions.MultivariateNormal(torch.zeros(30).double(), covariance).log_prob(y)

@@ -9,7 +9,8 @@ import torch
 from gpytorch import kernels as gp
 from torch import Tensor
 
-from fieldmorph.bayes.state_space import PERIODIC_HARMONICS, approximation_error, from_gpytorch
+from fieldmorph.bayes.covariances.harmonics import N_HARMONICS
+from fieldmorph.bayes.state_space import approximation_error, from_gpytorch
 from fieldmorph.fields.errors import SettingError
 
 pytestmark = pytest.mark.numerical
@@ -104,7 +105,7 @@ def test_the_rbf_is_as_far_off_as_it_says_and_that_is_little(lengthscale: float)
 
 def test_a_periodic_kernel_is_within_a_thousandth_from_lengthscale_three_tenths_up() -> None:
     """Six harmonics: gpytorch's lengthscale is in its exponent undivided, so that this range has no unit."""
-    assert PERIODIC_HARMONICS == 6
+    assert N_HARMONICS == 6
     for period in (0.1, 7.0):
         for lengthscale in (0.3, 0.5, 1.0, 4.0, 30.0):
             assert approximation_error(periodic(lengthscale, period), 3 * period) < 1e-3

@@ -7,6 +7,7 @@ from typing import Any
 from fieldmorph.apps.cli import arguments as arg
 from fieldmorph.apps.cli.common import Args, extra, prepare, show
 from fieldmorph.apps.cli.tensor.options import ROWS_HELP, fraction
+from fieldmorph.bayes.covariances.table import describe_choices
 from fieldmorph.fields.errors import SettingError
 
 
@@ -49,7 +50,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         type=arg.names,
         default=("matern12",),
         metavar="K|K,K,K",
-        help="kernel of all modes, or of each: matern12 (rough, the default), matern32, matern52 (smooth)",
+        help=f"kernel of all modes, or of each: {describe_choices()}; default matern12",
     )
     parser.add_argument(
         "--cp", action="store_true", help="CP model: one rank for all modes and no Tucker core"
