@@ -14,7 +14,7 @@ from fieldmorph.apps.bench.registry import BENCHES
 from fieldmorph.apps.cli import run_options
 from fieldmorph.apps.cli.main import build_parser, main
 from fieldmorph.apps.console.exits import explain
-from fieldmorph.bayes.hyperparameters import MATERN
+from fieldmorph.bayes.covariances.table import choices
 from fieldmorph.distill.active import LEVELS
 from fieldmorph.fields.errors import InputError, SettingError, UnsafeError
 from fieldmorph.fields.loop import Interrupted
@@ -158,7 +158,7 @@ def help_of(*words: str) -> str:
         ("eval", ["train, val or test"]),
         ("render", ["train, val or test", "white or black"]),
         ("bench", [f"{name}: {bench.title}" for name, bench in BENCHES.items()]),
-        ("tensor fit", list(MATERN)),
+        ("tensor fit", list(choices())),
         ("tensor scene", ["mean,sd"]),
     ],
 )
