@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 DEMO_OUT ?= demo_output
 WORKERS ?= 2
 
-.PHONY: install develop demo test test-portable test-portable-short lint lint-web format types links docs clean
+.PHONY: install develop demo test coverage test-portable test-portable-short lint lint-web format format-check types links docs clean
 
 # What runs fieldmorph: the packages it needs, those of its viewer and of its tensor models.
 install: $(VENV)/.installed
@@ -31,6 +31,11 @@ demo: install
 test: lint types
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
+# The tests with the lines that none of them runs; kernels compiled by numba count as not run.
+coverage: develop
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov=fields --cov=distill --cov=bayes --cov=apps \
+		--cov-report=term:skip-covered --cov-report=html:build/coverage
+
 # Bounds of the tests hold on every x86-64 processor. `make test-portable` runs those marked `numerical` twice: compiled
 # for a processor without FMA, and with FMA and AVX2 but nothing newer. The short form takes those of float32 loops that
 # the compiler may contract to FMA (marked `compiled`), without FMA: about a minute and a half on two cores, compilation included.
@@ -52,6 +57,9 @@ lint: develop links lint-web
 format: develop
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+format-check: develop
+	$(BIN)/ruff format --check .
 
 # The web client's linters run on a copy, so that no package of theirs lies among the sources.
 lint-web:
@@ -75,6 +83,14 @@ links:
 
 types: develop links
 	$(BIN)/mypy -p fieldmorph
+
+# README.md of docs/ is the index; links to files outside docs/ are left as they are.
+docs: links $(VENV)/.documented
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+$(VENV)/.documented: $(VENV)/.installed
+	$(PIP) -e '.[docs]'
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -100,6 +100,7 @@ def test_the_version_stands_in_one_place() -> None:
     version, modules = done.stdout.split()
     assert re.fullmatch(r"\d+\.\d+\.\d+", version)
     assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text()
     assert int(modules) < 200  # nothing heavy is imported for it
 
 
@@ -120,6 +121,16 @@ def test_every_dependency_is_pinned_to_a_version_that_it_allows(requirement: Req
     name = canonicalize_name(requirement.name)
     assert name in pins()
     assert requirement.specifier.contains(pins()[name])
+
+
+def test_make_install_has_no_tools_of_developers() -> None:
+    extras = PROJECT["project"]["optional-dependencies"]
+    makefile = (ROOT / "Makefile").read_text()
+    rules = dict(re.findall(r"^\$\(VENV\)/\.(\w+):.*\n((?:\t.*\n)+)", makefile, re.MULTILINE))
+    assert re.findall(r"-e '\.\[(.*)\]'", rules["installed"]) == ["view,bayes"]
+    assert re.findall(r"-e '\.\[(.*)\]'", rules["developed"]) == ["dev"]
+    users = " ".join([*PROJECT["project"]["dependencies"], *extras["view"], *extras["bayes"]])
+    assert not re.search(r"pytest|mypy|ruff|hypothesis|playwright|import-linter|beartype|mkdocs", users)
 
 
 def test_no_dependency_is_pinned_twice() -> None:
