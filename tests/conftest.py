@@ -85,7 +85,7 @@ def fog() -> Callable[..., VolumeField]:
 @pytest.fixture(scope="session")
 def few_views(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundled scene's folder with 12 views to train and 3 to test, 16 x 16."""
-    from fieldmorph.apps.jobs.train import bundled_scene
+    from fieldmorph.apps.jobs.scenes import bundled_scene
 
     folder = tmp_path_factory.mktemp("few") / "spot"
     for split, every in (("train", 5), ("test", 7)):

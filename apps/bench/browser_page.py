@@ -58,7 +58,7 @@ def drag_page(file: str) -> Row:
         raise RuntimeError("a browser is measured where playwright and chromium are installed")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         page = Path(folder) / "scene.html"
-        row: Row = {"bytes": export_web(file, page)["bytes"], "windows": []}
+        row: Row = {"bytes": export_web(file, page).bytes, "windows": []}
         browser = playwright.chromium.launch(executable_path=program, args=CHROMIUM)
         for size in SIZES:
             opened = [_opened(browser, page.as_uri(), size) for _ in range(OPENINGS)]

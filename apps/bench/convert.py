@@ -7,7 +7,7 @@ from typing import Any
 from fieldmorph.apps.bench.runner import Bench, failures, markdown, train
 from fieldmorph.apps.bench.snapshots import Looks, judged_pixels, own_grid, pixel_psnr
 from fieldmorph.apps.console.progress import ProgressLine
-from fieldmorph.apps.jobs.train import open_scene
+from fieldmorph.apps.jobs.scenes import open_scene
 from fieldmorph.distill.conversion import ConvertConfig, convert
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.fit import FitConfig, fit_images

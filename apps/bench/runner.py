@@ -2,35 +2,30 @@
 
 import contextlib
 import hashlib
-import importlib
 import importlib.metadata
 import json
-import os
-import subprocess
 import sys
-import threading
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fieldmorph.apps.console.exits import explain
 from fieldmorph.apps.console.progress import ProgressLine
-from fieldmorph.apps.jobs.convert import ConvertOptions, convert_file
-from fieldmorph.apps.jobs.evaluate import evaluate_file
-from fieldmorph.apps.jobs.train import bundled_scene, digest, open_scene, train_scene
+from fieldmorph.apps.jobs.convert import convert_file
+from fieldmorph.apps.jobs.evaluate import EvalResult, Evaluation, evaluate_file
+from fieldmorph.apps.jobs.lifecycle import SavedRun
+from fieldmorph.apps.jobs.request import ConversionRequest
+from fieldmorph.apps.jobs.scenes import bundled_scene, digest, open_scene
+from fieldmorph.apps.jobs.train import train_scene
+from fieldmorph.apps.jobs.worker import WorkerCall, run_in_child
 from fieldmorph.distill.active import LEVELS
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.checkpoint import write_file
 from fieldmorph.fields.errors import known
 from fieldmorph.fields.files import check_folder, file_sha256, write_json
 from fieldmorph.fields.memory import peak_memory
-from fieldmorph.fields.runtime import use_threads
 from fieldmorph.fields.scene import Scene
-
-CHILD = "from fieldmorph.apps.bench.runner import serve; serve()"
 
 TOLD = ("kind", "field", "teacher", "student", "data", "fold", "method", "coordinates", "rows", "seed")
 
@@ -150,54 +145,31 @@ class Bench:
 
 
 def in_child(job: Callable[..., Any], *, threads: int, **settings: Any) -> Any:
-    """What a module's function returns in a process of its own, or `error`.
+    """Return what a module's function returns in a child process, or `error`.
 
-    So the memory is the job's own, and its crash costs one row. Settings must be JSON values or paths.
+    So its memory is its own, and its crash costs one row.
+
+    Args:
+        settings: keyword arguments, JSON values or paths.
     """
-    call = {"module": job.__module__, "name": job.__name__, "threads": threads, "settings": settings}
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "FIELDMORPH_DEBUG": "1"},  # errors of a command line are raised
-    )  # fmt: skip
-    assert process.stdin is not None
-    assert process.stdout is not None
-    with process:
-        try:
-            print(json.dumps(call, default=str), file=process.stdin, flush=True)
-            answer = process.stdout.read()
-            code = process.wait()
-        except BaseException:
-            process.kill()
-            raise
-    return json.loads(answer) if answer else {"error": f"the process ended with {code} and no word"}
-
-
-def serve() -> None:
-    """The other side of `in_child`: one call from standard input, its result to standard output."""
-    answer, sys.stdout = sys.stdout, sys.stderr
-    call = json.loads(sys.stdin.readline())
-    # Standard input ends when the bench does, however that was killed.
-    threading.Thread(target=lambda: os.read(0, 1) or os._exit(1), daemon=True).start()
-    use_threads(call["threads"])
-    try:
-        result = getattr(importlib.import_module(call["module"]), call["name"])(**call["settings"])
-        text = json.dumps(result, allow_nan=False)
-    except (Exception, SystemExit) as error:
-        if explain(error) is None:
-            traceback.print_exc()
-        text = json.dumps({"error": f"{type(error).__name__}: {error}"})
-    print(text, file=answer, flush=True)
+    return run_in_child(WorkerCall.of(job, settings, threads=threads))
 
 
 def train(data: str, downscale: int, output: str, field: str, budget: float, seed: int, quiet: bool) -> Row:
     """Train a field from images as a job; return its time, memory and quality on the test views."""
     with ProgressLine("train", quiet) as progress:
-        trained = train_scene(
-            data, output, Budget(core_seconds=budget), field=field, downscale=downscale, seed=seed, force=True,
+        run = train_scene(
+            data,
+            output,
+            Budget(core_seconds=budget),
+            field=field,
+            downscale=downscale,
+            seed=seed,
+            force=True,
             on_progress=progress,
-        )  # fmt: skip
-    spent = {**spent_by(trained), "sha256": trained["sha256"]}
-    return {**spent, **quality(measure(output, data, downscale, quiet))}
+        )
+    spent = {**spent_by(run), "sha256": run.sha256}
+    return {**spent, **quality(measure(output, data, downscale, quiet).evaluation)}
 
 
 def distil(
@@ -212,32 +184,39 @@ def distil(
     active: Sequence[str] = LEVELS,
 ) -> Row:
     """Convert a field as a job; return its time, memory and the student's quality on the test views."""
+    request = ConversionRequest(
+        Budget(core_seconds=budget), to=student, active=tuple(active), receipt=False, seed=seed
+    )
     with ProgressLine("convert", quiet) as progress:
-        run = convert_file(
-            teacher, output, Budget(core_seconds=budget), to=student, seed=seed, force=True,
-            options=ConvertOptions(active=tuple(active), receipt=False), on_progress=progress,
-        )  # fmt: skip
-    spent = {**spent_by(run), "sha256": run["sha256"], "stages": run["stages"], "dropped": run["dropped"]}
-    return {**spent, **quality(measure(output, data, downscale, quiet, teacher))}
+        run = convert_file(teacher, output, request, force=True, on_progress=progress)
+    spent = {**spent_by(run), "sha256": run.sha256, "stages": run.stages, "dropped": run.dropped}
+    return {**spent, **quality(measure(output, data, downscale, quiet, teacher).evaluation)}
 
 
-def measure(file: str, data: str, downscale: int, quiet: bool, teacher: str | None = None) -> Row:
+def measure(file: str, data: str, downscale: int, quiet: bool, teacher: str | None = None) -> EvalResult:
     """Return what `fieldmorph eval` measures of a file on the test views."""
     with ProgressLine("eval", quiet) as progress:
-        return evaluate_file(file, data, downscale=downscale, teacher=teacher, on_picture=progress.count)
+        return evaluate_file(file, data, downscale=downscale, teacher=teacher, on_image=progress.count)
 
 
-def spent_by(run: Row) -> Row:
+def spent_by(run: SavedRun) -> Row:
     """Return steps, time and size of a training or a conversion, and the peak memory up to now, in bytes."""
-    names = ("steps", "seconds", "core_seconds", "params", "bytes")
-    return {**{name: run[name] for name in names}, "peak_memory_bytes": peak_memory()}
+    return {
+        "steps": run.steps,
+        "seconds": run.seconds,
+        "core_seconds": run.core_seconds,
+        "params": run.params,
+        "bytes": run.bytes,
+        "peak_memory_bytes": peak_memory(),
+    }
 
 
-def quality(measured: Row) -> Row:
+def quality(measured: Evaluation) -> Row:
     """Return means over the test views, and the lowest PSNR to the teacher, in dB."""
-    kept: Row = {name: measured[name] for name in ("psnr", "ssim", "psnr_to_teacher") if name in measured}
-    if "psnr_to_teacher" in kept:
-        kept["worst_to_teacher"] = min(measured["psnr_to_teacher_per_view"])
+    kept: Row = {"psnr": measured.psnr, "ssim": measured.ssim}
+    if measured.psnr_to_teacher_per_view is not None:
+        kept["psnr_to_teacher"] = measured.psnr_to_teacher
+        kept["worst_to_teacher"] = min(measured.psnr_to_teacher_per_view)
     return kept
 
 

@@ -9,7 +9,7 @@ from fieldmorph.apps.bench.runner import Bench, Row, chosen, failures, markdown,
 from fieldmorph.apps.bench.snapshots import Looks, judged_pixels, ray_colors
 from fieldmorph.apps.console.progress import ProgressLine
 from fieldmorph.apps.jobs.evaluate import evaluate
-from fieldmorph.apps.jobs.train import open_scene
+from fieldmorph.apps.jobs.scenes import open_scene
 from fieldmorph.distill.conversion import ConvertConfig, convert
 from fieldmorph.distill.warm_start.registry import STARTS
 from fieldmorph.fields.budget import Budget

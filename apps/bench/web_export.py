@@ -13,7 +13,7 @@ from fieldmorph.apps.bake.build import DEGREES, BakeConfig, bake
 from fieldmorph.apps.bake.web_export import read_web, write_web
 from fieldmorph.apps.bench.runner import Bench, Row, chosen, failures, markdown
 from fieldmorph.apps.console.progress import ProgressLine
-from fieldmorph.apps.jobs.train import open_scene
+from fieldmorph.apps.jobs.scenes import open_scene
 from fieldmorph.fields.memory import peak_memory
 from fieldmorph.fields.metrics import capped_psnr
 from fieldmorph.fields.renderable import picture

@@ -4,7 +4,7 @@ import argparse
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.errors import SettingError
@@ -57,7 +57,20 @@ def extra(name: str) -> Iterator[None]:
         raise SettingError(f"{EXTRAS[name]}: pip install 'fieldmorph[{name}]' ({error})") from None
 
 
-def show(result: dict[str, Any], args: Args, table: Callable[[dict[str, Any]], str]) -> int:
+class Result(Protocol):
+    """What a command made, with the values of `--json`."""
+
+    def as_json(self) -> dict[str, Any]: ...
+
+
+Shown = TypeVar("Shown", bound=Result | dict[str, Any])
+
+
+def show(result: Shown, args: Args, table: Callable[[Shown], str]) -> int:
     """Print a result as one JSON object or as a table and return exit code 0."""
-    print(json.dumps(result, allow_nan=False) if args.json else table(result))
+    if args.json:
+        values = result if isinstance(result, dict) else result.as_json()
+        print(json.dumps(values, allow_nan=False))
+    else:
+        print(table(result))
     return 0

@@ -1,19 +1,17 @@
 """`fieldmorph convert`: distil a field into another representation."""
 
 import argparse
+import math
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fieldmorph.apps.cli import arguments as arg
 from fieldmorph.apps.cli.common import Args, budget_of, prepare, show
-from fieldmorph.apps.cli.run_options import (
-    add_run_options,
-    decibels,
-    field_choices,
-    run_options,
-    run_summary,
-)
+from fieldmorph.apps.cli.run_options import add_run_options, field_choices, run_summary
 from fieldmorph.apps.console.exits import GATE_MISSED
+
+if TYPE_CHECKING:
+    from fieldmorph.apps.jobs.convert import ConvertResult
 
 
 def add_parser(jobs: Any) -> None:
@@ -64,36 +62,60 @@ def run(args: Args) -> int:
     """Convert, print what was made and return 5 where the quality is missed."""
     budget = budget_of(args)
     progress = prepare("convert", args)
-    from fieldmorph.apps.jobs.convert import ConvertOptions, convert_file, parse_bytes
+    from fieldmorph.apps.jobs.convert import convert_file
+    from fieldmorph.apps.jobs.request import ConversionRequest, parse_bytes
 
-    options = ConvertOptions(
+    request = ConversionRequest(
+        budget=budget,
+        to=args.to,
+        preset=args.preset,
+        overrides=dict(args.set),
         active=args.active,
         start=args.start,
         max_bytes=None if args.max_bytes is None else parse_bytes(args.max_bytes),
         max_psnr_drop=args.max_psnr_drop,
         receipt=not args.no_receipt,
+        seed=args.seed,
     )
     with progress:
         result = convert_file(
             args.teacher,
             args.output,
-            budget,
-            to=args.to,
-            options=options,
+            request,
             data=args.data,
             downscale=args.downscale,
-            **run_options(args),
+            device=args.device,
+            resume=args.resume,
+            force=args.force,
             on_progress=progress,
-            on_picture=progress.measured,
+            on_image=progress.measured,
         )
-    show(result, args, run_summary)
-    gate = result.get("gate")
-    if gate is None or gate["met"]:
+    show(result, args, convert_summary)
+    if result.gate is None or result.gate.met:
         return 0
-    drop = result["quality"]["held_out"]["psnr_drop"]
     print(
-        f"fieldmorph: the PSNR drop is {decibels(drop)}, more than the "
-        f"{gate['max_psnr_drop']:g} dB of --max-psnr-drop; {args.output} is the best student found",
+        f"fieldmorph: the PSNR drop is {_decibels(result.gate.psnr_drop)}, more than the "
+        f"{result.gate.max_psnr_drop:g} dB of --max-psnr-drop; {args.output} is the best student found",
         file=sys.stderr,
     )
     return GATE_MISSED
+
+
+def convert_summary(result: "ConvertResult") -> str:
+    """Format the result of a conversion."""
+    lines = [*run_summary(result), f"stages: {', '.join(result.stages)}"]
+    lines += [f"dropped {name}: {why}" for name, why in result.dropped.items()]
+    if result.quality is not None and result.receipt is not None:
+        held_out, beyond = result.quality["held_out"], result.quality["off_trajectory"]
+        lines.append(
+            f"PSNR to the teacher: {_decibels(held_out['psnr_to_teacher'])} on held-out poses, "
+            f"{_decibels(beyond['psnr_to_teacher'])} off the cameras' path"
+        )
+        if "psnr_drop" in held_out:
+            lines.append(f"PSNR on the test images: {_decibels(held_out['psnr_drop'])} below the teacher's")
+        lines.append(f"receipt: {result.receipt[1]}")
+    return "\n".join(lines)
+
+
+def _decibels(value: float | None) -> str:
+    return "unknown" if value is None or math.isinf(value) else f"{value:.2f} dB"

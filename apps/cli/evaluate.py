@@ -29,6 +29,6 @@ def run(args: Args) -> int:
             downscale=args.downscale,
             teacher=args.teacher,
             device=args.device,
-            on_picture=progress.count,
+            on_image=progress.count,
         )
     return show(result, args, evaluation_table)

@@ -49,6 +49,6 @@ def run(args: Args) -> int:
             background=args.background,
             device=args.device,
             force=args.force,
-            on_picture=progress.count,
+            on_image=progress.count,
         )
-    return show(result, args, lambda r: f"{r['output']}: {r['pictures']} images ({', '.join(r['kinds'])})")
+    return show(result, args, lambda r: f"{r.output}: {r.images} images ({', '.join(r.kinds)})")

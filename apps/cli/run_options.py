@@ -1,10 +1,12 @@
 """What `train` and `convert` have in common: options of a run and the summary of its result."""
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fieldmorph.apps.cli import arguments as arg
-from fieldmorph.apps.cli.common import Args
+
+if TYPE_CHECKING:
+    from fieldmorph.apps.jobs.lifecycle import SavedRun
 
 FIELD_NAMES = ("hashgrid", "mlp", "vm", "cp", "voxels")
 PRESETS = ("small", "paper")
@@ -41,35 +43,10 @@ def add_run_options(parser: argparse.ArgumentParser, default: str) -> None:
     arg.add_output(parser, "file to write")
 
 
-def run_options(args: Args) -> dict[str, Any]:
-    """Return the options of `add_run_options` as keyword arguments, without output and length."""
-    names = ("preset", "seed", "device", "resume", "force")
-    return {"overrides": dict(args.set), **{name: getattr(args, name) for name in names}}
-
-
-def run_summary(result: dict[str, Any]) -> str:
-    """Format the result of a training or a conversion."""
-    lines = [
-        f"{result['output']}: {result['field']} {result['preset']}, {result['params']} parameters, "
-        f"{result['bytes']} bytes",
-        f"{result['steps']} steps in {result['seconds']:.1f} s ({result['core_seconds']:.1f} core-seconds), "
-        f"PSNR of the probe {result['psnr']:.2f} dB",
+def run_summary(result: "SavedRun") -> list[str]:
+    """Return what a training and a conversion have in common, line by line."""
+    return [
+        f"{result.output}: {result.field} {result.preset}, {result.params} parameters, {result.bytes} bytes",
+        f"{result.steps} steps in {result.seconds:.1f} s ({result.core_seconds:.1f} core-seconds), "
+        f"PSNR of the probe {result.psnr:.2f} dB",
     ]
-    if "stages" in result:
-        lines.append(f"stages: {', '.join(result['stages'])}")
-        lines += [f"dropped {name}: {why}" for name, why in result["dropped"].items()]
-    if "quality" in result:
-        held, beyond = result["quality"]["held_out"], result["quality"]["off_trajectory"]
-        lines.append(
-            f"PSNR to the teacher: {decibels(held['psnr_to_teacher'])} on held-out poses, "
-            f"{decibels(beyond['psnr_to_teacher'])} off the cameras' path"
-        )
-        if "psnr_drop" in held:
-            lines.append(f"PSNR on the test images: {decibels(held['psnr_drop'])} below the teacher's")
-        lines.append(f"receipt: {result['receipt'][1]}")
-    return "\n".join(lines)
-
-
-def decibels(value: float | None) -> str:
-    """Format a PSNR or a difference of two."""
-    return "unknown" if value is None else f"{value:.2f} dB"

@@ -4,7 +4,7 @@ from typing import Any
 
 from fieldmorph.apps.cli import arguments as arg
 from fieldmorph.apps.cli.common import Args, budget_of, prepare, show
-from fieldmorph.apps.cli.run_options import add_run_options, field_choices, run_options, run_summary
+from fieldmorph.apps.cli.run_options import add_run_options, field_choices, run_summary
 
 
 def add_parser(jobs: Any) -> None:
@@ -35,7 +35,12 @@ def run(args: Args) -> int:
             field=args.field,
             downscale=args.downscale,
             aabb=args.aabb,
-            **run_options(args),
+            preset=args.preset,
+            overrides=dict(args.set),
+            seed=args.seed,
+            device=args.device,
+            resume=args.resume,
+            force=args.force,
             on_progress=progress,
         )
-    return show(result, args, run_summary)
+    return show(result, args, lambda r: "\n".join(run_summary(r)))

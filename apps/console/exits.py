@@ -1,4 +1,4 @@
-"""Exit codes, and the one line that a user sees in place of a traceback."""
+"""Exit codes, and the one-line message a user sees in place of a traceback."""
 
 import errno
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM)
 
 @dataclass(frozen=True)
 class Exit:
-    """How the process ends."""
+    """Exit code of the process and the message that goes with it."""
 
     code: int
     message: str
 
 
 def explain(error: BaseException) -> Exit | None:
-    """What to tell the user, or None for a mistake of ours, which deserves its traceback."""
+    """Return exit code and message for an error, or None for a defect of ours, which deserves its traceback."""
     text = " ".join(str(error).split())
     match error:
         case UnsafeError():
@@ -40,6 +40,6 @@ def explain(error: BaseException) -> Exit | None:
     from fieldmorph.fields.loop import Interrupted  # imports torch: only once nothing else fits
 
     if isinstance(error, Interrupted):
-        hint = "; the same command with --resume goes on" if error.state_path else ""
+        hint = "; run the same command with --resume to continue" if error.state_path else ""
         return Exit(SIGNALLED + error.signum, text + hint)
     return None

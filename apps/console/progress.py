@@ -1,6 +1,6 @@
-"""One line that says how far a job is: refreshed on a terminal, a new line every few seconds elsewhere.
+"""A progress line: refreshed on a terminal, a new line every few seconds elsewhere.
 
-A job of several parts has a line, a rate and a time to go for each of them.
+A job of several parts has a line, a rate and a remaining time for each of them.
 """
 
 import sys
@@ -14,7 +14,7 @@ LINE_SECONDS = 5.0  # between two lines where nothing can be refreshed
 
 
 class ProgressLine:
-    """Rate, time to go and PSNR of one job on standard error; a context manager that ends the line.
+    """Show rate, remaining time and PSNR of a job on standard error; a context manager that ends the line.
 
     Args:
         label: the job's name.
@@ -27,7 +27,7 @@ class ProgressLine:
         self.stream = sys.stderr if stream is None else stream
         self.refreshes = self.stream.isatty()
         self.part: str | None = None
-        self.start = (0.0, 0.0, 0)  # clock, share and count at the part's first call
+        self.start = (0.0, 0.0, 0)  # clock, fraction and count at the part's first call
         self.shown_at = time.monotonic()
         self.width = 0
 
@@ -38,44 +38,45 @@ class ProgressLine:
         self._end_line()
 
     def __call__(self, progress: Progress) -> None:
-        """A training loop's `on_progress`."""
+        """Show the progress of a training loop, whose `on_progress` this is."""
         quality = "" if progress.psnr is None else f"  PSNR {progress.psnr:.2f} dB"
         self.show(progress.share, progress.step, "step", quality)
 
     def count(self, done: int, total: int) -> None:
-        """So many pictures of so many are done."""
-        self.show(done / total, done, "picture")
+        """Show that `done` of `total` images are done."""
+        self.show(done / total, done, "image")
 
     def measured(self, whose: str, done: int, total: int) -> None:
-        """So many of the pictures of a teacher or a student, for a receipt, are done: a part of its own."""
-        self.show(done / total, done, "picture", part=f"measure the {whose}")
+        """Show how many images are done for a receipt, those of the teacher and of the student as two parts."""
+        self.show(done / total, done, "image", part=f"measure the {whose}")
 
-    def sweep(self, done: int, most: int, bound: float) -> None:
-        """So many of at most so many sweeps are done, and the bound is so many nats for each row."""
-        self.show(done / most, done, "sweep", f"  bound {bound:.4f} nats/row")
+    def sweep(self, done: int, limit: int, bound: float) -> None:
+        """Show that `done` of at most `limit` sweeps are done, with the bound in nats per row."""
+        self.show(done / limit, done, "sweep", f"  bound {bound:.4f} nats/row")
 
-    def show(self, share: float, n: int, unit: str, detail: str = "", part: str = "") -> None:
+    def show(self, fraction: float, n: int, unit: str, detail: str = "", part: str = "") -> None:
         """Show the line if it is time to.
 
         Args:
-            share: of the part, in [0, 1].
-            n: how many `unit`s of it are done.
-            part: of the job, where it has several; rate and time to go count from the part's first call.
+            fraction: of the part that is done, in [0, 1].
+            n: number of `unit`s that are done.
+            detail: added to the line.
+            part: of the job, where it has several; rate and remaining time count from the part's first call.
         """
         clock = time.monotonic()
         if part != self.part:
             self._end_line()
-            self.part, self.start = part, (clock, share, n)
+            self.part, self.start = part, (clock, fraction, n)
         every = TERMINAL_SECONDS if self.refreshes else LINE_SECONDS
-        if self.quiet or (clock - self.shown_at < every and not (self.refreshes and share >= 1)):
+        if self.quiet or (clock - self.shown_at < every and not (self.refreshes and fraction >= 1)):
             return
         self.shown_at = clock
-        since, first_share, first_n = self.start
-        elapsed, gone = clock - since, share - first_share
+        since, first_fraction, first_n = self.start
+        elapsed, gone = clock - since, fraction - first_fraction
         rate = f"  {(n - first_n) / elapsed:.1f} {unit}s/s" if elapsed > 0 else ""
-        left = f"  ETA {duration(elapsed * (1 - share) / gone)}" if gone > 0 else ""
+        left = f"  ETA {duration(elapsed * (1 - fraction) / gone)}" if gone > 0 else ""
         label = f"{self.label}, {part}" if part else self.label
-        text = f"{label}  {share:4.0%}  {unit} {n}{rate}{detail}{left}"
+        text = f"{label}  {fraction:4.0%}  {unit} {n}{rate}{detail}{left}"
         if self.refreshes:
             print("\r" + text.ljust(self.width), end="", file=self.stream, flush=True)
             self.width = len(text)
@@ -89,7 +90,7 @@ class ProgressLine:
 
 
 def duration(seconds: float) -> str:
-    """Minutes and seconds as 1:05, or hours as 2:00:07."""
+    """Format a duration as 1:05 (minutes and seconds) or 2:00:07 (hours)."""
     whole = round(seconds)
     hours, minutes = whole // 3600, whole // 60 % 60
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

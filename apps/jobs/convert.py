@@ -1,250 +1,311 @@
-"""Conversion from file to file, with a receipt: distil, save, measure, and go on where a quality was asked for."""
+"""Conversion from file to file: distil, save, measure, write the receipt."""
 
-import json
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fieldmorph.apps.jobs.quality_gate import PARTS, Measured, extend
+from fieldmorph.apps.jobs.lifecycle import SavedRun, check_settings, claim, finish, forget
+from fieldmorph.apps.jobs.quality_gate import PARTS, Gate, Measured, extend
+from fieldmorph.apps.jobs.request import ConversionRequest, ConvertOptions, parse_bytes
 from fieldmorph.apps.jobs.resume import Outcome, convert_once, interruptible, state_paths
-from fieldmorph.apps.jobs.train import (
-    UNIT_BOX,
-    OnProgress,
-    check_settings,
-    claim,
-    digest,
-    finish,
-    forget,
-    open_scene,
-)
+from fieldmorph.apps.jobs.scenes import digest, open_scene
 from fieldmorph.apps.receipt.page import receipt_paths, write_receipt
-from fieldmorph.distill.active import LEVELS
 from fieldmorph.distill.conversion import ConvertConfig, ConvertReport
-from fieldmorph.distill.fidelity import Exhibit, measure, reference
-from fieldmorph.distill.receipt import describe_field, receipt
+from fieldmorph.distill.fidelity import Exhibit, Poses, measure, reference
+from fieldmorph.distill.receipt import describe_field, plain, receipt
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget, Spent
 from fieldmorph.fields.checkpoint import check_output
 from fieldmorph.fields.errors import InputError, SettingError
 from fieldmorph.fields.files import file_sha256
-from fieldmorph.fields.loop import LoopReport
-from fieldmorph.fields.registry import FIELDS, field_settings, make_field, settings_within
+from fieldmorph.fields.loop import LoopReport, Progress
+from fieldmorph.fields.registry import make_field
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.runtime import choose_device
 from fieldmorph.fields.scene import Split
 from fieldmorph.fields.store import load_field
-from fieldmorph.fields.voxels import Voxels
 
-FILE_OVERHEAD = 1 << 12  # bytes of a file's header beside its table of arrays and the teacher's provenance
-ARRAY_OVERHEAD = 128  # bytes of an entry in that table, at most
-_UNITS = {
-    "": 1,
-    "B": 1,
-    "kB": 10**3,
-    "KB": 10**3,
-    "MB": 10**6,
-    "GB": 10**9,
-    "KiB": 2**10,
-    "MiB": 2**20,
-    "GiB": 2**30,
-}
+__all__ = ["ConversionRun", "ConvertOptions", "ConvertResult", "convert_file", "parse_bytes"]
 
-OnPicture = Callable[[str, int, int], None]  # "teacher" or "student", how many pictures are done, of how many
+OnProgress = Callable[[Progress], None]
+OnImage = Callable[[str, int, int], None]  # "teacher" or "student", number of images done, of how many
 
 
 @dataclass(frozen=True)
-class ConvertOptions:
-    """What a user asks of a conversion, beside the student's settings.
+class ConvertResult(SavedRun):
+    """A converted field; times and steps are those of all that ran.
 
     Attributes:
-        active: levels of active learning that are on.
-        start: whether the student starts from a closed form, if it has one; None: where that helps.
-        max_bytes: the file's size; it picks the largest of the student's sizes that fits.
-        max_psnr_drop: in dB against the photographs; a student that misses it goes on for up to its budget again.
-        receipt: whether to measure the student and write the receipt.
+        stages: names of the stages that made the student.
+        dropped: why other stages did not run, by name.
+        teacher, teacher_sha256: the teacher's file.
+        quality: means over the `held_out` and the `off_trajectory` views; None without a receipt.
+        gate: what quality was asked for and whether it is met; None where none was.
+        receipt: files of the receipt, JSON and page; None without one.
     """
 
-    active: tuple[str, ...] = LEVELS
-    start: bool | None = None
-    max_bytes: int | None = None
-    max_psnr_drop: float | None = None
-    receipt: bool = True
+    stages: tuple[str, ...]
+    dropped: Mapping[str, str]
+    teacher: str
+    teacher_sha256: str
+    quality: Mapping[str, Mapping[str, float | None]] | None = None
+    gate: Gate | None = None
+    receipt: tuple[str, str] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the values of `--json`: without a receipt nothing of quality is in them."""
+        values: dict[str, Any] = plain(self)
+        if self.receipt is None:
+            for name in ("quality", "gate", "receipt"):
+                del values[name]
+        return values
 
 
 def convert_file(
     teacher: str | Path,
     output: str | Path,
-    budget: Budget,
+    request: ConversionRequest,
     *,
-    to: str = "mlp",
-    preset: str = "small",
-    overrides: dict[str, Any] | None = None,
-    options: ConvertOptions | None = None,
     data: str | Path | None = None,
     downscale: int = 1,
-    seed: int = 0,
     device: str = "auto",
     resume: bool = False,
     force: bool = False,
     on_progress: OnProgress = lambda _: None,
-    on_picture: OnPicture = lambda _whose, _done, _total: None,
-) -> dict[str, Any]:
-    """Teach a new field what the one in a file is, save it and its receipt; what came out, as JSON values.
+    on_image: OnImage = lambda _whose, _done, _total: None,
+) -> ConvertResult:
+    """Distil the field in a file into a new one, save it and its receipt.
 
     Args:
-        data: scene whose test photographs the receipt measures against; none are needed to convert.
-
-    State, `resume` and errors are `train_scene`'s.
-    """
-    options = options or ConvertOptions()
-    check_settings(to, preset, overrides)
-    if options.max_psnr_drop is not None and (data is None or not options.receipt):
-        raise SettingError(
-            "a PSNR drop is measured against photographs: --max-psnr-drop needs --data and a receipt"
-        )
-    if options.max_bytes is not None and to == Voxels.name and options.start is False:
-        raise SettingError(
-            "without a start the size of voxels is not known beforehand: leave out --no-start or --max-bytes"
-        )
-    config = ConvertConfig(start=options.start, active=options.active, seed=seed)
-    place = choose_device(device)
-    if Path(output).resolve() == Path(teacher).resolve():
-        raise SettingError(f"the output {output} is the teacher itself; choose another name")
-    claim(output, resume, force)
-    states = state_paths(output, PARTS)
-    for path in receipt_paths(output) if options.receipt else ():
-        check_output(path, force=True)
-    taught_by, sha256 = _load_teacher(teacher), file_sha256(teacher)
-    origin = {"field": taught_by.field.name, "sha256": sha256, "provenance": taught_by.provenance}
-    overrides = _sized(taught_by, origin, to, preset, overrides or {}, options.max_bytes)
-    check_settings(to, preset, overrides, taught_by.occupancy.occupied)
-    views = (
-        None
-        if data is None
-        else open_scene(data, "test", downscale=downscale, aabb=taught_by.field.box()).splits["test"]
-    )
-    photographs = None if views is None else _photographs(data, views, downscale)
-    taught_by.field.to(place)
-    resume = resume and states[0].exists()
-    if not resume:
-        _forget(states)
-    asked = {"teacher_sha256": sha256, "steps": budget.steps}
-
-    def learn(part: int, field: VolumeField, budget: Budget, config: ConvertConfig) -> Outcome:
-        # Which student goes on was told by the photographs: with others a part would not be the same one.
-        settings = asked if part == 0 else asked | {"photographs": photographs}
-        return convert_once(
-            taught_by, field, budget, config, state=states[part], resume=resume, keep=options.receipt,
-            settings=settings, on_progress=on_progress,
-        )  # fmt: skip
-
-    def save(stored: RenderableField, made_by: Sequence[ConvertReport]) -> tuple[RenderableField, dict[str, Any]]:
-        stages = [stage.name for report in made_by for stage in report.stages]
-        told = {"stages": stages, "dropped": made_by[0].dropped}
-        job = {"job": "convert", "teacher": origin, "preset": preset, **told}
-        stored, result = finish(stored, _sum(made_by), output, job, preset, seed)
-        return stored, {**result, **told, "teacher": str(teacher), "teacher_sha256": sha256}
-
-    with interruptible(states[0]):
-        student = make_field(to, preset, aabb=taught_by.field.box(), seed=seed, **overrides).to(place)
-        stored, report = learn(0, student, budget, config)
-        for path in receipt_paths(output):
-            path.unlink(missing_ok=True)  # of the file that is replaced
-        saved = save(stored, [report])
-        n_bytes = saved[1]["bytes"]
-        if options.max_bytes is not None and n_bytes > options.max_bytes:
-            _forget(states)
-            raise InputError(
-                f"{output} has {n_bytes} bytes, more than the {options.max_bytes} asked for; it is kept"
-            )
-        if not options.receipt:
-            _forget(states)
-            return saved[1]
-
-        against = reference(taught_by, views, partial(on_picture, "teacher"))
-
-        def assess(stored: RenderableField) -> tuple[dict[str, Any], list[Exhibit]]:
-            return measure(against, stored, partial(on_picture, "student"))
-
-        def on_better(student: Measured) -> None:
-            nonlocal saved
-            saved = save(student.stored, student.made_by)
-
-        first = Measured(stored, (report,), *assess(stored))
-        done = extend(first, budget, config, options.max_psnr_drop, learn, assess, on_better)
-        stored, result = saved
-        told = receipt(
-            teacher=describe_field(taught_by, teacher, Path(teacher).stat().st_size, sha256),
-            student=describe_field(stored, output, result["bytes"], result["sha256"], preset),
-            quality=done.best.quality, settings=config, budget=budget, runs=done.runs, seed=seed,
-            photographs=photographs, device=place,
-            gate=None if options.max_psnr_drop is None else done.gate(options.max_psnr_drop),
-        )  # fmt: skip
-        write_receipt(output, told, done.best.pictures)
-        _forget(states)
-    spent = told["budget"]["used"]
-    means = {name: told["quality"][name]["mean"] for name in ("held_out", "off_trajectory")}
-    files = [str(path) for path in receipt_paths(output)]
-    return {**result, **spent, "quality": means, "gate": told["gate"], "receipt": files}
-
-
-def parse_bytes(text: str) -> int:
-    """`2MB`, `500kB`, `1.5MiB` or a plain number of bytes.
+        teacher: file of the teacher.
+        output: file to write; the receipt's names begin with it.
+        request: what is asked of the student.
+        data: scene on whose test images the receipt measures, too; none are needed to convert.
+        downscale: factor by which these are shrunk.
+        resume, force: continue an interrupted run; overwrite what exists.
+        on_progress: called after each step of the optimiser.
+        on_image: called after each image that is rendered for the receipt.
 
     Raises:
-        SettingError: anything else.
+        SettingError, InputError: before anything is written; InputError also for a student above `max_bytes`.
+        Interrupted: the state is saved.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kKMG]?i?B)?", text.strip())
-    n = int(float(match[1]) * _UNITS[match[2] or ""]) if match and (match[2] or "") in _UNITS else 0
-    if n < 1:
-        raise SettingError(f"a size looks like 500kB, 2MB or 1.5MiB; got {text!r}")
-    return n
+    run = ConversionRun(
+        teacher,
+        output,
+        request,
+        data=data,
+        downscale=downscale,
+        device=device,
+        resume=resume,
+        force=force,
+        on_progress=on_progress,
+        on_image=on_image,
+    )
+    return run.run()
+
+
+class ConversionRun:
+    """One conversion from file to file: made once everything is checked, then `run` once.
+
+    Arguments and errors are those of `convert_file`.
+
+    Attributes:
+        teacher: the field to distil.
+        origin: what the student's provenance says of it.
+        overrides: the student's constructor arguments over the preset's.
+        images: what tells the test images from others; None without them.
+        states: files of an interrupted run, those of the extensions after the conversion's own.
+    """
+
+    def __init__(
+        self,
+        teacher: str | Path,
+        output: str | Path,
+        request: ConversionRequest,
+        *,
+        data: str | Path | None,
+        downscale: int,
+        device: str,
+        resume: bool,
+        force: bool,
+        on_progress: OnProgress,
+        on_image: OnImage,
+    ):
+        check_settings(request.to, request.preset, request.overrides)
+        request.check(has_images=data is not None)
+        self.config = ConvertConfig(start=request.start, active=request.active, seed=request.seed)
+        self.device = choose_device(device)
+        self.request, self.output, self.teacher_file = request, output, teacher
+        self.on_progress, self.on_image = on_progress, on_image
+        if Path(output).resolve() == Path(teacher).resolve():
+            raise SettingError(f"the output {output} is the teacher itself; choose another name")
+        claim(output, resume, force)
+        self.states = state_paths(output, PARTS)
+        self.resume = resume and self.states[0].exists()
+        for path in receipt_paths(output) if request.receipt else ():
+            check_output(path, force=True)
+        self.teacher, self.sha256 = _load_teacher(teacher), file_sha256(teacher)
+        self.origin = {
+            "field": self.teacher.field.name,
+            "sha256": self.sha256,
+            "provenance": self.teacher.provenance,
+        }
+        self.overrides = request.student_settings(self.teacher, self.origin)
+        check_settings(request.to, request.preset, self.overrides, self.teacher.occupancy.occupied)
+        self._evaluation: tuple[Poses, Poses] | None = None
+        self.views: Split | None = None
+        self.images: dict[str, Any] | None = None
+        if data is not None:
+            box = self.teacher.field.box()
+            self.views = open_scene(data, "test", downscale=downscale, aabb=box).splits["test"]
+            self.images = {
+                "scene": Path(data).name,
+                "split": "test",
+                "downscale": downscale,
+                "sha256": digest(self.views),
+            }
+
+    def run(self) -> ConvertResult:
+        """Distil, save, and measure where a receipt is asked for; return what was made."""
+        self.teacher.field.to(self.device)
+        if not self.resume:
+            self._forget_states()
+        with interruptible(self.states[0]):
+            student = make_field(
+                self.request.to,
+                self.request.preset,
+                aabb=self.teacher.field.box(),
+                seed=self.request.seed,
+                **self.overrides,
+            )
+            stored, report = self.learn(0, student.to(self.device), self.request.budget, self.config)
+            for path in receipt_paths(self.output):
+                path.unlink(missing_ok=True)  # of the file that is replaced
+            self._saved = self.save(stored, (report,))
+            result = self._saved[1]
+            self._check_size(result.bytes)
+            if self.request.receipt:
+                result = self._write_receipt(report)
+            self._forget_states()
+        return result
+
+    def learn(self, part: int, student: VolumeField, budget: Budget, config: ConvertConfig) -> Outcome:
+        """Train a student from its teacher: the conversion itself (part 0) or an extension."""
+        settings: dict[str, Any] = {"teacher_sha256": self.sha256, "steps": self.request.budget.steps}
+        if part:  # which student an extension continues depends on the images
+            settings["photographs"] = self.images
+        return convert_once(
+            self.teacher,
+            student,
+            budget,
+            config,
+            state=self.states[part],
+            resume=self.resume,
+            keep=self.request.receipt,
+            settings=settings,
+            on_progress=self.on_progress,
+        )
+
+    def save(
+        self, stored: RenderableField, made_by: Sequence[ConvertReport]
+    ) -> tuple[RenderableField, ConvertResult]:
+        """Write a student with its provenance.
+
+        Args:
+            made_by: reports of the conversion and of the extensions that made it, in order.
+        """
+        stages = tuple(stage.name for report in made_by for stage in report.stages)
+        dropped = made_by[0].dropped
+        job = {
+            "job": "convert",
+            "teacher": self.origin,
+            "preset": self.request.preset,
+            "stages": list(stages),
+            "dropped": dropped,
+        }
+        report = _total(made_by)
+        stored, saved = finish(stored, report, self.output, job, self.request.preset, self.request.seed)
+        return stored, ConvertResult(
+            **vars(saved),
+            stages=stages,
+            dropped=dropped,
+            teacher=str(self.teacher_file),
+            teacher_sha256=self.sha256,
+        )
+
+    def assess(self, student: RenderableField) -> tuple[dict[str, Any], list[Exhibit]]:
+        """Measure a student: figures and example views."""
+        if self._evaluation is None:  # the teacher's images are rendered once
+            self._evaluation = reference(self.teacher, self.views, partial(self.on_image, "teacher"))
+        return measure(self._evaluation, student, partial(self.on_image, "student"))
+
+    def _write_receipt(self, report: ConvertReport) -> ConvertResult:
+        """Measure the student, extend its training where it misses the quality, and write the receipt."""
+        limit = self.request.max_psnr_drop
+        first = Measured(self._saved[0], (report,), *self.assess(self._saved[0]))
+        extension = extend(
+            first, self.request.budget, self.config, limit, self.learn, self.assess, self._save_better
+        )
+        stored, result = self._saved
+        gate = None if limit is None else extension.gate(limit)
+        contents = receipt(
+            teacher=describe_field(
+                self.teacher, self.teacher_file, Path(self.teacher_file).stat().st_size, self.sha256
+            ),
+            student=describe_field(stored, self.output, result.bytes, result.sha256, self.request.preset),
+            quality=extension.best.quality,
+            settings=self.config,
+            budget=self.request.budget,
+            runs=extension.runs,
+            seed=self.request.seed,
+            photographs=self.images,
+            device=self.device,
+            gate=None if gate is None else asdict(gate),
+        )
+        write_receipt(self.output, contents, extension.best.images)
+        data, page = receipt_paths(self.output)
+        return replace(
+            result,
+            **contents["budget"]["used"],
+            quality={name: contents["quality"][name]["mean"] for name in ("held_out", "off_trajectory")},
+            gate=gate,
+            receipt=(str(data), str(page)),
+        )
+
+    def _save_better(self, student: Measured) -> None:
+        self._saved = self.save(student.stored, student.made_by)
+
+    def _check_size(self, n_bytes: int) -> None:
+        most = self.request.max_bytes
+        if most is not None and n_bytes > most:
+            self._forget_states()
+            raise InputError(
+                f"{self.output} has {n_bytes} bytes, more than the {most} of --max-bytes; it is kept"
+            )
+
+    def _forget_states(self) -> None:
+        """Remove the conversion's own state last: the others are looked for only where it is."""
+        for path in reversed(self.states):
+            forget(path, resume=False)
 
 
 def _load_teacher(path: str | Path) -> RenderableField:
-    """Raises InputError where there is nothing to teach, before anything is spent."""
+    """Load the teacher.
+
+    Raises:
+        InputError: it is empty, before anything is spent.
+    """
     teacher = load_field(path)
     if not teacher.occupancy.occupied.any():
         raise InputError(f"the teacher {path} is empty: none of its cells is occupied")
     return teacher
 
 
-def _sized(
-    teacher: RenderableField,
-    origin: dict[str, Any],
-    to: str,
-    preset: str,
-    overrides: dict[str, Any],
-    max_bytes: int | None,
-) -> dict[str, Any]:
-    """The student's settings, of the largest size that fits where a size is asked for."""
-    if max_bytes is None:
-        return overrides
-    arrays = FIELDS[to](aabb=UNIT_BOX, **field_settings(to, preset, **overrides)).state_dict()
-    # A chain of conversions is told in full: JSON within JSON.
-    header = len(json.dumps(json.dumps(origin))) + ARRAY_OVERHEAD * len(arrays) + FILE_OVERHEAD
-    beside = teacher.occupancy.to_bits().numel() + 64 * len(teacher.cameras) + header
-    settings = settings_within(to, max_bytes, teacher.occupancy.occupied, beside, preset, **overrides)
-    return {
-        key: value for key, value in settings.items() if value != field_settings(to, preset).get(key)
-    } | overrides
-
-
-def _sum(made_by: Sequence[ConvertReport]) -> LoopReport:
-    """One report of conversions one after another."""
+def _total(made_by: Sequence[ConvertReport]) -> LoopReport:
+    """Sum up the reports of conversions that ran one after another."""
     loops = [report.loop for report in made_by]
     spent = sum((loop.spent for loop in loops), Spent())
     return LoopReport(sum(loop.steps for loop in loops), spent, loops[-1].psnr, [])
-
-
-def _forget(states: Sequence[Path]) -> None:
-    """The conversion's own state goes last: the others are looked for only where it is."""
-    for path in reversed(states):
-        forget(path, resume=False)
-
-
-def _photographs(data: str | Path | None, views: Split, downscale: int) -> dict[str, Any]:
-    return {"scene": Path(str(data)).name, "split": "test", "downscale": downscale, "sha256": digest(views)}

@@ -1,5 +1,6 @@
-"""Exporting a stored field: so far for the browser."""
+"""Export of a field for the browser."""
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,37 @@ from fieldmorph.fields.renderable import RenderableField, picture, resize
 from fieldmorph.fields.runtime import choose_device
 from fieldmorph.fields.store import load_field
 
-CHECKED_VIEWS = 4  # in which a bake is held against its field
+CHECKED_VIEWS = 4  # in which a bake is compared with its field
 CHECKED_PIXELS = 1 << 14  # of each
-MOST_NAME = 200  # characters
+MAX_NAME = 200  # characters
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """A field as web files.
+
+    Attributes:
+        output: page or folder.
+        name: title of the page.
+        bytes: of all files.
+        cells: of the volume along x, y and z.
+        bricks, nodes: number of bricks that are not empty and of their nodes.
+        degree: of the spherical harmonics.
+        psnr_to_field: mean PSNR of the baked volume against its field, in dB.
+    """
+
+    output: str
+    name: str
+    bytes: int
+    cells: tuple[int, ...]
+    bricks: int
+    nodes: int
+    degree: int
+    psnr_to_field: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the values of `--json`."""
+        return {**asdict(self), "cells": list(self.cells)}
 
 
 def export_web(
@@ -30,11 +59,14 @@ def export_web(
     device: str = "auto",
     force: bool = False,
     on_progress: OnProgress = lambda _what, _done, _total: None,
-) -> dict[str, Any]:
-    """Bake the field in a file and write it as a page (`output` ends in .html) or a folder; JSON values.
+) -> ExportResult:
+    """Bake the field in a file and write it as a page (`output` ends in .html) or a folder.
 
     Args:
-        name: shown on the page, as text; by default the file's.
+        path: file of the field.
+        config: resolution and degree of the volume.
+        name: title of the page; by default the file's name.
+        on_progress: called with the name of the part, how much of it is done, of how much.
 
     Raises:
         SettingError, InputError: before anything is written.
@@ -47,7 +79,7 @@ def export_web(
     place = choose_device(device)
     stored = load_field(path)
     stored.field.to(place)
-    shown = (name or Path(path).stem)[:MOST_NAME]
+    shown = (name or Path(path).stem)[:MAX_NAME]
     facts = (
         ("Field", stored.field.name),
         ("Size", f"{stored.field.n_parameters():,} parameters, {Path(path).stat().st_size / 1e6:.1f} MB"),
@@ -58,22 +90,22 @@ def export_web(
         ("Baked", f"{baked.colour.shape[1]:,} nodes, colour of degree {config.degree}"),
         ("Likeness", f"{likeness:.1f} dB PSNR to the field"),
     )
-    return {
-        "output": str(output),
-        "name": shown,
-        "bytes": write_web(output, baked),
-        "cells": list(baked.lattice.cells),
-        "bricks": int(baked.occupied.sum()),
-        "nodes": baked.colour.shape[1],
-        "degree": config.degree,
-        "psnr_to_field": likeness,
-    }
+    return ExportResult(
+        output=str(output),
+        name=shown,
+        bytes=write_web(output, baked),
+        cells=tuple(baked.lattice.cells),
+        bricks=int(baked.occupied.sum()),
+        nodes=baked.colour.shape[1],
+        degree=config.degree,
+        psnr_to_field=likeness,
+    )
 
 
 def fidelity(
     baked: Bake, stored: RenderableField, on_progress: OnProgress = lambda _what, _done, _total: None
 ) -> float:
-    """Mean PSNR in dB of a bake's pictures against its field's, over a few of the scene's own views, reduced."""
+    """Return the mean PSNR in dB of a baked volume against its field, over a few training views at reduced size."""
     cameras = stored.cameras.to("cpu")
     shrink = min(1.0, (CHECKED_PIXELS / (cameras.width * cameras.height)) ** 0.5)
     size = (max(1, round(cameras.width * shrink)), max(1, round(cameras.height * shrink)))
@@ -87,10 +119,10 @@ def fidelity(
     return sum(scores) / len(scores)
 
 
-def export_table(result: dict[str, Any]) -> str:
-    """What `export_web` returned, for people."""
+def export_table(result: ExportResult) -> str:
+    """Format what `export_web` returned."""
     return (
-        f"{result['output']}: {result['bytes'] / 1e6:.1f} MB, {result['nodes']:,} nodes in {result['bricks']:,} bricks "
-        f"of {' x '.join(map(str, result['cells']))} cells\n"
-        f"PSNR to the field: {result['psnr_to_field']:.2f} dB"
+        f"{result.output}: {result.bytes / 1e6:.1f} MB, {result.nodes:,} nodes in {result.bricks:,} bricks "
+        f"of {' x '.join(map(str, result.cells))} cells\n"
+        f"PSNR to the field: {result.psnr_to_field:.2f} dB"
     )

@@ -1,4 +1,4 @@
-"""Where a conversion misses the quality that was asked for it goes on in parts, and the best student so far is kept."""
+"""Extensions of a conversion that misses the quality asked for; the best student so far is kept."""
 
 import copy
 import math
@@ -14,9 +14,9 @@ from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.errors import FruitlessError
 from fieldmorph.fields.renderable import RenderableField
 
-PARTS = 4  # of a budget's length by which a conversion goes on at most
-LR_SHARE = 0.2  # of the learning rates: what is there is to be kept
-PICKED_BY = "the mean PSNR drop on the very photographs that this receipt reports"
+PARTS = 4  # of the extra budget, which is as long as the first
+LR_SHARE = 0.2  # of the learning rates, so that what was learned is kept
+PICKED_BY = "the mean PSNR drop on the test images that this receipt reports"
 
 Learn = Callable[[int, VolumeField, Budget, ConvertConfig], Outcome]
 Assess = Callable[[RenderableField], tuple[dict[str, Any], list[Exhibit]]]
@@ -24,48 +24,96 @@ Assess = Callable[[RenderableField], tuple[dict[str, Any], list[Exhibit]]]
 
 @dataclass(frozen=True)
 class Measured:
-    """A student, the conversions that made it, in order, and what `fidelity.measure` says of it."""
+    """A student that was measured.
+
+    Attributes:
+        stored: the student.
+        made_by: reports of the conversions that made it, in order.
+        quality, images: figures and example views, as `fidelity.measure` returns them.
+    """
 
     stored: RenderableField
     made_by: tuple[ConvertReport, ...]
     quality: dict[str, Any]
-    pictures: list[Exhibit]
+    images: list[Exhibit]
 
     @property
     def drop(self) -> float:
-        """Mean PSNR below the teacher on the photographs; infinite where it cannot be told."""
+        """Return the mean PSNR below the teacher on test images, in dB; infinite where it is unknown."""
         drop = self.quality["held_out"]["mean"].get("psnr_drop")
         return math.inf if drop is None else drop
 
 
 @dataclass(frozen=True)
-class Extension:
-    """How it went on.
+class ExtensionPart:
+    """One part of an extension.
 
     Attributes:
-        best: of all students, by their drop.
+        stage: its name.
+        steps, seed, lr_share: of its training; the last is a fraction of the learning rates.
+        psnr_drop: of its student, in dB.
+        kept: whether its student is better than all before.
+    """
+
+    stage: str
+    steps: int
+    seed: int
+    lr_share: float
+    psnr_drop: float
+    kept: bool
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A quality that was asked for.
+
+    Attributes:
+        max_psnr_drop: what was asked for, in dB.
+        psnr_drop: of the student that is kept; infinite where it is unknown.
+        met: whether it is met.
+        kept: stage that made the student.
+        picked_by: by what it was chosen from several; None where there was one.
+        extensions: all parts of the extension.
+        stopped: why there were no more, where it was neither for the quality nor for the budget.
+    """
+
+    max_psnr_drop: float
+    psnr_drop: float
+    met: bool
+    kept: str
+    picked_by: str | None
+    extensions: tuple[ExtensionPart, ...]
+    stopped: str | None
+
+
+@dataclass(frozen=True)
+class Extension:
+    """A conversion with its extension, which may have no parts.
+
+    Attributes:
+        best: the student with the smallest drop.
         runs: all that ran, the conversion first, whether their student was kept or not.
-        parts: what a receipt says of each part.
-        stopped: why there were no more parts, where it was neither for the quality nor for the budget.
+        parts: of the extension.
+        stopped: as in `Gate`.
     """
 
     best: Measured
     runs: tuple[ConvertReport, ...]
-    parts: tuple[dict[str, Any], ...] = ()
+    parts: tuple[ExtensionPart, ...] = ()
     stopped: str | None = None
 
-    def gate(self, max_psnr_drop: float) -> dict[str, Any]:
-        """What was asked for, whether it is met, and how the student was come by, as JSON values."""
-        kept = [part["stage"] for part in self.parts if part["kept"]]
-        return {
-            "max_psnr_drop": max_psnr_drop,
-            "psnr_drop": self.best.drop,
-            "met": self.best.drop <= max_psnr_drop,
-            "kept": kept[-1] if kept else "the conversion itself",
-            "picked_by": PICKED_BY if self.parts else None,
-            "extensions": list(self.parts),
-            "stopped": self.stopped,
-        }
+    def gate(self, max_psnr_drop: float) -> Gate:
+        """Return whether the quality is met and how the student was found."""
+        kept = [part.stage for part in self.parts if part.kept]
+        return Gate(
+            max_psnr_drop=max_psnr_drop,
+            psnr_drop=self.best.drop,
+            met=self.best.drop <= max_psnr_drop,
+            kept=kept[-1] if kept else "the conversion itself",
+            picked_by=PICKED_BY if self.parts else None,
+            extensions=self.parts,
+            stopped=self.stopped,
+        )
 
 
 def extend(
@@ -77,15 +125,16 @@ def extend(
     assess: Assess,
     on_better: Callable[[Measured], None],
 ) -> Extension:
-    """Go on from the best student for up to the budget's length again, on pixels alone, with small steps.
+    """Continue from the best student for up to the budget's length again, on pixels alone, with small steps.
 
-    Each part has samples of its own and looks at the same rays as the conversion did.
+    Each part draws its own samples and is probed on the same rays as the conversion.
 
     Args:
-        max_psnr_drop: None asks for nothing.
-        learn: part's number (from 1), student to begin with, budget and settings to what `convert` returns.
-        assess: what `fidelity.measure` returns of a student.
-        on_better: is given each student that is better than all before.
+        first: student of the conversion itself.
+        max_psnr_drop: in dB; None asks for nothing.
+        learn: trains part i (from 1): student to begin with, budget and settings to what `convert` returns.
+        assess: returns what `fidelity.measure` does of a student.
+        on_better: called with each student that is better than all before.
     """
     done = Extension(first, first.made_by)
     n_parts = PARTS if budget.steps is None else min(PARTS, budget.steps)
@@ -95,20 +144,28 @@ def extend(
             break
         stage = replace(config.stages[-1], name=f"longer {part + 1}")
         settings = replace(
-            config, stages=(stage,), lr_share=LR_SHARE, fresh=False, seed=config.seed + 1 + part,
+            config,
+            stages=(stage,),
+            lr_share=LR_SHARE,
+            fresh=False,
+            seed=config.seed + 1 + part,
             probe_seed=config.seed,
-        )  # fmt: skip
+        )
         try:
             field = copy.deepcopy(best.stored.field)
             stored, report = learn(part + 1, field, budget.nth_part(part, n_parts), settings)
         except FruitlessError as error:
             return replace(done, stopped=f"{stage.name}: {error}")
         longer = Measured(stored, (*best.made_by, report), *assess(stored))
-        told = {
-            "stage": stage.name, "steps": report.loop.steps, "seed": settings.seed, "lr_share": settings.lr_share,
-            "psnr_drop": longer.drop, "kept": longer.drop < best.drop,
-        }  # fmt: skip
-        if told["kept"]:
+        told = ExtensionPart(
+            stage=stage.name,
+            steps=report.loop.steps,
+            seed=settings.seed,
+            lr_share=settings.lr_share,
+            psnr_drop=longer.drop,
+            kept=longer.drop < best.drop,
+        )
+        if told.kept:
             best = longer
             on_better(best)
         done = Extension(best, (*done.runs, report), (*done.parts, told))

@@ -1,7 +1,8 @@
-"""A stored field as pictures: the views of a scene or a turn round it, to a folder of PNGs or to a film."""
+"""Images of a field: the views of a scene or an orbit, to a folder of PNGs or to a video."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fieldmorph.apps.jobs.train import open_scene
+from fieldmorph.apps.jobs.scenes import open_scene
 from fieldmorph.apps.media import DEPTH_LEVELS, depth_16bit, open_film, save_mp4, save_png, to_8bit
 from fieldmorph.fields.cameras import Cameras, orbit_like
 from fieldmorph.fields.checkpoint import check_output
@@ -21,10 +22,40 @@ from fieldmorph.fields.store import load_field
 
 SOLID = 0.5  # opacity from which a pixel has a depth
 BACKGROUNDS = {"white": 1.0, "black": 0.0}
-MAX_PIXELS = 1 << 26  # of one picture
-MAX_FRAMES = 3600  # of one turn
+MAX_PIXELS = 1 << 26  # of one image
+MAX_FRAMES = 3600  # of one orbit
 
-Pictures = dict[str, np.ndarray]
+Images = dict[str, np.ndarray]  # by kind: "colors", "depth", "opacity"
+OnImage = Callable[[int, int], None]  # number of images done, of how many
+
+
+@dataclass(frozen=True)
+class RenderResult:
+    """What was rendered.
+
+    Attributes:
+        output: folder or video.
+        images: number of cameras.
+        image_size: width and height in pixels.
+        kinds: `colors` and, where they were asked for, `depth` and `opacity`.
+        depth_scale: world units of one step of a 16-bit depth image; None without depth.
+    """
+
+    output: str
+    images: int
+    image_size: tuple[int, int]
+    kinds: tuple[str, ...]
+    depth_scale: float | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the values of `--json`."""
+        values = {
+            "output": self.output,
+            "pictures": self.images,
+            "image_size": list(self.image_size),
+            "kinds": list(self.kinds),
+        }
+        return values if self.depth_scale is None else {**values, "depth_scale": self.depth_scale}
 
 
 def render_file(
@@ -42,24 +73,35 @@ def render_file(
     background: str = "white",
     device: str = "auto",
     force: bool = False,
-    on_picture: Callable[[int, int], None] = lambda _done, _total: None,
-) -> dict[str, Any]:
-    """Render the views of `data` or `orbit` frames of a turn; what was written, as JSON values.
+    on_image: OnImage = lambda _done, _total: None,
+) -> RenderResult:
+    """Render the views of `data` or `orbit` frames of a full turn.
 
-    An output that ends in .mp4 becomes a film, any other a folder with one PNG per view, named after it. With `depth`
-    the folder gets 16-bit `<name>_depth.png` and `depth.json`, which states their scale, and a film gets
-    `<name>_depth.mp4`, near bright and far dark; `opacity` likewise, in 8 bits.
+    An output that ends in .mp4 becomes a video, any other a folder with one PNG per view, named after it. With `depth`
+    the folder gets 16-bit `<name>_depth.png` and `depth.json`, which states their scale, and a video gets
+    `<name>_depth.mp4`, near bright and far dark; `opacity` likewise, in 8 bits. It has an argument for each option of
+    `fieldmorph render`, which is why they are more than ten.
+
+    Args:
+        path: file of the field.
+        output: folder or video to write.
+        data, split, downscale: scene whose views are rendered, which of them, and how much smaller.
+        orbit: number of frames of a full turn around the scene, in place of views.
+        size: width and height in pixels; by default the views' own.
+        fps: frames per second of a video.
+        background: a key of `BACKGROUNDS`.
+        on_image: called after each image.
 
     Raises:
         SettingError, InputError: before anything is written.
     """
     output, place = Path(output), choose_device(device)
     if orbit is not None and orbit > MAX_FRAMES:
-        raise SettingError(f"a turn has at most {MAX_FRAMES} frames; got {orbit}")
-    film = output.suffix.lower() == ".mp4"
+        raise SettingError(f"an orbit has at most {MAX_FRAMES} frames; got {orbit}")
+    is_video = output.suffix.lower() == ".mp4"
     kinds = ["colors", *(["depth"] if depth else []), *(["opacity"] if opacity else [])]
     targets = {kind: output.with_name(_suffixed(output.stem, kind) + output.suffix) for kind in kinds}
-    if film:
+    if is_video:
         for target in targets.values():
             check_output(target, force)
     else:
@@ -68,31 +110,36 @@ def render_file(
     stored.field.to(place)
     if data is not None:
         views = open_scene(data, split, downscale=downscale, aabb=stored.field.box()).splits[split]
-        cameras, names = views.cameras, picture_names(views.names)
+        cameras, names = views.cameras, image_names(views.names)
     else:
         cameras = orbit_like(stored.cameras, stored.field.box(), orbit or 0)
         names = [f"orbit_{i:03}" for i in range(len(cameras))]
     if size is not None:
         if size[0] * size[1] > MAX_PIXELS:
-            raise SettingError(f"a picture has at most {MAX_PIXELS} pixels; got {size[0]} x {size[1]}")
+            raise SettingError(f"an image has at most {MAX_PIXELS} pixels; got {size[0]} x {size[1]}")
         cameras = resize(cameras, *size)
     scale = depth_scale(stored, cameras)
-    frames = _frames(stored, cameras, BACKGROUNDS[background], scale, on_picture)
-    if film:
-        _save_films(targets, frames, fps)
+    frames = _frames(stored, cameras, BACKGROUNDS[background], scale, on_image)
+    if is_video:
+        _save_videos(targets, frames, fps)
     else:
         output.mkdir(parents=True, exist_ok=True)
-        for name, pictures in zip(names, frames, strict=True):
+        for name, images in zip(names, frames, strict=True):
             for kind in kinds:
-                save_png(output / f"{_suffixed(name, kind)}.png", pictures[kind])
+                save_png(output / f"{_suffixed(name, kind)}.png", images[kind])
         if depth:
             write_json(output / "depth.json", _depth_note(scale))
-    shown = {"output": str(output), "pictures": len(cameras), "image_size": [cameras.width, cameras.height]}
-    return {**shown, "kinds": kinds, **({"depth_scale": scale} if depth else {})}
+    return RenderResult(
+        output=str(output),
+        images=len(cameras),
+        image_size=(cameras.width, cameras.height),
+        kinds=tuple(kinds),
+        depth_scale=scale if depth else None,
+    )
 
 
-def picture_names(names: tuple[str, ...]) -> list[str]:
-    """File names without folder and extension, or the whole paths with underscores where those would clash."""
+def image_names(names: tuple[str, ...]) -> list[str]:
+    """Return file names without folder and extension, or whole paths with underscores where these would clash."""
     stems = [Path(name).stem for name in names]
     if len(set(stems)) == len(stems):
         return stems
@@ -100,7 +147,7 @@ def picture_names(names: tuple[str, ...]) -> list[str]:
 
 
 def depth_scale(stored: RenderableField, cameras: Cameras) -> float:
-    """World units of one step of a 16-bit depth picture; the far corner of the box is within reach."""
+    """Return the world units of one step of a 16-bit depth image, such that the far corner of the box fits."""
     box = stored.field.aabb.cpu()
     centre, diagonal = (box[:3] + box[3:]) / 2, float((box[3:] - box[:3]).norm())
     farthest = float((cameras.camera_to_world[:, :, 3].cpu() - centre).norm(dim=-1).max()) + diagonal / 2
@@ -112,8 +159,8 @@ def _frames(
     cameras: Cameras,
     background: float,
     scale: float,
-    on_picture: Callable[[int, int], None],
-) -> Iterator[Pictures]:
+    on_image: OnImage,
+) -> Iterator[Images]:
     for i, camera in enumerate(cameras):
         seen = view(stored, camera, background)
         depths = torch.where(
@@ -124,22 +171,22 @@ def _frames(
             "depth": depth_16bit(depths, scale),
             "opacity": to_8bit(seen["opacities"]),
         }
-        on_picture(i + 1, len(cameras))
+        on_image(i + 1, len(cameras))
 
 
-def _save_films(targets: dict[str, Path], frames: Iterator[Pictures], fps: int) -> None:
-    """All films at once, frame by frame; depths wait on the disk, since the whole film decides their grey."""
+def _save_videos(targets: dict[str, Path], frames: Iterator[Images], fps: int) -> None:
+    """Write all videos at once, frame by frame; depths wait on disk, since their range over all sets their grey."""
     near, far, n_frames = float(DEPTH_LEVELS), 0.0, 0
     with TemporaryFile(dir=targets["colors"].parent) as waiting:
-        with ExitStack() as films:
+        with ExitStack() as videos:
             add = {
-                k: films.enter_context(open_film(path, fps)) for k, path in targets.items() if k != "depth"
+                k: videos.enter_context(open_film(path, fps)) for k, path in targets.items() if k != "depth"
             }
-            for pictures in frames:
+            for images in frames:
                 for kind, add_frame in add.items():
-                    add_frame(pictures[kind])
+                    add_frame(images[kind])
                 if "depth" in targets:
-                    depths = pictures["depth"]
+                    depths = images["depth"]
                     near = min(near, float(depths[depths > 0].min(initial=DEPTH_LEVELS)))
                     far = max(far, float(depths.max()))
                     np.save(waiting, depths)
@@ -151,7 +198,7 @@ def _save_films(targets: dict[str, Path], frames: Iterator[Pictures], fps: int) 
 
 
 def _near_is_bright(depths: np.ndarray, near: float, far: float) -> np.ndarray:
-    """8-bit grey from white (nearest in the film) to dark (farthest); black where nothing was hit."""
+    """Map depths to 8-bit grey from white (nearest in the video) to dark (farthest); black where nothing was hit."""
     grey = to_8bit(1 - 0.8 * (depths - near) / max(far - near, 1.0))
     return np.where(depths > 0, grey, 0).astype(np.uint8)
 

@@ -1,26 +1,26 @@
-"""Conversions that an interruption costs little, until the receipt is written and not only while a student learns.
+"""Conversions that can be interrupted at any point until the receipt is written.
 
-While a student learns there is its loop's state. Once it has learned, the student itself and the report of how it was
-made take that state's place until all is done. So a resumed run takes the same way again: conversions that came to
-their end give their student back at once, the one that was cut off goes on, and pictures are rendered anew.
+While a student trains there is the loop's state. Once it is trained, student and report take that state's place until
+everything is done. A resumed run repeats the same steps: conversions that are complete return their student at once,
+the one that was interrupted continues, and images are rendered again.
 """
 
 import json
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from fieldmorph.apps.jobs.train import OnProgress, state_path
+from fieldmorph.apps.jobs.lifecycle import state_path
 from fieldmorph.distill.conversion import ConvertConfig, ConvertReport, StageReport, convert
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget, Spent
 from fieldmorph.fields.checkpoint import pack_state, read_header, unpack_state
 from fieldmorph.fields.errors import InputError
-from fieldmorph.fields.loop import Interrupted, LoopReport, check_same
+from fieldmorph.fields.loop import Interrupted, LoopReport, Progress, check_same
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.store import load_field, save_field
 
@@ -28,7 +28,7 @@ Outcome = tuple[RenderableField, ConvertReport]
 
 
 def state_paths(output: str | Path, parts: int) -> list[Path]:
-    """Where an interrupted conversion is kept, and then the parts by which it goes on."""
+    """Return the files of an interrupted conversion: its own, then those of its extension's parts."""
     return [state_path(output), *(Path(f"{output}.longer-{i + 1}.state") for i in range(parts))]
 
 
@@ -42,37 +42,45 @@ def convert_once(
     resume: bool,
     keep: bool,
     settings: dict[str, Any],
-    on_progress: OnProgress,
+    on_progress: Callable[[Progress], None],
 ) -> Outcome:
-    """What `convert` returns, or what it returned before where `state` has that.
+    """Return what `convert` does, or what it returned before where `state` holds that.
 
     Args:
+        state: file of the loop's state, and of the outcome afterwards.
         keep: leave the outcome in `state` for a run that is resumed later.
+        settings: JSON values that must be the same when the run is resumed.
 
     Raises:
-        SettingError: `state` was made with other settings, a longer or shorter time included once it is over.
+        SettingError: `state` was made with other settings; once it is complete the budget counts as one.
     """
     length = {name: value for name, value in asdict(budget).items() if value is not None}
-    asked = {**settings, **asdict(config), "student": student.name, **student.config(), "budget": length}
-    asked = json.loads(json.dumps(asked))  # as it comes back from the file
+    requested = {**settings, **asdict(config), "student": student.name, **student.config(), "budget": length}
+    requested = json.loads(json.dumps(requested))  # as it comes back from the file
     if resume and state.exists() and read_header(state)["kind"] == "field":
-        return _read(state, student, asked)
+        return _read(state, student, requested)
     stored, report = convert(
-        teacher, student, budget, config,
-        state_path=state, resume=resume, settings=settings, on_progress=on_progress,
-    )  # fmt: skip
+        teacher,
+        student,
+        budget,
+        config,
+        state_path=state,
+        resume=resume,
+        settings=settings,
+        on_progress=on_progress,
+    )
     if keep:
-        told = {"settings": asked, "report": pack_state(asdict(report))[0], "of": stored.provenance}
-        save_field(state, replace(stored, provenance=told))
+        outcome = {"settings": requested, "report": pack_state(asdict(report))[0], "of": stored.provenance}
+        save_field(state, replace(stored, provenance=outcome))
     return stored, report
 
 
 @contextmanager
 def interruptible(state: Path) -> Iterator[None]:
-    """SIGINT and SIGTERM end what is no loop at once: what `state` does not hold is soon made again.
+    """Raise on SIGINT and SIGTERM outside of a loop: what `state` does not hold is quickly made again.
 
     Raises:
-        Interrupted: as from a loop.
+        Interrupted: as a loop does.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -89,15 +97,21 @@ def interruptible(state: Path) -> Iterator[None]:
             signal.signal(signum, handler)
 
 
-def _read(state: Path, student: VolumeField, asked: dict[str, Any]) -> Outcome:
+def _read(state: Path, student: VolumeField, requested: dict[str, Any]) -> Outcome:
+    """Read the outcome of a complete conversion.
+
+    Raises:
+        SettingError: it was made with other settings.
+        InputError: it is a field but no outcome.
+    """
     stored = load_field(state)
     try:
-        told = stored.provenance
-        check_same(state, told["settings"], asked)
-        report = unpack_state(told["report"], {})
+        outcome = stored.provenance
+        check_same(state, outcome["settings"], requested)
+        report = unpack_state(outcome["report"], {})
         loop = {**report["loop"], "spent": Spent(**report["loop"]["spent"])}
         stages = tuple(StageReport(**stage) for stage in report["stages"])
-        stored = replace(stored, field=stored.field.to(student.aabb.device), provenance=told["of"])
+        stored = replace(stored, field=stored.field.to(student.aabb.device), provenance=outcome["of"])
         return stored, ConvertReport(LoopReport(**loop), stages, report["dropped"])
     except (LookupError, TypeError, AttributeError):
         raise InputError(f"{state} is a field but not the outcome of an interrupted conversion") from None

@@ -1,37 +1,22 @@
-"""Training from file to file, and what every such job does: check everything first, write the output last."""
+"""Training from file to file."""
 
-import hashlib
-import importlib.metadata
-import importlib.resources
-import logging
-import math
-import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
+from fieldmorph.apps.jobs.lifecycle import SavedRun, check_settings, claim, finish, forget
+from fieldmorph.apps.jobs.scenes import digest, open_scene
 from fieldmorph.fields.budget import Budget
-from fieldmorph.fields.checkpoint import check_output
-from fieldmorph.fields.errors import InputError, SettingError, UnsafeError
-from fieldmorph.fields.files import file_sha256
 from fieldmorph.fields.fit import FitConfig, fit_images
-from fieldmorph.fields.loop import LoopReport, Progress
-from fieldmorph.fields.registry import FIELDS, field_settings, make_field
-from fieldmorph.fields.renderable import RenderableField
+from fieldmorph.fields.loop import Progress
+from fieldmorph.fields.registry import make_field
 from fieldmorph.fields.runtime import choose_device
-from fieldmorph.fields.scene import Scene, Split, load_scene
-from fieldmorph.fields.store import save_field
 
-UNIT_BOX = (0.0, 0.0, 0.0, 1.0, 1.0, 1.0)
-COPIES = 5  # of the parameters while they are trained: gradients, two moments, the best so far
 
-OnProgress = Callable[[Progress], None]
-
-log = logging.getLogger(__name__)
+@dataclass(frozen=True)
+class TrainResult(SavedRun):
+    """A trained field."""
 
 
 def train_scene(
@@ -48,22 +33,34 @@ def train_scene(
     device: str = "auto",
     resume: bool = False,
     force: bool = False,
-    on_progress: OnProgress = lambda _: None,
-) -> dict[str, Any]:
-    """Fit a field to the photographs of a scene's `train` split and save it; what came out, as JSON values.
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> TrainResult:
+    """Fit a field to the images of a scene's `train` split and save it.
 
-    An interrupted run leaves `<output>.state`, from which `resume` goes on.
+    An interrupted run leaves `<output>.state`, from which `resume` continues. It has an argument for each option of
+    `fieldmorph train`, which is why they are more than ten.
+
+    Args:
+        data: the scene's folder.
+        output: file to write.
+        field, preset, overrides: representation, its preset, and constructor arguments that replace the preset's.
+        downscale: factor by which the images are shrunk.
+        aabb: the scene's box, min then max; estimated by default.
+        seed: of all random numbers.
+        resume, force: continue an interrupted run; overwrite what exists.
+        on_progress: called after each step.
 
     Raises:
         SettingError, InputError: before anything is written.
         Interrupted: the state is saved.
     """
+    overrides = overrides or {}
     check_settings(field, preset, overrides)
     place = choose_device(device)
     state = claim(output, resume, force)
     scene = open_scene(data, "train", downscale=downscale, aabb=aabb)
     views = scene.splits["train"]
-    model = make_field(field, preset, aabb=scene.aabb, seed=seed, **(overrides or {})).to(place)
+    model = make_field(field, preset, aabb=scene.aabb, seed=seed, **overrides).to(place)
     source = {
         "scene": scene.name,
         "images": len(views),
@@ -72,120 +69,16 @@ def train_scene(
     }
     forget(state, resume)
     stored, report = fit_images(
-        model, views, budget, FitConfig(seed=seed),
-        state_path=state, resume=resume, settings={**source, "steps": budget.steps}, on_progress=on_progress,
-    )  # fmt: skip
+        model,
+        views,
+        budget,
+        FitConfig(seed=seed),
+        state_path=state,
+        resume=resume,
+        settings={**source, "steps": budget.steps},
+        on_progress=on_progress,
+    )
     job = {"job": "train", **source, "preset": preset}
-    result = finish(stored, report, output, job, preset, seed)[1]
+    saved = finish(stored, report, output, job, preset, seed)[1]
     state.unlink(missing_ok=True)
-    return result
-
-
-def bundled_scene() -> Path:
-    """The folder of the scene that comes with the package."""
-    return Path(str(importlib.resources.files("fieldmorph.apps") / "data" / "spot"))
-
-
-def open_scene(
-    data: str | Path, *splits: str, downscale: int = 1, aabb: Sequence[float] | None = None
-) -> Scene:
-    """Some splits of a scene.
-
-    Raises:
-        InputError: bad data; a path that leaves the folder is bad data too, it asks to run nothing.
-        SettingError: a split that does not exist.
-    """
-    try:
-        return load_scene(data, downscale=downscale, aabb=aabb, splits=splits)
-    except UnsafeError as error:
-        raise InputError(str(error)) from None
-
-
-def state_path(output: str | Path) -> Path:
-    """Where an interrupted run is kept."""
-    return Path(f"{output}.state")
-
-
-def check_settings(
-    name: str, preset: str, overrides: dict[str, Any] | None, occupied: Tensor | None = None
-) -> None:
-    """Try a field's settings, and whether training it fits into memory, before data is read.
-
-    Args:
-        occupied: cells that have something in them, where that is known.
-    """
-    settings = field_settings(name, preset, **(overrides or {}))
-    cells = torch.zeros(1, 1, 1, dtype=torch.bool) if occupied is None else occupied
-    try:
-        needed = COPIES * FIELDS[name].storage_bytes(settings, cells)
-        if needed > (there := _memory_bytes()):
-            raise SettingError(
-                f"training {name} with these settings takes about {needed / 1e9:.1f} GB; "
-                f"this machine has {there / 1e9:.1f} GB"
-            )
-        FIELDS[name](aabb=UNIT_BOX, **settings)
-    except SettingError:
-        raise
-    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
-        reason = str(error).splitlines()[0]
-        raise SettingError(f"{name} cannot be built with {overrides}: {reason}") from None
-
-
-def claim(output: str | Path, resume: bool, force: bool) -> Path:
-    """The state's path, once output and state may be written."""
-    state = state_path(output)
-    goes_on = resume and state.exists()
-    if state.exists() and not (resume or force):
-        raise SettingError(
-            f"{state} from an interrupted run is there: --resume goes on with it, --force starts anew"
-        )
-    check_output(output, force or goes_on)
-    check_output(state, force=True)
-    if resume and not goes_on:
-        log.warning("no %s to go on with; starting anew", state)
-    return state
-
-
-def forget(state: Path, resume: bool) -> None:
-    """Drop an old run's state, which a later `--resume` would take for the new run's."""
-    if not resume:
-        state.unlink(missing_ok=True)
-
-
-def finish(
-    stored: RenderableField, report: LoopReport, output: str | Path, job: dict[str, Any], preset: str, seed: int
-) -> tuple[RenderableField, dict[str, Any]]:
-    """Save with its provenance (no times in it: equal runs give equal bytes), sum up as JSON values."""
-    version = importlib.metadata.version("fieldmorph")
-    provenance = {**job, "seed": seed, "steps": report.steps, "fieldmorph": version}
-    stored = replace(stored, provenance=provenance)
-    save_field(output, stored)
-    return stored, {
-        "output": str(output),
-        "field": stored.field.name,
-        "preset": preset,
-        "params": stored.field.n_parameters(),
-        "bytes": Path(output).stat().st_size,
-        "sha256": file_sha256(output),
-        "steps": report.steps,
-        "seconds": report.spent.seconds,
-        "core_seconds": report.spent.core_seconds,
-        "psnr": report.psnr,
-        "seed": seed,
-    }
-
-
-def digest(views: Split) -> str:
-    """sha256 over pictures and cameras."""
-    digest = hashlib.sha256()
-    for tensor in (views.images, views.cameras.camera_to_world, views.cameras.intrinsics):
-        digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _memory_bytes() -> float:
-    """Of the machine; infinite where the system does not tell."""
-    try:
-        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, ValueError, OSError):
-        return math.inf
+    return TrainResult(**vars(saved))

@@ -21,6 +21,7 @@ import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is 
 # isort: split
 from fieldmorph.apps.console.exits import explain
 from fieldmorph.apps.jobs.convert import ConvertOptions, convert_file
+from fieldmorph.apps.jobs.request import ConversionRequest
 from fieldmorph.apps.receipt.page import receipt_paths
 from fieldmorph.apps.viewer.render_pool import BusyError
 from fieldmorph.fields.budget import Budget
@@ -217,14 +218,20 @@ def work() -> None:
         os.nice(NICE)
     use_threads()
     tell = _Teller(answer)
-    options = ConvertOptions(**{**call["options"], "active": tuple(call["options"]["active"])})
+    options = {**call["options"], "active": tuple(call["options"]["active"])}
+    request = ConversionRequest(
+        Budget(**call["budget"]),
+        to=call["to"],
+        preset=call["preset"],
+        overrides=call["settings"],
+        seed=call["seed"],
+        **options,
+    )
     try:
         result = convert_file(
-            call["teacher"], call["output"], Budget(**call["budget"]), to=call["to"], preset=call["preset"],
-            overrides=call["settings"], options=options, seed=call["seed"], on_progress=tell.progress,
-            on_picture=tell.picture,
-        )  # fmt: skip
-        tell.say({"result": result})
+            call["teacher"], call["output"], request, on_progress=tell.progress, on_image=tell.picture
+        )
+        tell.say({"result": result.as_json()})
     except Exception as error:
         if (known := explain(error)) is None:
             traceback.print_exc()

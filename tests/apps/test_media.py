@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fieldmorph.apps.jobs.render import Pictures, _save_films, picture_names, render_file
+from fieldmorph.apps.jobs.render import Images, _save_videos, image_names, render_file
 from fieldmorph.apps.media import depth_16bit, difference, save_mp4, save_png, sheet, to_8bit
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.cameras import orbit_box
@@ -113,8 +113,8 @@ def test_sheet_has_its_pictures_in_order() -> None:
 
 
 def test_views_keep_their_names() -> None:
-    assert picture_names(("test/r_0.png", "test/r_1.jpg")) == ["r_0", "r_1"]
-    assert picture_names(("a/0.png", "b/0.png")) == ["a_0", "b_0"]
+    assert image_names(("test/r_0.png", "test/r_1.jpg")) == ["r_0", "r_1"]
+    assert image_names(("a/0.png", "b/0.png")) == ["a_0", "b_0"]
 
 
 def test_depth_pictures_state_distances(sphere_file: Path, tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_depth_pictures_state_distances(sphere_file: Path, tmp_path: Path) -> No
     kinds = ("", "_depth", "_opacity")
     assert {p.name for p in out.iterdir()} == {"depth.json"} | {f"{n}{k}.png" for n in names for k in kinds}
     scale = json.loads(out.joinpath("depth.json").read_text())["scale"]
-    assert scale == result["depth_scale"]
+    assert scale == result.depth_scale
     depth = np.asarray(Image.open(out / "orbit_000_depth.png")) * scale
     opacity = np.asarray(Image.open(out / "orbit_000_opacity.png")) / 255
     distance = float(orbit_box(BOX, 1).camera_to_world[0, :, 3].norm())
@@ -141,7 +141,8 @@ def test_orbit_film_and_its_companions(sphere_file: Path, tmp_path: Path) -> Non
     result = render_file(
         sphere_file, tmp_path / "o.mp4", orbit=3, background="black", depth=True, opacity=True, device="cpu"
     )
-    assert result["pictures"] == 3
+    assert result.images == 3
+    assert result.as_json()["pictures"] == 3
     assert {p.name for p in tmp_path.iterdir()} == {"o.mp4", "o_depth.mp4", "o_opacity.mp4"}
     film, depth, opacity = (frames_of(tmp_path / f"o{k}.mp4") for k in ("", "_depth", "_opacity"))
     assert len(film) == len(depth) == len(opacity) == 3
@@ -180,7 +181,7 @@ def test_a_film_keeps_its_suffix(sphere_file: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="--force"):
         render_file(sphere_file, taken, orbit=1, device="cpu")
     result = render_file(sphere_file, tmp_path / "o.MP4", orbit=2, depth=True, device="cpu")
-    assert result["output"] == str(tmp_path / "o.MP4")
+    assert result.output == str(tmp_path / "o.MP4")
     assert {p.name for p in tmp_path.iterdir()} == {"taken.MP4", "o.MP4", "o_depth.MP4"}
     assert [len(frames_of(tmp_path / name)) for name in ("o.MP4", "o_depth.MP4")] == [2, 2]
 
@@ -188,7 +189,7 @@ def test_a_film_keeps_its_suffix(sphere_file: Path, tmp_path: Path) -> None:
 def test_frames_are_written_as_they_come_and_depths_share_one_grey(tmp_path: Path) -> None:
     alive: list[weakref.ref[np.ndarray]] = []
 
-    def frames() -> Iterator[Pictures]:
+    def frames() -> Iterator[Images]:
         for i in range(12):
             frame = np.full((16, 16), 100 * i, dtype=np.uint16)  # nothing is hit in the first
             alive.append(weakref.ref(frame))
@@ -196,7 +197,7 @@ def test_frames_are_written_as_they_come_and_depths_share_one_grey(tmp_path: Pat
             del frame
             assert sum(ref() is not None for ref in alive) <= 2
 
-    _save_films({kind: tmp_path / f"{kind}.mp4" for kind in ("colors", "depth")}, frames(), 30)
+    _save_videos({kind: tmp_path / f"{kind}.mp4" for kind in ("colors", "depth")}, frames(), 30)
     assert {path.name for path in tmp_path.iterdir()} == {"colors.mp4", "depth.mp4"}
     assert len(frames_of(tmp_path / "colors.mp4")) == 12
     greys = [frame.mean() for frame in frames_of(tmp_path / "depth.mp4")]
@@ -204,11 +205,11 @@ def test_frames_are_written_as_they_come_and_depths_share_one_grey(tmp_path: Pat
 
 
 def test_films_that_fail_leave_nothing(tmp_path: Path) -> None:
-    def frames() -> Iterator[Pictures]:
+    def frames() -> Iterator[Images]:
         picture = np.ones((16, 16), dtype=np.uint16)
         yield {"colors": picture.astype(np.uint8), "opacity": picture.astype(np.uint8), "depth": picture}
         raise RuntimeError("out of pictures")
 
     with pytest.raises(RuntimeError, match="out of pictures"):
-        _save_films({kind: tmp_path / f"{kind}.mp4" for kind in ("colors", "opacity", "depth")}, frames(), 30)
+        _save_videos({kind: tmp_path / f"{kind}.mp4" for kind in ("colors", "opacity", "depth")}, frames(), 30)
     assert list(tmp_path.iterdir()) == []

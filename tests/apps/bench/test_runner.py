@@ -172,7 +172,8 @@ def test_the_table_is_markdown() -> None:
 def test_a_process_of_its_own_has_its_own_end(capfd: pytest.CaptureFixture[str]) -> None:
     assert in_child(json.dumps, threads=1, obj={"a": Path("b")}) == '{"a": "b"}'
     assert in_child(json.loads, threads=1, s="{")["error"].startswith("JSONDecodeError: ")
-    assert in_child(os.abort, threads=1)["error"] == f"the process ended with {-signal.SIGABRT} and no word"
+    told = f"worker exited with code {-signal.SIGABRT} before returning a result"
+    assert in_child(os.abort, threads=1)["error"] == told
     assert in_child(sys.exit, threads=1, status=None)["error"].startswith("TypeError")
     assert "Traceback" in capfd.readouterr().err
 

@@ -73,11 +73,11 @@ def test_what_is_measured_has_a_rate_and_an_eta_of_its_own(clock: list[float], i
     text = stream.getvalue()
     shown = [line.rstrip() for line in text.replace("\r", "\n").split("\n")]
     # The second picture was made in 6 s or 20 s; two more are to come.
-    assert "convert, measure the teacher   50%  picture 2  0.2 pictures/s  ETA 0:12" in shown
-    assert "convert, measure the student   50%  picture 2  0.1 pictures/s  ETA 0:40" in shown
+    assert "convert, measure the teacher   50%  image 2  0.2 images/s  ETA 0:12" in shown
+    assert "convert, measure the student   50%  image 2  0.1 images/s  ETA 0:40" in shown
     assert "convert   50%  step 500  50.0 steps/s  ETA 0:10" in shown
     assert shown.count("convert   50%  step 500  50.0 steps/s  ETA 0:10") == 2
-    assert shown[-2] == "convert, measure the student   50%  picture 2  0.1 pictures/s  ETA 0:16"
+    assert shown[-2] == "convert, measure the student   50%  image 2  0.1 images/s  ETA 0:16"
     if is_terminal:  # each part keeps its last line
         last = [line.split("\r")[-1].split("%")[0] for line in text.split("\n")]
         assert last == [

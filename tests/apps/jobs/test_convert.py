@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from fieldmorph.apps.cli.main import main
-from fieldmorph.apps.jobs import train as jobs
-from fieldmorph.apps.jobs.convert import parse_bytes
+from fieldmorph.apps.jobs import lifecycle as jobs
+from fieldmorph.apps.jobs.request import parse_bytes
 from fieldmorph.distill import conversion as convert
 from fieldmorph.distill import fidelity, losses
 from fieldmorph.distill import teacher_samples as samples

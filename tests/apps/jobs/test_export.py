@@ -11,7 +11,7 @@ from helpers.voxel_fields import CUBE, ball
 from fieldmorph.apps.bake.web_export import read_web
 from fieldmorph.apps.cli.main import main
 from fieldmorph.apps.console import progress
-from fieldmorph.apps.jobs.export import MOST_NAME
+from fieldmorph.apps.jobs.export import MAX_NAME
 from fieldmorph.fields.cameras import orbit_box
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.registry import FIELDS, make_field
@@ -135,7 +135,7 @@ def test_a_name_is_the_file_s_or_as_given_and_not_endless(
     capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path
 ) -> None:
     page = tmp_path / "a.html"
-    assert export(capsys, file, "--web", page, "--name", "x" * 1000)[0]["name"] == "x" * MOST_NAME
+    assert export(capsys, file, "--web", page, "--name", "x" * 1000)[0]["name"] == "x" * MAX_NAME
     assert export(capsys, file, "--web", page, "--name", "", "--force")[0]["name"] == "ball"
 
 

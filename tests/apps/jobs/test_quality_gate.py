@@ -13,7 +13,8 @@ import torch
 from fieldmorph.apps.cli.main import main
 from fieldmorph.apps.jobs import quality_gate as extension
 from fieldmorph.apps.jobs import resume as outcome
-from fieldmorph.apps.jobs.convert import ConvertOptions, convert_file
+from fieldmorph.apps.jobs.convert import convert_file
+from fieldmorph.apps.jobs.request import ConversionRequest
 from fieldmorph.distill import conversion as convert
 from fieldmorph.distill import fidelity
 from fieldmorph.distill import teacher_samples as samples
@@ -50,9 +51,11 @@ def convert_to_mlp(
         name: str = "s.fm", max_psnr_drop: float | None = -100.0, steps: int = STEPS
     ) -> tuple[dict[str, Any], Any]:
         result = convert_file(
-            teacher, tmp_path / name, Budget(steps=steps), to="mlp", overrides=NET, data=few_views,
-            options=ConvertOptions(max_psnr_drop=max_psnr_drop),
-        )  # fmt: skip
+            teacher,
+            tmp_path / name,
+            ConversionRequest(Budget(steps=steps), overrides=NET, max_psnr_drop=max_psnr_drop),
+            data=few_views,
+        ).as_json()
         return result, json.loads(Path(result["receipt"][0]).read_text())
 
     return call
@@ -127,8 +130,8 @@ def test_the_best_of_all_students_is_kept_and_goes_on(
     last = max(i for i, is_kept in enumerate(kept) if is_kept)
     assert gate["kept"] == f"longer {last + 1}"
     assert gate["psnr_drop"] == min(drops) == told["quality"]["held_out"]["mean"]["psnr_drop"]
-    assert "very photographs" in gate["picked_by"]
-    assert "very photographs" in Path(result["receipt"][1]).read_text()
+    assert "on the test images that this receipt reports" in gate["picked_by"]
+    assert "on the test images that this receipt reports" in Path(result["receipt"][1]).read_text()
     begun = [began for _, began in calls]
     assert not same(begun[1], begun[2])
     assert same(begun[2], begun[3])  # the second made it worse: the third begins as it did

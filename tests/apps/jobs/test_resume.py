@@ -23,7 +23,8 @@ import torch
 from fieldmorph.apps.cli.main import main
 from fieldmorph.apps.console.progress import ProgressLine
 from fieldmorph.apps.jobs import quality_gate as extension
-from fieldmorph.apps.jobs.convert import ConvertOptions, convert_file
+from fieldmorph.apps.jobs.convert import ConvertResult, convert_file
+from fieldmorph.apps.jobs.request import ConversionRequest
 from fieldmorph.distill import conversion as convert
 from fieldmorph.distill import fidelity
 from fieldmorph.distill import teacher_samples as samples
@@ -58,17 +59,25 @@ Event = tuple[str, int]
 OnEvent = Callable[[str, int], None]
 
 
-def run(job: dict[str, Any], on_event: OnEvent) -> dict[str, Any]:
+def run(job: dict[str, Any], on_event: OnEvent) -> ConvertResult:
     """The conversion of a job, whose quality nothing can meet where it asks for one."""
-    options = ConvertOptions(
-        start=job["to"] != "mlp", max_psnr_drop=-100.0 if job["gate"] else None, receipt=job["receipt"]
+    request = ConversionRequest(
+        Budget(steps=STEPS),
+        to=job["to"],
+        overrides=STUDENTS[job["to"]],
+        start=job["to"] != "mlp",
+        max_psnr_drop=-100.0 if job["gate"] else None,
+        receipt=job["receipt"],
     )
     return convert_file(
-        job["teacher"], job["output"], Budget(steps=STEPS), to=job["to"], overrides=STUDENTS[job["to"]],
-        options=options, data=job["data"], resume=job["resume"],
+        job["teacher"],
+        job["output"],
+        request,
+        data=job["data"],
+        resume=job["resume"],
         on_progress=lambda progress: on_event("step", progress.step),
-        on_picture=lambda _whose, done, _total: on_event("picture", done),
-    )  # fmt: skip
+        on_image=lambda _whose, done, _total: on_event("picture", done),
+    )
 
 
 def serve() -> None:
@@ -243,12 +252,13 @@ def test_a_signal_while_measured_is_one_line_and_loses_nothing(
     handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
     assert main(line) == code
     assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers
-    hint = f"state saved in {output}.state; the same command with --resume goes on"
+    hint = f"state saved in {output}.state; run the same command with --resume to continue"
     assert capsys.readouterr().err == f"fieldmorph: interrupted; {hint}\n"
     student = output.read_bytes()
 
     assert main(line) == 2
-    assert "--resume goes on with it, --force starts anew" in capsys.readouterr().err
+    hint = "from an interrupted run: use --resume to continue or --force to start over"
+    assert f"found {output}.state {hint}\n" in capsys.readouterr().err
     assert main([*line, "--resume", "--seed", "1"]) == 2
     assert "seed was 0, is 1" in capsys.readouterr().err
     events.clear()

@@ -16,7 +16,9 @@ import torch
 
 from fieldmorph.apps.cli.main import main
 from fieldmorph.apps.console.progress import ProgressLine
-from fieldmorph.apps.jobs.train import bundled_scene, state_path, train_scene
+from fieldmorph.apps.jobs.lifecycle import state_path
+from fieldmorph.apps.jobs.scenes import bundled_scene
+from fieldmorph.apps.jobs.train import train_scene
 from fieldmorph.distill import teacher_samples as samples
 from fieldmorph.fields import fit, loop
 from fieldmorph.fields.budget import Budget
@@ -165,12 +167,12 @@ def test_signal_saves_and_resume_gives_the_same_bytes(
     told = capsys.readouterr().err
     assert (
         told
-        == f"fieldmorph: interrupted; state saved in {output}.state; the same command with --resume goes on\n"
+        == f"fieldmorph: interrupted; state saved in {output}.state; run the same command with --resume to continue\n"
     )
     assert not output.exists()
 
     assert main(line_for(job, teacher, output)) == 2  # neither --resume nor --force
-    assert "--resume goes on with it, --force starts anew" in capsys.readouterr().err
+    assert "use --resume to continue or --force to start over" in capsys.readouterr().err
 
     seen: list[int] = []
     monkeypatch.setattr(ProgressLine, "__call__", lambda _self, progress: seen.append(progress.step))
@@ -253,7 +255,7 @@ def test_resume_without_a_state_starts_anew(
     caplog: pytest.LogCaptureFixture, teacher: Path, tmp_path: Path
 ) -> None:
     assert main(line_for("train", teacher, tmp_path / "o.fm", "--resume")) == 0
-    assert f"no {tmp_path / 'o.fm'}.state to go on with; starting anew" in caplog.text
+    assert f"no {tmp_path / 'o.fm'}.state to resume from; starting over" in caplog.text
     assert sha256(tmp_path / "o.fm") == sha256(teacher)
 
 
@@ -264,7 +266,7 @@ def test_a_time_may_be_raised_when_resumed(monkeypatch: pytest.MonkeyPatch, tmp_
     with pytest.raises(loop.Interrupted):
         train_scene(SCENE, tmp_path / "o.fm", Budget(core_seconds=1000.0), **options, on_progress=line)
     result = train_scene(SCENE, tmp_path / "o.fm", Budget(core_seconds=4.0), **options, resume=True)
-    assert result["steps"] >= STOP_AT
+    assert result.steps >= STOP_AT
 
 
 def test_eval_measures_against_photographs_and_teacher(run: Run, teacher: Path, student: Path) -> None:

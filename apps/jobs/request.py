@@ -1,0 +1,124 @@
+"""What is asked of a conversion, and the student's settings that follow from it."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fieldmorph.apps.jobs.lifecycle import UNIT_BOX
+from fieldmorph.distill.active import LEVELS
+from fieldmorph.fields.budget import Budget
+from fieldmorph.fields.errors import SettingError
+from fieldmorph.fields.registry import FIELDS, field_settings, settings_within
+from fieldmorph.fields.renderable import RenderableField
+from fieldmorph.fields.voxels import Voxels
+
+HEADER_BYTES = 1 << 12  # of a file's header, without its table of arrays and the teacher's provenance
+ARRAY_BYTES = 128  # of an entry in that table, at most
+CAMERA_BYTES = 64  # of a training camera
+_UNITS = {
+    "": 1,
+    "B": 1,
+    "kB": 10**3,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+}
+
+
+@dataclass(frozen=True)
+class ConversionRequest:
+    """What a user asks of a conversion, without the files.
+
+    Attributes:
+        budget: of the conversion; a quality that is missed may take as much again.
+        to, preset, overrides: the student's representation, its preset, and constructor arguments that replace the
+            preset's.
+        active: levels of active learning that are on.
+        start: whether the student begins with its closed-form warm start, if it has one; None: where that helps.
+        max_bytes: of the student's file; picks the largest of the student's sizes that fits.
+        max_psnr_drop: below the teacher on test images, in dB; a student that misses it trains for up to the
+            budget's length again.
+        receipt: whether to measure the student and write the receipt.
+        seed: of all random numbers.
+    """
+
+    budget: Budget
+    to: str = "mlp"
+    preset: str = "small"
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    active: tuple[str, ...] = LEVELS
+    start: bool | None = None
+    max_bytes: int | None = None
+    max_psnr_drop: float | None = None
+    receipt: bool = True
+    seed: int = 0
+
+    def check(self, has_images: bool) -> None:
+        """Check that the settings go together.
+
+        Args:
+            has_images: whether there are test images to measure against.
+
+        Raises:
+            SettingError: they do not.
+        """
+        if self.max_psnr_drop is not None and not (has_images and self.receipt):
+            raise SettingError(
+                "a PSNR drop is measured on test images: --max-psnr-drop needs --data and a receipt"
+            )
+        if self.max_bytes is not None and self.to == Voxels.name and self.start is False:
+            raise SettingError(
+                "without a warm start the size of voxels is not known in advance: remove --no-start or --max-bytes"
+            )
+
+    def student_settings(self, teacher: RenderableField, origin: dict[str, Any]) -> dict[str, Any]:
+        """Return the constructor arguments over the preset's: of the largest size that fits in `max_bytes`.
+
+        Args:
+            origin: what the student's provenance says of the teacher.
+
+        Raises:
+            SettingError: not even the smallest size fits.
+        """
+        overrides = dict(self.overrides)
+        if self.max_bytes is None:
+            return overrides
+        arrays = FIELDS[self.to](
+            aabb=UNIT_BOX, **field_settings(self.to, self.preset, **overrides)
+        ).state_dict()
+        # The header holds the provenance as JSON within JSON.
+        header = len(json.dumps(json.dumps(origin))) + ARRAY_BYTES * len(arrays) + HEADER_BYTES
+        others = teacher.occupancy.to_bits().numel() + CAMERA_BYTES * len(teacher.cameras) + header
+        occupied = teacher.occupancy.occupied
+        settings = settings_within(self.to, self.max_bytes, occupied, others, self.preset, **overrides)
+        preset = field_settings(self.to, self.preset)
+        return {key: value for key, value in settings.items() if value != preset.get(key)} | overrides
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """The attributes of a `ConversionRequest` that a form of the viewer sets."""
+
+    active: tuple[str, ...] = LEVELS
+    start: bool | None = None
+    max_bytes: int | None = None
+    max_psnr_drop: float | None = None
+    receipt: bool = True
+
+
+def parse_bytes(text: str) -> int:
+    """Parse a file size: `2MB`, `500kB`, `1.5MiB` or a plain number of bytes.
+
+    Raises:
+        SettingError: anything else.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kKMG]?i?B)?", text.strip())
+    n = int(float(match[1]) * _UNITS[match[2] or ""]) if match and (match[2] or "") in _UNITS else 0
+    if n < 1:
+        raise SettingError(f"a size looks like 500kB, 2MB or 1.5MiB; got {text!r}")
+    return n
