@@ -1,4 +1,4 @@
-"""What active learning is worth: no level, each alone, all of them, at equal time."""
+"""Effect of active learning: no level, each alone, and all of them, at equal time."""
 
 import statistics
 from pathlib import Path
@@ -23,9 +23,9 @@ def bench_active(
     force: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """One hash grid into an MLP with every setting and seed; what came out, as JSON values.
+    """Convert one hash grid to an MLP with every setting and seed; return JSON values.
 
-    The teacher is trained once. Runs of one seed differ in the levels alone, and each seed begins with another
+    The teacher is trained once. Runs of one seed differ in the levels only, and each seed begins with another
     setting, so that a machine that slows down favours none. Rows are resumed as `Bench` says.
 
     Args:
@@ -35,17 +35,17 @@ def bench_active(
         SettingError, InputError: before anything is written.
     """
     bench = Bench.of_scene("active", data, output, downscale, force, quiet)
-    taught, budget = bench.teach(TEACHER, scale * TEACHER_CORE_SECONDS, seed=0), scale * STUDENT_CORE_SECONDS
+    teacher, budget = bench.train_teacher(TEACHER, scale * TEACHER_CORE_SECONDS, seed=0), scale * STUDENT_CORE_SECONDS
     names = list(SETTINGS)
     for seed in range(n_seeds):
         first = seed % len(names)
         for name in names[first:] + names[:first]:
             what = {"kind": "conversion", "active": name, "budget": budget, "seed": seed}
-            if "error" in taught:
-                bench.fail(what, f"no teacher: {taught['error']}")
+            if "error" in teacher:
+                bench.fail(what, f"no teacher: {teacher['error']}")
                 continue
             bench.run(
-                {**what, "teacher_sha256": taught["sha256"]}, distil, **bench.settings, teacher=taught["path"],
+                {**what, "teacher_sha256": teacher["sha256"]}, distil, **bench.settings, teacher=teacher["path"],
                 student=STUDENT, output=bench.fields() / f"{name}_{seed}.fm", budget=budget, seed=seed,
                 active=SETTINGS[name],
             )  # fmt: skip
@@ -54,10 +54,10 @@ def bench_active(
 
 
 def summarize(rows: list[Row]) -> list[Row]:
-    """Per setting that has figures: over the seeds, `mean`, `std` and `spread` (largest less smallest).
+    """Summarise each setting over the seeds: `mean`, `std` and `spread` (maximum minus minimum).
 
-    `..._gain` are differences to `off` of the same seed; with few seeds only a gain well above its own `std`
-    means anything.
+    `..._gain` are differences to `off` of the same seed; with few seeds only a gain well above its own `std` is
+    significant.
     """
     good = [row for row in rows if row["kind"] == "conversion" and "error" not in row]
     by_run = {(row["active"], row["seed"]): row for row in good}
@@ -76,7 +76,7 @@ def summarize(rows: list[Row]) -> list[Row]:
 
 
 def active_table(result: Row) -> str:
-    """A Markdown table of what `bench_active` returned."""
+    """Format what `bench_active` returned as a Markdown table."""
     rows = []
     for entry in result["summary"]:
         gain = entry["psnr_to_teacher_gain"]
@@ -91,11 +91,11 @@ def active_table(result: Row) -> str:
                 f"{entry['steps']:.0f}",
             ]
         )
-    head = ["active", "to the teacher", "worst view", "to photographs", "against off", "worst view", "steps"]
+    head = ["active", "to the teacher", "worst view", "to test images", "against off", "worst view", "steps"]
     about = (
         f"Scene {result['scene']}, {TEACHER} to {STUDENT}, both small, {result['budget']:.0f} core-seconds, "
         f"{result['seeds']} seeds, {result['threads']} threads. PSNR in dB on test views: mean ± standard deviation "
-        "(largest less smallest); against off: differences by seed."
+        "(maximum minus minimum); against off: differences by seed."
     )
     return "\n".join([about, "", markdown(head, rows), *failures(result)])
 

@@ -1,4 +1,4 @@
-"""What an exported page is like in a browser: until the first picture, while dragging, until the picture at rest."""
+"""Speed of an exported page in a browser: until the first image, while dragging, until the image at rest."""
 
 import shutil
 import tempfile
@@ -18,16 +18,16 @@ CHROMIUM = (
 )
 OPENINGS = 3
 DRAG_SECONDS = 5.0
-PATIENCE = 60.0  # seconds
+TIMEOUT = 60.0  # seconds
 
-# The hand moves 125 times a second; events made in the page do not wait for the browser's driver.
+# The pointer moves 125 times a second; events made in the page do not wait for the browser's driver.
 DRAG = """
 (() => {
-  const picture = document.querySelector(".image");
-  picture.setPointerCapture = () => {}; // there is no such pointer
+  const image = document.querySelector(".image");
+  image.setPointerCapture = () => {}; // there is no such pointer
   const mouse = { pointerId: 1, pointerType: "mouse", isPrimary: true, button: 0, buttons: 1, bubbles: true };
   const send = (type, clientX, clientY) =>
-    picture.dispatchEvent(new PointerEvent(type, { ...mouse, clientX, clientY }));
+    image.dispatchEvent(new PointerEvent(type, { ...mouse, clientX, clientY }));
   let turn = 0;
   send("pointerdown", innerWidth / 2, innerHeight / 2);
   window.dragging = setInterval(() => {
@@ -44,7 +44,7 @@ DRAG = """
 
 
 def drag_page(file: str) -> Row:
-    """A job: a field's page in Debian's chromium, drawn by the processor, opened, dragged and left alone.
+    """Open, drag and leave alone a field's page in Debian's chromium, drawn by the CPU; return a row.
 
     Raises:
         RuntimeError: no playwright, or no chromium.
@@ -70,8 +70,8 @@ def drag_page(file: str) -> Row:
 
 
 def page_table(row: Row) -> str:
-    """A Markdown table of what `drag_page` returned."""
-    head = [f"Page of {row['bytes'] / 1e6:.1f} MB", "first picture ms", "frames/s dragged", "at rest ms"]
+    """Format what `drag_page` returned as a Markdown table."""
+    head = [f"Page of {row['bytes'] / 1e6:.1f} MB", "first image ms", "frames/s dragged", "at rest ms"]
     names = ("first_ms", "frames_per_second", "still_ms")
     return markdown(
         head, [[" x ".join(map(str, w["size"])), *(f"{w[n]:.0f}" for n in names)] for w in row["windows"]]
@@ -95,10 +95,10 @@ def _opened(browser: Any, url: str, size: tuple[int, int]) -> Row:
 
 
 def _known(page: Any, expression: str) -> Any:
-    """Its value, once it has one; the page's policy forbids the driver's own way to wait."""
-    end = time.monotonic() + PATIENCE
+    """Return the value of an expression once it has one; the page's policy forbids the driver's own way to wait."""
+    end = time.monotonic() + TIMEOUT
     while (value := page.evaluate(expression)) is None:
         if time.monotonic() > end:
-            raise RuntimeError(f"never known: {expression}")
+            raise RuntimeError(f"no value after {TIMEOUT:g} s: {expression}")
         time.sleep(0.05)
     return value

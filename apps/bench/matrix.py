@@ -33,15 +33,15 @@ def bench_matrix(
     force: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Every ordered pair of fields, each `small`, on one scene; what came out, as JSON values.
+    """Convert every ordered pair of fields, each `small`, on one scene; return JSON values.
 
-    Each row is a `fieldmorph train` or `convert` and then an `eval` in a process of its own, whose memory is stated
-    up to the `eval`. A field from photographs gets as much time as teacher and conversion together. Rows are
+    Each row is a training or a conversion and then an evaluation in a child process, whose memory is stated up to
+    the evaluation. A field from images gets as much time as teacher and conversion together. Rows are
     resumed as `Bench` says.
 
     Args:
         scale: multiplies all budgets.
-        only: these fields.
+        only: names of the fields; all by default.
 
     Raises:
         SettingError, InputError: before anything is written.
@@ -49,7 +49,7 @@ def bench_matrix(
     fields = chosen(only, list(FIELDS))
     bench = Bench.of_scene("matrix", data, output, downscale, force, quiet)
     for seed in range(n_seeds):
-        teachers = {field: bench.teach(field, scale * TEACHER_CORE_SECONDS, seed) for field in fields}
+        teachers = {field: bench.train_teacher(field, scale * TEACHER_CORE_SECONDS, seed) for field in fields}
         for teacher, student in itertools.product(fields, repeat=2):
             _convert(bench, teachers[teacher], teacher, student, scale * STUDENT_CORE_SECONDS, seed)
         for field in fields:
@@ -67,10 +67,10 @@ def bench_matrix(
 
 
 def summarize(rows: list[Row]) -> list[Row]:
-    """For each pair with figures, medians over its seeds.
+    """Return the medians over its seeds for each pair with figures.
 
-    `gain_db` is the PSNR on photographs above the better of the teacher's and of the student's own after training from
-    photographs for the whole time.
+    `gain_db` is the PSNR on test images above the better of the teacher's and of the student's own after training
+    from images for the whole time.
     """
     good = [row for row in rows if "error" not in row]
     alone = {
@@ -88,11 +88,11 @@ def summarize(rows: list[Row]) -> list[Row]:
     pairs: dict[tuple[str, str], list[Row]] = {}
     for row in good:
         if row["kind"] == "conversion":
-            taught = alone[("teacher", row["teacher"], row["seed"])]
-            trained = alone.get(("photographs", row["student"], row["seed"]))
-            gain = None if trained is None else row["psnr"] - max(taught, trained)
-            rivals = {"teacher_psnr": taught, "photographs_psnr": trained, "gain_db": gain}
-            figures = {**{name: row[name] for name in names}, **rivals}
+            teacher_psnr = alone[("teacher", row["teacher"], row["seed"])]
+            trained_psnr = alone.get(("photographs", row["student"], row["seed"]))
+            gain = None if trained_psnr is None else row["psnr"] - max(teacher_psnr, trained_psnr)
+            compared = {"teacher_psnr": teacher_psnr, "photographs_psnr": trained_psnr, "gain_db": gain}
+            figures = {**{name: row[name] for name in names}, **compared}
             pairs.setdefault((row["teacher"], row["student"]), []).append(figures)
     summary = []
     for (teacher, student), of_seeds in pairs.items():
@@ -105,7 +105,7 @@ def summarize(rows: list[Row]) -> list[Row]:
 
 
 def matrix_table(result: Row) -> str:
-    """Markdown tables of what `bench_matrix` returned: fidelity at a glance, then every figure."""
+    """Format what `bench_matrix` returned as Markdown tables: fidelity at a glance, then every figure."""
     fields, pairs = result["fields"], {(pair["teacher"], pair["student"]): pair for pair in result["pairs"]}
     seeds = "1 seed" if result["seeds"] == 1 else f"{result['seeds']} seeds (medians)"
     glance = [
@@ -126,7 +126,7 @@ def matrix_table(result: Row) -> str:
     budgets = (result["scale"] * b for b in (TEACHER_CORE_SECONDS, STUDENT_CORE_SECONDS, ALONE_CORE_SECONDS))
     lines = [
         f"Scene {result['scene']}, {seeds}, {result['threads']} threads, all fields small, PSNR in dB on test views. "
-        "Core-seconds: {:.0f} for a teacher, {:.0f} for a conversion, {:.0f} from photographs.".format(
+        "Core-seconds: {:.0f} for a teacher, {:.0f} for a conversion, {:.0f} from images.".format(
             *budgets
         ),
         "",
@@ -134,10 +134,10 @@ def matrix_table(result: Row) -> str:
         "",
         markdown(["", *fields], glance),
         "",
-        "On photographs; the gain is over the better of the teacher and the student from photographs:",
+        "On test images; the gain is over the better of the teacher and the student trained from images:",
         "",
         markdown(
-            ["pair", "to the teacher", "worst view", "student", "teacher", "from photographs", "gain",
+            ["pair", "to the teacher", "worst view", "student", "teacher", "from images", "gain",
              "seconds (core-seconds)", "peak GB"],
             rows,
         ),
@@ -145,13 +145,13 @@ def matrix_table(result: Row) -> str:
     return "\n".join([*lines, *failures(result)])
 
 
-def _convert(bench: Bench, taught: Row, teacher: str, student: str, budget: float, seed: int) -> None:
+def _convert(bench: Bench, trained: Row, teacher: str, student: str, budget: float, seed: int) -> None:
     pair = {"kind": "conversion", "teacher": teacher, "student": student, "budget": budget, "seed": seed}
-    if "error" in taught:
-        bench.fail(pair, f"no teacher: {taught['error']}")
+    if "error" in trained:
+        bench.fail(pair, f"no teacher: {trained['error']}")
         return
     bench.run(
-        {**pair, "teacher_sha256": taught["sha256"]}, distil, **bench.settings, teacher=taught["path"],
+        {**pair, "teacher_sha256": trained["sha256"]}, distil, **bench.settings, teacher=trained["path"],
         student=student, output=bench.fields() / f"{teacher}_to_{student}_{seed}.fm", budget=budget, seed=seed,
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What benchmarks share: jobs in processes of their own, and rows that outlive an interruption."""
+"""What benchmarks share: jobs in child processes, and rows that survive an interruption."""
 
 import contextlib
 import hashlib
@@ -27,7 +27,7 @@ from fieldmorph.fields.files import check_folder, file_sha256, write_json
 from fieldmorph.fields.memory import peak_memory
 from fieldmorph.fields.scene import Scene
 
-TOLD = ("kind", "field", "teacher", "student", "data", "fold", "method", "coordinates", "rows", "seed")
+SHOWN = ("kind", "field", "teacher", "student", "data", "fold", "method", "coordinates", "rows", "seed")
 
 Row = dict[str, Any]
 
@@ -35,13 +35,13 @@ Row = dict[str, Any]
 class Bench:
     """One benchmark's folder: the settings of all its rows, and `<name>.jsonl`, to which rows are appended.
 
-    A row is run once: a later bench in the same folder finds it there by its key, which is made of `about`, `threads`,
-    the version and what the row is of. Rows that failed are tried again; rows with other keys stay in the file, unused.
+    A row is run once: a later run in the same folder finds it by its key, which consists of `about`, `threads`,
+    the version and what the row is of. Rows that failed are run again; rows with other keys stay in the file, unused.
 
     Args:
         about: what all rows have in common.
         settings: of every job.
-        force: forget the rows that are there, and write into a folder with other files.
+        force: discard existing rows, and write into a folder with other files.
 
     Raises:
         SettingError, InputError: before anything is written.
@@ -58,7 +58,7 @@ class Bench:
     ):
         self.name, self.folder, self.settings, self.quiet = name, Path(output), settings, quiet
         path = self.folder / f"{name}.jsonl"
-        # Not `check_folder`'s emptiness: what is there may be what this run goes on with, or another bench's.
+        # The folder need not be empty: its rows may be those that this run continues, or another benchmark's.
         check_folder(self.folder, force or any(self.folder.glob("*.jsonl")))
         self.common: Row = {
             **about,
@@ -75,9 +75,9 @@ class Bench:
     def of_scene(
         cls, name: str, data: str | Path | None, output: str | Path, downscale: int, force: bool, quiet: bool
     ) -> "Bench":
-        """Of fields made from the photographs of one scene, by default the bundled one.
+        """Open a benchmark of fields made from the images of one scene, by default the bundled one.
 
-        Their rows are of a kind, fields, a budget in core-seconds, a seed and the teacher's sha256.
+        Its rows are of a kind, fields, a budget in core-seconds, a seed and the teacher's sha256.
         """
         data = Path(data or bundled_scene())
         scene = open_scene(data, "train", "test", downscale=downscale)
@@ -86,10 +86,11 @@ class Bench:
         return cls(name, output, about, settings, force, quiet)
 
     def run(self, what: Row, job: Callable[..., Row], product: Path | None = None, **settings: Any) -> Row:
-        """The row of `what`: from the file, or of `job(**settings)` in a process of its own.
+        """Return the row of `what`: from the file, or of `job(**settings)` in a child process.
 
         Args:
-            product: the file that the job writes; without it the row is run again. Its sha256 is `sha256` of the row.
+            product: file that the job writes; where it is missing the row is run again. Its sha256 is `sha256` of the
+                row.
         """
         key = {**self.common, **what}
         for row in reversed(self.before):
@@ -98,17 +99,19 @@ class Bench:
                 self.rows.append(row)
                 return row
         if not self.quiet:
-            told = ", ".join(f"{name} {value}" for name, value in what.items() if "sha256" not in name)
-            print(f"bench {self.name}: {told}", file=sys.stderr, flush=True)
+            shown = ", ".join(f"{name} {value}" for name, value in what.items() if "sha256" not in name)
+            print(f"bench {self.name}: {shown}", file=sys.stderr, flush=True)
         result = in_child(job, threads=self.common["threads"], **settings)
         return self._keep({**result, **key})
 
     def fail(self, what: Row, error: str) -> Row:
-        """A row that cannot be run."""
+        """Add the row of something that cannot be run."""
         return self._keep({"error": error, **self.common, **what})
 
-    def teach(self, field: str, core_seconds: float, seed: int, job: Callable[..., Row] | None = None) -> Row:
-        """A field that `train`, or another job, made of the photographs, and in `path` its file."""
+    def train_teacher(
+        self, field: str, core_seconds: float, seed: int, job: Callable[..., Row] | None = None
+    ) -> Row:
+        """Return the row of a field that `train`, or another job, makes from the images, with its file in `path`."""
         output = self.fields() / f"{field}_{seed}.fm"
         what = {"kind": "teacher", "field": field, "budget": core_seconds, "seed": seed}
         row = self.run(
@@ -124,13 +127,13 @@ class Bench:
         return {**row, "path": output}
 
     def fields(self) -> Path:
-        """The folder of the fields that the rows made."""
+        """Return the folder of the fields that the rows made."""
         folder = self.folder / f"{self.name}_fields"
         folder.mkdir(exist_ok=True)
         return folder
 
     def finish(self, result: Row, table: Callable[[Row], str]) -> Row:
-        """`<name>.json` and `<name>.md`; the result with all that belongs to it."""
+        """Write `<name>.json` and `<name>.md`; return the result with settings and rows."""
         failed = sum("error" in row for row in self.rows)
         result = {"bench": self.name, **self.common, **result, "rows": self.rows, "failed": failed}
         write_json(self.folder / f"{self.name}.json", result)
@@ -221,7 +224,7 @@ def quality(measured: Evaluation) -> Row:
 
 
 def chosen(only: Sequence[str] | None, names: Sequence[str]) -> list[str]:
-    """Some of the names, in their own order, or all.
+    """Return the names in `only`, in the order of `names`; all where it is None.
 
     Raises:
         SettingError: a name is not among them.
@@ -233,18 +236,18 @@ def chosen(only: Sequence[str] | None, names: Sequence[str]) -> list[str]:
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table whose first column is text."""
+    """Format a Markdown table whose first column is text."""
     lines = [" | ".join(head), " | ".join(["---", *["---:"] * (len(head) - 1)]), *map(" | ".join, rows)]
     return "\n".join(f"| {line} |" for line in lines)
 
 
 def failures(result: Row) -> list[str]:
-    """Lines that say what failed and why."""
+    """Return lines that say which rows failed and why."""
     lines = []
     for row in result["rows"]:
         if "error" in row:
-            told = [str(row[name]) for name in TOLD if name in row]
-            lines.append(f"- failed: {', '.join(told)}: {row['error']}")
+            shown = [str(row[name]) for name in SHOWN if name in row]
+            lines.append(f"- failed: {', '.join(shown)}: {row['error']}")
     return ["", *lines] if lines else []
 
 
@@ -254,7 +257,7 @@ def _digest(scene: Scene) -> str:
 
 
 def _whole_rows(path: Path) -> list[Row]:
-    """The rows of a file; what an interruption left of a line is taken out of the file, too."""
+    """Read the rows of a file; incomplete lines, which an interruption leaves, are removed from the file."""
     if not path.exists():
         return []
     lines, rows = path.read_bytes().splitlines(keepends=True), []

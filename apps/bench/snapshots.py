@@ -1,4 +1,4 @@
-"""Quality over time: snapshots of a field on the way, judged when the run is over."""
+"""Quality over time: snapshots of a field during a run, evaluated when it is over."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,80 +16,86 @@ from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.rendering import render_rays
 from fieldmorph.fields.scene import Split
 
-JUDGED_PIXELS = 8192  # of all test views, at random, the same for every figure
-FIRST_LOOK = 0.02  # share of the run's time
+EVALUATION_PIXELS = 8192  # of all test views, at random, the same for every figure
+FIRST_SNAPSHOT = 0.02  # fraction of the run's time
 
 OnProgress = Callable[[Progress], None]
 Curve = list[tuple[float, float]]
 
 
-class Looks:
-    """An `on_progress` that takes n snapshots at times in equal ratios; judging them later costs the run no time.
+class SnapshotRecorder:
+    """An `on_progress` that takes n snapshots of a field at times in equal ratios.
 
-    Time is CPU time since this was made: make it right before the run.
+    Evaluating them later costs the run no time. Time is CPU time since this was made: make it right before the run.
 
     Args:
-        field: what learns, in place.
-        line: an `on_progress` to call as well.
-        early: look after the first step, too.
+        field: what is trained, in place.
+        n: number of snapshots.
+        line: another `on_progress` to call.
+        early: also take one after the first step.
     """
 
     def __init__(self, field: VolumeField, n: int, line: OnProgress, early: bool = False):
         self.field, self.n, self.line, self.early = field, n, line, early
         self.taken: list[tuple[float, dict[str, Tensor]]] = []
-        self.due = FIRST_LOOK
+        self.due = FIRST_SNAPSHOT
         self.start = now()
 
     def __call__(self, progress: Progress) -> None:
         if self.early and progress.step == 1:
-            self._look()
+            self._record()
         elif self.due <= progress.share < 1:
-            self._look()
+            self._record()
             while self.due <= progress.share:
-                self.due *= FIRST_LOOK ** (-1 / self.n)
+                self.due *= FIRST_SNAPSHOT ** (-1 / self.n)
         self.line(progress)
 
     def end(self) -> float:
-        """The last look, at what is there now; core-seconds of the whole run."""
-        self._look()
+        """Take the last snapshot and return the core-seconds of the whole run."""
+        self._record()
         return self.taken[-1][0]
 
-    def judged(self, stored: RenderableField, rays: Rays, colors: Float[Tensor, "n_rays 3"]) -> Curve:
-        """Core-seconds and PSNR of every look; `stored` is what came of the field, and stays so."""
+    def curve(self, stored: RenderableField, rays: Rays, colors: Float[Tensor, "n_rays 3"]) -> Curve:
+        """Return core-seconds and PSNR in dB of every snapshot.
+
+        Args:
+            stored: the field when the run is over; its parameters are put back.
+            rays, colors: pixels to evaluate on.
+        """
         kept = {name: value.clone() for name, value in stored.field.state_dict().items()}
         curve = []
         for at, weights in self.taken:
             stored.field.load_state_dict(weights)
-            curve.append((at, pixel_psnr(own_grid(stored), rays, colors)))
+            curve.append((at, pixel_psnr(with_own_grid(stored), rays, colors)))
         stored.field.load_state_dict(kept)
         return curve
 
-    def _look(self) -> None:
+    def _record(self) -> None:
         weights = {name: value.clone() for name, value in self.field.state_dict().items()}
         self.taken.append(((now() - self.start).core_seconds, weights))
 
 
-def own_grid(stored: RenderableField) -> RenderableField:
-    """With an occupancy grid rebuilt from the field itself, so that no teacher's grid hides what floats."""
+def with_own_grid(stored: RenderableField) -> RenderableField:
+    """Return the field with an occupancy grid rebuilt from itself, so that no teacher's grid hides floaters."""
     occupancy = OccupancyGrid(stored.occupancy.resolution)
     occupancy.rebuild(stored.field, stored.render_step_size, torch.Generator().manual_seed(0))
     return replace(stored, occupancy=occupancy)
 
 
-def judged_pixels(views: Split) -> tuple[Rays, Float[Tensor, "n_rays 3"]]:
-    """Rays of random pixels of all views, and the photographs' colours over white."""
+def evaluation_pixels(views: Split) -> tuple[Rays, Float[Tensor, "n_rays 3"]]:
+    """Return rays of random pixels of all views, and the images' colours over white."""
     generator = torch.Generator().manual_seed(0)
-    which = torch.randint(len(views), (JUDGED_PIXELS,), generator=generator)
+    which = torch.randint(len(views), (EVALUATION_PIXELS,), generator=generator)
     size = torch.tensor([views.cameras.width, views.cameras.height])
-    pixels = (torch.rand(JUDGED_PIXELS, 2, generator=generator) * size).long()
+    pixels = (torch.rand(EVALUATION_PIXELS, 2, generator=generator) * size).long()
     return camera_rays(views.cameras, which, pixels), views.pixels_over(
-        which, pixels, torch.ones(JUDGED_PIXELS, 3)
+        which, pixels, torch.ones(EVALUATION_PIXELS, 3)
     )
 
 
 @torch.no_grad()
 def ray_colors(stored: RenderableField, rays: Rays) -> Float[Tensor, "n_rays 3"]:
-    """What a field shows over white."""
+    """Render the rays over white."""
     white = torch.ones_like(rays.rays_o)
     return render_rays(stored.field, rays, stored.occupancy, stored.render_step_size, white).colors.clamp(
         0, 1
@@ -97,5 +103,5 @@ def ray_colors(stored: RenderableField, rays: Rays) -> Float[Tensor, "n_rays 3"]
 
 
 def pixel_psnr(stored: RenderableField, rays: Rays, colors: Float[Tensor, "n_rays 3"]) -> float:
-    """In dB, all pixels taken together."""
+    """Return the PSNR in dB over all pixels together."""
     return float(-10 * torch.log10((ray_colors(stored, rays) - colors).square().mean()))

@@ -1,4 +1,4 @@
-"""How time and memory of a fit grow with the rows, on functional Tucker data that are made for it."""
+"""Time and memory of a fit by number of rows, on synthetic functional Tucker data."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ from fieldmorph.fields.memory import peak_memory
 
 COORDINATES = {f"{10**DIGITS + 1:,} a mode": DIGITS, "all different": None}
 TESTED = 10_000  # rows
-FEWEST = 1000
+MIN_ROWS = 1000
 FEW = 64  # rows on which the kernels are compiled first
 CONFIG = FitConfig(ranks=(3,), kernels=("matern32",))
 
@@ -30,15 +30,15 @@ def bench_tensor_sizes(
     force: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """A fit of rank 3 to so many rows, each in a process of its own; what came out, as JSON values.
+    """Fit a model of rank 3 to each number of rows, each in a child process; return JSON values.
 
     Coordinates are rounded, as measured ones are, or all different. Rows are resumed as `Bench` says.
 
     Raises:
         SettingError, InputError: before anything is written.
     """
-    if min(sizes) < FEWEST:
-        raise SettingError(f"sizes are numbers of rows, {FEWEST} or more; got {min(sizes)}")
+    if min(sizes) < MIN_ROWS:
+        raise SettingError(f"sizes are numbers of rows, {MIN_ROWS} or more; got {min(sizes)}")
     bench = Bench("tensor_sizes", output, {}, {}, force, quiet)
     for coordinates, digits in COORDINATES.items():
         for rows in sizes:
@@ -47,7 +47,7 @@ def bench_tensor_sizes(
 
 
 def grow(rows: int, digits: int | None) -> Row:
-    """A job: one fit; its sweeps, what a sweep takes, its memory, and the RMSE on new rows."""
+    """Fit once as a job; return sweeps, time per sweep, memory, and the RMSE on new rows."""
     drawn = draw_tucker(rows + TESTED, digits, torch.Generator().manual_seed(0))
     data = Observations(*drawn, tuple(Mode(name) for name in "xyz"), "y", None, 0, 0, "made")
     train, test = rows_of(data, torch.arange(rows)), rows_of(data, torch.arange(rows, rows + TESTED))
@@ -72,7 +72,7 @@ def grow(rows: int, digits: int | None) -> Row:
 
 
 def sizes_table(result: Row) -> str:
-    """A Markdown table of what `bench_tensor_sizes` returned."""
+    """Format what `bench_tensor_sizes` returned as a Markdown table."""
     rows = [
         [
             f"{row['rows']:,}",
@@ -89,12 +89,12 @@ def sizes_table(result: Row) -> str:
         if "error" not in row
     ]
     head = [
-        "rows", "coordinates", "core-seconds a sweep", "core-µs a row and sweep", "sweeps", "core-seconds in all",
+        "rows", "coordinates", "core-seconds per sweep", "core-µs per row and sweep", "sweeps", "core-seconds in all",
         "peak MB", "of it before the fit", "RMSE on new rows",
     ]  # fmt: skip
     about = (
-        f"Three modes, rank 3, Matern-3/2, {CONFIG.restarts} beginnings, {result['threads']} threads; kernels are "
-        f"learned along the way. Values have the standard deviation 1 and noise of {result['noise']:g}, which is the "
-        "least RMSE to expect. Memory is that of the fit."
+        f"Three modes, rank 3, Matern-3/2, {CONFIG.restarts} restarts, {result['threads']} threads; kernels are "
+        f"learned during the fit. Values have the standard deviation 1 and noise of {result['noise']:g}, which is the "
+        "smallest RMSE to expect. Memory is that of the fit."
     )
     return "\n".join([about, "", markdown(head, rows), *failures(result)])

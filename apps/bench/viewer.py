@@ -1,4 +1,4 @@
-"""The viewer with one visitor and with many: how long pictures take, what goes wrong, the server's memory."""
+"""The viewer with one visitor and with many: time until images are complete, errors, the server's memory."""
 
 import asyncio
 import re
@@ -21,10 +21,11 @@ from fieldmorph.apps.bench.runner import Bench, Row, failures, markdown
 
 FIELDS = {"hashgrid": 120.0, "mlp": 120.0}  # with core-seconds of training
 SERVER = "import sys; from fieldmorph.apps.cli.main import main; sys.exit(main())"
-PREVIEW, PICTURE = (160, 120), (400, 400)
+PREVIEW, IMAGE = (160, 120), (400, 400)
 CROWD, CROWD_SECONDS = 16, 180.0
-BESIDE_SECONDS = 20.0
-PATIENCE = 120.0  # seconds for an answer
+SHARED_SECONDS = 20.0
+TITLES = {"pictures": "images", "strangers": "wrong images"}  # of columns, where the figure has another name
+TIMEOUT = 120.0  # seconds, for a response
 
 
 def bench_view(
@@ -36,11 +37,11 @@ def bench_view(
     force: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Fields of photographs behind `fieldmorph view`, and one as a page of its own in a browser; JSON values.
+    """Measure fields in `fieldmorph view`, and one as an exported page in a browser; return JSON values.
 
-    Rows, which are resumed as `Bench` says: `alone`, pictures of 400 x 400 for one visitor; `beside`, previews of the
-    hash grid while another visitor has the MLP drawn; `crowd`, 16 visitors for three minutes, with one more who leaves
-    in mid-picture and one who asks what cannot be; `page`, dragging and resting where there is a browser.
+    Rows, which are resumed as `Bench` says: `alone`, images of 400 x 400 for one visitor; `beside`, previews of the
+    hash grid while another visitor requests the MLP; `crowd`, 16 visitors for three minutes, with one more who leaves
+    during an image and one whose requests are invalid; `page`, dragging and resting where there is a browser.
 
     Args:
         scale: multiplies the budgets of training, and the three minutes.
@@ -49,10 +50,10 @@ def bench_view(
         SettingError, InputError: before anything is written.
     """
     bench = Bench.of_scene("view", data, output, downscale, force, quiet)
-    taught = {name: bench.teach(name, scale * budget, 0) for name, budget in FIELDS.items()}
-    files = [str(row["path"]) for row in taught.values()]
-    made_of = {"teacher_sha256": [row.get("sha256") for row in taught.values()]}
-    if not any("error" in row for row in taught.values()):
+    trained = {name: bench.train_teacher(name, scale * budget, 0) for name, budget in FIELDS.items()}
+    files = [str(row["path"]) for row in trained.values()]
+    made_of = {"teacher_sha256": [row.get("sha256") for row in trained.values()]}
+    if not any("error" in row for row in trained.values()):
         for which, name in enumerate(FIELDS):
             bench.run({"kind": "alone", "field": name, **made_of}, alone, files=files, which=which)
         bench.run({"kind": "beside", "field": "hashgrid", **made_of}, beside, files=files)
@@ -64,11 +65,11 @@ def bench_view(
 
 
 def alone(files: Sequence[str], which: int) -> Row:
-    """A job: one visitor, whole pictures."""
+    """Measure one visitor with whole images as a job."""
 
     async def visit(client: httpx.AsyncClient, scenes: Sequence[Row]) -> Row:
         warm, counted = Visits(), Visits()
-        visitor = Visitor(client, scenes[which], 0, PICTURE, quick=False)
+        visitor = Visitor(client, scenes[which], 0, IMAGE, quick=False)
         for turn in range(2 * VIEWS):
             await visitor.look(turn, warm if turn < 3 else counted)
         return counted.row()
@@ -78,22 +79,22 @@ def alone(files: Sequence[str], which: int) -> Row:
 
 
 def beside(files: Sequence[str]) -> Row:
-    """A job: previews for one, while another has whole pictures of the MLP drawn without a pause."""
+    """Measure previews of one visitor as a job, while another requests images of the MLP without a pause."""
 
     async def visit(client: httpx.AsyncClient, scenes: Sequence[Row]) -> Row:
-        until, previews, pictures = time.perf_counter() + BESIDE_SECONDS, Visits(), Visits()
+        until, previews, images = time.perf_counter() + SHARED_SECONDS, Visits(), Visits()
         await asyncio.gather(
             Visitor(client, scenes[0], 0, PREVIEW, quick=True).stay(until, previews),
-            Visitor(client, scenes[1], 1, PICTURE, quick=False).stay(until, pictures, pause=0.0),
+            Visitor(client, scenes[1], 1, IMAGE, quick=False).stay(until, images, pause=0.0),
         )
-        return {**previews.row(), "other_p50_ms": pictures.row()["p50_ms"]}
+        return {**previews.row(), "other_p50_ms": images.row()["p50_ms"]}
 
     with served(files) as (url, _):
         return visited(url, visit)
 
 
 def crowd(files: Sequence[str], viewers: int, seconds: float) -> Row:
-    """A job: `visit_together`, at a server of its own."""
+    """Run `visit_together` as a job, on its own server."""
     with served(files) as (url, server):
         return visited(url, partial(visit_together, viewers=viewers, seconds=seconds, pid=server.pid))
 
@@ -101,9 +102,9 @@ def crowd(files: Sequence[str], viewers: int, seconds: float) -> Row:
 async def visit_together(
     client: httpx.AsyncClient, scenes: Sequence[Row], viewers: int, seconds: float, pid: int
 ) -> Row:
-    """Many visitors at once, and two who do not behave; the server's memory and threads over the time."""
+    """Measure many visitors at once, and two who misbehave; return the server's memory and threads, too."""
     all_of = [Visitor(client, scenes[0], number, PREVIEW, quick=True) for number in range(viewers + 2)]
-    await all_of[0].look(0, Visits())  # the first picture finds things cold
+    await all_of[0].look(0, Visits())  # the first image is slower
     until, visits, states = time.perf_counter() + seconds, Visits(), list[Row | None]()
 
     async def watch() -> None:
@@ -121,42 +122,43 @@ async def visit_together(
 
 @contextmanager
 def served(files: Sequence[str]) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """`fieldmorph view` in a process of its own: its address, once it answers."""
+    """Start `fieldmorph view` in a child process; yield its address, once it responds, and the process."""
     words = [*files, "--port", "0", "--no-browser"]
     with subprocess.Popen(
         [sys.executable, "-P", "-c", SERVER, "view", *words], stdout=subprocess.PIPE, text=True
     ) as server:
         try:
             assert server.stdout is not None
-            told = server.stdout.readline()
-            if not told:
-                raise RuntimeError(f"the viewer ended with {server.wait()}")
-            yield told.split()[0], server
+            line = server.stdout.readline()
+            if not line:
+                raise RuntimeError(f"the viewer exited with code {server.wait()}")
+            yield line.split()[0], server
         finally:
             server.send_signal(signal.SIGINT)
 
 
 def process_state(pid: int) -> Row | None:
-    """Resident bytes and threads of another process, or None where the system has no /proc."""
+    """Return resident bytes and threads of another process; None where the system has no /proc."""
     path = Path(f"/proc/{pid}/status")
     if not path.exists():
         return None
-    told = dict(line.split(":", 1) for line in path.read_text().splitlines())
-    return {"memory_bytes": int(told["VmRSS"].split()[0]) * 1024, "threads": int(told["Threads"])}
+    status = dict(line.split(":", 1) for line in path.read_text().splitlines())
+    return {"memory_bytes": int(status["VmRSS"].split()[0]) * 1024, "threads": int(status["Threads"])}
 
 
 def view_table(result: Row) -> str:
-    """Markdown tables of what `bench_view` returned."""
+    """Format what `bench_view` returned as Markdown tables."""
     rows = {(row["kind"], row.get("field")): row for row in result["rows"] if "error" not in row}
-    told = {
+    titles = {
         ("alone", "hashgrid"): "hash grid, 400 x 400, one visitor",
         ("alone", "mlp"): "MLP, 400 x 400, one visitor",
-        ("beside", "hashgrid"): "hash grid, 160 x 120, beside one who has the MLP drawn",
+        ("beside", "hashgrid"): "hash grid, 160 x 120, while another requests the MLP",
         ("crowd", "hashgrid"): "hash grid, 160 x 120, many visitors",
     }
     names = ("pictures", "first_tile_ms", "p50_ms", "p95_ms", "worst_ms", "errors", "strangers")
-    figures = [[text, *(f"{rows[key][n]:.0f}" for n in names)] for key, text in told.items() if key in rows]
-    lines = [markdown(["Pictures by the server", *(name.replace("_", " ") for name in names)], figures)]
+    figures = [[text, *(f"{rows[key][n]:.0f}" for n in names)] for key, text in titles.items() if key in rows]
+    head = ["Images from the server", *(TITLES.get(name, name.replace("_", " ")) for name in names)]
+    lines = [markdown(head, figures)]
     crowded = rows.get(("crowd", "hashgrid"))
     if crowded and all(crowded["server"]):
         first, last = crowded["server"]
@@ -172,10 +174,10 @@ def view_table(result: Row) -> str:
 
 
 def visited(url: str, visit: Callable[[httpx.AsyncClient, list[Row]], Awaitable[Row]]) -> Row:
-    """What a visit returned, made once all scenes of the page are baked."""
+    """Return what a visit returns that begins once all scenes of the page are baked."""
 
     async def run() -> Row:
-        async with httpx.AsyncClient(base_url=url, timeout=PATIENCE) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT) as client:
             found = re.search(r"/stage\?scenes=([\w%-]+)", (await client.get("/")).text)
             if not found:
                 raise RuntimeError("the page shows no scene")

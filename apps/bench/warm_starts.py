@@ -1,4 +1,4 @@
-"""What closed-form starts are worth: PSNR to the teacher over core-seconds, with one and without."""
+"""Effect of closed-form warm starts: PSNR to the teacher over core-seconds, with and without one."""
 
 import statistics
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldmorph.apps.bench.runner import Bench, Row, chosen, failures, markdown, quality
-from fieldmorph.apps.bench.snapshots import Looks, judged_pixels, ray_colors
+from fieldmorph.apps.bench.snapshots import SnapshotRecorder, evaluation_pixels, ray_colors
 from fieldmorph.apps.console.progress import ProgressLine
 from fieldmorph.apps.jobs.evaluate import evaluate
 from fieldmorph.apps.jobs.scenes import open_scene
@@ -20,13 +20,13 @@ from fieldmorph.fields.store import load_field
 TEACHER = "hashgrid"
 TEACHER_CORE_SECONDS = 300.0
 STUDENT_CORE_SECONDS = 240.0
-RUNS = {  # whether there is a start, and the share of the time: schedules depend on it, so a brief run is run
+RUNS = {  # whether there is a start, and the fraction of the time, on which schedules depend
     "with": (True, 1.0),
     "without": (False, 1.0),
     "with, a tenth": (True, 0.1),
     "without, a tenth": (False, 0.1),
 }
-LOOKS = 16
+EVALUATIONS = 16
 NEAR_DB = 1.0  # below the end of the run without a start
 
 
@@ -55,10 +55,10 @@ def bench_starts(
     students = chosen(only, list(STARTS))
     bench = Bench.of_scene("starts", data, output, downscale, force, quiet)
     for seed in range(n_seeds):
-        taught = bench.teach(TEACHER, scale * TEACHER_CORE_SECONDS, seed)
+        trained = bench.train_teacher(TEACHER, scale * TEACHER_CORE_SECONDS, seed)
         for student in students:
-            for name, (_, share) in RUNS.items():
-                budget = scale * STUDENT_CORE_SECONDS * share
+            for name, (_, fraction) in RUNS.items():
+                budget = scale * STUDENT_CORE_SECONDS * fraction
                 what = {
                     "kind": "conversion",
                     "student": student,
@@ -66,12 +66,12 @@ def bench_starts(
                     "budget": budget,
                     "seed": seed,
                 }
-                if "error" in taught:
-                    bench.fail(what, f"no teacher: {taught['error']}")
+                if "error" in trained:
+                    bench.fail(what, f"no teacher: {trained['error']}")
                     continue
                 bench.run(
-                    {**what, "teacher_sha256": taught["sha256"]}, learn, **bench.settings,
-                    teacher=taught["path"], student=student, run=name, budget=budget, seed=seed,
+                    {**what, "teacher_sha256": trained["sha256"]}, learn, **bench.settings,
+                    teacher=trained["path"], student=student, run=name, budget=budget, seed=seed,
                 )  # fmt: skip
     summary = summarize(bench.rows)
     result = {"scale": scale, "seeds": n_seeds, "budget": scale * STUDENT_CORE_SECONDS, "summary": summary}
@@ -81,17 +81,17 @@ def bench_starts(
 def learn(
     data: str, downscale: int, teacher: str, student: str, run: str, budget: float, seed: int, quiet: bool
 ) -> Row:
-    """A job: one conversion, its curve and what it is worth in the end."""
+    """Convert as a job; return the curve over time and the quality at the end."""
     compile_kernels()
-    taught, (starts, _) = load_field(teacher), RUNS[run]
-    views = open_scene(data, "test", downscale=downscale, aabb=taught.field.box()).splits["test"]
-    field = make_field(student, aabb=taught.field.box(), seed=seed)
+    source, (starts, _) = load_field(teacher), RUNS[run]
+    views = open_scene(data, "test", downscale=downscale, aabb=source.field.box()).splits["test"]
+    field = make_field(student, aabb=source.field.box(), seed=seed)
     with ProgressLine(f"{student} {run}, seed {seed}", quiet) as line:
-        looks = Looks(field, LOOKS, line, early=starts)
+        recorder = SnapshotRecorder(field, EVALUATIONS, line, early=starts)
         config = ConvertConfig(start=starts, seed=seed)
-        stored, report = convert(taught, field, Budget(core_seconds=budget), config, on_progress=looks)
-        spent = looks.end()
-    rays, _ = judged_pixels(views)
+        stored, report = convert(source, field, Budget(core_seconds=budget), config, on_progress=recorder)
+        spent = recorder.end()
+    rays, _ = evaluation_pixels(views)
     first = report.stages[0] if starts else None
     return {
         "stages": [stage.name for stage in report.stages],
@@ -100,16 +100,16 @@ def learn(
         "core_seconds": spent,
         "start_seconds": first and first.seconds,
         "start_core_seconds": first and first.core_seconds,
-        "curve": looks.judged(stored, rays, ray_colors(taught, rays)),
-        **quality(evaluate(stored, views, taught)),
+        "curve": recorder.curve(stored, rays, ray_colors(source, rays)),
+        **quality(evaluate(stored, views, source)),
     }
 
 
 def summarize(rows: list[Row]) -> list[Row]:
-    """Per student, medians over the seeds that have both runs of the whole time.
+    """Return for each student the medians over the seeds that have both runs of the whole time.
 
-    `near` is the time of the first look within `NEAR_DB` of where the run without a start ends, None where none
-    comes there; `speedup` is that of the run without over that of the one with a start. `brief_db` is the PSNR of a
+    `near` is the time of the first evaluation within `NEAR_DB` of where the run without a start ends, None where none
+    gets there; `speedup` is that of the run without over that of the one with a start. `brief_db` is the PSNR of a
     tenth of the time above that of the whole, both with a start; a tenth may be too short for a start, which leaves
     its figures None.
     """
@@ -130,7 +130,7 @@ def summarize(rows: list[Row]) -> list[Row]:
 
 
 def starts_table(result: Row) -> str:
-    """A Markdown table of what `bench_starts` returned."""
+    """Format what `bench_starts` returned as a Markdown table."""
     rows = []
     for entry in result["summary"]:
         speedup = "" if entry["speedup"] is None else f"{entry['speedup']:.1f} x"
@@ -153,7 +153,7 @@ def starts_table(result: Row) -> str:
     about = (
         f"Scene {result['scene']}, teacher {TEACHER} small, students small, {result['budget']:.0f} core-seconds, "
         f"{seeds}, {result['threads']} threads. PSNR to the teacher in dB on test views; near: core-seconds to the "
-        f"first look within {NEAR_DB:g} dB of the end of the run without a start."
+        f"first evaluation within {NEAR_DB:g} dB of the end of the run without a start."
     )
     return "\n".join([about, "", markdown(head, rows), *failures(result)])
 

@@ -1,4 +1,4 @@
-"""What a web export is worth per byte: degrees and resolutions, as seen by cameras it was not made for."""
+"""Quality of web exports by size: degrees and resolutions, seen by cameras they were not made for."""
 
 import itertools
 import time
@@ -35,13 +35,13 @@ def bench_bake(
     force: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Fields of photographs, each exported with every degree at every resolution; JSON values.
+    """Train fields from images and export each with every degree at every resolution; return JSON values.
 
-    Rows are resumed as `Bench` says, and pages stay beside the fields.
+    Rows are resumed as `Bench` says, and pages stay next to the fields.
 
     Args:
         scale: multiplies the budgets of training.
-        only: these fields.
+        only: names of the fields; all by default.
 
     Raises:
         SettingError, InputError: before anything is written.
@@ -49,23 +49,23 @@ def bench_bake(
     names = chosen(only, list(FIELDS))
     bench = Bench.of_scene("bake", data, output, downscale, force, quiet)
     for seed, name in itertools.product(range(n_seeds), names):
-        taught = bench.teach(name, scale * FIELDS[name], seed)
+        trained = bench.train_teacher(name, scale * FIELDS[name], seed)
         for resolution, degree in itertools.product(RESOLUTIONS, DEGREES):
             what = {"kind": "bake", "field": name, "resolution": resolution, "degree": degree, "seed": seed}
-            if "error" in taught:
-                bench.fail(what, f"no field: {taught['error']}")
+            if "error" in trained:
+                bench.fail(what, f"no field: {trained['error']}")
                 continue
             bench.run(
-                {**what, "teacher_sha256": taught["sha256"]}, look, **bench.settings, file=taught["path"],
+                {**what, "teacher_sha256": trained["sha256"]}, look, **bench.settings, file=trained["path"],
                 page=bench.fields() / f"{name}_{seed}_{resolution}_{degree}.html", resolution=resolution, degree=degree,
             )  # fmt: skip
     return bench.finish({"scale": scale, "seeds": n_seeds}, bake_table)
 
 
 def look(data: str, downscale: int, file: str, page: str, resolution: int, degree: int, quiet: bool) -> Row:
-    """A job: one page, what it cost, and its pictures against the field's by the test cameras, all of them.
+    """Export one page as a job; return its cost and its PSNR against the field over all test cameras.
 
-    Time and memory are those of the bake and the page alone; what is judged is read back from the page.
+    Time and memory are those of the bake and the page only; what is evaluated is read back from the page.
     """
     compile_kernels()
     stored = load_field(file)
@@ -93,7 +93,7 @@ def look(data: str, downscale: int, file: str, page: str, resolution: int, degre
 
 
 def bake_table(result: Row) -> str:
-    """A Markdown table of what `bench_bake` returned."""
+    """Format what `bench_bake` returned as a Markdown table."""
     rows = [
         [
             row["field"],

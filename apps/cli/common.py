@@ -4,7 +4,7 @@ import argparse
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.errors import SettingError
@@ -57,6 +57,7 @@ def extra(name: str) -> Iterator[None]:
         raise SettingError(f"{EXTRAS[name]}: pip install 'fieldmorph[{name}]' ({error})") from None
 
 
+@runtime_checkable
 class Result(Protocol):
     """What a command made, with the values of `--json`."""
 

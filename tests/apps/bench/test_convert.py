@@ -26,11 +26,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         monkeypatch.setattr(samples, name, value)
     monkeypatch.setattr(fit, "PROBE_RAYS", 256)
     monkeypatch.setattr(distillation, "PROBE_RAYS", 256)
-    monkeypatch.setattr(bench_looks, "JUDGED_PIXELS", 256)
+    monkeypatch.setattr(bench_looks, "EVALUATION_PIXELS", 256)
     monkeypatch.setattr(bench, "STUDENTS", {"small": 0.3})
     monkeypatch.setattr(bench, "TEACHER_CORE_SECONDS", 1.0)
-    monkeypatch.setattr(bench, "FEWEST_CORE_SECONDS", 0.2)
-    monkeypatch.setattr(bench, "LOOKS", 2)
+    monkeypatch.setattr(bench, "MIN_CORE_SECONDS", 0.2)
+    monkeypatch.setattr(bench, "EVALUATIONS", 2)
     monkeypatch.setattr(fit, "run_loop", partial(loop.run_loop, fewest_steps=1))
     monkeypatch.setattr(distillation, "FEWEST_STEPS", 1)
     monkeypatch.setenv("FIELDMORPH_DEBUG", "1")
@@ -67,7 +67,7 @@ def test_bench_sums_up_medians_and_the_time_to_be_as_good() -> None:
     assert row["speedup"] == 10.0
     table = convert_table({"scene": "s", "seeds": 3, "scale": 1.0, "rows": runs, "summary": [row]})
     figures = "31.00 (100 cs) | 24.00 (5 cs) | 24.50 (100 cs) | 27.00 (400 cs)"
-    last = f"| mlp small | {figures} | +6.50 dB | 10.0 x sooner |"
+    last = f"| mlp small | {figures} | +6.50 dB | 10.0 x faster |"
     assert table.splitlines()[-1] == last
     assert "33.00 dB after 200 core-seconds" in table
     lacking = [run for run in runs if (run["kind"], run["seed"]) != ("from photographs", 2)]

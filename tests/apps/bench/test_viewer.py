@@ -61,13 +61,13 @@ def test_a_crowd_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_picture_of_somebody_else_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    truly, names = bench_visits.Visitor.asks, iter(range(1000))
+    truly, names = bench_visits.Visitor.request, iter(range(1000))
 
     def asks(self: bench_visits.Visitor, turn: int) -> dict[str, Any]:
         return {**truly(self, turn), "background": next(names) % 2}
 
     monkeypatch.setattr(bench_visits, "PAUSE", 0.05)
-    monkeypatch.setattr(bench_visits.Visitor, "asks", asks)
+    monkeypatch.setattr(bench_visits.Visitor, "request", asks)
     assert together(tmp_path, viewers=2, seconds=2.0)["strangers"] > 0
 
 

@@ -10,7 +10,7 @@ import pytest
 from fieldmorph.apps.bench import runner as bench_runs
 from fieldmorph.apps.bench import snapshots as bench_looks
 from fieldmorph.apps.bench import warm_starts as module
-from fieldmorph.apps.bench.snapshots import Looks
+from fieldmorph.apps.bench.snapshots import SnapshotRecorder
 from fieldmorph.apps.bench.warm_starts import RUNS, bench_starts, starts_table, summarize
 from fieldmorph.distill import conversion as distillation
 from fieldmorph.distill import teacher_samples as samples
@@ -31,8 +31,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         monkeypatch.setattr(samples, name, value)
     monkeypatch.setattr(fit, "PROBE_RAYS", 256)
     monkeypatch.setattr(distillation, "PROBE_RAYS", 256)
-    monkeypatch.setattr(bench_looks, "JUDGED_PIXELS", 256)
-    monkeypatch.setattr(module, "LOOKS", 3)
+    monkeypatch.setattr(bench_looks, "EVALUATION_PIXELS", 256)
+    monkeypatch.setattr(module, "EVALUATIONS", 3)
     monkeypatch.setattr(fit, "run_loop", partial(loop.run_loop, fewest_steps=1))
     monkeypatch.setattr(distillation, "FEWEST_STEPS", 1)
     monkeypatch.setenv("FIELDMORPH_DEBUG", "1")
@@ -91,7 +91,7 @@ def test_near_is_within_a_decibel_of_the_end_without_a_start() -> None:
 def test_looks_are_at_equal_ratios_and_after_the_first_step() -> None:
     field = make_field("mlp", aabb=(0.0, 0.0, 0.0, 1.0, 1.0, 1.0), width=16, depth=1)
     shown = []
-    looks = Looks(field, 4, shown.append, early=True)
+    looks = SnapshotRecorder(field, 4, shown.append, early=True)
     taken = []
     for step in range(1, 1001):
         looks(Progress(step, step / 1000, None, Spent()))
@@ -103,7 +103,7 @@ def test_looks_are_at_equal_ratios_and_after_the_first_step() -> None:
     times = [at for at, _ in looks.taken]
     assert times == sorted(times)
     assert len(times) == 6
-    with_jump = Looks(field, 4, shown.append)
+    with_jump = SnapshotRecorder(field, 4, shown.append)
     for step, share in ((1, 0.5), (2, 0.6), (3, 1.0)):
         with_jump(Progress(step, share, None, Spent()))
     assert len(with_jump.taken) == 1
