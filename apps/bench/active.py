@@ -2,7 +2,6 @@
 
 import statistics
 from pathlib import Path
-from typing import Any
 
 from fieldmorph.apps.bench.runner import Bench, Row, distil, failures, markdown
 from fieldmorph.distill.active import LEVELS
@@ -22,7 +21,7 @@ def bench_active(
     scale: float = 1.0,
     force: bool = False,
     quiet: bool = False,
-) -> dict[str, Any]:
+) -> Row:
     """Convert one hash grid to an MLP with every setting and seed; return JSON values.
 
     The teacher is trained once. Runs of one seed differ in the levels only, and each seed begins with another
@@ -35,7 +34,10 @@ def bench_active(
         SettingError, InputError: before anything is written.
     """
     bench = Bench.of_scene("active", data, output, downscale, force, quiet)
-    teacher, budget = bench.train_teacher(TEACHER, scale * TEACHER_CORE_SECONDS, seed=0), scale * STUDENT_CORE_SECONDS
+    teacher, budget = (
+        bench.train_teacher(TEACHER, scale * TEACHER_CORE_SECONDS, seed=0),
+        scale * STUDENT_CORE_SECONDS,
+    )
     names = list(SETTINGS)
     for seed in range(n_seeds):
         first = seed % len(names)
@@ -45,10 +47,16 @@ def bench_active(
                 bench.fail(what, f"no teacher: {teacher['error']}")
                 continue
             bench.run(
-                {**what, "teacher_sha256": teacher["sha256"]}, distil, **bench.settings, teacher=teacher["path"],
-                student=STUDENT, output=bench.fields() / f"{name}_{seed}.fm", budget=budget, seed=seed,
+                {**what, "teacher_sha256": teacher["sha256"]},
+                distil,
+                **bench.settings,
+                teacher=teacher["path"],
+                student=STUDENT,
+                output=bench.fields() / f"{name}_{seed}.fm",
+                budget=budget,
+                seed=seed,
                 active=SETTINGS[name],
-            )  # fmt: skip
+            )
     result = {"scale": scale, "seeds": n_seeds, "budget": budget, "summary": summarize(bench.rows)}
     return bench.finish(result, active_table)
 

@@ -4,7 +4,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from fieldmorph.apps.bench.runner import Bench, failures, markdown, train
+from fieldmorph.apps.bench.runner import Bench, Row, failures, markdown, train
 from fieldmorph.apps.bench.snapshots import SnapshotRecorder, evaluation_pixels, pixel_psnr, with_own_grid
 from fieldmorph.apps.console.progress import ProgressLine
 from fieldmorph.apps.jobs.scenes import open_scene
@@ -27,8 +27,6 @@ RUNS = {
 EVALUATIONS = 8  # of each run, at times in equal ratios
 MIN_CORE_SECONDS = 5.0  # of any run, however small the scale; the brief one is otherwise a twentieth
 
-Run = dict[str, Any]
-
 
 def bench_convert(
     data: str | Path | None = None,
@@ -39,8 +37,8 @@ def bench_convert(
     scale: float = 1.0,
     force: bool = False,
     quiet: bool = False,
-) -> dict[str, Any]:
-    """Run every student with every seed; return its PSNR on test images over core-seconds as JSON values.
+) -> Row:
+    """Row every student with every seed; return its PSNR on test images over core-seconds as JSON values.
 
     Times are CPU time of all threads, with the teacher's samples and without the teacher's training (which is
     stated separately). Both kinds of run use the same renderer and empty-space skipping, and their results are
@@ -59,7 +57,7 @@ def bench_convert(
         for preset, core_seconds in STUDENTS.items():
             for kind, times in RUNS.items():
                 budget = max(scale * core_seconds * times, MIN_CORE_SECONDS)
-                what: Run = {"kind": kind, "preset": preset, "budget": budget, "seed": seed}
+                what: Row = {"kind": kind, "preset": preset, "budget": budget, "seed": seed}
                 if not kind.startswith("distilled"):
                     bench.run(what, learn, **bench.settings, **what, teacher=None)
                 elif "error" in teacher:
@@ -72,7 +70,7 @@ def bench_convert(
     return bench.finish({"scale": scale, "seeds": n_seeds, "summary": summarize(good)}, convert_table)
 
 
-def teach(data: str, downscale: int, output: str, **settings: Any) -> Run:
+def teach(data: str, downscale: int, output: str, **settings: Any) -> Row:
     """Train a teacher as a job; evaluate it as the students are."""
     trained = train(data, downscale, output, **settings)
     pixels = evaluation_pixels(open_scene(data, "test", downscale=downscale).splits["test"])
@@ -88,7 +86,7 @@ def learn(
     budget: float,
     seed: int,
     quiet: bool,
-) -> Run:
+) -> Row:
     """Make one student as a job; its snapshots are evaluated afterwards, which costs the run no time."""
     compile_kernels()
     scene, time = open_scene(data, "train", "test", downscale=downscale), Budget(core_seconds=budget)
@@ -108,7 +106,7 @@ def learn(
     return {"steps": loop.steps, "core_seconds": spent, "curve": curve, "psnr": curve[-1][1]}
 
 
-def summarize(runs: list[Run]) -> list[dict[str, Any]]:
+def summarize(runs: list[Row]) -> list[Row]:
     """Summarise each student: medians over the seeds of final PSNR, its time, and the speed-up of distillation.
 
     Seeds of which a run is missing do not count. `speedup` is the time of training from images over the time at
@@ -118,7 +116,7 @@ def summarize(runs: list[Run]) -> list[dict[str, Any]]:
     rows = []
     students = [run for run in runs if run["kind"] in RUNS]
     for preset in sorted({run["preset"] for run in students}, key=list(STUDENTS).index):
-        by_seed: dict[int, dict[str, Run]] = {}
+        by_seed: dict[int, dict[str, Row]] = {}
         for run in students:
             if run["preset"] == preset:
                 by_seed.setdefault(run["seed"], {})[run["kind"]] = run
@@ -126,7 +124,7 @@ def summarize(runs: list[Run]) -> list[dict[str, Any]]:
         if not complete:
             continue
         speedups = [_speedup(kinds) for kinds in complete]
-        row: dict[str, Any] = {"preset": preset}
+        row: Row = {"preset": preset}
         for kind in RUNS:
             of_kind = [kinds[kind] for kinds in complete]
             row[kind] = statistics.median(run["psnr"] for run in of_kind)
@@ -137,7 +135,7 @@ def summarize(runs: list[Run]) -> list[dict[str, Any]]:
     return rows
 
 
-def convert_table(result: dict[str, Any]) -> str:
+def convert_table(result: Row) -> str:
     """Format what `bench_convert` returned as a Markdown table."""
     teachers = [run for run in result["rows"] if run["kind"] == "teacher" and "error" not in run]
     about_teacher = "no teacher"
@@ -154,7 +152,7 @@ def convert_table(result: dict[str, Any]) -> str:
     return "\n".join([f"{about} Teacher: {about_teacher}.", "", markdown(head, rows), *failures(result)])
 
 
-def plot_runs(runs: list[Run], path: Path) -> None:
+def plot_runs(runs: list[Row], path: Path) -> None:
     """Plot PSNR over core-seconds: one panel per student, one colour per kind, one line per seed."""
     from matplotlib.figure import Figure  # takes a second
 
@@ -181,7 +179,7 @@ def _title(kind: str) -> str:
     return kind.replace("photographs", "images")
 
 
-def _speedup(kinds: dict[str, Run]) -> float | None:
+def _speedup(kinds: dict[str, Row]) -> float | None:
     """Return the time of training over that of the first distilled evaluation at least as good as its end."""
     trained = kinds["from photographs"]
     goal = trained["curve"][-1][1]

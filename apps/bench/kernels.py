@@ -1,4 +1,4 @@
-"""Speed of each numba kernel and its torch twin, interleaved in one process so that noise affects both alike."""
+"""Each numba kernel against its plain torch twin, interleaved in one process so that noise hits both alike."""
 
 import statistics
 import time
@@ -33,7 +33,7 @@ BOX = torch.tensor([-1.0, -1.0, -1.0, 1.0, 1.0, 1.0])
 HASH_GRIDS = ((15, 512), (19, 2048))  # log2 of the entries of a level, finest resolution; 16 levels x 2
 VM_GRID = (128, 48)  # nodes per side, components of each of the three modes
 CP_GRID = (500, 96)
-VOXEL_GRID = (128, 0.15)  # nodes per side, fraction of them that is active, in a ball
+VOXEL_GRID = (128, 0.15)  # nodes per side, share of them that is active, in a ball
 MARCH_GRIDS = (64, 128)
 MARCH_STEP = 2 / 256
 
@@ -43,10 +43,10 @@ Run = Callable[..., Any]
 
 
 def bench_kernels(threads: int = 1, seconds: float = 3.0, seed: int = 0) -> Result:
-    """Measure the throughput of kernels and twins, and the kernels' error against the twins in float64.
+    """Throughput of kernels and twins, and how far the kernels are from the twins in float64.
 
     Rates are millions of samples per core-second, of active nodes for total variation, thousands of rays for marching:
-    medians over alternating rounds (kernel, twin, kernel, ...).
+    medians over rounds that take turns (kernel, twin, kernel, ...).
 
     Args:
         threads: for numba and torch alike.
@@ -68,7 +68,7 @@ def bench_kernels(threads: int = 1, seconds: float = 3.0, seed: int = 0) -> Resu
 
 
 def kernels_table(result: Result) -> str:
-    """Format what `bench_kernels` returned as a Markdown table."""
+    """A Markdown table of what `bench_kernels` returned."""
     lines = [
         f"| kernel ({result['threads']} thread{'s' * (result['threads'] > 1)}) | per core-second | numba | torch | "
         "ratio | largest error | largest gradient error |",
@@ -114,7 +114,7 @@ def _vm_rows(resolution: int, components: int, seconds: float, generator: torch.
 
 
 def _vm_grid_sample(positions: Tensor, planes: Tensor, lines: Tensor) -> Tensor:
-    """Compute `vm_products` with `grid_sample`, which reads channels-last grids no slower than its own layout."""
+    """`vm_products` as most would write it. torch reads channels-last grids no slower than its own layout."""
     x, y, z = (2 * positions - 1).unbind(-1)
     on_plane = torch.stack([torch.stack(pair, dim=-1) for pair in ((x, y), (x, z), (y, z))])
     on_line = torch.stack([torch.stack([torch.zeros_like(c), c], dim=-1) for c in (z, y, x)])
@@ -143,8 +143,8 @@ def _cp_rows(resolution: int, components: int, seconds: float, generator: torch.
     )
 
 
-def _voxel_rows(resolution: int, fraction: float, seconds: float, generator: torch.Generator) -> list[Result]:
-    grid = _ball(resolution, fraction)
+def _voxel_rows(resolution: int, share: float, seconds: float, generator: torch.Generator) -> list[Result]:
+    grid = _ball(resolution, share)
     values = torch.rand(grid.n_active, 27, generator=generator) - 0.5
     grad = torch.randn(N_SAMPLES, 27, generator=generator)
     positions = _positions_along_rays(generator)
@@ -154,14 +154,14 @@ def _voxel_rows(resolution: int, fraction: float, seconds: float, generator: tor
         out = interpolate(positions.to(dtype), leaf, grid, 0.0)
         return (out, *(torch.autograd.grad(out, leaf, grad.to(dtype)) if train else ()))
 
-    name = f"sparse voxels {resolution}^3, {fraction:.0%} active, 27 numbers each"
+    name = f"sparse voxels {resolution}^3, {share:.0%} active, 27 numbers each"
     return _rows(name, run, sparse_trilinear, sparse_trilinear_torch, N_SAMPLES, seconds)
 
 
 def _variation_rows(
-    resolution: int, fraction: float, seconds: float, generator: torch.Generator
+    resolution: int, share: float, seconds: float, generator: torch.Generator
 ) -> list[Result]:
-    grid = _ball(resolution, fraction)
+    grid = _ball(resolution, share)
     values = torch.rand(grid.n_active, 27, generator=generator) - 0.5
 
     def run(variation: Run, dtype: torch.dtype, train: bool) -> Outputs:
@@ -169,16 +169,16 @@ def _variation_rows(
         mean = variation(leaf, grid, 0, grid.n_active) / leaf.numel()
         return (mean, *(torch.autograd.grad(mean, leaf) if train else ()))
 
-    name = f"total variation of voxels {resolution}^3, {fraction:.0%} active, 27 numbers each"
+    name = f"total variation of voxels {resolution}^3, {share:.0%} active, 27 numbers each"
     return _rows(
         name, run, total_variation, total_variation_torch, grid.n_active, seconds, unit="Mnodes",
     )  # fmt: skip
 
 
-def _ball(resolution: int, fraction: float) -> NodeGrid:
-    """Return a grid with this fraction of its nodes active, in a ball."""
+def _ball(resolution: int, share: float) -> NodeGrid:
+    """A grid with this share of its nodes active."""
     radius = torch.cartesian_prod(*[torch.linspace(-1, 1, resolution)] * 3).norm(dim=-1)
-    active = radius <= radius.kthvalue(max(1, round(fraction * resolution**3))).values
+    active = radius <= radius.kthvalue(max(1, round(share * resolution**3))).values
     return NodeGrid(*rank_words(pack_mask(active)), resolution, float(resolution - 1))
 
 
@@ -196,7 +196,7 @@ def _composite_rows(seconds: float, generator: torch.Generator) -> list[Result]:
         out = kernel(*leaves, t_starts, t_ends, offsets)
         return (*out, *(torch.autograd.grad(out, leaves, [g.to(dtype) for g in grads]) if train else ()))
 
-    return _rows("compositing, 32 samples per ray", run, composite, composite_torch, N_SAMPLES, seconds)
+    return _rows("compositing, 32 samples a ray", run, composite, composite_torch, N_SAMPLES, seconds)
 
 
 def _march_row(resolution: int, seconds: float, generator: torch.Generator) -> Result:
@@ -222,7 +222,7 @@ def _march_row(resolution: int, seconds: float, generator: torch.Generator) -> R
 def _rows(
     name: str, run: Run, kernel: Run, twin: Run, n: int, seconds: float, unit: str = "Msamples"
 ) -> list[Result]:
-    """Measure forward, then forward and backward; `run(kernel, dtype, train)` returns outputs, then gradients."""
+    """Forward, then forward and backward; `run(kernel, dtype, train)` returns outputs, then gradients."""
     got, exact = run(kernel, torch.float32, True), run(twin, torch.float64, True)
     n_outputs = len(run(kernel, torch.float32, False))
     error = max(float((a - b).detach().abs().max()) for a, b in zip(got[:n_outputs], exact, strict=False))
@@ -238,7 +238,7 @@ def _rows(
 
 
 def _race(run: Run, kernel: Run, twin: Run, work: float, seconds: float) -> dict[str, float]:
-    """Return the median work per core-second of both, alternating for about the given time."""
+    """Median work per core-second of both, taking turns for about the given time."""
     spent: tuple[list[float], list[float]] = ([], [])
     run(kernel), run(twin)
     end = time.perf_counter() + seconds
@@ -252,14 +252,14 @@ def _race(run: Run, kernel: Run, twin: Run, work: float, seconds: float) -> dict
 
 
 def _rays(generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return rays from a sphere around the box to points within it."""
+    """Rays from a sphere round the box to points within it."""
     rays_o = 3 * torch.nn.functional.normalize(torch.randn(N_RAYS, 3, generator=generator), dim=-1)
     aim = torch.rand(N_RAYS, 3, generator=generator) * 1.4 - 0.7
     return rays_o, torch.nn.functional.normalize(aim - rays_o, dim=-1)
 
 
 def _positions_along_rays(generator: torch.Generator) -> Tensor:
-    """Return samples in [0, 1]^3 as a renderer makes them: neighbours on a ray are neighbours in memory."""
+    """Samples in [0, 1]^3 as a renderer makes them: neighbours on a ray are neighbours in memory."""
     rays_o, rays_d = _rays(generator)
     per_ray = N_SAMPLES // N_RAYS
     t = 2.4 + torch.arange(per_ray) * (1.2 / per_ray)

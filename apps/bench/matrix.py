@@ -4,7 +4,6 @@ import itertools
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from fieldmorph.apps.bench.runner import (
     Bench,
@@ -32,7 +31,7 @@ def bench_matrix(
     only: Sequence[str] | None = None,
     force: bool = False,
     quiet: bool = False,
-) -> dict[str, Any]:
+) -> Row:
     """Convert every ordered pair of fields, each `small`, on one scene; return JSON values.
 
     Each row is a training or a conversion and then an evaluation in a child process, whose memory is stated up to
@@ -126,9 +125,7 @@ def matrix_table(result: Row) -> str:
     budgets = (result["scale"] * b for b in (TEACHER_CORE_SECONDS, STUDENT_CORE_SECONDS, ALONE_CORE_SECONDS))
     lines = [
         f"Scene {result['scene']}, {seeds}, {result['threads']} threads, all fields small, PSNR in dB on test views. "
-        "Core-seconds: {:.0f} for a teacher, {:.0f} for a conversion, {:.0f} from images.".format(
-            *budgets
-        ),
+        "Core-seconds: {:.0f} for a teacher, {:.0f} for a conversion, {:.0f} from images.".format(*budgets),
         "",
         "PSNR to the teacher (rows: teacher, columns: student):",
         "",
@@ -137,11 +134,20 @@ def matrix_table(result: Row) -> str:
         "On test images; the gain is over the better of the teacher and the student trained from images:",
         "",
         markdown(
-            ["pair", "to the teacher", "worst view", "student", "teacher", "from images", "gain",
-             "seconds (core-seconds)", "peak GB"],
+            [
+                "pair",
+                "to the teacher",
+                "worst view",
+                "student",
+                "teacher",
+                "from images",
+                "gain",
+                "seconds (core-seconds)",
+                "peak GB",
+            ],
             rows,
         ),
-    ]  # fmt: skip
+    ]
     return "\n".join([*lines, *failures(result)])
 
 
@@ -151,9 +157,15 @@ def _convert(bench: Bench, trained: Row, teacher: str, student: str, budget: flo
         bench.fail(pair, f"no teacher: {trained['error']}")
         return
     bench.run(
-        {**pair, "teacher_sha256": trained["sha256"]}, distil, **bench.settings, teacher=trained["path"],
-        student=student, output=bench.fields() / f"{teacher}_to_{student}_{seed}.fm", budget=budget, seed=seed,
-    )  # fmt: skip
+        {**pair, "teacher_sha256": trained["sha256"]},
+        distil,
+        **bench.settings,
+        teacher=trained["path"],
+        student=student,
+        output=bench.fields() / f"{teacher}_to_{student}_{seed}.fm",
+        budget=budget,
+        seed=seed,
+    )
 
 
 def _db(value: float | None) -> str:

@@ -29,7 +29,7 @@ from fieldmorph.fields.scene import Scene
 
 SHOWN = ("kind", "field", "teacher", "student", "data", "fold", "method", "coordinates", "rows", "seed")
 
-Row = dict[str, Any]
+Row = dict[str, Any]  # JSON values
 
 
 class Bench:

@@ -1,4 +1,4 @@
-"""Functional Tucker models of several settings against other packages' methods, on the same rows of the same folds."""
+"""Functional Tucker models of several settings and other packages' methods on the same rows of the same folds."""
 
 import statistics
 import tempfile
@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from threadpoolctl import threadpool_limits
 
 from fieldmorph.apps.bench.runner import Bench, Row, failures, markdown
-from fieldmorph.apps.bench.tensor_baselines import PEERS, Blocks, Method
+from fieldmorph.apps.bench.tensor_baselines import BASELINES, Blocks, Method
 from fieldmorph.apps.bench.tensor_data import DataSet, find_sets, make_sets, read_sets, rows_of
 from fieldmorph.apps.tensor.labels import percent
 from fieldmorph.bayes.calibration import Predict, held_out_scores
@@ -39,9 +38,9 @@ RESIDUAL = (
     "tucker3",
     "tucker7-places",
 )  # again, with a residual process of the first two modes: of the place
-HELD_OUT = 0.2  # share of the blocks that is held out at once to calibrate intervals
+HELD_OUT = 0.2  # fraction of the blocks that is held out at once to calibrate intervals
 BLOCKS = 39  # to hold out, if there are so many: twice what a level of 95 % needs
-FEW = 64  # rows on which every method is tried first: nobody pays for compilation and imports
+FEW = 64  # rows on which every method runs first, so that compilation and imports are not measured
 FIGURES = ("rmse", "mae", "nlpd", "crps", "cov95", "width", "calibrated_cov95", "calibrated_width")
 COSTS = ("seconds", "core_seconds", "calibration_core_seconds", "peak_memory_bytes", "program_memory_bytes")
 
@@ -55,15 +54,15 @@ def bench_tensor(
     only: Sequence[str] | None = None,
     force: bool = False,
     quiet: bool = False,
-) -> dict[str, Any]:
-    """Every method on every fold of every data set, each in a process of its own; what came out, as JSON values.
+) -> Row:
+    """Run every method on every fold of every data set, each in a child process; return JSON values.
 
     Rows are resumed as `Bench` says.
 
     Args:
         data: folder of .npz files as `read_sets` takes them; by default those that `make_sets` makes.
         n_folds: of each data set, the first ones.
-        scale: share of the rows that are learned from, at most 1.
+        scale: fraction of the training rows, at most 1.
         only: these methods and these data sets (`name`, or `name/split`); all methods, or all data sets, where none is
             named.
 
@@ -84,8 +83,13 @@ def bench_tensor(
                 for method in (name for name in names if name not in skipped):
                     bench.run(
                         {"data": name, "data_sha256": file_sha256(path), "fold": fold, "method": method},
-                        measure, path=path, split=each.split, fold=fold, method=method, share=scale,
-                    )  # fmt: skip
+                        measure,
+                        path=path,
+                        split=each.split,
+                        fold=fold,
+                        method=method,
+                        share=scale,
+                    )
     result = {
         "sets": {name: describe(each, n_folds) for name, (_, each) in sets.items()},
         "skipped": {**skipped, **dict(line.split(": ", 1) for line in lacking)},
@@ -95,28 +99,30 @@ def bench_tensor(
 
 
 def all_methods() -> dict[str, Method]:
-    """Ours and the peers, by name."""
+    """Return our methods and the baselines, by name."""
     ours = {name: Method(partial(learn, config)) for name, config in OURS.items()}
-    beside = {f"{name}-residual": Method(partial(learn_with_residual, OURS[name])) for name in RESIDUAL}
-    return {**ours, **beside, **PEERS}
+    with_residual = {
+        f"{name}-residual": Method(partial(learn_with_residual, OURS[name])) for name in RESIDUAL
+    }
+    return {**ours, **with_residual, **BASELINES}
 
 
 def learn(config: FitConfig, rows: Observations, _: Blocks = None) -> Predict:
-    """Ours."""
+    """Fit a functional Tucker model."""
     return fit(rows, config)[0].predict
 
 
 def learn_with_residual(config: FitConfig, rows: Observations, _: Blocks = None) -> Predict:
-    """Ours, with a process of the first two modes beside it."""
+    """Fit a functional Tucker model and a residual process over the first two modes."""
     place = ResidualConfig(tuple(mode.name for mode in rows.modes[:2]))
     return fit_with_residual(rows, config, place)[0].predict
 
 
 def measure(path: str | Path, split: str, fold: int, method: str, share: float) -> Row:
-    """A job: a method learns from a fold, predicts its test rows, and is then calibrated on rows held out.
+    """Fit a method to a fold as a job, predict its test rows, and calibrate it on rows held out.
 
     Figures of intervals are those of the method's own Gaussian and, `calibrated_...`, those of held-out residuals. A
-    method that tells the mean alone gets their root mean square for its standard deviation.
+    method that predicts only the mean gets their root mean square as its standard deviation.
     """
     threadpool_limits(torch.get_num_threads())
     chosen = all_methods()[method]
@@ -129,9 +135,12 @@ def measure(path: str | Path, split: str, fold: int, method: str, share: float) 
     found = chosen.learn(rows, blocks)(test.coordinates)
     spent, peak = now() - start, peak_memory()
     scores, block = held_out_scores(
-        rows, lambda rest, _: chosen.learn(rest, data.blocks(rest)), share=HELD_OUT,
-        rounds=_rounds(rows, blocks), blocks=blocks,
-    )  # fmt: skip
+        rows,
+        lambda rest, _: chosen.learn(rest, data.blocks(rest)),
+        share=HELD_OUT,
+        rounds=_rounds(rows, blocks),
+        blocks=blocks,
+    )
     scores, block = scores[~scores.isnan()], block[~scores.isnan()]
     if not chosen.spread:
         sd = scores.square().mean().sqrt()
@@ -150,7 +159,7 @@ def measure(path: str | Path, split: str, fold: int, method: str, share: float) 
 
 
 def describe(data: DataSet, n_folds: int | None = None) -> Row:
-    """What a data set is, as JSON values; rows are those of the first fold, `folds` those that are run."""
+    """Describe a data set as JSON values: rows of the first fold, `folds` that are run."""
     rows, test = data.part(0)
     modes = zip(rows.modes, data.rows.coordinates.unbind(1), strict=True)
     return {
@@ -165,7 +174,7 @@ def describe(data: DataSet, n_folds: int | None = None) -> Row:
 
 
 def summarize(rows: list[Row]) -> list[Row]:
-    """For each data set and method with figures, means over its folds; `rmse_sd` is their deviation."""
+    """Return means over folds for each data set and method; `rmse_sd` is the standard deviation."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         if "error" not in row:
@@ -182,18 +191,29 @@ def summarize(rows: list[Row]) -> list[Row]:
 
 
 def tensor_table(result: Row) -> str:
-    """Markdown tables of what `bench_tensor` returned, one for each data set."""
+    """Format what `bench_tensor` returned as Markdown tables, one for each data set."""
     head = [
-        "method", "RMSE", "MAE", "NLPD", "CRPS", "inside 95 %", "width", "calibrated: inside", "width",
-        "core-seconds", "to calibrate", "peak MB", "of it the program",
-    ]  # fmt: skip
+        "method",
+        "RMSE",
+        "MAE",
+        "NLPD",
+        "CRPS",
+        "inside 95 %",
+        "width",
+        "calibrated: inside",
+        "width",
+        "core-seconds",
+        "to calibrate",
+        "peak MB",
+        "of it the program",
+    ]
     lines = [
-        f"Means over folds, {result['threads']} threads. Core-seconds: to learn and predict; to calibrate: to learn "
-        f"again with {percent(HELD_OUT)} of the rows or blocks held out, once or oftener. Methods that tell no "
-        "deviation (kNN, HGB, LightGBM, parafac) have that of held-out residuals."
+        f"Means over folds, {result['threads']} threads. Core-seconds: to fit and predict; to calibrate: to fit "
+        f"again with {percent(HELD_OUT)} of the rows or blocks held out, once or more often. Methods without a "
+        "standard deviation (kNN, HGB, LightGBM, parafac) have that of held-out residuals."
     ]
     if result["share"] < 1:
-        lines.append(f"Only {percent(result['share'])} of the rows were learned from.")
+        lines.append(f"Only {percent(result['share'])} of the training rows were used.")
     lines += [f"- not run: {name}: {why}" for name, why in result["skipped"].items()]
     for name, about in result["sets"].items():
         rows = [_cells(entry) for entry in result["summary"] if entry["data"] == name]
@@ -205,13 +225,11 @@ def _heading(name: str, about: Row) -> str:
     modes = ", ".join(f"{mode} ({n})" for mode, n in about["modes"].items())
     unit = "in standard deviations" if about["unit"] == "sd" else "as measured"
     text = (
-        f"**{name}**: {about['rows']:,} rows to learn from, {about['test_rows']:,} to test on, new {about['split']}; "
+        f"**{name}**: {about['rows']:,} training rows, {about['test_rows']:,} test rows, new {about['split']}; "
         f"{about['folds']} {'fold' if about['folds'] == 1 else 'folds'}; {modes}; values {unit}."
     )
     if about["repeated"] > 0.01:
-        text += (
-            f" {percent(about['repeated'])} of the test rows stand among those to learn from, value and all."
-        )
+        text += f" {percent(about['repeated'])} of the test rows are also training rows, with their values."
     return text
 
 
@@ -237,7 +255,7 @@ def _cells(entry: Row) -> list[str]:
 def _chosen(
     only: Sequence[str] | None, sets: dict[str, tuple[Path, DataSet]], methods: list[str]
 ) -> tuple[dict[str, tuple[Path, DataSet]], list[str]]:
-    """The data sets and the methods that are named; all where none is.
+    """Return the data sets and the methods that are named; all where none is.
 
     Raises:
         SettingError: a name that is neither's.
@@ -253,7 +271,7 @@ def _chosen(
 
 
 def _rounds(rows: Observations, blocks: Blocks) -> int:
-    """How often a share is held out."""
+    """Return how many times a fraction is held out."""
     n = len(rows.values) if blocks is None else len(blocks.unique())
     size = max(1, round(HELD_OUT * n))
     return -(-min(BLOCKS, n) // size)

@@ -1,7 +1,6 @@
-"""What `bench tensor` holds functional Tucker models against: other packages' methods, with settings that suit them.
+"""Baselines of `bench tensor`: other packages' methods, with settings that suit them.
 
-Each learns from measurements and says what it expects at other places: a Gaussian, or the mean alone, with 1 for its
-standard deviation.
+Each is fitted to measurements and predicts a Gaussian elsewhere, or only the mean, with a standard deviation of 1.
 """
 
 import importlib.util
@@ -28,7 +27,7 @@ TRIED, WEIGHTS = (
 )  # numbers of neighbours; of standardised coordinates
 TREES, LEAVES, RATE = 1000, 31, 0.1
 INDUCING, EPOCHS, BATCH, SVGP_RATE = 512, 20, 1024, 0.05
-CELLS = 1 << 20  # most of a binned tensor: it is stored whole
+CELLS = 1 << 20  # at most, of a binned tensor, which is dense
 COMPONENTS, ITERATIONS = 5, 100
 
 
@@ -37,11 +36,12 @@ Blocks = Int[Tensor, "n"] | None  # of rows that stay together when some are hel
 
 @dataclass(frozen=True)
 class Method:
-    """How to learn from measurements.
+    """A method that is fitted to measurements.
 
     Attributes:
-        package: without which it cannot be run.
-        spread: whether it says how far off it may be.
+        learn: fits it to rows and returns its predictions; blocks are rows that are held out together.
+        package: that it needs; None for none.
+        spread: whether it predicts a standard deviation.
     """
 
     learn: Callable[[Observations, Blocks], Predict]
@@ -49,7 +49,7 @@ class Method:
     spread: bool = True
 
     def missing(self) -> str | None:
-        """Why it cannot be run here, if so."""
+        """Return why it cannot be run here; None where it can."""
         if self.package is None or importlib.util.find_spec(self.package):
             return None
         return f"{self.package} is not installed"
@@ -58,7 +58,7 @@ class Method:
 def nearest(
     rows: Observations, blocks: Blocks = None, n: int = NEIGHBOURS, weights: tuple[float, ...] = (1.0,)
 ) -> Predict:
-    """Neighbours in standardised coordinates times these weights, averaged by one over their distance."""
+    """Fit inverse-distance averages of neighbours in standardised coordinates times these weights."""
     from sklearn.neighbors import KNeighborsRegressor
 
     model = KNeighborsRegressor(min(n, len(rows.values)), weights="distance")
@@ -66,14 +66,14 @@ def nearest(
 
 
 def tuned_nearest(rows: Observations, blocks: Blocks) -> Predict:
-    """The same with a number of neighbours and a weight for each mode that predict rows or blocks held out best."""
+    """Fit `nearest` with the number of neighbours and the weight of each mode that predict held-out rows best."""
 
     def error(n: int, weights: tuple[float, ...]) -> float:
         learn = partial(nearest, n=n, weights=weights)
         return float(held_out_scores(rows, lambda rest, _: learn(rest), blocks=blocks)[0].square().nanmean())
 
     n, weights = NEIGHBOURS, (1.0,) * rows.coordinates.shape[1]
-    for _ in range(2):  # one choice after the other, twice
+    for _ in range(2):  # coordinate descent, two rounds
         for mode in range(len(weights)):
             several = [(*weights[:mode], weight, *weights[mode + 1 :]) for weight in WEIGHTS]
             weights = min(several, key=lambda each: error(n, each))
@@ -82,7 +82,7 @@ def tuned_nearest(rows: Observations, blocks: Blocks) -> Predict:
 
 
 def boosting(rows: Observations, _: Blocks = None) -> Predict:
-    """scikit-learn's gradient boosting of trees on histograms."""
+    """Fit scikit-learn's gradient boosting of trees on histograms."""
     from sklearn.ensemble import HistGradientBoostingRegressor
 
     model = HistGradientBoostingRegressor(
@@ -92,18 +92,22 @@ def boosting(rows: Observations, _: Blocks = None) -> Predict:
 
 
 def light_boosting(rows: Observations, _: Blocks = None) -> Predict:
-    """LightGBM's."""
+    """Fit LightGBM's gradient boosting."""
     from lightgbm import LGBMRegressor
 
     model = LGBMRegressor(
-        n_estimators=TREES, num_leaves=LEAVES, learning_rate=RATE, random_state=0, verbose=-1,
+        n_estimators=TREES,
+        num_leaves=LEAVES,
+        learning_rate=RATE,
+        random_state=0,
+        verbose=-1,
         n_jobs=torch.get_num_threads(),
-    )  # fmt: skip
+    )
     return _scikit(model, rows)
 
 
 def parafac(rows: Observations, _: Blocks = None) -> Predict:
-    """CP of the tensor of binned coordinates, its empty cells masked, by alternating least squares.
+    """Fit CP to the tensor of binned coordinates, its empty cells masked, by alternating least squares.
 
     Bins are of equal width, or the coordinates themselves where they are few enough. Places outside are in an end bin.
     """
@@ -117,9 +121,13 @@ def parafac(rows: Observations, _: Blocks = None) -> Predict:
     np.add.at(total, cells, rows.values.numpy() - mean)
     np.add.at(count, cells, 1.0)
     weights, factors = tensorly.decomposition.parafac(
-        total / np.maximum(count, 1), COMPONENTS, mask=(count > 0).astype(float), n_iter_max=ITERATIONS, init="random",
+        total / np.maximum(count, 1),
+        COMPONENTS,
+        mask=(count > 0).astype(float),
+        n_iter_max=ITERATIONS,
+        init="random",
         random_state=0,
-    )  # fmt: skip
+    )
 
     def predict(coordinates: Tensor) -> Prediction:
         there = [factor[cell] for factor, cell in zip(factors, _cells(edges, coordinates), strict=True)]
@@ -129,7 +137,7 @@ def parafac(rows: Observations, _: Blocks = None) -> Predict:
 
 
 class Sparse(gpytorch.models.ApproximateGP):
-    """A Gaussian process told by its values at inducing points (Hensman et al. 2013)."""
+    """Sparse variational Gaussian process with inducing points (Hensman et al. 2013)."""
 
     def __init__(self, inducing: Float[Tensor, "m modes"]):
         distribution = gpytorch.variational.CholeskyVariationalDistribution(len(inducing))
@@ -144,7 +152,7 @@ class Sparse(gpytorch.models.ApproximateGP):
 
 
 def sparse_process(rows: Observations, _: Blocks = None) -> Predict:
-    """gpytorch's sparse variational Gaussian process, one lengthscale for each mode."""
+    """Fit gpytorch's sparse variational Gaussian process, with one lengthscale for each mode."""
     generator = torch.Generator().manual_seed(0)
     shift, scale = rows.values.mean(), rows.values.std()
     x, y = _standardised(rows.coordinates, rows).float(), ((rows.values - shift) / scale).float()
@@ -173,7 +181,7 @@ def sparse_process(rows: Observations, _: Blocks = None) -> Predict:
     return predict
 
 
-PEERS = {
+BASELINES = {
     "kNN": Method(nearest, spread=False),
     "kNN-tuned": Method(tuned_nearest, spread=False),
     "HGB": Method(boosting, spread=False),
@@ -194,13 +202,13 @@ def _certain(mean: np.ndarray) -> Prediction:
 
 
 def _standardised(coordinates: Float[Tensor, "n modes"], rows: Observations) -> Float[Tensor, "n modes"]:
-    """By mean and deviation of the coordinates of the rows that are learned from."""
+    """Standardise by mean and standard deviation of the training rows' coordinates."""
     known = rows.coordinates
     return (coordinates - known.mean(0)) / known.std(0).clamp(min=1e-12)
 
 
 def _edges(coordinates: Float[Tensor, "n modes"]) -> list[np.ndarray]:
-    """Between the bins of every mode, as many for each as `CELLS` allow."""
+    """Return the edges between the bins of every mode, as many for each as `CELLS` allow."""
     points = [column.unique().numpy() for column in coordinates.unbind(1)]
     most = max(len(at) for at in points)
     while math.prod(min(most, len(at)) for at in points) > CELLS:

@@ -1,9 +1,8 @@
-"""Measurements for `bench tensor`: folds of them in .npz files, those that it makes itself among them."""
+"""Data sets of `bench tensor`: measurements with folds in .npz files, some of which it makes itself."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from fieldmorph.bayes.data.observations import Observations
 from fieldmorph.fields.errors import InputError
 
 FOLDS = 5
-RANK, NOISE = 3, 0.1  # of the rows that are made; the noise's standard deviation in that of the function
+RANK, NOISE = 3, 0.1  # of the synthetic rows; standard deviation of the noise in units of the function's
 DIGITS = 3  # to which their coordinates are rounded, as measured ones are
 DRAWN, SEA_CELLS = 6250, 12_500  # rows
 ROWS_AT_ONCE = 1 << 16
@@ -24,11 +23,11 @@ ROWS_AT_ONCE = 1 << 16
 
 @dataclass(frozen=True)
 class Split:
-    """What is new about the test rows of a fold.
+    """Way to split rows: what is new about the test rows of a fold.
 
     Attributes:
         prefix: of its arrays' names in a file.
-        widths: for each mode, by its number, how long a block of rows that stay together is; 0: each coordinate.
+        widths: by mode's number, the length of a block of rows that stay together; 0: each coordinate.
     """
 
     prefix: str
@@ -45,26 +44,26 @@ SPLITS = {
 
 @dataclass(frozen=True)
 class DataSet:
-    """Measurements, and pairs of row numbers to learn from and to test on."""
+    """Measurements, and pairs of row numbers for training and test."""
 
     rows: Observations
     split: str
     folds: tuple[tuple[Int[Tensor, "_"], Int[Tensor, "_"]], ...]
 
-    def part(self, fold: int, share: float = 1.0) -> tuple[Observations, Observations]:
-        """Rows to learn from, or a share of them drawn with the seed 0, and rows to test on."""
+    def part(self, fold: int, fraction: float = 1.0) -> tuple[Observations, Observations]:
+        """Return training rows, or a fraction of them drawn with seed 0, and test rows of a fold."""
         train, test = self.folds[fold]
         kept = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
-        kept = kept[: round(share * len(train))].sort().values
+        kept = kept[: round(fraction * len(train))].sort().values
         return rows_of(self.rows, train[kept]), rows_of(self.rows, test)
 
     def blocks(self, rows: Observations) -> Int[Tensor, "n"] | None:
-        """Labels of the rows that stay together; None where each is by itself."""
+        """Return labels of the blocks of rows; None where each row is by itself."""
         widths = SPLITS[self.split].widths
         return blocks_of(rows, {rows.modes[k].name: width for k, width in widths.items()}) if widths else None
 
     def repeated(self) -> float:
-        """Share of the first fold's test rows that stand, value and all, among those to learn from."""
+        """Return the fraction of the first fold's test rows that are also training rows, with their values."""
         whole = torch.cat([self.rows.coordinates, self.rows.values[:, None]], dim=1)
         label = whole.unique(dim=0, return_inverse=True)[1]
         train, test = self.folds[0]
@@ -72,16 +71,16 @@ class DataSet:
 
 
 def rows_of(rows: Observations, chosen: Tensor) -> Observations:
-    """Some of the rows, by a mask or by their numbers."""
+    """Return some of the rows, by a mask or by their numbers."""
     return replace(rows, coordinates=rows.coordinates[chosen], values=rows.values[chosen])
 
 
 def read_sets(path: str | Path) -> dict[str, DataSet]:
-    """A file's measurements under each split that it has folds of, by the split's name.
+    """Read a file's measurements under each split that it has folds of, by the split's name.
 
-    The file holds `y` (n), `coords_raw` or `coords` (n, modes), `mode_names` if it likes, and row numbers
-    `train` and `test` (folds, m), or `train0`, `test0`, `train1`, ..., each perhaps with the prefix of one of `SPLITS`;
-    with `y_std`, values have been divided by it.
+    The file holds `y` (n), `coords_raw` or `coords` (n, modes), optionally `mode_names`, and row numbers
+    `train` and `test` (folds, m), or `train0`, `test0`, `train1`, ..., each optionally with the prefix of one of
+    `SPLITS`; with `y_std`, values have been divided by it.
 
     Raises:
         InputError: naming the file and what is wrong with it.
@@ -105,9 +104,15 @@ def read_sets(path: str | Path) -> dict[str, DataSet]:
         raise InputError(f"{label}: a coordinate or a value is not finite")
     names = arrays.get("mode_names", [f"mode{k}" for k in range(coordinates.shape[1])])
     rows = Observations(
-        torch.tensor(coordinates, dtype=torch.float64), torch.tensor(values, dtype=torch.float64),
-        tuple(Mode(str(name)) for name in names), "y", "sd" if "y_std" in arrays else None, 0, 0, label,
-    )  # fmt: skip
+        torch.tensor(coordinates, dtype=torch.float64),
+        torch.tensor(values, dtype=torch.float64),
+        tuple(Mode(str(name)) for name in names),
+        "y",
+        "sd" if "y_std" in arrays else None,
+        0,
+        0,
+        label,
+    )
     found = {}
     for name, split in SPLITS.items():
         if folds := _folds(arrays, split.prefix, len(values), label):
@@ -118,7 +123,7 @@ def read_sets(path: str | Path) -> dict[str, DataSet]:
 
 
 def find_sets(folder: str | Path) -> dict[str, tuple[Path, DataSet]]:
-    """Every file's data sets, with the file, as `name/split`.
+    """Return every file's data sets, with the file, as `name/split`.
 
     Raises:
         InputError: no such folder, no file in it, or one that cannot be used.
@@ -130,15 +135,15 @@ def find_sets(folder: str | Path) -> dict[str, tuple[Path, DataSet]]:
 
 
 def make_sets(folder: Path) -> list[str]:
-    """Write files of measurements that nobody needs to fetch; what is missing, and why.
+    """Write files of measurements that need no download; return what is missing, and why.
 
     `tucker.npz` is made by `draw_tucker`; `ostia.npz` holds sea-surface temperatures of the package iris-sample-data,
-    with whole months unseen as a second split.
+    with whole months held out as a second split.
     """
     from fieldmorph.apps.tensor.demo import (
         VALUE,
         open_cells,
-    )  # it draws pictures: jobs need no package for that
+    )  # it plots: the jobs do without that package
 
     folder.mkdir(parents=True, exist_ok=True)
     coordinates, values = draw_tucker(DRAWN, DIGITS, torch.Generator().manual_seed(0))
@@ -152,22 +157,25 @@ def make_sets(folder: Path) -> list[str]:
     cells = cells.iloc[np.random.default_rng(0).permutation(len(cells))[:SEA_CELLS]]
     days = cells["time"].to_numpy().astype("datetime64[D]").astype("float64")
     np.savez(
-        folder / "ostia.npz", y=cells[VALUE].to_numpy(), mode_names=["latitude", "longitude", "day"],
+        folder / "ostia.npz",
+        y=cells[VALUE].to_numpy(),
+        mode_names=["latitude", "longitude", "day"],
         coords=np.stack([cells["latitude"].to_numpy(), cells["longitude"].to_numpy(), days], axis=1),
-        **_cut("", np.arange(len(cells))), **_cut("time_", np.unique(days, return_inverse=True)[1]),
-    )  # fmt: skip
+        **_cut("", np.arange(len(cells))),
+        **_cut("time_", np.unique(days, return_inverse=True)[1]),
+    )
     return []
 
 
 def draw_tucker(
     n: int, digits: int | None, generator: torch.Generator
 ) -> tuple[Float[Tensor, "n modes"], Float[Tensor, "n"]]:
-    """Three modes of `RANK` waves each over [0, 1], a normal core, and noise: coordinates and values.
+    """Draw coordinates and values of three modes of `RANK` waves each over [0, 1], a normal core, and noise.
 
-    The function, less its mean, has the standard deviation 1, the noise `NOISE`.
+    The function minus its mean has the standard deviation 1, the noise `NOISE`.
 
     Args:
-        digits: to which coordinates are rounded; None: hardly two rows share one.
+        digits: to which coordinates are rounded; None: nearly all differ.
     """
     coordinates = torch.rand(n, 3, generator=generator, dtype=torch.float64)
     if digits is not None:
@@ -199,8 +207,8 @@ def _folds(
     return tuple((torch.tensor(a).long(), torch.tensor(b).long()) for a, b in parts)
 
 
-def _cut(prefix: str, block: np.ndarray) -> dict[str, Any]:
-    """Folds that leave out a fifth of the blocks each."""
+def _cut(prefix: str, block: np.ndarray) -> Row:
+    """Return folds that each leave out a fifth of the blocks."""
     group = np.random.default_rng(0).permutation(block.max() + 1) % FOLDS
     parts = {"train": lambda fold: group[block] != fold, "test": lambda fold: group[block] == fold}
     return {

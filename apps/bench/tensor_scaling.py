@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -29,7 +28,7 @@ def bench_tensor_sizes(
     *,
     force: bool = False,
     quiet: bool = False,
-) -> dict[str, Any]:
+) -> Row:
     """Fit a model of rank 3 to each number of rows, each in a child process; return JSON values.
 
     Coordinates are rounded, as measured ones are, or all different. Rows are resumed as `Bench` says.
@@ -89,9 +88,16 @@ def sizes_table(result: Row) -> str:
         if "error" not in row
     ]
     head = [
-        "rows", "coordinates", "core-seconds per sweep", "core-µs per row and sweep", "sweeps", "core-seconds in all",
-        "peak MB", "of it before the fit", "RMSE on new rows",
-    ]  # fmt: skip
+        "rows",
+        "coordinates",
+        "core-seconds per sweep",
+        "core-µs per row and sweep",
+        "sweeps",
+        "core-seconds in all",
+        "peak MB",
+        "of it before the fit",
+        "RMSE on new rows",
+    ]
     about = (
         f"Three modes, rank 3, Matern-3/2, {CONFIG.restarts} restarts, {result['threads']} threads; kernels are "
         f"learned during the fit. Values have the standard deviation 1 and noise of {result['noise']:g}, which is the "

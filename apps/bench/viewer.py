@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
 import httpx
@@ -36,7 +35,7 @@ def bench_view(
     scale: float = 1.0,
     force: bool = False,
     quiet: bool = False,
-) -> dict[str, Any]:
+) -> Row:
     """Measure fields in `fieldmorph view`, and one as an exported page in a browser; return JSON values.
 
     Rows, which are resumed as `Bench` says: `alone`, images of 400 x 400 for one visitor; `beside`, previews of the
@@ -115,8 +114,10 @@ async def visit_together(
 
     await asyncio.gather(
         *(one.stay(until, visits) for one in all_of[2:]),
-        all_of[0].leave_early(until, visits), all_of[1].mistake(until, visits), watch(),
-    )  # fmt: skip
+        all_of[0].leave_early(until, visits),
+        all_of[1].mistake(until, visits),
+        watch(),
+    )
     return {**visits.row(), "server": states}
 
 

@@ -3,7 +3,6 @@
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from fieldmorph.apps.bench.runner import Bench, Row, chosen, failures, markdown, quality
 from fieldmorph.apps.bench.snapshots import SnapshotRecorder, evaluation_pixels, ray_colors
@@ -40,7 +39,7 @@ def bench_starts(
     only: Sequence[str] | None = None,
     force: bool = False,
     quiet: bool = False,
-) -> dict[str, Any]:
+) -> Row:
     """One hash grid into every field that can be solved for, with its start and without; JSON values.
 
     Each run of `RUNS` has looks at its quality on the way, whose cost is not counted. Rows are resumed as `Bench` says.
@@ -70,9 +69,15 @@ def bench_starts(
                     bench.fail(what, f"no teacher: {trained['error']}")
                     continue
                 bench.run(
-                    {**what, "teacher_sha256": trained["sha256"]}, learn, **bench.settings,
-                    teacher=trained["path"], student=student, run=name, budget=budget, seed=seed,
-                )  # fmt: skip
+                    {**what, "teacher_sha256": trained["sha256"]},
+                    learn,
+                    **bench.settings,
+                    teacher=trained["path"],
+                    student=student,
+                    run=name,
+                    budget=budget,
+                    seed=seed,
+                )
     summary = summarize(bench.rows)
     result = {"scale": scale, "seeds": n_seeds, "budget": scale * STUDENT_CORE_SECONDS, "summary": summary}
     return bench.finish(result, starts_table)
@@ -147,8 +152,15 @@ def starts_table(result: Row) -> str:
             ]
         )
     head = [
-        "student", "start, cs", "right after it", "near, with", "near, without", "sooner", *RUNS, "a tenth against all",
-    ]  # fmt: skip
+        "student",
+        "start, cs",
+        "right after it",
+        "near, with",
+        "near, without",
+        "sooner",
+        *RUNS,
+        "a tenth against all",
+    ]
     seeds = "1 seed" if result["seeds"] == 1 else f"{result['seeds']} seeds (medians)"
     about = (
         f"Scene {result['scene']}, teacher {TEACHER} small, students small, {result['budget']:.0f} core-seconds, "

@@ -4,7 +4,6 @@ import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -34,7 +33,7 @@ def bench_bake(
     only: Sequence[str] | None = None,
     force: bool = False,
     quiet: bool = False,
-) -> dict[str, Any]:
+) -> Row:
     """Train fields from images and export each with every degree at every resolution; return JSON values.
 
     Rows are resumed as `Bench` says, and pages stay next to the fields.
@@ -56,9 +55,14 @@ def bench_bake(
                 bench.fail(what, f"no field: {trained['error']}")
                 continue
             bench.run(
-                {**what, "teacher_sha256": trained["sha256"]}, look, **bench.settings, file=trained["path"],
-                page=bench.fields() / f"{name}_{seed}_{resolution}_{degree}.html", resolution=resolution, degree=degree,
-            )  # fmt: skip
+                {**what, "teacher_sha256": trained["sha256"]},
+                look,
+                **bench.settings,
+                file=trained["path"],
+                page=bench.fields() / f"{name}_{seed}_{resolution}_{degree}.html",
+                resolution=resolution,
+                degree=degree,
+            )
     return bench.finish({"scale": scale, "seeds": n_seeds}, bake_table)
 
 

@@ -13,7 +13,7 @@ import torch
 from fieldmorph.apps.bench import runner as bench_runs
 from fieldmorph.apps.bench import tensor as module
 from fieldmorph.apps.bench.tensor import bench_tensor, measure, tensor_table
-from fieldmorph.apps.bench.tensor_baselines import PEERS, Blocks, Method
+from fieldmorph.apps.bench.tensor_baselines import BASELINES, Blocks, Method
 from fieldmorph.apps.cli.main import main
 from fieldmorph.bayes.data.observations import Observations
 from fieldmorph.bayes.fitting import FitConfig
@@ -136,7 +136,7 @@ def test_the_table_says_what_the_json_says(asked: list[Any], folder: Path, tmp_p
 def test_a_mean_without_deviation_gets_that_of_rows_held_out(
     monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:
-    monkeypatch.setitem(PEERS, "constant", Method(constant, spread=False))
+    monkeypatch.setitem(BASELINES, "constant", Method(constant, spread=False))
     found = measure(str(folder / "sea.npz"), "rows", 0, "constant", 1.0)
     with np.load(folder / "sea.npz") as data:
         train, test = (data["y"][data[part][0]] for part in ("train", "test"))
@@ -170,7 +170,7 @@ def test_blocks_are_held_out_whole_and_often_enough(monkeypatch: pytest.MonkeyPa
         seen.append(rows.coordinates)
         return constant(rows, blocks)
 
-    monkeypatch.setitem(PEERS, "spied", Method(spied))
+    monkeypatch.setitem(BASELINES, "spied", Method(spied))
     measure(str(folder / "air.npz"), "places", 0, "spied", 1.0)
     few, whole, *rest = seen
     assert len(few) == module.FEW
@@ -206,7 +206,7 @@ def test_some_data_and_some_methods(
 def test_a_method_whose_package_is_missing_is_left_out(
     asked: list[Any], monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(PEERS, "magic", Method(constant, "no_such_package_here"))
+    monkeypatch.setitem(BASELINES, "magic", Method(constant, "no_such_package_here"))
     result = bench_tensor(folder, tmp_path / "out", only=("sea", "magic", "kNN"), n_folds=1, quiet=True)
     assert {row["method"] for row in result["rows"]} == {"kNN"}
     assert result["failed"] == 0

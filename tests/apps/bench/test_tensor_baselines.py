@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from fieldmorph.apps.bench import tensor_baselines as module
-from fieldmorph.apps.bench.tensor_baselines import PEERS, Method, parafac
+from fieldmorph.apps.bench.tensor_baselines import BASELINES, Method, parafac
 from fieldmorph.bayes.data.coordinates import Mode
 from fieldmorph.bayes.data.observations import Observations
 
 UNITS = torch.tensor([1.0, 1e3, 1e8]).double()
-HERE = [name for name, method in PEERS.items() if method.missing() is None]
+HERE = [name for name, method in BASELINES.items() if method.missing() is None]
 
 
 def measured(n: int, generator: torch.Generator) -> Observations:
@@ -31,13 +31,13 @@ def test_peers_learn(name: str, monkeypatch: pytest.MonkeyPatch, generator: torc
     monkeypatch.setattr(module, "BATCH", 100)
     monkeypatch.setattr(module, "TREES", 100)
     train, test = measured(700, generator), measured(100, generator)
-    predict = PEERS[name].learn(train, None)
+    predict = BASELINES[name].learn(train, None)
     found = predict(test.coordinates)
     error = found.mean - test.values
     assert float(error.square().mean().sqrt()) < 0.6 * float(test.values.std())
     again = predict(test.coordinates.flip(0)).mean.flip(0)
     assert torch.allclose(again, found.mean)
-    if PEERS[name].spread:
+    if BASELINES[name].spread:
         inside = (error.abs() < 1.96 * found.sd).double().mean()
         assert float(inside) > 0.85
         assert float(found.sd.mean()) < 0.7 * float(test.values.std())
@@ -54,7 +54,7 @@ def test_a_few_rows_are_enough_to_try(
     monkeypatch.setattr(module, "EPOCHS", 1)
     monkeypatch.setattr(module, "TREES", 2)
     few = measured(5, generator)
-    assert PEERS[name].learn(few, None)(few.coordinates).mean.isfinite().all()
+    assert BASELINES[name].learn(few, None)(few.coordinates).mean.isfinite().all()
 
 
 @pytest.mark.skipif("parafac" not in HERE, reason="needs tensorly")
@@ -80,15 +80,15 @@ def test_tuned_neighbours_find_what_matters(generator: torch.Generator) -> None:
     """Values depend on the second mode alone: neighbours are looked for along it."""
     train, test = measured(400, generator), measured(100, generator)
     train, test = (replace(rows, values=(rows.coordinates[:, 1] / 300).sin()) for rows in (train, test))
-    plain, tuned = (PEERS[name].learn(train, None)(test.coordinates) for name in ("kNN", "kNN-tuned"))
+    plain, tuned = (BASELINES[name].learn(train, None)(test.coordinates) for name in ("kNN", "kNN-tuned"))
     off = [float((found.mean - test.values).square().mean().sqrt()) for found in (plain, tuned)]
     assert off[1] < 0.3 * off[0]
 
 
 def test_a_package_that_is_not_there_is_named() -> None:
     assert (
-        Method(PEERS["kNN"].learn, "no_such_package_here").missing()
+        Method(BASELINES["kNN"].learn, "no_such_package_here").missing()
         == "no_such_package_here is not installed"
     )
-    assert PEERS["kNN"].missing() is None
+    assert BASELINES["kNN"].missing() is None
     assert ("LightGBM" in HERE) == (importlib.util.find_spec("lightgbm") is not None)
