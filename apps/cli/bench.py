@@ -8,7 +8,7 @@ from fieldmorph.apps.cli import arguments as arg
 from fieldmorph.apps.cli.common import Args, extra, set_threads, show
 
 FAILED = 1  # exit code of a benchmark that finished with rows that have no figures
-NOT_KERNELS, SCENES = "all but kernels", "all of scenes"
+NOT_KERNELS, SCENES = "all but kernels", "scene benchmarks"
 KEYWORDS = {"n_seeds": "seeds", "n_folds": "folds"}  # of the functions, where the option has another name
 
 
@@ -47,7 +47,9 @@ def add_parser(jobs: Any) -> None:
         metavar="A,B",
         help="matrix and bake: these fields; starts: these students; tensor: these data sets and methods (default all)",
     )
-    parser.add_argument("--folds", type=arg.count, metavar="N", help="tensor: of each data set (default all)")
+    parser.add_argument(
+        "--folds", type=arg.count, metavar="N", help="tensor: number of folds of each data set (default all)"
+    )
     parser.add_argument(
         "--sizes",
         type=arg.sizes,
