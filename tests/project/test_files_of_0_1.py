@@ -10,7 +10,7 @@ import torch
 from helpers.paths import TESTS
 
 from fieldmorph.apps.cli.main import main
-from fieldmorph.apps.jobs.train import bundled_scene
+from fieldmorph.apps.jobs.scenes import bundled_scene
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.fit import FitConfig, fit_images
 from fieldmorph.fields.registry import make_field
