@@ -1,1 +1,1 @@
-"""Benchmarks: every table of the documentation comes from here."""
+"""Benchmarks, which make every table of the documentation."""

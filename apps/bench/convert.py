@@ -38,7 +38,7 @@ def bench_convert(
     force: bool = False,
     quiet: bool = False,
 ) -> Row:
-    """Row every student with every seed; return its PSNR on test images over core-seconds as JSON values.
+    """Run every student with every seed; return its PSNR on test images over core-seconds as JSON values.
 
     Times are CPU time of all threads, with the teacher's samples and without the teacher's training (which is
     stated separately). Both kinds of run use the same renderer and empty-space skipping, and their results are

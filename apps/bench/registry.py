@@ -1,4 +1,4 @@
-"""Every benchmark by name: one line here and one module make one that the command line knows."""
+"""The table of benchmarks: a new one takes a module and a line here."""
 
 import importlib
 from collections.abc import Callable

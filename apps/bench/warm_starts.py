@@ -40,13 +40,13 @@ def bench_starts(
     force: bool = False,
     quiet: bool = False,
 ) -> Row:
-    """One hash grid into every field that can be solved for, with its start and without; JSON values.
+    """Convert one hash grid to every field that has a warm start, with it and without; return JSON values.
 
-    Each run of `RUNS` has looks at its quality on the way, whose cost is not counted. Rows are resumed as `Bench` says.
+    Each run of `RUNS` is evaluated on the way, whose cost is not counted. Rows are resumed as `Bench` says.
 
     Args:
         scale: multiplies all budgets.
-        only: these students.
+        only: names of the students; all by default.
 
     Raises:
         SettingError, InputError: before anything is written.
