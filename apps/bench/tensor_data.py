@@ -207,7 +207,7 @@ def _folds(
     return tuple((torch.tensor(a).long(), torch.tensor(b).long()) for a, b in parts)
 
 
-def _cut(prefix: str, block: np.ndarray) -> Row:
+def _cut(prefix: str, block: np.ndarray) -> dict[str, Any]:
     """Return folds that each leave out a fifth of the blocks."""
     group = np.random.default_rng(0).permutation(block.max() + 1) % FOLDS
     parts = {"train": lambda fold: group[block] != fold, "test": lambda fold: group[block] == fold}

@@ -181,9 +181,7 @@ def test_unknown_fields_are_refused_before_anything_is_written(
 
 
 @pytest.mark.slow
-def test_rows_come_from_whole_jobs(
-    monkeypatch: pytest.MonkeyPatch, few_views: Path, tmp_path: Path
-) -> None:
+def test_rows_come_from_whole_jobs(monkeypatch: pytest.MonkeyPatch, few_views: Path, tmp_path: Path) -> None:
     monkeypatch.setattr(module, "STUDENT_CORE_SECONDS", 400.0)
     monkeypatch.setattr(module, "ALONE_CORE_SECONDS", 350.0)
     result = bench_matrix(few_views, tmp_path, scale=0.03, only=("hashgrid",), quiet=True)

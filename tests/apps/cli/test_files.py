@@ -352,7 +352,11 @@ def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_closed_pipe_is_no_complaint(file: Path) -> None:
-    command = [sys.executable, "-c", "import sys; from fieldmorph.apps.cli.main import main; sys.exit(main())"]
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from fieldmorph.apps.cli.main import main; sys.exit(main())",
+    ]
     process = subprocess.Popen([*command, "info", str(file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stderr is not None
