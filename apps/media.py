@@ -1,4 +1,4 @@
-"""Pictures and films as files: PNG, 16-bit depth, MP4, and labelled sheets of pictures side by side."""
+"""Images and videos as files: PNG, 16-bit depth, MP4, and labelled sheets of images."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,18 +14,18 @@ from fieldmorph.fields.errors import SettingError
 
 PAPER, INK, FAINT = (255, 255, 255), (30, 30, 30), (110, 110, 110)
 DEPTH_LEVELS = 65535
-MARGIN = 12  # pixels round every picture of a sheet
+MARGIN = 12  # pixels around every image of a sheet
 
-Picture = np.ndarray  # uint8, (h, w, 3) or (h, w)
+ByteImage = np.ndarray  # uint8 of shape (h, w, 3) or (h, w)
 
 
-def to_8bit(values: Any) -> Picture:
-    """Values in [0, 1], a tensor or an array of any shape, as rounded bytes."""
+def to_8bit(values: Any) -> ByteImage:
+    """Return values in [0, 1], a tensor or an array of any shape, as bytes from 0 to 255, rounded and clipped."""
     return np.rint(np.clip(np.asarray(values, dtype=np.float64), 0, 1) * 255).astype(np.uint8)
 
 
 def save_png(path: Path, pixels: np.ndarray) -> None:
-    """A uint8 or uint16 array as a PNG, at once or not at all."""
+    """Write a uint8 or uint16 array of shape (h, w) or (h, w, 3) as a PNG, atomically."""
     part = path.with_name(f".{path.name}.part")
     try:
         Image.fromarray(pixels).save(part, format="PNG")
@@ -35,25 +35,26 @@ def save_png(path: Path, pixels: np.ndarray) -> None:
 
 
 def depth_16bit(depths: Any, scale: float) -> np.ndarray:
-    """Depths as multiples of `scale`, a length in world units: 0 where nothing was hit, 65535 at the most."""
+    """Return depths as multiples of `scale`, both in world units, rounded and clipped to 65535; 0 is no surface."""
     return np.rint(np.clip(np.asarray(depths) / scale, 0, DEPTH_LEVELS)).astype(np.uint16)
 
 
-def save_mp4(path: Path, frames: Iterable[Picture], fps: int = 30) -> None:
-    """A film of frames that may come one by one, as `open_film` writes it."""
-    with open_film(path, fps) as add_frame:
+def save_mp4(path: Path, frames: Iterable[ByteImage], fps: int = 30) -> None:
+    """Write a video of frames, which may be generated one by one, as `open_video` does."""
+    with open_video(path, fps) as add_frame:
         for frame in frames:
             add_frame(frame)
 
 
 @contextmanager
-def open_film(path: Path, fps: int = 30) -> Iterator[Callable[[Picture], None]]:
-    """What adds a frame to a film: H.264 in yuv420p, which every player reads.
+def open_video(path: Path, fps: int = 30) -> Iterator[Callable[[ByteImage], None]]:
+    """Yield a function that adds a frame to a video, H.264 in yuv420p, which every player reads.
 
-    Odd sizes get one more row or column like the last. The film takes its name when it is complete.
+    Frames of odd size get one more row or column, equal to the last. The file appears under its name once the video is
+    complete.
 
     Raises:
-        SettingError: no frame, or `fps` < 1.
+        SettingError: there is no frame, or `fps` < 1.
     """
     if fps < 1:
         raise SettingError(f"fps must be at least 1; got {fps}")
@@ -63,7 +64,7 @@ def open_film(path: Path, fps: int = 30) -> Iterator[Callable[[Picture], None]]:
         macro_block_size=2, quality=8, ffmpeg_log_level="error",
     )  # fmt: skip
 
-    def add_frame(frame: Picture) -> None:
+    def add_frame(frame: ByteImage) -> None:
         nonlocal empty
         writer.append_data(_even(frame))
         empty = False
@@ -71,7 +72,7 @@ def open_film(path: Path, fps: int = 30) -> Iterator[Callable[[Picture], None]]:
     try:
         yield add_frame
         if empty:
-            raise SettingError("a film needs at least one frame; got none")
+            raise SettingError("a video needs at least one frame; got none")
         writer.close()
         os.replace(part, path)
     finally:
@@ -80,12 +81,12 @@ def open_film(path: Path, fps: int = 30) -> Iterator[Callable[[Picture], None]]:
 
 
 def sheet(
-    rows: Sequence[Sequence[Picture]],
+    rows: Sequence[Sequence[ByteImage]],
     titles: Sequence[str],
     captions: Sequence[Sequence[str]] | None = None,
     width: int = 256,
-) -> Picture:
-    """Pictures in rows under column titles, each scaled to `width` pixels, with a caption below where given."""
+) -> ByteImage:
+    """Return rows of images of one size under column titles, each scaled to `width` pixels, with captions below."""
     height = round(width * rows[0][0].shape[0] / rows[0][0].shape[1])
     title_font, caption_font = ImageFont.load_default(max(14, width // 14)), ImageFont.load_default(14)
     head, foot = 2 * MARGIN + width // 14, 26 if captions else 0
@@ -95,9 +96,9 @@ def sheet(
     for column, title in enumerate(titles):
         x = MARGIN + column * cell_w
         draw.text((x + width // 2, head // 2), title, fill=INK, font=title_font, anchor="mm")
-        for row, pictures in enumerate(rows):
+        for row, images in enumerate(rows):
             y = head + row * cell_h
-            scaled = Image.fromarray(pictures[column]).convert("RGB")
+            scaled = Image.fromarray(images[column]).convert("RGB")
             page.paste(scaled.resize((width, height), Image.Resampling.LANCZOS), (x, y))
             if captions and captions[row][column]:
                 at = (x + width // 2, y + height + foot // 2)
@@ -105,12 +106,12 @@ def sheet(
     return np.asarray(page)
 
 
-def difference(a: Any, b: Any, gain: float = 5.0) -> Picture:
-    """How far two images in [0, 1] are apart, times `gain`: white where they are equal."""
+def difference(a: Any, b: Any, gain: float = 5.0) -> ByteImage:
+    """Return the absolute difference of two images in [0, 1], times `gain`, as bytes: white where they are equal."""
     return to_8bit(1 - gain * np.abs(np.asarray(a) - np.asarray(b)))
 
 
-def _even(frame: Picture) -> Picture:
+def _even(frame: ByteImage) -> ByteImage:
     frame = frame if frame.ndim == 3 else np.repeat(frame[..., None], 3, axis=-1)
     height, width = frame.shape[:2]
     return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")

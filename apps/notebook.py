@@ -1,11 +1,8 @@
-"""Fields in a notebook: a picture that can be turned, in the cell itself, without a server."""
+"""Fields in a notebook: an interactive view in the cell itself, without a server."""
 
 from html import escape
 from pathlib import Path
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-
-# isort: split
 import torch
 
 from fieldmorph.apps.bake.build import BakeConfig, bake
@@ -18,15 +15,15 @@ from fieldmorph.fields.rendering import step_size_for
 from fieldmorph.fields.store import load_field
 
 RESOLUTION = 128  # cells along the longest side: one or two megabytes in the notebook
-CAMERAS = 24  # round a field that comes without any
-OCCUPANCY = 64  # cells along a side
+N_CAMERAS = 24  # around a field that has none of its own
+OCCUPANCY_RESOLUTION = 64  # cells along a side
 
 
 class ShownField:
-    """What a notebook draws: the baked field's own page in a frame.
+    """A field as a notebook shows it: the page of its bake in a frame.
 
     Attributes:
-        page: the whole page as HTML, which can also be written to a file.
+        page: the HTML page, which can also be written to a file.
     """
 
     def __init__(self, page: str, height: int):
@@ -47,26 +44,27 @@ def show_field(
     height: int = 480,
     seed: int = 0,
 ) -> ShownField:
-    """A field, or the one in a file, baked into a page for a notebook's cell.
+    """Bake a field, or the one in a file, into a page for a notebook's cell.
 
     Args:
+        name: shown as the title; the name of the file by default.
         resolution: cells along the longest side, a multiple of 8.
         height: of the cell in pixels.
-        seed: of the places and directions that are looked at.
+        seed: of the positions and directions at which the field is evaluated.
 
     Raises:
-        InputError: nothing of it is to be seen, or a file that cannot be read.
-        SettingError: another resolution.
+        InputError: the field is invisible, or the file cannot be read.
+        SettingError: the resolution cannot be used.
     """
     if isinstance(field, str | Path):
         name, field = Path(field).stem, load_field(field)
-    stored = field if isinstance(field, RenderableField) else _seen_from_around(field, seed)
+    stored = field if isinstance(field, RenderableField) else _with_orbit(field, seed)
     return ShownField(page(bake(stored, BakeConfig(resolution, seed=seed), name=name)), height)
 
 
-def _seen_from_around(field: VolumeField, seed: int) -> RenderableField:
-    """A field without cameras, looked at from all sides of its box."""
-    cameras, occupancy = orbit_box(field.box(), CAMERAS), OccupancyGrid(OCCUPANCY)
+def _with_orbit(field: VolumeField, seed: int) -> RenderableField:
+    """Return a field without cameras with an occupancy grid, and cameras on an orbit around its box."""
+    cameras, occupancy = orbit_box(field.box(), N_CAMERAS), OccupancyGrid(OCCUPANCY_RESOLUTION)
     step = step_size_for(cameras, field)
     occupancy.rebuild(field, step, torch.Generator().manual_seed(seed))
     return RenderableField(field, occupancy, step, cameras)

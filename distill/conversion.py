@@ -27,6 +27,7 @@ from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget, Spent, now
 from fieldmorph.fields.kernels.ops import composite
 from fieldmorph.fields.loop import FEWEST_STEPS, LoopReport, Progress, run_loop
+from fieldmorph.fields.metrics import psnr_from_mse
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.optimizer import FieldOptimizer
 from fieldmorph.fields.renderable import RenderableField
@@ -214,7 +215,7 @@ class _Distillation:
         white = torch.ones_like(pixels.colors)
         learned = self._values(at, pixels=pixels)
         comparison = Comparison(at, learned, self.teacher.render_step_size, pixels, white)
-        return float(-10 * torch.log10(F.mse_loss(*comparison.both_pixels())))
+        return psnr_from_mse(F.mse_loss(*comparison.both_pixels()))
 
     def result(self) -> dict[str, Any]:
         return {"field": {k: v.detach().clone() for k, v in self.student.state_dict().items()}}

@@ -31,6 +31,7 @@ class VolumeField(nn.Module, ABC):
     """
 
     name: ClassVar[str]
+    title: ClassVar[str]  # for people
     presets: ClassVar[dict[str, dict[str, Any]]]
     sizes: ClassVar[
         list[dict[str, Any]]

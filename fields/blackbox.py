@@ -37,6 +37,7 @@ class CallableField(VolumeField):
     """
 
     name = "callable"
+    title = "Function"
     presets = {}
 
     def __init__(self, function: Function, aabb: Sequence[float]):

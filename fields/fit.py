@@ -14,6 +14,7 @@ from fieldmorph.fields.budget import Budget, now
 from fieldmorph.fields.cameras import Rays, camera_rays
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.loop import LoopReport, Progress, run_loop
+from fieldmorph.fields.metrics import psnr_from_mse
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.optimizer import FieldOptimizer
 from fieldmorph.fields.renderable import RenderableField
@@ -134,7 +135,7 @@ class _ImageLearner:
             colors = render_rays(
                 self.field, self.probe_rays, self.occupancy, self.render_step_size, white
             ).colors
-        return float(-10 * torch.log10(F.mse_loss(colors.clamp(0, 1), self.probe_pixels)))
+        return psnr_from_mse(F.mse_loss(colors.clamp(0, 1), self.probe_pixels))
 
     def result(self) -> dict[str, Any]:
         return {

@@ -1,7 +1,5 @@
 """How alike two images are: PSNR and SSIM."""
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -19,8 +17,12 @@ def psnr(image: Float[Tensor, "h w 3"], reference: Float[Tensor, "h w 3"]) -> fl
         InputError: Images of different shapes, or not floating-point RGB.
     """
     _check(image, reference)
-    error = torch.mean((image.double() - reference.double()) ** 2).item()
-    return math.inf if error == 0 else -10 * math.log10(error)
+    return psnr_from_mse(torch.mean((image.double() - reference.double()) ** 2))
+
+
+def psnr_from_mse(error: Float[Tensor, ""]) -> float:
+    """Return the PSNR in dB of colours in [0, 1] with this mean squared error; infinite where it is 0."""
+    return float(-10 * torch.log10(error))
 
 
 def capped_psnr(image: Float[Tensor, "h w 3"], reference: Float[Tensor, "h w 3"]) -> float:

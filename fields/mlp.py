@@ -27,6 +27,7 @@ class MLP(VolumeField):
 
     decoder: RadianceDecoder
     name = "mlp"
+    title = "MLP (NeRF)"
     presets = {
         "small": {"width": 128, "depth": 4, "skip": None},
         "paper": {"width": 256, "depth": 8, "skip": 5},

@@ -136,6 +136,7 @@ class VM(LowRank):
     """
 
     name = "vm"
+    title = "Planes and lines (TensoRF-VM)"
     INITIAL_STD = 0.1  # TensoRF's
     DENSITY_PACE = 1.75
     presets = {
@@ -192,6 +193,7 @@ class CP(LowRank):
     """
 
     name = "cp"
+    title = "Lines (TensoRF-CP)"
     INITIAL_STD = 0.2  # TensoRF's
     DENSITY_PACE = 1.25
     presets = {

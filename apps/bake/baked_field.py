@@ -1,11 +1,8 @@
-"""A bake as a field: rendered like any other, it is what the browser's shader is held against."""
+"""A bake as a field, rendered like any other: the reference for the browser's shader."""
 
 import math
 from typing import Any
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-
-# isort: split
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -18,21 +15,22 @@ from fieldmorph.fields.kernels.voxels import sparse_trilinear
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.renderable import RenderableField
 
-LEAST_KNOWN = 1e-3  # share of a sample's corners that have a colour, below which the colour fades to black
+MIN_KNOWN = 1e-3  # interpolation weight of the corners with a colour, below which it fades to black
 
 
 class BakedField(VolumeField):
-    """Codes on the nodes of a lattice, interpolated trilinearly and then decoded, as the shader does it.
+    """Codes on the nodes of a lattice, interpolated trilinearly and then decoded, as the shader does.
 
     Args:
-        lattice: where nodes can be.
-        nodes: flat indices of those there are, ascending.
+        lattice: positions of nodes.
+        nodes: flat indices of those with density, ascending.
         codes: of density, in [0, 1]; see `Bake`.
-        harmonics: red, green and blue of each harmonic, the constant one first; None where only density is asked for.
-        log_range, render_step_size: what codes mean.
+        harmonics: red, green and blue of each harmonic, the constant one first; None: density only.
+        log_range, render_step_size: scale of the codes, see `Bake`.
     """
 
     name = "baked"
+    title = "Baked volume"
     presets = {}
 
     def __init__(
@@ -55,7 +53,7 @@ class BakedField(VolumeField):
         return {"aabb": self.box()}
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """There are none."""
+        """Do nothing: there are no parameters."""
 
     def geometry(
         self, positions: Float[Tensor, "*batch 3"]
@@ -69,11 +67,11 @@ class BakedField(VolumeField):
         positions: Float[Tensor, "*batch 3"],
         directions: Float[Tensor, "*batch 3"],
     ) -> Float[Tensor, "*batch 3"]:
-        """The mean of the corners that have a colour, clamped to [0, 1]."""
+        """Return the mean of the corners that have a colour, clamped to [0, 1]."""
         known, coefficients = features[..., :1], features[..., 1:].unflatten(-1, (-1, 3))
         basis = spherical_harmonics(directions)[..., 1 : coefficients.shape[-2]]
         rgb = coefficients[..., 0, :] + (basis[..., None] * coefficients[..., 1:, :]).sum(-2)
-        return (rgb / known.clamp(min=LEAST_KNOWN)).clamp(0, 1)
+        return (rgb / known.clamp(min=MIN_KNOWN)).clamp(0, 1)
 
     def query_density(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
         return self.density(self._log_density(positions), positions)
@@ -90,7 +88,7 @@ class BakedField(VolumeField):
 
 
 def baked_field(bake: Bake, cameras: Cameras) -> RenderableField:
-    """The bake with its bricks as occupancy grid, for `picture` and all else that takes a stored field."""
+    """Return the bake as a renderable field, with its bricks as occupancy grid and these cameras."""
     nodes, order = bake.nodes().sort()
     codes = bake.density[bake.density > 0][order].float() / 255
     colour = bake.colour.float()

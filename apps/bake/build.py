@@ -1,16 +1,13 @@
 """Baking: a field of any kind becomes bricks of density and spherical harmonics that a browser can march.
 
-Nodes are looked at where the field's occupancy grid has something, and kept where some camera, near the scene's own or
-anywhere round its box, gets light from them. Colours are fitted by least squares over directions.
+Nodes are evaluated where the field's occupancy grid is occupied, and kept where a camera, one of the scene's own or one
+around its box, receives light from them. Colours are fitted by least squares over directions.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-
-# isort: split
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
@@ -36,37 +33,37 @@ from fieldmorph.fields.kernels.ops import composite
 from fieldmorph.fields.renderable import RenderableField, resize
 from fieldmorph.fields.rendering import sample_rays, visible_samples
 
-RESOLUTIONS = (16, 512)  # fewest and most cells along the longest side
+RESOLUTIONS = (16, 512)  # minimum and maximum number of cells along the longest side
 DEGREES = (0, 1, 2)
 NODES_AT_ONCE = 1 << 16
-LOOKS = 1  # at and around each node: more would blur what a bake of this resolution can show
+SAMPLES_PER_NODE = 1  # at and around each node: more would blur detail of the bake's resolution
 # Logarithm of a render step's optical depth: at the upper end 1 / 1600 of the light gets through.
 LOG_RANGE = (-3.0, 2.0)
-DENSITY_STEP = 2  # of density codes, and
-BASE_STEP = 2  # of constant colours: finer ones cost bytes and show nothing
-HARMONIC_STEP = 0.04  # of the other coefficients, in sRGB,
-HARMONIC_MOST = 31  # and how many of them there are at most: beyond is noise
-UNSEEN = 0.03  # share of all light in the pictures of these cameras that may be lost with nodes hardly seen
-FAINT_BESIDE = 0.1  # of the most that a pixel gets nearby: cells that give more than this share are kept
-FAINTEST = 0.002  # light left over behind which nothing is seen
-HIDDEN = 0.05  # light left over behind which a camera says nothing of a node's colour
-MOST_CAMERAS = 64  # of the scene's own that look for what is seen
-CELLS_PER_RAY = 2  # along each side of what they see
-ANYWHERE = 4  # directions from all round the box that count as well,
-ANYWHERE_SHARE = 0.05  # together as much as this share of one camera
-RIDGE = 1e-3  # pull of all but the constant towards 0, where cameras leave them open
+DENSITY_STEP = 2  # quantization of density codes: finer steps cost bytes and are not visible
+BASE_STEP = 2  # quantization of constant colours
+HARMONIC_STEP = 0.04  # quantization of the other coefficients, in sRGB
+MAX_HARMONIC = 31  # steps, to which the other coefficients are clamped: beyond is noise
+MAX_LOST_LIGHT = 0.03  # fraction of all light in the images of these cameras that dropped cells may give
+MIN_OF_NEARBY = 0.1  # of the largest weight nearby: cells that give a pixel more than this fraction are kept
+MIN_TRANSMITTANCE = 0.002  # behind which nothing is visible
+MIN_LIT_TRANSMITTANCE = 0.05  # behind which a camera says nothing of a node's colour
+MAX_CAMERAS = 64  # of the scene's own that determine visibility
+CELLS_PER_RAY = 2  # along each side of their images
+N_AROUND = 4  # directions from around the box that every node is fitted to as well
+AROUND_WEIGHT = 0.05  # of these directions together, in units of one camera
+RIDGE = 1e-3  # penalty on all but the constant coefficient, where cameras leave them undetermined
 
-OnProgress = Callable[[str, int, int], None]  # what is being done, how much of it is, and of how much
+OnBakeProgress = Callable[[str, int, int], None]  # activity, parts that are done, number of parts
 
 
 @dataclass(frozen=True)
 class BakeConfig:
-    """How fine a bake is.
+    """Settings of a bake.
 
     Attributes:
         resolution: cells along the box's longest side, a multiple of 8 (one brick).
         degree: of the spherical harmonics: 0, 1 or 2.
-        seed: of the places and directions that are looked at.
+        seed: of the positions and directions at which the field is evaluated.
     """
 
     resolution: int = 256
@@ -74,10 +71,10 @@ class BakeConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        fewest, most = RESOLUTIONS
-        if not fewest <= self.resolution <= most or self.resolution % BRICK:
+        low, high = RESOLUTIONS
+        if not low <= self.resolution <= high or self.resolution % BRICK:
             raise SettingError(
-                f"a bake's resolution is a multiple of {BRICK} from {fewest} to {most}; got {self.resolution}"
+                f"a bake's resolution is a multiple of {BRICK} from {low} to {high}; got {self.resolution}"
             )
         if self.degree not in DEGREES:
             raise SettingError(f"a bake's degree is 0, 1 or 2; got {self.degree}")
@@ -90,35 +87,35 @@ def bake(
     *,
     name: str = "scene",
     facts: tuple[tuple[str, str], ...] = (),
-    on_progress: OnProgress = lambda _what, _done, _total: None,
+    on_progress: OnBakeProgress = lambda _what, _done, _total: None,
 ) -> Bake:
-    """The field as bricks; equal seeds give equal bakes on a CPU.
+    """Return the field as bricks; equal seeds give equal bakes on a CPU.
 
     Args:
         name, facts: for people; see `Bake`.
+        on_progress: called with the activity, the number of its parts that are done, and the number of all.
 
     Raises:
-        InputError: nothing of the field is to be seen.
-        SettingError: `config` asks for what there is not.
+        InputError: no camera receives light from the field.
     """
     config = config or BakeConfig()
     generator = torch.Generator().manual_seed(config.seed)
     lattice = Lattice.spanning(stored.field.box(), config.resolution)
     nodes = _candidates(lattice, stored)
-    parts, looked = nodes.split(NODES_AT_ONCE), [torch.zeros(0)]
+    parts, evaluated = nodes.split(NODES_AT_ONCE), [torch.zeros(0)]
     for i, part in enumerate(parts):
-        looked.append(_look(lattice, stored, part, generator).sigma.cpu())
+        evaluated.append(_evaluate(lattice, stored, part, generator).sigma.cpu())
         on_progress("density", i + 1, len(parts))
-    codes = _density_codes(torch.cat(looked) * stored.render_step_size)
+    codes = _density_codes(torch.cat(evaluated) * stored.render_step_size)
     nodes, codes = nodes[codes > 0], codes[codes > 0]
-    seen, sights = _survey(lattice, stored, nodes, codes, generator, on_progress)
+    seen, visibility = compute_visibility(lattice, stored, nodes, codes, generator, on_progress)
     nodes, codes = nodes[seen], codes[seen]
     if not len(nodes):
-        raise InputError("nothing of this field is to be seen: no camera gets light from it")
+        raise InputError("this field is invisible: no camera receives light from it")
     parts, fitted = nodes.split(NODES_AT_ONCE), []
     for i, part in enumerate(parts):
-        values = _look(lattice, stored, part, generator)
-        fitted.append(_harmonics(stored, values, sights, config.degree, generator).cpu())
+        values = _evaluate(lattice, stored, part, generator)
+        fitted.append(_harmonics(stored, values, visibility, config.degree, generator).cpu())
         on_progress("colour", i + 1, len(parts))
     occupied, density, order = into_bricks(lattice, nodes, codes)
     return Bake(
@@ -136,63 +133,66 @@ def bake(
 
 
 def _candidates(lattice: Lattice, stored: RenderableField) -> Int[Tensor, "n"]:
-    """Corners of the lattice's cells that touch an occupied one of the field's, as ascending flat indices."""
+    """Return the corners of the lattice's cells that touch an occupied cell, as ascending flat indices."""
     occupied = stored.occupancy.occupied.cpu().float()
     cells = F.adaptive_max_pool3d(occupied[None], lattice.cells)[0]
     return lattice.flat((lattice.corners(cells) > 0).nonzero())
 
 
-def _look(lattice: Lattice, stored: RenderableField, nodes: Tensor, generator: torch.Generator) -> NodeValues:
+def _evaluate(
+    lattice: Lattice, stored: RenderableField, nodes: Tensor, generator: torch.Generator
+) -> NodeValues:
+    """Evaluate density and features of the field at and around nodes."""
     unit = lattice.unit_positions(nodes).to(stored.field.aabb)
-    return look_around(stored, unit, 1 / unit.new_tensor(lattice.cells), generator, LOOKS)
+    return look_around(stored, unit, 1 / unit.new_tensor(lattice.cells), generator, SAMPLES_PER_NODE)
 
 
 def _density_codes(optical: Float[Tensor, "n"]) -> UInt8[Tensor, "n"]:
-    """Bytes for optical depths of a render step, as `Bake` has them."""
+    """Return density codes, as `Bake` defines them, for the optical depths of a render step."""
     low, high = LOG_RANGE
-    share = (torch.log(optical + math.exp(low)) - low) / (high - low)
-    return _rounded(share * 255, DENSITY_STEP)
+    fraction = (torch.log(optical + math.exp(low)) - low) / (high - low)
+    return _rounded(fraction * 255, DENSITY_STEP)
 
 
 @dataclass(frozen=True)
-class Sights:
-    """What a bake's cameras see of it.
+class Visibility:
+    """How far the scene's own cameras see.
 
     Attributes:
-        cameras: the scene's own, of small pictures.
-        reach: for each pixel how far along its ray there is light, in world units.
+        cameras: the scene's own, with small images.
+        reach: for each pixel the distance along its ray up to which a node is lit, in world units.
     """
 
     cameras: Cameras
     reach: Float[Tensor, "cameras height width"]
 
 
-def _survey(
+def compute_visibility(
     lattice: Lattice,
     stored: RenderableField,
     nodes: Int[Tensor, "n"],
     codes: UInt8[Tensor, "n"],
     generator: torch.Generator,
-    on_progress: OnProgress,
-) -> tuple[Bool[Tensor, "n"], Sights]:
-    """Which nodes are corners of a cell that some camera gets light from, and how far its own cameras see.
+    on_progress: OnBakeProgress,
+) -> tuple[Bool[Tensor, "n"], Visibility]:
+    """Return which nodes are corners of a visible cell, and how far the scene's own cameras see.
 
-    Cells that no pixel gets much from are left out, from the least on, until a share of `UNSEEN` of all light is lost,
-    unless those around give no more: in a solid scene that is what lies behind and before surfaces, in fog hardly
-    anything.
+    Cells are dropped in the order of the largest weight that they have in any pixel, until a fraction MAX_LOST_LIGHT of
+    all light is lost; a cell is kept whose weight is not small compared with those nearby. In a solid scene this drops
+    what lies behind and in front of surfaces, in fog hardly anything.
     """
     step = stored.render_step_size
     field = BakedField(lattice, nodes, codes.float() / 255, None, LOG_RANGE, step)
     cells = torch.tensor(lattice.cells)
-    largest = torch.zeros(lattice.cells).flatten()  # share that each cell has of a pixel, at most
+    largest = torch.zeros(lattice.cells).flatten()  # weight of each cell in any pixel
     total = torch.zeros_like(largest)
-    own, around = _lookouts(lattice, stored)
+    own, around = visibility_cameras(lattice, stored)
     reach = torch.zeros(len(own), own.width * own.height)
     for i, camera in enumerate((*own, *around)):
         rays = _scattered_rays(camera, generator)
         jitter = torch.rand(len(rays), generator=generator)
         samples = sample_rays(rays, field, stored.occupancy, step, jitter)
-        samples = visible_samples(field, rays, samples, FAINTEST)
+        samples = visible_samples(field, rays, samples, MIN_TRANSMITTANCE)
         at = samples.positions(rays)
         sigma = field.query_density(at)
         weights, *_ = composite(
@@ -203,49 +203,55 @@ def _survey(
         largest.scatter_reduce_(0, flat, weights, "amax")
         total.index_add_(0, flat, weights)
         if i < len(own):
-            lit = visible_samples(field, rays, samples, HIDDEN)
+            lit = visible_samples(field, rays, samples, MIN_LIT_TRANSMITTANCE)
             reach[i].scatter_reduce_(0, lit.ray_indices, lit.t_ends, "amax")
         on_progress("visibility", i + 1, len(own) + len(around))
     order = largest.argsort()
     lost = total[order].cumsum(0)
-    seen = ((largest > FAINT_BESIDE * _most_nearby(largest, lattice)) & (largest > 0)).float()
-    seen[order[lost > UNSEEN * lost[-1]]] = 1.0
+    seen = ((largest > MIN_OF_NEARBY * _max_nearby(largest, lattice)) & (largest > 0)).float()
+    seen[order[lost > MAX_LOST_LIGHT * lost[-1]]] = 1.0
     x, y, z = lattice.coordinates(nodes).unbind(-1)
-    sights = Sights(own, reach.reshape(-1, own.height, own.width))
-    return lattice.corners(seen.reshape(lattice.cells))[x, y, z] > 0, sights
+    visibility = Visibility(own, reach.reshape(-1, own.height, own.width))
+    return lattice.corners(seen.reshape(lattice.cells))[x, y, z] > 0, visibility
 
 
-def _most_nearby(largest: Float[Tensor, "cells"], lattice: Lattice) -> Float[Tensor, "cells"]:
-    """For each cell the largest value in its brick and those around."""
+def _max_nearby(largest: Float[Tensor, "cells"], lattice: Lattice) -> Float[Tensor, "cells"]:
+    """Return for each cell the largest value in its brick and the neighbouring bricks."""
     bricks = F.max_pool3d(largest.reshape(1, *lattice.cells), BRICK)
-    most = F.max_pool3d(bricks, 3, stride=1, padding=1)[0]
+    nearby = F.max_pool3d(bricks, 3, stride=1, padding=1)[0]
     for axis in range(3):
-        most = most.repeat_interleave(BRICK, axis)
-    return most.flatten()
+        nearby = nearby.repeat_interleave(BRICK, axis)
+    return nearby.flatten()
 
 
-def _lookouts(lattice: Lattice, stored: RenderableField) -> tuple[Cameras, Cameras]:
-    """The scene's own cameras, spread over all, and some all round its box."""
+def visibility_cameras(lattice: Lattice, stored: RenderableField) -> tuple[Cameras, Cameras]:
+    """Return MAX_CAMERAS of the scene's own cameras, evenly spread, and cameras around its box."""
     own, side = stored.cameras.to("cpu"), max(lattice.cells) // CELLS_PER_RAY
-    own = own[torch.linspace(0, len(own) - 1, min(len(own), MOST_CAMERAS)).round().long()]
+    own = own[torch.linspace(0, len(own) - 1, min(len(own), MAX_CAMERAS)).round().long()]
     return resize(own, side, side), resize(box_cameras(stored.field.box()), side, side)
 
 
 def _scattered_rays(camera: Cameras, generator: torch.Generator) -> Rays:
-    """One through a random place of each pixel, row after row: none of the centres' rays of cameras that look at one
-    point comes near it."""
+    """Return a ray through a random point of each pixel, row by row.
+
+    Rays through the centres would leave a gap around a point that all cameras look at.
+    """
     pixels = torch.cartesian_prod(torch.arange(camera.height), torch.arange(camera.width)).flip(-1)
     place = torch.rand(pixels.shape, generator=generator) - 0.5
     return camera_rays(camera, torch.zeros(len(pixels), dtype=torch.long), pixels + place)
 
 
 def _harmonics(
-    stored: RenderableField, values: NodeValues, sights: Sights, degree: int, generator: torch.Generator
+    stored: RenderableField,
+    values: NodeValues,
+    visibility: Visibility,
+    degree: int,
+    generator: torch.Generator,
 ) -> Float[Tensor, "n harmonics 3"]:
-    """Coefficients by ridge regression; the first is the constant itself.
+    """Fit coefficients by ridge regression; the first is the constant itself.
 
-    What counts are the colours that the scene's own cameras see at each node; a few directions from all round the box
-    keep the rest in bounds, and serve nodes that none of them sees.
+    They are fitted to the colours that the scene's own cameras see at each node. A few directions from around the box,
+    with a small weight, regularize them, and determine those of nodes that no camera sees.
     """
     at, features, n = values.positions, values.features, (degree + 1) ** 2
     gram, moments = at.new_zeros(len(at), n, n), at.new_zeros(len(at), n, 3)
@@ -258,37 +264,40 @@ def _harmonics(
         gram.index_add_(0, which, weight * basis[:, :, None] * basis[:, None, :])
         moments.index_add_(0, which, weight * basis[:, :, None] * rgb[:, None, :])
 
-    for camera, reach in zip(sights.cameras.to(at.device), sights.reach.to(at.device), strict=True):
+    for camera, reach in zip(visibility.cameras.to(at.device), visibility.reach.to(at.device), strict=True):
         origin = camera.camera_to_world[0, :, 3]
         pixels = project(camera, at)[0].floor().long()
         inside = ((pixels >= 0) & (pixels < pixels.new_tensor([camera.width, camera.height]))).all(-1)
         x, y = pixels.where(inside[:, None], 0).unbind(-1)
         lit = (at - origin).norm(dim=-1) < reach[y, x] + stored.render_step_size
         add((inside & lit).nonzero()[:, 0], origin, 1.0)
-    anywhere = box_cameras(stored.field.box()).camera_to_world[:, :, 3].to(at)
+    around = box_cameras(stored.field.box()).camera_to_world[:, :, 3].to(at)
     everything = torch.arange(len(at), device=at.device)
-    for _ in range(ANYWHERE):
-        chosen = torch.randint(len(anywhere), (len(at),), generator=generator).to(at.device)
-        add(everything, anywhere[chosen], ANYWHERE_SHARE / ANYWHERE)
-    pull = torch.ones(n).to(at) * RIDGE
-    pull[0] = 0
-    return torch.linalg.solve(gram + gram[:, :1, :1] * torch.diag(pull), moments)
+    for _ in range(N_AROUND):
+        chosen = torch.randint(len(around), (len(at),), generator=generator).to(at.device)
+        add(everything, around[chosen], AROUND_WEIGHT / N_AROUND)
+    penalty = torch.ones(n).to(at) * RIDGE
+    penalty[0] = 0
+    return torch.linalg.solve(gram + gram[:, :1, :1] * torch.diag(penalty), moments)
 
 
 def _colour_codes(harmonics: Float[Tensor, "n harmonics 3"]) -> UInt8[Tensor, "rows n"]:
-    """Rows of bytes: the constant part of red, green and blue, then the other harmonics likewise."""
+    """Return rows of bytes: red, green and blue of the constant part, then of each other harmonic."""
     base = _rounded(harmonics[:, :1] * 255, BASE_STEP)
-    others = (harmonics[:, 1:] / HARMONIC_STEP).round().clamp(-HARMONIC_MOST, HARMONIC_MOST) + ZERO
+    others = (harmonics[:, 1:] / HARMONIC_STEP).round().clamp(-MAX_HARMONIC, MAX_HARMONIC) + ZERO
     return torch.cat([base, others.to(torch.uint8)], dim=1).flatten(1).T.contiguous()
 
 
 def _rounded(values: Tensor, step: int) -> Tensor:
-    """Bytes that are multiples of `step`."""
+    """Return bytes that are multiples of `step`."""
     return ((values / step).round() * step).clamp(0, 255).to(torch.uint8)
 
 
 def first_view(stored: RenderableField) -> dict[str, object]:
-    """The photograph nearest to where a turn round the scene would begin."""
+    """Return the training camera nearest to where an orbit around the scene would begin, as JSON values.
+
+    `eye`, `target` and `up` are in world units, `focal` is the focal length over the image's shorter side.
+    """
     cameras, box = stored.cameras.to("cpu"), torch.tensor(stored.field.box())
     centre = look_at_point(cameras).clamp(box[:3], box[3:])
     pose = cameras[int(nearest_cameras(orbit_like(cameras, box.tolist(), 1), cameras)[0])]

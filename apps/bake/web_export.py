@@ -1,4 +1,4 @@
-"""Bakes as files: one HTML page that opens offline, or a folder for a web server.
+"""Baked scenes as files: one HTML page that opens offline, or a folder for a web server.
 
 Either holds the client (`web/page`), one JSON header and three parts, compressed by gzip and with a sha256 each:
 `bricks` (which are occupied, one bit each), `density` and `colour`. In a page they are base64 in script elements that
@@ -17,9 +17,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-
-# isort: split
 import numpy as np
 import torch
 
@@ -31,7 +28,7 @@ from fieldmorph.fields.kernels.voxels import pack_mask, unpack_mask
 
 FORMAT, VERSION = "fieldmorph-bake", 1
 DAMAGE = (LookupError, TypeError, ValueError, EOFError, RuntimeError, zlib.error, gzip.BadGzipFile)
-MOST_BYTES = 1 << 31  # of a part, unpacked
+MAX_PART_BYTES = 1 << 31  # uncompressed
 PAGE_STYLE = "html, body { height: 100%; margin: 0; } html { color-scheme: light dark; }"
 SHARED_POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'"
 
@@ -47,7 +44,7 @@ def page_style() -> str:
 
 
 def page(bake: Bake) -> str:
-    """One HTML page with everything in it; nothing is fetched, and its policy allows nothing else to run."""
+    """Return one HTML page with all data in it; it fetches nothing, and its policy allows no other script."""
     script, style = page_script(), page_style()
     policy = f"{SHARED_POLICY}; script-src {_hash(script)}; style-src {_hash(style)}; img-src blob: data:"
     header, packed = _packed(bake)
@@ -59,7 +56,7 @@ def page(bake: Bake) -> str:
 
 
 def folder_files(bake: Bake) -> dict[str, bytes]:
-    """The files of the folder form by name; `index.html` fetches the others from beside it."""
+    """Return the files of the folder form by name; `index.html` fetches the others from the same folder."""
     header, packed = _packed(bake)
     for part in header["parts"]:
         part["file"] = f"{part['name']}.bin"
@@ -76,7 +73,7 @@ def folder_files(bake: Bake) -> dict[str, bytes]:
 
 
 def write_web(path: str | Path, bake: Bake) -> int:
-    """Write a page where the path ends in .html, else a folder's files; how many bytes there are in all."""
+    """Write a page where the path ends in .html, else a folder of files; return the total size in bytes."""
     path = Path(path)
     files = {path: page(bake).encode()} if is_page(path) else {}
     if not files:
@@ -88,12 +85,12 @@ def write_web(path: str | Path, bake: Bake) -> int:
 
 
 def is_page(path: str | Path) -> bool:
-    """Whether a path names a page, not a folder."""
+    """Return whether a path names a page, not a folder."""
     return Path(path).suffix.lower() in (".html", ".htm")
 
 
 def read_web(path: str | Path) -> Bake:
-    """The bake in a page or a folder.
+    """Read the bake in a page or a folder.
 
     Raises:
         InputError: there is none, or it is damaged.
@@ -111,13 +108,13 @@ def read_web(path: str | Path) -> Bake:
         return _bake_of(header, packed)
     except DAMAGE as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"{path} holds no baked scene that this version knows: {reason}") from None
+        raise InputError(f"{path} contains no baked scene that this version can read: {reason}") from None
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
 
 
 def _packed(bake: Bake) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The header, and the parts as they are stored."""
+    """Return the header, and the compressed parts by name."""
     raw = {
         "bricks": pack_mask(bake.occupied.flatten()).numpy().tobytes(),
         "density": bake.density.numpy().tobytes(),
@@ -154,7 +151,7 @@ def _bake_of(header: Mapping[str, Any], packed: Mapping[str, bytes]) -> Bake:
     parts = {part["name"]: _unpacked(part, packed[part["name"]]) for part in header["parts"]}
     x, y, z = header["bricks"]
     if not 0 < x * y * z <= 8 * len(parts["bricks"]):
-        raise ValueError(f"{x} x {y} x {z} bricks do not go with {len(parts['bricks'])} bytes of bits")
+        raise ValueError(f"{x} x {y} x {z} bricks do not match {len(parts['bricks'])} bytes of bits")
     occupied = unpack_mask(parts["bricks"], x * y * z).reshape(x, y, z)
     density = parts["density"].reshape(int(occupied.sum()), BRICK, BRICK, BRICK)
     rows = 3 * (header["degree"] + 1) ** 2
@@ -175,7 +172,7 @@ def _bake_of(header: Mapping[str, Any], packed: Mapping[str, bytes]) -> Bake:
 
 def _unpacked(part: Mapping[str, Any], content: bytes) -> torch.Tensor:
     size = part["bytes"]
-    if not 0 <= size <= MOST_BYTES:
+    if not 0 <= size <= MAX_PART_BYTES:
         raise ValueError(f"part {part['name']} claims {size} bytes")
     with gzip.open(io.BytesIO(content)) as file:
         raw = file.read(size + 1)
@@ -185,7 +182,7 @@ def _unpacked(part: Mapping[str, Any], content: bytes) -> torch.Tensor:
 
 
 def _page(name: str, policy: str, style: str, scripts: list[str]) -> str:
-    """The shell of both forms. The viewer's element stands before the data, so that it shows while those are read."""
+    """Return the HTML of both forms; the viewer's element comes before the data, so that it shows while these load."""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
@@ -196,7 +193,7 @@ def _page(name: str, policy: str, style: str, scripts: list[str]) -> str:
 
 
 def _json(value: Any) -> str:
-    """JSON that can stand in a script element: no text in it can end the element."""
+    """Return JSON for a script element: no text in it can end the element."""
     return json.dumps(value).replace("<", "\\u003c")
 
 

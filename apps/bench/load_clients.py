@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from fieldmorph.apps.bench.runner import Row
-from fieldmorph.apps.media import Picture
+from fieldmorph.apps.media import ByteImage
 from fieldmorph.apps.viewer.tiles import read_messages
 from fieldmorph.fields.cameras import Cameras, orbit_box
 
@@ -61,7 +61,7 @@ class Visitor:
     def __init__(
         self, client: httpx.AsyncClient, scene: Row, number: int, size: tuple[int, int], quick: bool
     ):
-        self.client, self.seen = client, dict[int, Picture]()
+        self.client, self.seen = client, dict[int, ByteImage]()
         self.grey = number % GREYS / (GREYS - 1)
         self.fixed = {
             "viewer": f"{number:016d}",
@@ -98,7 +98,7 @@ class Visitor:
 
     async def pieces(self, request: Row, into: Visits) -> AsyncIterator[bytes]:
         """Send a request and yield the response piece by piece."""
-        async with self.client.stream("POST", "/pictures", json=request) as answer:
+        async with self.client.stream("POST", "/tiles", json=request) as answer:
             if answer.status_code != 200:
                 into.errors.append(f"status {answer.status_code}")
                 return
@@ -128,7 +128,7 @@ class Visitor:
         for wrong in itertools.cycle(MISTAKES):
             if time.perf_counter() >= until:
                 return
-            answer = await self.client.post("/pictures", json={**self.request(0), **wrong})
+            answer = await self.client.post("/tiles", json={**self.request(0), **wrong})
             if answer.status_code not in (400, 404):
                 into.errors.append(f"{wrong} was answered with {answer.status_code}")
             await asyncio.sleep(PAUSE)
@@ -146,7 +146,7 @@ def request_of(camera: Cameras) -> Row:
     }
 
 
-def assembled(body: bytes, width: int, height: int) -> Picture | None:
+def assembled(body: bytes, width: int, height: int) -> ByteImage | None:
     """Assemble an image from its tiles; None where they do not cover each pixel once."""
     whole, covered = np.zeros((height, width, 3), np.uint8), np.zeros((height, width), int)
     for which, tile, payload in read_messages(body):

@@ -11,6 +11,7 @@ from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import now
 from fieldmorph.fields.cameras import Rays, camera_rays
 from fieldmorph.fields.loop import Progress
+from fieldmorph.fields.metrics import psnr_from_mse
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.rendering import render_rays
@@ -104,4 +105,4 @@ def ray_colors(stored: RenderableField, rays: Rays) -> Float[Tensor, "n_rays 3"]
 
 def pixel_psnr(stored: RenderableField, rays: Rays, colors: Float[Tensor, "n_rays 3"]) -> float:
     """Return the PSNR in dB over all pixels together."""
-    return float(-10 * torch.log10((ray_colors(stored, rays) - colors).square().mean()))
+    return psnr_from_mse((ray_colors(stored, rays) - colors).square().mean())

@@ -14,7 +14,7 @@ from fieldmorph.apps.jobs.lifecycle import state_path
 from fieldmorph.apps.jobs.request import ConversionRequest
 from fieldmorph.apps.jobs.scenes import bundled_scene, open_scene
 from fieldmorph.apps.jobs.train import TrainResult, train_scene
-from fieldmorph.apps.media import Picture, difference, save_mp4, save_png, sheet, to_8bit
+from fieldmorph.apps.media import ByteImage, difference, save_mp4, save_png, sheet, to_8bit
 from fieldmorph.fields.budget import Budget, now
 from fieldmorph.fields.cameras import orbit_like
 from fieldmorph.fields.files import check_folder, write_json
@@ -122,7 +122,7 @@ def run_demo(
     return result
 
 
-def comparison(teacher: RenderableField, student: RenderableField, views: Split) -> Picture:
+def comparison(teacher: RenderableField, student: RenderableField, views: Split) -> ByteImage:
     """Draw a sheet of test image, teacher, student and their difference for a few views spread over the split."""
     chosen = [round((i + 0.5) * len(views) / SHEET_VIEWS - 0.5) for i in range(SHEET_VIEWS)]
     rows, captions = [], []
@@ -200,7 +200,7 @@ def _save_videos(
     folder: Path, teacher: RenderableField, student: RenderableField, on_image: Callable[[int, int], None]
 ) -> None:
     cameras = resize(orbit_like(teacher.cameras, teacher.field.box(), ORBIT_FRAMES), ORBIT_SIZE, ORBIT_SIZE)
-    frames: dict[str, list[Picture]] = {"teacher": [], "student": [], "side_by_side": []}
+    frames: dict[str, list[ByteImage]] = {"teacher": [], "student": [], "side_by_side": []}
     for i, camera in enumerate(cameras):
         pair = [to_8bit(picture(stored, camera)) for stored in (teacher, student)]
         frames["teacher"].append(pair[0])

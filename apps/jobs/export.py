@@ -8,7 +8,7 @@ import torch
 
 from fieldmorph.apps.bake.baked_field import baked_field
 from fieldmorph.apps.bake.bricks import Bake
-from fieldmorph.apps.bake.build import BakeConfig, OnProgress, bake
+from fieldmorph.apps.bake.build import BakeConfig, OnBakeProgress, bake
 from fieldmorph.apps.bake.web_export import is_page, write_web
 from fieldmorph.fields.checkpoint import check_output
 from fieldmorph.fields.files import check_folder
@@ -58,7 +58,7 @@ def export_web(
     name: str | None = None,
     device: str = "auto",
     force: bool = False,
-    on_progress: OnProgress = lambda _what, _done, _total: None,
+    on_progress: OnBakeProgress = lambda _what, _done, _total: None,
 ) -> ExportResult:
     """Bake the field in a file and write it as a page (`output` ends in .html) or a folder.
 
@@ -103,7 +103,7 @@ def export_web(
 
 
 def fidelity(
-    baked: Bake, stored: RenderableField, on_progress: OnProgress = lambda _what, _done, _total: None
+    baked: Bake, stored: RenderableField, on_progress: OnBakeProgress = lambda _what, _done, _total: None
 ) -> float:
     """Return the mean PSNR in dB of a baked volume against its field, over a few training views at reduced size."""
     cameras = stored.cameras.to("cpu")

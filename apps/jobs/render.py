@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from fieldmorph.apps.jobs.scenes import open_scene
-from fieldmorph.apps.media import DEPTH_LEVELS, depth_16bit, open_film, save_mp4, save_png, to_8bit
+from fieldmorph.apps.media import DEPTH_LEVELS, depth_16bit, open_video, save_mp4, save_png, to_8bit
 from fieldmorph.fields.cameras import Cameras, orbit_like
 from fieldmorph.fields.checkpoint import check_output
 from fieldmorph.fields.errors import SettingError
@@ -180,7 +180,7 @@ def _save_videos(targets: dict[str, Path], frames: Iterator[Images], fps: int) -
     with TemporaryFile(dir=targets["colors"].parent) as waiting:
         with ExitStack() as videos:
             add = {
-                k: videos.enter_context(open_film(path, fps)) for k, path in targets.items() if k != "depth"
+                k: videos.enter_context(open_video(path, fps)) for k, path in targets.items() if k != "depth"
             }
             for images in frames:
                 for kind, add_frame in add.items():

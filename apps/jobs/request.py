@@ -100,17 +100,6 @@ class ConversionRequest:
         return {key: value for key, value in settings.items() if value != preset.get(key)} | overrides
 
 
-@dataclass(frozen=True)
-class ConvertOptions:
-    """The attributes of a `ConversionRequest` that a form of the viewer sets."""
-
-    active: tuple[str, ...] = LEVELS
-    start: bool | None = None
-    max_bytes: int | None = None
-    max_psnr_drop: float | None = None
-    receipt: bool = True
-
-
 def parse_bytes(text: str) -> int:
     """Parse a file size: `2MB`, `500kB`, `1.5MiB` or a plain number of bytes.
 

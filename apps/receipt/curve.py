@@ -1,6 +1,6 @@
-"""A curve of PSNR over core-seconds for a page without scripts: lines in SVG, labels in HTML.
+"""A plot of PSNR over core-seconds for a page without scripts: lines in SVG, labels in HTML.
 
-The SVG stretches with the page; text in it would stretch along, so the labels lie over it at the same percentages.
+The SVG stretches with the page, and text in it would stretch too; so the labels lie over it at the same percentages.
 """
 
 import html
@@ -8,12 +8,16 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-TICKS = 6
-RIGHT = 70.0  # percent from where a stage's name is written to the left, lest it leave the picture
+N_TICKS = 6
+RIGHT_ALIGNED = 70.0  # percent of the width from which the name of a stage is right-aligned, to stay inside
 
 
 def curve_html(curve: Sequence[Mapping[str, Any]]) -> str:
-    """The looks at the quality on the way, each with `core_seconds`, `psnr` and `stage`; empty where there are none."""
+    """Return the plot as HTML; empty where there is no point.
+
+    Args:
+        curve: evaluations in order, each with `core_seconds`, `psnr` in dB or None, and `stage`.
+    """
     points = [(p["core_seconds"], p["psnr"], str(p["stage"] or "")) for p in curve if p["psnr"] is not None]
     if not points:
         return ""
@@ -34,8 +38,10 @@ def curve_html(curve: Sequence[Mapping[str, Any]]) -> str:
         left, width = x(start), x(stop) - x(start)
         odd = " odd" if i % 2 else ""
         shapes.append(f'<rect class="band{odd}" x="{left:.2f}" y="0" width="{width:.2f}" height="100"/>')
-        place = f"left:{left:.2f}%" if left < RIGHT else f"right:{100 - left - width:.2f}%"
-        row = 0.45 + 1.15 * (i % 2)  # neighbours in two rows: a short stage has a longer name than room
+        place = f"left:{left:.2f}%" if left < RIGHT_ALIGNED else f"right:{100 - left - width:.2f}%"
+        row = 0.45 + 1.15 * (
+            i % 2
+        )  # neighbors in two rows, since the name of a short stage is wider than the stage
         labels.append(f'<span class="stage" style="{place};top:{row:.2f}rem">{html.escape(name)}</span>')
         start = stop
     for value in y_ticks:
@@ -49,17 +55,17 @@ def curve_html(curve: Sequence[Mapping[str, Any]]) -> str:
         f'<path class="line" d="M{"L".join(places)}" vector-effect="non-scaling-stroke"/>'
         f'<path class="dot" d="{"".join(f"M{p}h0" for p in places)}" vector-effect="non-scaling-stroke"/>'
     )
-    told = f"PSNR to the teacher: {points[0][1]:.1f} dB at first, {points[-1][1]:.1f} dB after {end:.1f} core-seconds"
+    text = f"PSNR to the teacher: {points[0][1]:.1f} dB at first, {points[-1][1]:.1f} dB after {end:.1f} core-seconds"
     return (
-        f'<div class="chart" role="img" aria-label="{told}">'
+        f'<div class="chart" role="img" aria-label="{text}">'
         f'<svg viewBox="0 0 100 100" preserveAspectRatio="none" aria-hidden="true">{"".join(shapes)}</svg>'
         f'<div aria-hidden="true">{"".join(labels)}<span class="unit">core-seconds</span></div></div>'
     )
 
 
 def nice_ticks(low: float, high: float) -> list[float]:
-    """About six multiples of 1, 2 or 5 times a power of ten within [low, high]."""
-    rough = (high - low) / TICKS
+    """Return about six multiples of 1, 2 or 5 times a power of ten within [low, high]."""
+    rough = (high - low) / N_TICKS
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
@@ -67,7 +73,7 @@ def nice_ticks(low: float, high: float) -> list[float]:
 
 
 def _bands(points: Sequence[tuple[float, float, str]]) -> list[tuple[str, float]]:
-    """Each stage with the core-seconds at its last look, in order."""
+    """Return each stage, in order, with the core-seconds at its last evaluation."""
     bands: dict[str, float] = {}
     for seconds, _, name in points:
         bands[name] = seconds

@@ -1,4 +1,4 @@
-"""Pieces of HTML for pages without scripts; every value from outside is escaped."""
+"""Parts of HTML pages without scripts. Titles are HTML; values from outside must be escaped, as `shown` does."""
 
 import html
 import json
@@ -8,10 +8,12 @@ from typing import Any
 
 
 def section(title: str, content: str) -> str:
+    """Return a section with a heading; empty where there is no content."""
     return f"<section><h2>{title}</h2>{content}</section>\n" if content else ""
 
 
 def details(title: str, content: str) -> str:
+    """Return content that opens on a click on its title."""
     return f"<details><summary>{title}</summary>{content}</details>"
 
 
@@ -23,7 +25,13 @@ def table(
     total: bool = False,
     numbers: bool = True,
 ) -> str:
-    """A table of cells that are HTML already; the first column names the rows."""
+    """Return a table of cells that are HTML already.
+
+    Args:
+        rows: the first cell of each is its heading.
+        total: whether the last row is a sum.
+        numbers: whether the cells are numbers, which are right-aligned.
+    """
     kind = ' class="n"' if numbers else ""
     rows = list(rows)
     lines = []
@@ -44,20 +52,23 @@ def table(
 
 
 def pairs(values: Mapping[str, Any]) -> str:
+    """Return names and JSON values as a description list."""
     rows = [f"<dt>{labelled(name)}</dt><dd>{shown(value)}</dd>" for name, value in values.items()]
     return f'<dl class="pairs">{"".join(rows)}</dl>'
 
 
 def number(value: float | None, form: str) -> str:
+    """Return a formatted number, or a dash for None."""
     return "–" if value is None else format(value, form)
 
 
 def labelled(name: Any) -> str:
+    """Return a key as a label: spaces instead of underscores."""
     return escaped(str(name).replace("_", " "))
 
 
 def shown(value: Any) -> str:
-    """Any JSON value in a line of HTML."""
+    """Return any JSON value as one line of HTML."""
     match value:
         case None:
             return "–"
@@ -74,4 +85,5 @@ def shown(value: Any) -> str:
 
 
 def escaped(value: Any) -> str:
+    """Return a value as text in which no character means markup."""
     return html.escape(str(value), quote=True)

@@ -1,4 +1,4 @@
-"""The receipt of a conversion as one page for people: no script, nothing fetched, everything escaped."""
+"""The receipt of a conversion as one HTML page: without scripts, nothing is fetched, every value is escaped."""
 
 import base64
 import io
@@ -6,12 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-
-# isort: split
 from PIL import Image
 
-from fieldmorph.apps.media import Picture, difference, to_8bit
+from fieldmorph.apps.media import ByteImage, difference, to_8bit
 from fieldmorph.apps.receipt.curve import curve_html
 from fieldmorph.apps.receipt.html_parts import (
     details,
@@ -28,39 +25,48 @@ from fieldmorph.distill.fidelity import Exhibit
 from fieldmorph.fields.checkpoint import write_file
 from fieldmorph.fields.files import write_json
 
-GAIN = 8  # of the differences
-LONGEST_SIDE = 360  # pixels of a picture on the page
-MOST_PNG = 150_000  # bytes; larger pictures become JPEG
+GAIN = 8  # that differences are multiplied by
+MAX_SIDE = 360  # pixels of an image on the page
+MAX_PNG_BYTES = 150_000  # larger images become JPEG
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 SETS = {"held_out": "Held-out", "off_trajectory": "Off-trajectory"}
 METRICS = {
     "psnr_to_teacher": ("PSNR, dB", ".2f"),
     "ssim_to_teacher": ("SSIM", ".4f"),
-    "opacity_error": ("opacity, mean difference", ".4f"),
-    "teacher_psnr": ("teacher's PSNR to photographs, dB", ".2f"),
-    "teacher_ssim": ("teacher's SSIM to photographs", ".4f"),
-    "student_psnr": ("student's PSNR to photographs, dB", ".2f"),
-    "student_ssim": ("student's SSIM to photographs", ".4f"),
-    "psnr_drop": ("student below the teacher, dB", ".2f"),
-    "distance_to_training_camera": ("from the nearest training camera, world units", ".3f"),
+    "opacity_error": ("mean absolute difference of opacity", ".4f"),
+    "teacher_psnr": ("teacher's PSNR to test images, dB", ".2f"),
+    "teacher_ssim": ("teacher's SSIM to test images", ".4f"),
+    "student_psnr": ("student's PSNR to test images, dB", ".2f"),
+    "student_ssim": ("student's SSIM to test images", ".4f"),
+    "psnr_drop": ("student below teacher, dB", ".2f"),
+    "distance_to_training_camera": ("distance to the nearest training camera, world units", ".3f"),
 }
 
 
 def receipt_paths(output: str | Path) -> tuple[Path, Path]:
-    """Where the receipt of a field goes: JSON and page."""
+    """Return the paths of a field's receipt: JSON file and HTML page."""
     return Path(f"{output}.receipt.json"), Path(f"{output}.receipt.html")
 
 
-def write_receipt(output: str | Path, receipt: dict[str, Any], pictures: Sequence[Exhibit]) -> None:
-    """Write both beside the field, each at once or not at all."""
+def write_receipt(output: str | Path, receipt: dict[str, Any], examples: Sequence[Exhibit]) -> None:
+    """Write the receipt next to the field as JSON and as a page, each atomically.
+
+    Args:
+        output: path of the field's checkpoint.
+        receipt: as `fieldmorph.distill.receipt.receipt` returns it.
+        examples: views to show, as `fieldmorph.distill.fidelity.measure` returns them.
+
+    Raises:
+        ValueError: the receipt cannot be written as JSON.
+    """
     data, page = receipt_paths(output)
-    text = receipt_html(receipt, pictures)
+    text = receipt_html(receipt, examples)
     write_json(data, receipt)
     write_file(page, text.encode())
 
 
-def receipt_html(receipt: Mapping[str, Any], pictures: Sequence[Exhibit]) -> str:
-    """The page of what `distill.receipt.receipt` returned and the pictures of `distill.fidelity.measure`."""
+def receipt_html(receipt: Mapping[str, Any], examples: Sequence[Exhibit]) -> str:
+    """Return the page; arguments as for `write_receipt`."""
     r = receipt
     style = parts_style() + assets.text("receipt/page.css")
     names = [escaped(r[role]["field"]) for role in ("teacher", "student")]
@@ -71,8 +77,8 @@ def receipt_html(receipt: Mapping[str, Any], pictures: Sequence[Exhibit]) -> str
         f'<h1>{names[0]} <span class="arrow" role="img" aria-label="to">→</span> {names[1]}</h1>',
         f'<p class="soft">{files + " · " if files else ""}{made} UTC · fieldmorph {escaped(r["fieldmorph"])}</p>',
         headline(r) + _gate(r) + "</header><main>",
-        section("Pictures", _pictures(pictures)),
-        section("On the way", _curve(r)),
+        section("Images", _images(examples)),
+        section("PSNR during training", _curve(r)),
         section("Quality", _quality(r)),
         section("Size", _size(r)),
         section("Time by stage", _stages(r)),
@@ -91,19 +97,19 @@ def receipt_html(receipt: Mapping[str, Any], pictures: Sequence[Exhibit]) -> str
 
 
 def parts_style() -> str:
-    """Of `headline` and of curves, whose place must have the variables `--ink`, `--soft`, `--line`, `--accent`, ..."""
+    """Return the style sheet of `headline` and of curves, which uses the variables `--ink`, `--soft`, `--line`."""
     return assets.text("receipt/parts.css")
 
 
 def headline(r: Mapping[str, Any]) -> str:
-    """What a conversion came to in five figures."""
+    """Return the figures that sum up a conversion, as HTML."""
     held, beyond = (r["quality"][poses] for poses in SETS)
     used, ratio = r["budget"]["used"], r["ratio"]["bytes"]
     tiles = [_psnr_tile("PSNR to the teacher", held), _psnr_tile("off-trajectory", beyond)]
     if "psnr_drop" in held["mean"]:
         both = [number(held["mean"][f"{role}_psnr"], ".2f") for role in ("student", "teacher")]
         drop = number(held["mean"]["psnr_drop"], ".2f")
-        tiles.append(("lost on photographs", drop, "dB", f"{both[0]} against {both[1]}"))
+        tiles.append(("PSNR drop on test images", drop, "dB", f"{both[0]} instead of {both[1]}"))
     sizes = [_bytes(r[role]["bytes"]) for role in ("student", "teacher")]
     much = "–" if not ratio else f"{max(ratio, 1 / ratio):.1f} ×"
     word = "" if not ratio else "smaller" if ratio >= 1 else "larger"
@@ -125,58 +131,57 @@ def _psnr_tile(name: str, figures: Mapping[str, Any]) -> tuple[str, str, str, st
 def _gate(r: Mapping[str, Any]) -> str:
     if not r["gate"]:
         return ""
-    told_below = ("met", "kept", "picked_by", "extensions", "stopped")
-    asked = {name: value for name, value in r["gate"].items() if name not in told_below}
-    said = "; ".join(f"{labelled(name)} {shown(value)}" for name, value in asked.items())
+    shown_below = ("met", "kept", "picked_by", "extensions", "stopped")
+    requested = {name: value for name, value in r["gate"].items() if name not in shown_below}
+    conditions = "; ".join(f"{labelled(name)} {shown(value)}" for name, value in requested.items())
     verdict = {True: "met", False: "missed"}.get(r["gate"].get("met"), "unknown")
-    parts, stopped = len(r["gate"].get("extensions") or []), r["gate"].get("stopped")
-    told = (
-        f" It went on in {parts} part{'s' * (parts > 1)}. Of all students {escaped(r['gate'].get('kept'))} is kept, "
-        f"picked by {escaped(r['gate'].get('picked_by'))}, which flatters it a little."
-        if parts
+    n_parts, stopped = len(r["gate"].get("extensions") or []), r["gate"].get("stopped")
+    extended = (
+        f" Training was extended {n_parts} time{'s' * (n_parts > 1)}. Student kept: {escaped(r['gate'].get('kept'))}, "
+        f"selected on {escaped(r['gate'].get('picked_by'))}, which favors it slightly."
+        if n_parts
         else ""
     )
-    ended = f" It could not go on: {escaped(stopped)}." if stopped else ""
+    ended = f" Training could not be extended further: {escaped(stopped)}." if stopped else ""
     return (
-        f'<p class="gate {verdict}">Quality asked for: {said}. <strong>{verdict.capitalize()}.</strong>'
-        f"{told}{ended}</p>"
+        f'<p class="gate {verdict}">Required quality: {conditions}. <strong>{verdict.capitalize()}.</strong>'
+        f"{extended}{ended}</p>"
     )
 
 
-def _pictures(pictures: Sequence[Exhibit]) -> str:
-    told = (
-        f"<p class='soft'>Differences of student and teacher are enlarged {GAIN} times; white is equal.</p>"
-    )
-    return told + "".join(map(_exhibit, pictures)) if pictures else ""
+def _images(examples: Sequence[Exhibit]) -> str:
+    text = f"<p class='soft'>Differences between student and teacher are multiplied by {GAIN}; white means equal.</p>"
+    return text + "".join(map(_example, examples)) if examples else ""
 
 
-def _exhibit(exhibit: Exhibit) -> str:
-    """Photograph, teacher, student and difference of one view in a row."""
-    apart = difference(exhibit.student, exhibit.teacher, GAIN)
+def _example(example: Exhibit) -> str:
+    """Return test image, teacher, student and difference of one view in a row."""
     row = [
-        ("teacher", to_8bit(exhibit.teacher)),
-        ("student", to_8bit(exhibit.student)),
-        (f"difference × {GAIN}", apart),
+        ("teacher", to_8bit(example.teacher)),
+        ("student", to_8bit(example.student)),
+        (f"difference × {GAIN}", difference(example.student, example.teacher, GAIN)),
     ]
-    if exhibit.photograph is not None:
-        row.insert(0, ("photograph", to_8bit(exhibit.photograph)))
-    title = f"{exhibit.rank} {SETS[exhibit.poses].lower()} view"
+    if example.photograph is not None:
+        row.insert(0, ("test image", to_8bit(example.photograph)))
+    title = f"{example.rank} {SETS[example.poses].lower()} view"
     cells = [
-        f'<figure><img {_image(pixels)} alt="{escaped(f"{name}, {title} {exhibit.view}")}">'
+        f'<figure><img {_image(pixels)} alt="{escaped(f"{name}, {title} {example.view}")}">'
         f"<figcaption>{name}</figcaption></figure>"
         for name, pixels in row
     ]
-    told = f"{title.capitalize()}, {escaped(exhibit.view)}: {number(exhibit.psnr, '.2f')} dB to the teacher"
-    return f'<figure class="exhibit"><figcaption>{told}</figcaption><div class="row">{"".join(cells)}</div></figure>'
+    caption = (
+        f"{title.capitalize()}, {escaped(example.view)}: {number(example.psnr, '.2f')} dB to the teacher"
+    )
+    return f'<figure class="example"><figcaption>{caption}</figcaption><div class="row">{"".join(cells)}</div></figure>'
 
 
-def _image(pixels: Picture) -> str:
-    """Attributes `src`, `width` and `height` of a picture that lies in the page itself."""
+def _image(pixels: ByteImage) -> str:
+    """Return the attributes `src`, `width` and `height` of an image that is embedded in the page."""
     image = Image.fromarray(pixels)
-    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+    image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
     encoded, kind = io.BytesIO(), "png"
     image.save(encoded, format="PNG", optimize=True)
-    if encoded.tell() > MOST_PNG:
+    if encoded.tell() > MAX_PNG_BYTES:
         encoded, kind = io.BytesIO(), "jpeg"
         image.save(encoded, format="JPEG", quality=88)
     data = base64.b64encode(encoded.getvalue()).decode()
@@ -188,26 +193,26 @@ def _curve(r: Mapping[str, Any]) -> str:
         [shown(p["stage"]), number(p["core_seconds"], ".1f"), number(p["psnr"], ".2f")] for p in r["curve"]
     ]
     return (
-        '<p class="soft">PSNR in dB to the teacher on rays from places between the training cameras, by stage.</p>'
+        '<p class="soft">PSNR to the teacher in dB, on rays from places between the training cameras, by stage.</p>'
         + curve_html(r["curve"])
-        + details("every look", table("", ["stage", "core-seconds", "PSNR, dB"], rows))
+        + details("all evaluations", table("", ["stage", "core-seconds", "PSNR, dB"], rows))
     )
 
 
 def _quality(r: Mapping[str, Any]) -> str:
     q = r["quality"]
-    told, each = [], []
+    summaries, each = [], []
     for poses, title in SETS.items():
         width, height = q[poses]["image_size"]
         views = f"{len(q[poses]['views'])} views of {width} × {height}"
-        told.append(f"<p>{title}: {views}, {escaped(q[poses]['source'])}.</p>")
+        summaries.append(f"<p>{title}: {views}, {escaped(q[poses]['source'])}.</p>")
         columns = q[poses]["per_view"]
         rows = [
             [escaped(view), *(number(values[i], METRICS[name][1]) for name, values in columns.items())]
             for i, view in enumerate(q[poses]["views"])
         ]
         heads = ["view", *(METRICS[name][0] for name in columns)]
-        each.append(details(f"every {title.lower()} view", table("", heads, rows)))
+        each.append(details(f"all {title.lower()} views", table("", heads, rows)))
     names = [name for name in METRICS if name in q["off_trajectory"]["mean"]]
     rows = [
         [METRICS[name][0], *(_score(q[poses], kind, name) for poses in SETS for kind in ("mean", "worst"))]
@@ -217,14 +222,14 @@ def _quality(r: Mapping[str, Any]) -> str:
         "to the teacher",
         *(f"{title.lower()}, {kind}" for title in SETS.values() for kind in ("mean", "worst")),
     ]
-    over = f"<p>All over {escaped(q['background'])}, in sRGB; the worst view is each figure's own.</p>"
-    parts = [f'<div class="soft">{"".join(told)}{over}</div>', table("", heads, rows)]
+    over = f"<p>All over {escaped(q['background'])}, in sRGB; the worst view is chosen separately for each figure.</p>"
+    parts = [f'<div class="soft">{"".join(summaries)}{over}</div>', table("", heads, rows)]
     if "psnr_drop" in q["held_out"]["mean"]:
-        parts.append(_photographs(q["held_out"]))
+        parts.append(_test_images(q["held_out"]))
     return "".join(parts + each)
 
 
-def _photographs(held_out: Mapping[str, Any]) -> str:
+def _test_images(held_out: Mapping[str, Any]) -> str:
     rows = [
         [
             f"{metric.upper()}, {kind}",
@@ -235,7 +240,9 @@ def _photographs(held_out: Mapping[str, Any]) -> str:
     ]
     drops = [_score(held_out, kind, "psnr_drop") for kind in ("mean", "worst")]
     lines = [[*row, drop] for row, drop in zip(rows, [*drops, "", ""], strict=True)]
-    return "<br>" + table("", ["to the photographs", "teacher", "student", "below the teacher, dB"], lines)
+    return "<br>" + table(
+        "", ["to the test images", "teacher", "student", "student below teacher, dB"], lines
+    )
 
 
 def _score(figures: Mapping[str, Any], kind: str, name: str) -> str:
@@ -264,26 +271,26 @@ def _stages(r: Mapping[str, Any]) -> str:
     used = r["budget"]["used"]
     rows = [[escaped(s["name"]), *_spent(s)] for s in r["stages"]]
     rest = {kind: used[kind] - sum(s[kind] for s in r["stages"]) for kind in ("seconds", "core_seconds")}
-    rows.append(["start, looks at the quality, end", *_spent({"steps": None, **rest})])
-    rows.append(["in all", *_spent(used)])
-    asked = "; ".join(
+    rows.append(["start, evaluations, end", *_spent({"steps": None, **rest})])
+    rows.append(["total", *_spent(used)])
+    requested = "; ".join(
         f"{shown(value)} {escaped(name).replace('_', '-')}" for name, value in r["budget"]["asked"].items()
     )
     dropped = [
         f"<p>Left out: {escaped(name)}, {escaped(reason)}.</p>" for name, reason in r["dropped"].items()
     ]
     times = table("", ["stage", "steps", "seconds", "core-seconds"], rows, total=True)
-    return f"<p>Budget: {asked}.</p>{times}{''.join(dropped)}{_extensions(r)}"
+    return f"<p>Budget: {requested}.</p>{times}{''.join(dropped)}{_extensions(r)}"
 
 
 def _extensions(r: Mapping[str, Any]) -> str:
-    """The parts by which a conversion went on for the quality that was asked for."""
+    """Return a table of the extensions of training for the required quality."""
     parts = (r["gate"] or {}).get("extensions") or []
     if not parts:
         return ""
     keys = list(dict.fromkeys(key for part in parts for key in part))
     rows = [[shown(part.get(key)) for key in keys] for part in parts]
-    return "<br>" + table("Parts by which it went on", list(map(labelled, keys)), rows, numbers=False)
+    return "<br>" + table("Extensions of training", list(map(labelled, keys)), rows, numbers=False)
 
 
 def _settings(r: Mapping[str, Any]) -> str:
@@ -293,11 +300,11 @@ def _settings(r: Mapping[str, Any]) -> str:
     for role in ("teacher", "student"):
         known = {"field": r[role]["field"], "preset": r[role]["preset"], **r[role]["config"]}
         parts.append(f"<div><h3>{role.capitalize()}</h3>{pairs(known)}</div>")
-    wanted = [stage if isinstance(stage, dict) else {"name": stage} for stage in stages]
-    keys = list(dict.fromkeys(key for stage in wanted for key in stage))
-    rows = [[shown(stage.get(key)) for key in keys] for stage in wanted]
-    asked = table("Stages as they were asked for", list(map(labelled, keys)), rows, numbers=False)
-    return f'<div class="columns">{"".join(parts)}</div>{"<br>" + asked if rows else ""}'
+    stages = [stage if isinstance(stage, dict) else {"name": stage} for stage in stages]
+    keys = list(dict.fromkeys(key for stage in stages for key in stage))
+    rows = [[shown(stage.get(key)) for key in keys] for stage in stages]
+    requested = table("Requested stages", list(map(labelled, keys)), rows, numbers=False)
+    return f'<div class="columns">{"".join(parts)}</div>{"<br>" + requested if rows else ""}'
 
 
 def _provenance(r: Mapping[str, Any]) -> str:
@@ -309,12 +316,10 @@ def _provenance(r: Mapping[str, Any]) -> str:
             if job["sha256"]
             else ""
         )
-        title = f"<strong>{escaped(job['job'] or 'of unknown origin')}</strong>: {escaped(job['field'])}"
+        title = f"<strong>{escaped(job['job'] or 'unknown origin')}</strong>: {escaped(job['field'])}"
         items.append(f"<li>{title}{pairs(rest) if rest else ''}{digest}</li>")
-    photographs = (
-        f"<h3>Photographs measured against</h3>{pairs(r['photographs'])}" if r["photographs"] else ""
-    )
-    return f'<ol class="chain">{"".join(items)}</ol>{photographs}'
+    test_images = f"<h3>Test images</h3>{pairs(r['photographs'])}" if r["photographs"] else ""
+    return f'<ol class="chain">{"".join(items)}</ol>{test_images}'
 
 
 def _spent(times: Mapping[str, Any]) -> list[str]:

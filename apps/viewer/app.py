@@ -1,4 +1,4 @@
-"""`fieldmorph view`: one page on one port in which fields are looked at and compared, and a tensor model explored."""
+"""`fieldmorph view`: a server with one page that shows and compares fields, converts them, explores a tensor model."""
 
 import errno
 import logging
@@ -11,56 +11,58 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-
-# isort: split
 from fieldmorph.apps.viewer.baker import RESOLUTION, Baker
-from fieldmorph.apps.viewer.conversion import Desk
-from fieldmorph.apps.viewer.render_pool import Pool
+from fieldmorph.apps.viewer.conversion import ConversionSlot
+from fieldmorph.apps.viewer.render_pool import FairRenderPool
 from fieldmorph.apps.viewer.routes import view_routes
-from fieldmorph.apps.viewer.scenes import Scene, Shelf
+from fieldmorph.apps.viewer.scenes import OpenScene, SceneStore
 from fieldmorph.apps.viewer.security import ANYWHERE, LOOPBACK, App, Guard, read_logins
-from fieldmorph.apps.viewer.videos import Films
+from fieldmorph.apps.viewer.videos import VideoStore
 from fieldmorph.fields.checkpoint import read_header
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.runtime import compile_kernels
 
 PORT = 7860
-MOST_FIELDS = 2
-# That a thread keeps Python while others want it; 5e-3, the default, left much of two cores idle with many visitors.
+MAX_FIELDS = 2
+# How long a thread keeps Python while others wait; the default, 5e-3, left much of two cores idle with many visitors.
 SWITCH_SECONDS = 2e-4
 NEEDED = "the viewer needs gradio: pip install 'fieldmorph[view]'"
-# Routes of Gradio's that this page does without: uploads, other hosts, interfaces for programs.
-CLOSED = tuple(
-    f"{prefix}/{name}"
-    for prefix in ("", "/gradio_api")
-    for name in (
-        "upload", "upload_progress", "proxy", "file/", "api", "call", "run", "openapi.json", "mcp", "monitoring",
-        "stream", "deep_link", "custom_component", "dev", "token", "login", "logout", "docs", "redoc", "runs",
-        "run-history", "process_recording", "profiling", "vibe-edit", "undo-vibe-edit", "vibe-code",
-        "vibe-starter-queries",
-    )
-)  # fmt: skip
+# Paths of Gradio's that its page needs; all others, such as those of uploads and of its API, are refused.
+GRADIO_PATHS = (
+    "/",
+    "/config",
+    "/theme.css",
+    "/favicon.ico",
+    "/assets/{path:path}",
+    "/static/{path:path}",
+    "/gradio_api/heartbeat/{session_hash}",
+    "/gradio_api/queue/join",
+    "/gradio_api/queue/data",
+    "/gradio_api/component_server",
+    "/gradio_api/file={path_or_url:path}",
+    "/gradio_api/cancel",
+    "/gradio_api/reset",
+)
 
 
 @dataclass(eq=False)
 class Viewer:
-    """A viewer that can be served: an ASGI application and what works behind it."""
+    """A viewer that can be served: an ASGI application, and the threads and processes behind it."""
 
     app: App
-    shelf: Shelf
-    pool: Pool
+    store: SceneStore
+    pool: FairRenderPool
     baker: Baker
-    films: Films
-    desk: Desk
-    scenes: list[Scene]
+    videos: VideoStore
+    slot: ConversionSlot
+    scenes: list[OpenScene]
 
     def close(self) -> None:
-        """End all threads and processes, remove all films."""
-        self.desk.close()
+        """End all threads and processes, and remove all videos."""
+        self.slot.close()
         self.baker.close()
         self.pool.close()
-        self.films.close()
+        self.videos.close()
 
 
 def make_viewer(
@@ -74,25 +76,28 @@ def make_viewer(
     bake: bool = True,
     resolution: int = RESOLUTION,
 ) -> Viewer:
-    """A viewer of up to two fields and a tensor model.
+    """Return a viewer of up to two fields and a tensor model.
 
     Args:
-        data: a table that the tensor model has not seen, to show how well its intervals hold.
-        host: the name under which it is reached besides the loopback's.
-        logins: user and password, one of which every request must carry.
+        files: checkpoints of fields and of a tensor model.
+        host: the name under which the server is reached besides the loopback's names.
+        logins: pairs of user and password, one of which every request must carry.
+        data: a table that the tensor model was not fitted to, to show the coverage of its intervals.
+        device: for fields.
         threads: cores to use; all by default.
-        bake: make what the browser draws by itself, of this `resolution`.
+        bake: whether to bake the volumes that the browser draws by itself.
+        resolution: of the bakes, cells along the longest side of the box.
 
     Raises:
-        InputError, UnsafeError: a file that cannot be read.
+        InputError, UnsafeError: a file cannot be read.
         SettingError: too many files, or data without a tensor model.
         ImportError: gradio is missing.
     """
     models = [path for path in files if read_header(path)["kind"] == "posterior"]
     fields = [path for path in files if path not in models]
-    if len(fields) > MOST_FIELDS or len(models) > 1:
+    if len(fields) > MAX_FIELDS or len(models) > 1:
         raise SettingError(
-            f"view takes at most {MOST_FIELDS} fields and one tensor model; got {len(fields)} and {len(models)}"
+            f"view takes at most {MAX_FIELDS} fields and one tensor model; got {len(fields)} and {len(models)}"
         )
     if data is not None and not models:
         raise SettingError("--data is a table for a tensor model; none was given")
@@ -100,26 +105,28 @@ def make_viewer(
         from fieldmorph.apps.viewer.page import make_blocks, make_page
     except ModuleNotFoundError as error:
         raise ImportError(NEEDED) from error
-    shelf = Shelf(device)
-    scenes = [shelf.open(path) for path in fields]
+    store = SceneStore(device)
+    scenes = [store.open(path) for path in fields]
     tensor = _open_model(models[0], data) if models else None
     compile_kernels()
-    pool, baker = Pool(threads or _cores()), Baker(resolution)
-    films, desk = Films(pool), Desk()
+    pool, baker = FairRenderPool(threads or _cores()), Baker(resolution)
+    videos, slot = VideoStore(pool), ConversionSlot()
     for scene in scenes if bake else []:
         baker.add(scene)
-    blocks = make_blocks(scenes, shelf, pool, baker, desk, tensor)
-    app = make_page(view_routes(shelf, pool, baker, films), blocks)
-    return Viewer(Guard(app, host, logins, CLOSED), shelf, pool, baker, films, desk, scenes)
+    routes = view_routes(store, pool, baker, videos)
+    app = make_page(routes, make_blocks(scenes, store, pool, baker, slot, tensor))
+    allowed = (*(route.path for route in routes), *GRADIO_PATHS)
+    return Viewer(Guard(app, host, logins, allowed), store, pool, baker, videos, slot, scenes)
 
 
 def serve(
     viewer: Viewer, listening: socket.socket, on_ready: Callable[[Callable[[], None]], None] = lambda _: None
 ) -> None:
-    """Answer on a socket until interrupted, then close the viewer.
+    """Serve on a socket until interrupted, then close the viewer.
 
     Args:
-        on_ready: called once it answers, with a function that ends it, from any thread.
+        listening: from `listen`.
+        on_ready: called once requests are answered, with a function that stops the server, from any thread.
     """
     import uvicorn
 
@@ -129,13 +136,12 @@ def serve(
             on_ready(lambda: setattr(self, "should_exit", True))
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            logging.getLogger("uvicorn.error").setLevel(
-                logging.CRITICAL
-            )  # that open pages are cut off is no news
+            # Connections of open pages are closed, which uvicorn would report as errors.
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
             await super().shutdown(sockets)
 
     sys.setswitchinterval(SWITCH_SECONDS)
-    logging.getLogger("asyncio").setLevel(logging.ERROR)  # a browser that goes away in mid-picture is no news
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of browsers that close a connection early
     config = uvicorn.Config(
         viewer.app, log_level="warning", access_log=False, timeout_graceful_shutdown=2, limit_concurrency=512,
         server_header=False, ws="none",
@@ -161,14 +167,15 @@ def view_files(
     """Serve up to two fields and a tensor model until interrupted.
 
     Args:
+        files, host, data, device, threads: as for `make_viewer`.
         port: 0 takes any that is free.
         auth: USER:PASSWORD, or a file of such lines.
-        data: as for `make_viewer`.
-        browser: open the page, where there is a desktop.
+        browser: whether to open the page where there is a desktop.
+        say: shows a line of text.
 
     Raises:
-        SettingError: a port that is taken or not allowed, or a bad `auth`.
-        InputError, UnsafeError: a file that cannot be read.
+        SettingError: the port is taken or not allowed, or `auth` is malformed.
+        InputError, UnsafeError: a file cannot be read.
     """
     listening = listen(host, port)
     try:
@@ -182,7 +189,7 @@ def view_files(
     url = page_url(host, port)
 
     def ready(_: Callable[[], None]) -> None:
-        say(f"{url}  (Ctrl-C ends it)")
+        say(f"{url}  (press Ctrl-C to stop)")
         if os.environ.get("SSH_CONNECTION"):
             say(f"from your own machine: ssh -N -L {port}:127.0.0.1:{port} THIS_HOST, then open {url}")
         elif browser and _has_desktop():
@@ -192,10 +199,10 @@ def view_files(
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket on which connections wait from now on.
+    """Return a socket that accepts connections, which wait until they are served.
 
     Raises:
-        SettingError: the port is taken or not allowed, or the host is none of this machine's.
+        SettingError: the port is taken or not allowed, or the host is not an address of this machine.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
@@ -217,13 +224,13 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def page_url(host: str, port: int) -> str:
-    """What to open on this machine."""
+    """Return the URL to open on this machine."""
     name = "localhost" if host in (*LOOPBACK, *ANYWHERE) else f"[{host}]" if ":" in host else host
     return f"http://{name}:{port}/"
 
 
 def _open_model(path: str | Path, data: str | Path | None) -> tuple[Any, Any]:
-    """What the tensor tab shows: an explorer of the model, and measurements it has not seen."""
+    """Return what the tensor tab shows: an explorer of the model, and measurements that it was not fitted to."""
     from fieldmorph.apps.tensor.explorer import Explorer
     from fieldmorph.apps.tensor.jobs import read_measurements
     from fieldmorph.bayes.store import load_posterior

@@ -1,4 +1,4 @@
-"""The viewer's page: Gradio's tabs, in our colours, mounted behind the viewer's own routes."""
+"""The viewer's page: tabs made with Gradio, in fieldmorph's colors, mounted behind the viewer's own routes."""
 
 import os
 from collections.abc import Sequence
@@ -13,10 +13,9 @@ from gradio.themes.utils import colors, fonts, sizes
 from starlette.routing import Route
 
 from fieldmorph.apps.viewer.baker import Baker
-from fieldmorph.apps.viewer.conversion import Desk
-from fieldmorph.apps.viewer.render_pool import Pool
-from fieldmorph.apps.viewer.scenes import Scene, Shelf
-from fieldmorph.apps.viewer.security import App
+from fieldmorph.apps.viewer.conversion import ConversionSlot
+from fieldmorph.apps.viewer.render_pool import FairRenderPool
+from fieldmorph.apps.viewer.scenes import OpenScene, SceneStore
 from fieldmorph.apps.viewer.tab_convert import add_convert_tab
 from fieldmorph.apps.viewer.tab_scene import add_scene_tab
 from fieldmorph.apps.web import assets
@@ -27,15 +26,18 @@ MARGINS = (
     ".main.fillable { padding: 10px clamp(8px, 2vw, 28px) 24px !important; }"
 )
 
-Tensor = tuple[Any, Any]  # a tensor model's explorer, and measurements it has not seen or None
+Tensor = tuple[Any, Any]  # explorer of a tensor model, and measurements that it was not fitted to or None
 
-DELETE_CACHE = (600, 3600)  # every so many seconds temporary files older than so many are removed
+DELETE_CACHE = (
+    600,
+    3600,
+)  # seconds between two clean-ups of temporary files, and the age at which they are removed
 SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
 
 
-def make_page(routes: Sequence[Route], blocks: gr.Blocks) -> App:
-    """An ASGI application: these routes, and Gradio's page for all else."""
+def make_page(routes: Sequence[Route], blocks: gr.Blocks) -> FastAPI:
+    """Return an ASGI application that serves `routes`, and Gradio's page below all other paths."""
     app = FastAPI(routes=list(routes), docs_url=None, redoc_url=None, openapi_url=None)
     gr.mount_gradio_app(
         app, blocks, path="/", footer_links=[], run_history=False, allowed_paths=[], max_file_size=0, show_error=False,
@@ -47,9 +49,14 @@ def make_page(routes: Sequence[Route], blocks: gr.Blocks) -> App:
 
 
 def make_blocks(
-    scenes: Sequence[Scene], shelf: Shelf, pool: Pool, baker: Baker, desk: Desk, tensor: Tensor | None = None
+    scenes: Sequence[OpenScene],
+    store: SceneStore,
+    pool: FairRenderPool,
+    baker: Baker,
+    slot: ConversionSlot,
+    tensor: Tensor | None = None,
 ) -> gr.Blocks:
-    """All tabs; that of the scene is left out where there is only a tensor model, that of conversions with it."""
+    """Return all tabs: scene and conversions where there are scenes, a tensor model where there is one."""
     with gr.Blocks(
         title="fieldmorph", analytics_enabled=False, delete_cache=DELETE_CACHE, fill_width=True
     ) as blocks:
@@ -58,16 +65,16 @@ def make_blocks(
             if scenes or tensor is None:
                 scene_tab = add_scene_tab(tabs, scenes)
             if scenes:
-                add_convert_tab(blocks, scene_tab, scenes, shelf, baker, desk)
+                add_convert_tab(blocks, scene_tab, scenes, store, baker, slot)
             if tensor is not None:
-                from fieldmorph.apps.viewer.tab_tensor import add_tensor_tab  # needs the extra for tensors
+                from fieldmorph.apps.viewer.tab_tensor import add_tensor_tab  # needs the extra `bayes`
 
                 add_tensor_tab(tensor[0], pool, measured=tensor[1])
     return blocks
 
 
 def make_theme() -> gr.themes.Base:
-    """Gradio's plain theme in the colours of our pages, with fonts that every system has: none is fetched."""
+    """Return Gradio's base theme in fieldmorph's colors, with fonts of the system: none is downloaded."""
     return gr.themes.Base(
         primary_hue=colors.teal, neutral_hue=colors.slate, radius_size=sizes.radius_md,
         font=[fonts.Font(name) for name in SANS], font_mono=[fonts.Font(name) for name in MONO],

@@ -1,4 +1,4 @@
-"""A few threads that work for many viewers, one piece after the other, each viewer getting the same share of time."""
+"""Threads that render for many clients at once, unit by unit, each client getting an equal share of their time."""
 
 import itertools
 import logging
@@ -8,74 +8,68 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-
-# isort: split
+from fieldmorph.apps.viewer.errors import BusyError, Cancelled
 from fieldmorph.fields.runtime import use_threads
 
-MOST_WORKS = 64  # that may wait or run at once
+MAX_TASKS = 64  # waiting or running at once
 
-Piece = Callable[[], Any]
+Unit = Callable[[], Any]
 
 log = logging.getLogger(__name__)
 
 
-class BusyError(RuntimeError):
-    """More viewers wait than the pool takes."""
-
-
 @dataclass(eq=False)
-class Work:
-    """Pieces that belong together, such as the tiles of a picture.
+class RenderTask:
+    """Units of work that belong together, such as the tiles of an image.
 
     Attributes:
-        owner: whose it is; new work of an owner takes the place of the old.
-        upcoming, rest: pieces still to be done, the next one and those after it, made as they are needed.
-        deliver: called with what each piece returned, in the thread that did it.
-        finish: called once, after the last delivery: with None, with the error of a piece, or with `Cancelled`.
+        owner: the client; a new task of an owner supersedes the previous one.
+        rest: units after the upcoming one, made as they are needed.
+        deliver: called with the result of each unit, in the thread that computed it.
+        finish: called once, after the last delivery: with None, with the error of a unit, or with `Cancelled`.
+        upcoming: the next unit; None when none is left to start.
+        running: number of units that threads are computing.
+        ended: why no further unit will start, or None.
+        number: order of submission.
     """
 
     owner: str
-    rest: Iterator[Piece]
+    rest: Iterator[Unit]
     deliver: Callable[[Any], None]
     finish: Callable[[BaseException | None], None]
-    upcoming: Piece | None = None
+    upcoming: Unit | None = None
     running: int = 0
     ended: BaseException | None = None
     number: int = field(default_factory=itertools.count().__next__)
 
-    def advance(self) -> Piece | None:
-        """The next piece, which is then no longer upcoming."""
-        piece, self.upcoming = self.upcoming, next(self.rest, None)
-        return piece
+    def advance(self) -> Unit | None:
+        """Return the upcoming unit, and make the one after it the upcoming one."""
+        unit, self.upcoming = self.upcoming, next(self.rest, None)
+        return unit
 
-    def stop(self, why: BaseException) -> None:
-        """No further piece; the first reason counts."""
+    def stop(self, reason: BaseException) -> None:
+        """Start no further unit; the first reason is kept."""
         self.upcoming, self.rest = None, iter(())
-        self.ended = self.ended or why
+        self.ended = self.ended or reason
 
 
-class Cancelled(Exception):
-    """The work's owner wants something else by now."""
+class FairRenderPool:
+    """Threads of one core each, shared fairly by all owners.
 
+    One thread per core beats all cores on one unit: two clients do not wait for each other, no thread waits for its
+    siblings at the end of every kernel, and the thread pools of numba and torch stay idle.
 
-class Pool:
-    """Threads of one core each.
-
-    One thread per core beats all cores on one piece: two viewers do not wait for each other, no thread waits for
-    its siblings at the end of every kernel, and numba's and torch's own pools stay at rest.
-
-    Whoever has had the least time is served next (start-time fair queueing, Goyal et al. 1996), so that a slow field,
-    or one who never stops dragging, takes no more than a share.
+    The owner that has had the least time is served next (start-time fair queueing, Goyal et al. 1996), so that neither
+    a slow field nor a client that never stops dragging takes more than an equal share.
     """
 
     def __init__(self, n_threads: int):
-        self._works: list[Work] = []
-        self._spent: dict[str, float] = {}  # core-seconds that owners with work have had
+        self._tasks: list[RenderTask] = []
+        self._spent: dict[str, float] = {}  # core-seconds that owners with tasks have had
         self._changed = threading.Condition()
         self._closed = False
         self._threads = [
-            threading.Thread(target=self._serve, name=f"view-{i}", daemon=True) for i in range(n_threads)
+            threading.Thread(target=self._serve, name=f"render-{i}", daemon=True) for i in range(n_threads)
         ]
         for thread in self._threads:
             thread.start()
@@ -83,87 +77,88 @@ class Pool:
     def submit(
         self,
         owner: str,
-        pieces: Iterable[Piece],
+        units: Iterable[Unit],
         deliver: Callable[[Any], None],
         finish: Callable[[BaseException | None], None],
-    ) -> Work:
-        """Begin with this instead of what the owner had asked for before.
+    ) -> RenderTask:
+        """Queue a task, which supersedes earlier tasks of the same owner; arguments as for `RenderTask`.
 
         Raises:
-            BusyError: too many wait already.
+            BusyError: MAX_TASKS tasks of other owners are waiting or running, or the pool is closed.
         """
-        work = Work(owner, iter(pieces), deliver, finish)
-        work.advance()
+        task = RenderTask(owner, iter(units), deliver, finish)
+        task.advance()
         with self._changed:
-            old = [other for other in self._works if other.owner == owner]
-            if self._closed or len(self._works) - len(old) >= MOST_WORKS:
+            old = [other for other in self._tasks if other.owner == owner]
+            if self._closed or len(self._tasks) - len(old) >= MAX_TASKS:
                 raise BusyError("too many viewers at once; try again in a moment")
-            least = min((self._spent[other.owner] for other in self._works), default=0.0)
+            least = min((self._spent[other.owner] for other in self._tasks), default=0.0)
             self._spent[owner] = max(self._spent.get(owner, 0.0), least)
-            self._works.append(work)
+            self._tasks.append(task)
             self._changed.notify_all()
         for other in old:
             self.cancel(other)
-        self._end(work)  # where there is no piece at all
-        return work
+        self._finish_if_done(task)  # where there is no unit at all
+        return task
 
-    def cancel(self, work: Work) -> None:
-        """Do no further piece of it; nothing happens where it is done."""
+    def cancel(self, task: RenderTask) -> None:
+        """Start no further unit of a task; a finished task stays as it is."""
         with self._changed:
-            if work not in self._works:
+            if task not in self._tasks:
                 return
-            work.stop(Cancelled())
-        self._end(work)
+            task.stop(Cancelled())
+        self._finish_if_done(task)
 
     def close(self) -> None:
-        """Cancel everything and end the threads."""
+        """Cancel all tasks and end the threads."""
         with self._changed:
             self._closed = True
-            works = list(self._works)
+            tasks = list(self._tasks)
             self._changed.notify_all()
-        for work in works:
-            self.cancel(work)
+        for task in tasks:
+            self.cancel(task)
         for thread in self._threads:
             thread.join()
 
     def _serve(self) -> None:
         use_threads(1)  # holds for this thread alone
         while (taken := self._take()) is not None:
-            work, piece = taken
+            task, unit = taken
             start = time.thread_time()
             try:
-                result = piece()
-                if work.ended is None:
-                    work.deliver(result)
-            except Exception as error:  # a piece that fails ends its own work and nobody else's
-                log.debug("a piece of %s failed", work.owner, exc_info=True)
+                result = unit()
+                if task.ended is None:
+                    task.deliver(result)
+            except Exception as error:  # a unit that fails ends its own task and no other
+                log.debug("a unit of %s failed", task.owner, exc_info=True)
                 with self._changed:
-                    work.stop(error)
+                    task.stop(error)
             with self._changed:
-                work.running -= 1
-                if work.owner in self._spent:
-                    self._spent[work.owner] += time.thread_time() - start
-            self._end(work)
+                task.running -= 1
+                if task.owner in self._spent:
+                    self._spent[task.owner] += time.thread_time() - start
+            self._finish_if_done(task)
 
-    def _take(self) -> tuple[Work, Piece] | None:
+    def _take(self) -> tuple[RenderTask, Unit] | None:
+        """Wait for a unit; None once the pool is closed and none is left."""
         with self._changed:
             while True:
-                ready = [work for work in self._works if work.upcoming is not None]
+                ready = [task for task in self._tasks if task.upcoming is not None]
                 if ready:
-                    work = min(ready, key=lambda one: (self._spent[one.owner], one.number))
-                    if (piece := work.advance()) is not None:
-                        work.running += 1
-                        return work, piece
+                    task = min(ready, key=lambda one: (self._spent[one.owner], one.number))
+                    if (unit := task.advance()) is not None:
+                        task.running += 1
+                        return task, unit
                 if self._closed:
                     return None
                 self._changed.wait()
 
-    def _end(self, work: Work) -> None:
-        """Take leave of work of which no piece is left or running."""
+    def _finish_if_done(self, task: RenderTask) -> None:
+        """Remove a task of which no unit is left or running, and call its `finish`."""
         with self._changed:
-            if work.upcoming is not None or work.running or work not in self._works:
+            if task.upcoming is not None or task.running or task not in self._tasks:
                 return
-            self._works.remove(work)
-            if all(other.owner != work.owner for other in self._works):
-                del self._spent[work.owner]
-        work.finish(work.ended)
+            self._tasks.remove(task)
+            if all(other.owner != task.owner for other in self._tasks):
+                del self._spent[task.owner]
+        task.finish(task.ended)

@@ -1,4 +1,4 @@
-"""The viewer's own routes: the stage that shows scenes, their facts and bakes, and pictures of the true fields."""
+"""The viewer's own routes: the viewport, facts and bakes of scenes, tiles of rendered images, and videos."""
 
 import asyncio
 import json
@@ -7,18 +7,17 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-
-# isort: split
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from fieldmorph.apps.viewer.baker import Baker
-from fieldmorph.apps.viewer.render_pool import BusyError, Cancelled, Piece, Pool
-from fieldmorph.apps.viewer.scenes import Scene, Shelf
+from fieldmorph.apps.viewer.errors import BusyError, Cancelled
+from fieldmorph.apps.viewer.render_pool import FairRenderPool, Unit
+from fieldmorph.apps.viewer.scenes import OpenScene, SceneStore
 from fieldmorph.apps.viewer.tiles import (
-    MOST_SHOWN,
+    MAX_SHOWN,
+    Tile,
     View,
     check_distance,
     read_view,
@@ -27,60 +26,70 @@ from fieldmorph.apps.viewer.tiles import (
     tile_message,
     tiles,
 )
-from fieldmorph.apps.viewer.videos import FilmPlan, Films, read_plan
-from fieldmorph.apps.viewer.viewport import STAGE_POLICY, stage_page, stage_script, stage_style
+from fieldmorph.apps.viewer.videos import VideoPlan, VideoStore, read_plan
+from fieldmorph.apps.viewer.viewport import (
+    VIEWPORT_POLICY,
+    viewport_page,
+    viewport_script,
+    viewport_style,
+)
 from fieldmorph.fields.errors import InputError, SettingError
 
-MOST_NAME = 64  # characters of a viewer's name for itself
-FRESH = {"cache-control": "no-store"}
+VIEWER_LENGTHS = (16, 64)  # minimum and maximum characters of a viewer's random name
+NO_STORE = {"cache-control": "no-store"}
 
 
-def view_routes(shelf: Shelf, pool: Pool, baker: Baker, films: Films) -> list[Route]:
-    """Everything below /stage, /scenes, /pictures and /films."""
+def view_routes(store: SceneStore, pool: FairRenderPool, baker: Baker, videos: VideoStore) -> list[Route]:
+    """Return the routes /viewport, /scenes, /tiles and /videos."""
 
     def get(path: str, answer: Callable[..., Response]) -> Route:
-        return Route(path, _told(answer), methods=["GET"])
+        return Route(path, _with_errors(answer), methods=["GET"])
 
-    def scene(request: Request) -> Scene:
-        return shelf.get(request.path_params["scene"])
+    def scene(request: Request) -> OpenScene:
+        return store.get(request.path_params["scene"])
+
+    def page(_: Request) -> Response:
+        return HTMLResponse(viewport_page(), headers={"content-security-policy": VIEWPORT_POLICY})
 
     def facts(request: Request) -> Response:
-        return JSONResponse(described(scene(request), baker), headers=FRESH)
+        return JSONResponse(describe(scene(request), baker), headers=NO_STORE)
 
     def bake_file(request: Request) -> Response:
         content = baker.files(scene(request)).get(request.path_params["name"])
         if content is None:
-            raise InputError("no such part of a bake")
-        return Response(content, media_type="application/octet-stream", headers=FRESH)
+            raise InputError("a bake has no such file")
+        return Response(content, media_type="application/octet-stream", headers=NO_STORE)
 
-    def film(request: Request) -> Response:
-        return FileResponse(films.get(request.path_params["film"]), media_type="video/mp4", headers=FRESH)
+    def video(request: Request) -> Response:
+        return FileResponse(
+            videos.get(request.path_params["video"]), media_type="video/mp4", headers=NO_STORE
+        )
 
-    async def picture(request: Request) -> Response:
-        body = await _json(request)
-        shown, view, viewer = _asked(body, shelf)
+    async def image(request: Request) -> Response:
+        shown, view, viewer = _read_request(await _json(request), store)
         return await _stream_tiles(pool, viewer, shown, view)
 
-    async def make_film(request: Request) -> Response:
+    async def render_video(request: Request) -> Response:
         body = await _json(request)
-        return await _stream_film(pool, films, _scenes(body, shelf), read_plan(body))
+        return await _stream_video(pool, videos, _read_scenes(body, store), read_plan(body))
 
     return [
+        get("/viewport", page),
         get(
-            "/stage", lambda _: HTMLResponse(stage_page(), headers={"content-security-policy": STAGE_POLICY})
+            "/viewport.js",
+            lambda _: Response(viewport_script(), media_type="text/javascript", headers=NO_STORE),
         ),
-        get("/stage.js", lambda _: Response(stage_script(), media_type="text/javascript", headers=FRESH)),
-        get("/stage.css", lambda _: Response(stage_style(), media_type="text/css", headers=FRESH)),
+        get("/viewport.css", lambda _: Response(viewport_style(), media_type="text/css", headers=NO_STORE)),
         get("/scenes/{scene}", facts),
         get("/scenes/{scene}/bake/{name}", bake_file),
-        get("/films/{film}", film),
-        Route("/pictures", _told(picture), methods=["POST"]),
-        Route("/films", _told(make_film), methods=["POST"]),
+        get("/videos/{video}", video),
+        Route("/tiles", _with_errors(image), methods=["POST"]),
+        Route("/videos", _with_errors(render_video), methods=["POST"]),
     ]
 
 
-def described(scene: Scene, baker: Baker) -> dict[str, Any]:
-    """What the stage needs to know of a scene."""
+def describe(scene: OpenScene, baker: Baker) -> dict[str, Any]:
+    """Return what the viewport needs to know of a scene, as JSON values."""
     return {
         "id": scene.id,
         "name": scene.name,
@@ -91,98 +100,106 @@ def described(scene: Scene, baker: Baker) -> dict[str, Any]:
     }
 
 
-def _scenes(body: Any, shelf: Shelf) -> list[Scene]:
-    ids = body.get("scenes") if isinstance(body, dict) else None
-    if not isinstance(ids, list) or not 1 <= len(ids) <= MOST_SHOWN:
-        raise SettingError(f"a JSON object was expected whose scenes are a list of 1 to {MOST_SHOWN}")
-    return [shelf.get(name) for name in ids]
+def image_units(shown: Sequence[OpenScene], view: View) -> list[Unit]:
+    """Return a unit for each tile; the tiles of two scenes take turns, so that both appear together."""
+    camera = view.camera
+    spans = (*view.spans, None, None)
+    each = [
+        [
+            (index, scene, tile)
+            for tile in tiles(camera.width, camera.height, scene.ray_cost.tile_side(), spans[index])
+        ]
+        for index, scene in enumerate(shown)
+    ]
+    queued = sorted(
+        ((i / len(parts), part) for parts in each for i, part in enumerate(parts)), key=lambda pair: pair[0]
+    )
+    return [partial(_tile, *part, view) for _, part in queued]
 
 
-def _asked(body: Any, shelf: Shelf) -> tuple[list[Scene], View, str]:
-    """Scenes, view and the viewer's name from a request for a picture."""
-    shown, view, viewer = _scenes(body, shelf), read_view(body), body.get("viewer")
-    if not isinstance(viewer, str) or not 16 <= len(viewer) <= MOST_NAME:
-        raise SettingError(f"a viewer has a name of 16 to {MOST_NAME} characters")
-    for scene in shown:
-        check_distance(view, scene.stored)
-    return shown, view, viewer
-
-
-class _Mail:
-    """What threads of the pool have to say, for a response that the event loop writes."""
+class ResponseQueue:
+    """Passes messages from threads of the pool to a response that the event loop writes."""
 
     def __init__(self) -> None:
         self._loop, self._queue = asyncio.get_running_loop(), asyncio.Queue[bytes | None]()
 
     def put(self, message: bytes | None) -> None:
-        """From any thread; None is the end."""
+        """Add a message, from any thread; None ends the response."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._queue.put_nowait, message)
 
-    def response(self, leave: Callable[[], None], media_type: str) -> Response:
-        """All messages as they come; `leave` is called when nobody reads any more."""
+    def response(self, on_end: Callable[[], None], media_type: str) -> Response:
+        """Return a response that streams the messages; `on_end` is called when nobody reads it any more."""
 
         async def messages() -> AsyncIterator[bytes]:
             try:
                 while (message := await self._queue.get()) is not None:
                     yield message
             finally:
-                leave()
+                on_end()
 
-        return StreamingResponse(messages(), media_type=media_type, headers=FRESH)
+        return StreamingResponse(messages(), media_type=media_type, headers=NO_STORE)
 
 
-async def _stream_tiles(pool: Pool, viewer: str, shown: Sequence[Scene], view: View) -> Response:
-    """The tiles as they are done; what this viewer asked for before ends."""
-    mail = _Mail()
+async def _stream_tiles(
+    pool: FairRenderPool, viewer: str, shown: Sequence[OpenScene], view: View
+) -> Response:
+    """Stream tiles as they are rendered; this supersedes the viewer's earlier requests."""
+    queue = ResponseQueue()
 
     def finish(error: BaseException | None) -> None:
         if error is not None and not isinstance(error, Cancelled):
-            mail.put(text_message(f"The field could not be shown: {_line(error)}"))
-        mail.put(None)
+            queue.put(text_message(f"The field could not be rendered: {_first_line(error)}"))
+        queue.put(None)
 
-    work = pool.submit(f"viewer {viewer}", picture_pieces(shown, view), mail.put, finish)
-    return mail.response(lambda: pool.cancel(work), "application/octet-stream")
+    task = pool.submit(f"viewer {viewer}", image_units(shown, view), queue.put, finish)
+    return queue.response(lambda: pool.cancel(task), "application/octet-stream")
 
 
-async def _stream_film(pool: Pool, films: Films, shown: Sequence[Scene], plan: FilmPlan) -> Response:
-    """Progress as lines of JSON, in the end with the film's id."""
-    mail = _Mail()
+async def _stream_video(
+    pool: FairRenderPool, videos: VideoStore, shown: Sequence[OpenScene], plan: VideoPlan
+) -> Response:
+    """Stream progress as lines of JSON; the last one has the video's id or an error."""
+    queue = ResponseQueue()
 
-    def say(**values: Any) -> None:
-        mail.put(json.dumps(values).encode() + b"\n")
+    def send(**values: Any) -> None:
+        queue.put(json.dumps(values).encode() + b"\n")
 
-    def end(film: str | None, error: BaseException | None) -> None:
-        if film is not None:
-            say(film=film)
+    def end(video: str | None, error: BaseException | None) -> None:
+        if video is not None:
+            send(video=video)
         elif error is not None:
-            say(error=f"The film failed: {_line(error)}")
-        mail.put(None)
+            send(error=f"The video failed: {_first_line(error)}")
+        queue.put(None)
 
-    work = films.make(shown, plan, lambda done, total: say(done=done, total=total), end)
+    task = videos.render(shown, plan, lambda done, total: send(done=done, total=total), end)
 
-    def leave() -> None:  # ffmpeg takes a moment to end, for which nobody else has to wait
-        threading.Thread(target=pool.cancel, args=(work,), name="view-film-end").start()
+    def cancel() -> None:  # ffmpeg takes a moment to end, which must not block the event loop
+        threading.Thread(target=pool.cancel, args=(task,), name="view-video-end").start()
 
-    return mail.response(leave, "application/x-ndjson")
-
-
-def picture_pieces(shown: Sequence[Scene], view: View) -> list[Piece]:
-    """The tiles of all scenes, side by side in time: what is compared is seen together."""
-    camera = view.camera
-    spans = (*view.spans, None, None)
-    each = [
-        [(which, scene, tile) for tile in tiles(camera.width, camera.height, scene.pace.side(), spans[which])]
-        for which, scene in enumerate(shown)
-    ]
-    queued = sorted(
-        ((i / len(parts), part) for parts in each for i, part in enumerate(parts)), key=lambda pair: pair[0]
-    )
-    return [partial(_piece, *part, view) for _, part in queued]
+    return queue.response(cancel, "application/x-ndjson")
 
 
-def _piece(which: int, scene: Scene, tile: Any, view: View) -> bytes:
-    return tile_message(which, tile, render_tile(scene.stored, view, tile, scene.pace))
+def _read_scenes(body: Any, store: SceneStore) -> list[OpenScene]:
+    ids = body.get("scenes") if isinstance(body, dict) else None
+    if not isinstance(ids, list) or not 1 <= len(ids) <= MAX_SHOWN:
+        raise SettingError(f"expected a JSON object whose scenes are a list of 1 to {MAX_SHOWN} ids")
+    return [store.get(scene_id) for scene_id in ids]
+
+
+def _read_request(body: Any, store: SceneStore) -> tuple[list[OpenScene], View, str]:
+    """Return scenes, view and the viewer's name from a request for an image."""
+    shown, view, viewer = _read_scenes(body, store), read_view(body), body.get("viewer")
+    low, high = VIEWER_LENGTHS
+    if not isinstance(viewer, str) or not low <= len(viewer) <= high:
+        raise SettingError(f"a viewer's name has {low} to {high} characters")
+    for scene in shown:
+        check_distance(view, scene.stored)
+    return shown, view, viewer
+
+
+def _tile(index: int, scene: OpenScene, tile: Tile, view: View) -> bytes:
+    return tile_message(index, tile, render_tile(scene.stored, view, tile, scene.ray_cost))
 
 
 async def _json(request: Request) -> Any:
@@ -192,14 +209,14 @@ async def _json(request: Request) -> Any:
         raise SettingError("the request is not JSON") from None
 
 
-def _line(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)[:300]
 
 
-def _told(answer: Callable[..., Any]) -> Callable[..., Any]:
-    """Mistakes as one line of JSON, with the status that fits them."""
+def _with_errors(answer: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a handler so that errors become one line of JSON with a suitable status."""
 
-    async def answering(request: Request) -> Response:
+    async def handle(request: Request) -> Response:
         try:
             answered = answer(request)
             return await answered if asyncio.iscoroutine(answered) else answered
@@ -207,9 +224,9 @@ def _told(answer: Callable[..., Any]) -> Callable[..., Any]:
             return JSONResponse({"error": str(error)}, 404)
         except SettingError as error:
             return JSONResponse({"error": str(error)}, 400)
-        except ClientDisconnect:  # gone, or cut off by the guard
-            return JSONResponse({"error": "the request did not come whole"}, 400)
+        except ClientDisconnect:  # the client has gone, or the guard cut off its request
+            return JSONResponse({"error": "the request is incomplete"}, 400)
         except BusyError as error:
             return JSONResponse({"error": str(error)}, 503)
 
-    return answering
+    return handle

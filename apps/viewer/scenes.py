@@ -1,4 +1,4 @@
-"""The scenes of a viewer: each by an id that nobody can guess, with its facts and, once it is made, its bake."""
+"""The scenes that a viewer has open: each with an unguessable id, facts about its file and, once made, its bake."""
 
 import json
 import os
@@ -11,30 +11,28 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-
-# isort: split
 from fieldmorph.apps.bake.build import first_view
 from fieldmorph.apps.receipt.page import receipt_paths
-from fieldmorph.apps.viewer.tiles import Pace
+from fieldmorph.apps.viewer.tiles import RayCostEstimator
 from fieldmorph.fields.errors import InputError
 from fieldmorph.fields.files import file_sha256
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.runtime import choose_device
 from fieldmorph.fields.store import load_field
 
-MOST_SCENES = 32  # that were opened on the page; the oldest makes room
-MOST_RECEIPT = 16 << 20  # bytes
+MAX_EVICTABLE = 32  # scenes that were opened on the page; one more evicts the oldest
+MAX_RECEIPT_BYTES = 16 << 20
 
 Facts = tuple[tuple[str, str], ...]
 
 
 @dataclass(eq=False)
 class SceneBake:
-    """How far the browser's volume of a scene is, and its files by name once it is ready.
+    """State of the volume that the browser draws by itself, and its files by name once it is ready.
 
     Attributes:
-        state: `state` is absent, waiting, working, ready or failed; `share` of the work; `reason` of a failure.
+        state: JSON values: `state` is absent, waiting, working, ready or failed; `fraction` of the work that is done;
+            `reason` of a failure.
         files: None until they are ready.
     """
 
@@ -43,15 +41,16 @@ class SceneBake:
 
 
 @dataclass(eq=False)
-class Scene:
-    """One field on the shelf. It owns its bake, so that evicting the scene frees both.
+class OpenScene:
+    """A field that the viewer shows. It owns its bake, so that evicting the scene frees both.
 
     Attributes:
-        id: what a browser calls it: 128 random bits, so that a session sees what it was given and nothing else.
-        name: text for people, as the file is called; it may hold anything.
+        id: its name in URLs: 128 random bits, so that a session sees the scenes that it was given and no others.
+        name: text for people, the file's stem; it may contain any characters.
         facts: architecture, parameters, bytes, quality: name and value, texts for people.
         sha256: of the file.
-        is_open: false once the scene has made room for others.
+        ray_cost: what a ray of this field costs, learned from its tiles.
+        is_open: false once the scene has been evicted.
     """
 
     id: str
@@ -59,66 +58,75 @@ class Scene:
     stored: RenderableField
     facts: Facts
     sha256: str | None = None
-    pace: Pace = field(default_factory=Pace)
+    ray_cost: RayCostEstimator = field(default_factory=RayCostEstimator)
     bake: SceneBake = field(default_factory=SceneBake)
     is_open: bool = True
 
     @cached_property
     def first_view(self) -> dict[str, object]:
-        """Where a browser begins: `eye`, `target`, `up`, and `focal` over the image's shorter side."""
+        """The camera a browser starts with: `eye`, `target`, `up`, and `focal` over the image's shorter side."""
         return first_view(self.stored)
 
 
-class Shelf:
-    """All scenes of one server."""
+class SceneStore:
+    """All open scenes of one server.
+
+    Args:
+        device: that fields are moved to, as `fieldmorph.fields.runtime.choose_device` takes it.
+    """
 
     def __init__(self, device: str = "auto"):
         self._device = choose_device(device)
-        self._scenes: dict[str, Scene] = {}
-        self._passing: deque[str] = deque()  # ids of scenes that may make room
+        self._scenes: dict[str, OpenScene] = {}
+        self._evictable: deque[str] = deque()  # ids, the oldest first
         self._lock = threading.Lock()
 
-    def open(self, path: str | Path, passing: bool = False) -> Scene:
-        """Read a file and put it on the shelf.
+    def open(self, path: str | Path, evictable: bool = False) -> OpenScene:
+        """Read a file and add its field.
 
         Args:
-            passing: it was opened on the page, and makes room when there are many.
+            evictable: whether the scene may be evicted when there are more than MAX_EVICTABLE such scenes.
 
         Raises:
             InputError, UnsafeError: as `load_field`.
         """
         path = Path(path)
         stored = load_field(path)
-        return self.add(path.stem, stored, file_facts(path, stored), file_sha256(path), passing)
+        return self.add(path.stem, stored, file_facts(path, stored), file_sha256(path), evictable)
 
     def add(
-        self, name: str, stored: RenderableField, facts: Facts, sha256: str | None = None, passing: bool = False
-    ) -> Scene:
-        """Put a field on the shelf."""
+        self,
+        name: str,
+        stored: RenderableField,
+        facts: Facts,
+        sha256: str | None = None,
+        evictable: bool = False,
+    ) -> OpenScene:
+        """Add a field, and evict the oldest evictable scene where there are too many."""
         stored.field.to(self._device).requires_grad_(False)
-        scene = Scene(secrets.token_urlsafe(16), name, stored, facts, sha256)
+        scene = OpenScene(secrets.token_urlsafe(16), name, stored, facts, sha256)
         with self._lock:
             self._scenes[scene.id] = scene
-            if passing:
-                self._passing.append(scene.id)
-                if len(self._passing) > MOST_SCENES:
-                    self._scenes.pop(self._passing.popleft()).is_open = False
+            if evictable:
+                self._evictable.append(scene.id)
+                if len(self._evictable) > MAX_EVICTABLE:
+                    self._scenes.pop(self._evictable.popleft()).is_open = False
         return scene
 
-    def get(self, name: Any) -> Scene:
-        """The scene of this id.
+    def get(self, scene_id: Any) -> OpenScene:
+        """Return the scene of this id, which may come from outside.
 
         Raises:
-            InputError: there is none, or no longer.
+            InputError: there is none, or it has been evicted.
         """
-        scene = self._scenes.get(name) if isinstance(name, str) else None
+        scene = self._scenes.get(scene_id) if isinstance(scene_id, str) else None
         if scene is None:
-            raise InputError("this scene is not open any more; load the page again")
+            raise InputError("this scene is no longer open; reload the page")
         return scene
 
 
 def file_facts(path: Path, stored: RenderableField) -> Facts:
-    """What people may want to know of a field in a file."""
+    """Return facts about a field in a file, name and value, those that are empty left out."""
     config = {name: value for name, value in stored.field.config().items() if name != "aabb"}
     settings = ", ".join(
         f"{name.replace('_', ' ')} {value}" for name, value in config.items() if value is not None
@@ -136,10 +144,10 @@ def file_facts(path: Path, stored: RenderableField) -> Facts:
 
 
 def receipt_of(path: Path) -> dict[str, Any]:
-    """The receipt beside a file; empty where there is none that can be read."""
+    """Return the receipt next to a file; empty where there is none that can be read."""
     data = receipt_paths(path)[0]
     try:
-        if data.stat().st_size > MOST_RECEIPT:
+        if data.stat().st_size > MAX_RECEIPT_BYTES:
             return {}
         receipt = json.loads(data.read_bytes())
     except (OSError, ValueError):
@@ -148,13 +156,13 @@ def receipt_of(path: Path) -> dict[str, Any]:
 
 
 def quality_facts(receipt: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """PSNR to the teacher and, where there were photographs, to these, from a receipt of any origin."""
+    """Return the PSNR to the teacher and, where there were some, to test images, from an untrusted receipt."""
     try:
         mean = receipt["quality"]["held_out"]["mean"]
         known = {
-            "PSNR to its teacher": mean.get("psnr_to_teacher"),
-            "PSNR to photographs": mean.get("student_psnr"),
-            "below its teacher": mean.get("psnr_drop"),
+            "PSNR to the teacher": mean.get("psnr_to_teacher"),
+            "PSNR to test images": mean.get("student_psnr"),
+            "below the teacher": mean.get("psnr_drop"),
         }
         return [(name, f"{float(value):.2f} dB") for name, value in known.items() if value is not None]
     except (LookupError, TypeError, ValueError, AttributeError):
@@ -162,7 +170,7 @@ def quality_facts(receipt: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def byte_text(n_bytes: float) -> str:
-    """`3.7 MB`."""
+    """Return a size with its unit, such as `3.73 MB`."""
     for unit in ("bytes", "kB", "MB"):
         if n_bytes < 1000:
             return f"{n_bytes:.3g} {unit}" if unit != "bytes" else f"{n_bytes:.0f} bytes"
@@ -171,11 +179,11 @@ def byte_text(n_bytes: float) -> str:
 
 
 def _made_by(provenance: Mapping[str, Any]) -> str:
-    """`convert from hashgrid, 3,000 steps`, as far as a file tells."""
+    """Return `convert from hashgrid, 3,000 steps`, or as much of it as a file states."""
     job, teacher, steps = (provenance.get(name) for name in ("job", "teacher", "steps"))
     origin = teacher.get("field") if isinstance(teacher, Mapping) else provenance.get("scene")
     words = [str(job)] if job else []
     if origin:
         words.append(f"from {origin}" if isinstance(teacher, Mapping) else f"on {origin}")
-    told = " ".join(words)
-    return f"{told}, {steps:,} steps" if told and isinstance(steps, int) else told
+    text = " ".join(words)
+    return f"{text}, {steps:,} steps" if text and isinstance(steps, int) else text

@@ -1,4 +1,4 @@
-"""What stands before every route of the viewer: who may ask, from which page, how much, and what a page may load."""
+"""ASGI middleware: host and origin checks, authentication, an allow-list of paths, limits, headers."""
 
 import base64
 import binascii
@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from starlette.routing import compile_path
+
 from fieldmorph.fields.errors import InputError, SettingError
 
-MOST_BODY = 1 << 20  # bytes of a request
+MAX_BODY_BYTES = 1 << 20  # of a request
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 ANYWHERE = ("0.0.0.0", "::")
 HEADERS = {
-    # Gradio's page makes functions of texts and has styles of its own; nothing may come from, or go to, another host.
+    # Gradio's page evaluates strings as functions and has inline styles; nothing may be loaded from, or sent to,
+    # another host.
     "content-security-policy": "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' blob:; font-src 'self' data:; "
     "connect-src 'self' data: blob:; worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'; "
@@ -35,9 +38,14 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 class Guard:
     """Wraps a whole ASGI application, so that no route, mounted or added later, can be forgotten.
 
-    A request is refused when its `Host` is not this server's (a foreign name that points here, DNS rebinding), when it
-    comes from a page of another origin, when its path is closed or not plain, when its body is too long, or, with
-    `logins`, when it does not carry one of them (HTTP Basic).
+    A request is refused when its `Host` is not this server's (a foreign name that resolves to it, DNS rebinding), when
+    it comes from a page of another origin, when it carries none of `logins` (HTTP Basic) where there are some, when its
+    path is not allowed, or when its body is too long.
+
+    Args:
+        host: the name under which the server is reached besides the loopback's names.
+        logins: pairs of user and password; none: no authentication.
+        allowed: paths of routes, as `starlette.routing` writes them; all by default.
     """
 
     def __init__(
@@ -45,9 +53,10 @@ class Guard:
         app: App,
         host: str = "127.0.0.1",
         logins: Sequence[tuple[str, str]] = (),
-        closed: Sequence[str] = (),
+        allowed: Sequence[str] = ("/{path:path}",),
     ):
-        self._app, self._host, self._closed = app, host, tuple(closed)
+        self._app, self._host = app, host
+        self._allowed = [compile_path(path)[0] for path in allowed]
         self._logins = [f"{user}:{password}".encode() for user, password in logins]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,28 +71,28 @@ class Guard:
         await self._app(scope, _bounded(receive), _with_headers(send))
 
     def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
-        if not self._is_ours(headers.get("host", "")):
-            return 421, "this server does not go by that name"
+        """Return status and message where a request is refused."""
+        if not self._is_ours(host := headers.get("host", "")):
+            name = _host_name(host)
+            known = f"unrecognised Host header {name}: start with --host {name}"
+            return 421, known if name else "missing or malformed Host header"
         if not _same_origin(headers):
-            return 403, "pages of other origins may not ask this server"
-        if not self._knows(headers.get("authorization", "")):
-            return 401, "user and password, please"
-        if not _plain(scope):
+            return 403, "requests from pages of other origins are refused"
+        if not self._is_authenticated(headers.get("authorization", "")):
+            return 401, "authentication required"
+        if not _is_plain(scope) or not any(path.match(scope["path"]) for path in self._allowed):
             return 404, "not found"
-        path = scope["path"].rstrip("/")
-        if any(path == place or path.startswith((f"{place}/", f"{place}=")) for place in self._closed):
-            return 404, "not found"
-        if not _short(headers.get("content-length")):
-            return 413, f"a request has at most {MOST_BODY} bytes"
+        if not _is_short(headers.get("content-length")):
+            return 413, f"a request has at most {MAX_BODY_BYTES} bytes"
         return None
 
     def _is_ours(self, host: str) -> bool:
-        name = (urlsplit(f"//{host}").hostname or "") if _is_netloc(host) else ""
+        name = _host_name(host)
         if name in LOOPBACK or name == self._host:
             return True
         return self._host in ANYWHERE and _is_address(name)
 
-    def _knows(self, authorization: str) -> bool:
+    def _is_authenticated(self, authorization: str) -> bool:
         if not self._logins:
             return True
         scheme, _, encoded = authorization.partition(" ")
@@ -91,15 +100,15 @@ class Guard:
             given = base64.b64decode(encoded.strip(), validate=True) if scheme.lower() == "basic" else b""
         except (binascii.Error, ValueError):
             return False
-        return sum(hmac.compare_digest(given, login) for login in self._logins) > 0  # all are compared
+        return sum(hmac.compare_digest(given, login) for login in self._logins) > 0  # all, in constant time
 
 
 def read_logins(given: str | None) -> list[tuple[str, str]]:
-    """`USER:PASSWORD`, or a file that has one in each line.
+    """Return pairs of user and password from `USER:PASSWORD`, or from a file of such lines.
 
     Raises:
-        InputError: no such file, or one that cannot be read.
-        SettingError: neither.
+        InputError: the file cannot be read.
+        SettingError: it holds no such line, or a part of one is empty.
     """
     if given is None:
         return []
@@ -123,29 +132,35 @@ def _headers(scope: Scope) -> dict[str, str]:
 
 
 def _same_origin(headers: dict[str, str]) -> bool:
-    """Whether a page of ours, or no page at all, asks."""
+    """Return whether a request comes from a page of this server, or from no page at all."""
     origin = headers.get("origin")
     if origin is not None and (urlsplit(origin).netloc or origin) != headers.get("host"):
         return False
-    # Pictures and scripts are fetched without an Origin; browsers tell in another way where from. Links are fine.
+    # Images and scripts are fetched without an Origin, but with Sec-Fetch-Site. Links from other sites are allowed.
     foreign = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
     return not foreign or (
         headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
     )
 
 
-def _plain(scope: Scope) -> bool:
-    """Whether a path means itself: nothing climbs, nothing is encoded twice."""
+def _is_plain(scope: Scope) -> bool:
+    """Return whether a path has no parts that are interpreted: none that leads upwards, none that is encoded twice."""
     path = scope["path"]
     return not any(bad in path for bad in ("..", "\\", "\0", "//", "%"))
 
 
-def _short(length: str | None) -> bool:
-    return length is None or (length.isdecimal() and len(length) < 16 and int(length) <= MOST_BODY)
+def _is_short(length: str | None) -> bool:
+    return length is None or (length.isdecimal() and len(length) < 16 and int(length) <= MAX_BODY_BYTES)
 
 
-def _is_netloc(host: str) -> bool:
-    return bool(host) and not any(c in host for c in "/\\@?# \t")
+def _host_name(host: str) -> str:
+    """Return the name in a Host header, without its port; empty where the header is malformed."""
+    if not host or any(c in host for c in "/\\@?# \t"):
+        return ""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _is_address(name: str) -> bool:
@@ -157,37 +172,39 @@ def _is_address(name: str) -> bool:
 
 
 def _bounded(receive: Receive) -> Receive:
-    """Bodies that come without a length are counted as they come."""
-    taken = 0
+    """Wrap `receive` so that a body without a length ends the connection once it is too long."""
+    received = 0
 
     async def bounded() -> MutableMapping[str, Any]:
-        nonlocal taken
+        nonlocal received
         message = await receive()
-        taken += len(message.get("body", b""))
-        return {"type": "http.disconnect"} if taken > MOST_BODY else message
+        received += len(message.get("body", b""))
+        return {"type": "http.disconnect"} if received > MAX_BODY_BYTES else message
 
     return bounded
 
 
 def _with_headers(send: Send) -> Send:
+    """Wrap `send` so that every response has HEADERS, unless it has its own."""
+
     async def sending(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
             own = list(message.get("headers", []))
-            named = {name.lower() for name, _ in own}  # the stage has a stricter policy of its own
+            named = {name.lower() for name, _ in own}  # the viewport has a stricter policy of its own
             message = {**message, "headers": [*own, *(pair for pair in _ENCODED if pair[0] not in named)]}
         await send(message)
 
     return sending
 
 
-async def _refuse(scope: Scope, send: Send, status: int, told: str) -> None:
+async def _refuse(scope: Scope, send: Send, status: int, message: str) -> None:
     if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": 1008, "reason": told})
+        await send({"type": "websocket.close", "code": 1008, "reason": message})
         return
-    asks = [(b"www-authenticate", b'Basic realm="fieldmorph", charset="UTF-8"')] if status == 401 else []
-    body = f"{told}\n".encode()
+    challenge = [(b"www-authenticate", b'Basic realm="fieldmorph", charset="UTF-8"')] if status == 401 else []
+    body = f"{message}\n".encode()
     plain = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
-    start = {"type": "http.response.start", "status": status, "headers": [*plain, *asks, *_ENCODED]}
+    start = {"type": "http.response.start", "status": status, "headers": [*plain, *challenge, *_ENCODED]}
     await send(start)
     await send({"type": "http.response.body", "body": body})
 

@@ -1,4 +1,4 @@
-"""The tab that converts a field: what it shall become, how far that is, and the result beside its teacher."""
+"""The tab that converts a field: a form, the progress of the conversion, and its result next to the teacher."""
 
 import asyncio
 import json
@@ -10,67 +10,73 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-
-# isort: split
 import gradio as gr
 
 from fieldmorph.apps.console.exits import explain
 from fieldmorph.apps.console.progress import duration
-from fieldmorph.apps.jobs.convert import ConvertOptions, parse_bytes
+from fieldmorph.apps.jobs.request import ConversionRequest, parse_bytes
 from fieldmorph.apps.receipt.curve import curve_html
 from fieldmorph.apps.receipt.html_parts import details, escaped
 from fieldmorph.apps.receipt.page import headline, parts_style
 from fieldmorph.apps.viewer.baker import Baker
-from fieldmorph.apps.viewer.conversion import Course, Desk, Ended, Wish
-from fieldmorph.apps.viewer.render_pool import BusyError
-from fieldmorph.apps.viewer.scenes import Scene, Shelf
+from fieldmorph.apps.viewer.conversion import ConversionProgress, ConversionSlot
+from fieldmorph.apps.viewer.errors import BusyError, Cancelled
+from fieldmorph.apps.viewer.scenes import OpenScene, SceneStore
 from fieldmorph.apps.viewer.tab_scene import SceneTab
 from fieldmorph.apps.web import assets
 from fieldmorph.distill.active import LEVELS
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.errors import SettingError
+from fieldmorph.fields.registry import FIELDS
 
-FIELDS = {
-    "mlp": "MLP (NeRF)", "hashgrid": "Hash grid (Instant-NGP)", "vm": "Planes and lines (TensoRF-VM)",
-    "cp": "Lines (TensoRF-CP)", "voxels": "Voxels (Plenoxels)",
-}  # fmt: skip
 PRESETS = {"small": "small, for CPUs", "paper": "as published"}
-STARTS = {"where it helps": None, "yes": True, "no": False}
-ANY_SIZE = "whatever the preset takes"
+WARM_STARTS = {"where it helps": None, "yes": True, "no": False}
+ANY_SIZE = "the preset's size"
 SIZES = [ANY_SIZE, "500kB", "1MB", "2MB", "5MB", "20MB"]
 EMPTY = (
-    "<h3>Nothing converted yet</h3><p>Choose what the field shall become and how long that may take. The new field "
-    "learns from the old one and needs no photographs. How good it has become is drawn here meanwhile.</p>"
+    "<h3>No conversion yet</h3><p>Choose the target representation and a time budget. The student learns from the "
+    "field itself and needs no training images. Its PSNR is plotted here while it trains.</p>"
 )
-CANCELLED = "<h3>Cancelled</h3><p>Nothing was kept.</p>"
+CANCELLED = "<h3>Cancelled</h3><p>Nothing was saved.</p>"
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Made:
-    """What a conversion left: the new field on the shelf, its file, and its receipt as a page and as JSON."""
+class Converted:
+    """The result of a conversion.
 
-    student: Scene
+    Attributes:
+        student: the open scene.
+        files: checkpoint, receipt as a page, and receipt as JSON.
+    """
+
+    student: OpenScene
     files: tuple[Path, Path, Path]
 
 
 def add_convert_tab(
-    blocks: gr.Blocks, scene_tab: SceneTab, scenes: Sequence[Scene], shelf: Shelf, baker: Baker, desk: Desk
+    blocks: gr.Blocks,
+    scene_tab: SceneTab,
+    scenes: Sequence[OpenScene],
+    store: SceneStore,
+    baker: Baker,
+    slot: ConversionSlot,
 ) -> None:
     """Add the tab to the page that is being built.
 
     Args:
-        scenes: what can be converted, at least one.
-        shelf, baker: get what is made, so that it can be seen.
-        desk: where the work is done; what a session began ends when its page is left.
+        blocks: the page; when a visitor leaves it, the conversion of that session is cancelled.
+        scene_tab: shows the result.
+        scenes: that can be converted, at least one.
+        store, baker: get the student.
+        slot: runs the conversion.
     """
     with gr.Tab("Convert", id="convert"), gr.Row():
         with gr.Column(scale=2, min_width=300):
             form = _add_form(scenes)
             with gr.Row():
-                begin = gr.Button("Convert", variant="primary", min_width=120)
+                start = gr.Button("Convert", variant="primary", min_width=120)
                 stop = gr.Button("Cancel", interactive=False, min_width=100)
         with gr.Column(scale=3, min_width=320):
             card = gr.HTML(
@@ -78,31 +84,31 @@ def add_convert_tab(
                 apply_default_css=False, padding=False,
             )  # fmt: skip
             with gr.Row(visible=False) as done:
-                beside = gr.Button("Open beside its teacher", variant="primary", min_width=200)
+                compare = gr.Button("Compare with teacher", variant="primary", min_width=220)
                 files = [
                     gr.DownloadButton(text, min_width=110) for text in ("Field", "Receipt", "Receipt as JSON")
                 ]
             pair = gr.State(())  # within the tab: Gradio counts a tab's siblings of every kind
 
-    async def run(request: gr.Request, *asked: Any) -> AsyncIterator[dict[Any, Any]]:
-        owner, values = str(request.session_hash), dict(zip(form, asked, strict=True))
-        ready = {begin: gr.Button(interactive=True), stop: gr.Button(interactive=False)}
+    async def run(request: gr.Request, *values: Any) -> AsyncIterator[dict[Any, Any]]:
+        owner, settings = str(request.session_hash), dict(zip(form, values, strict=True))
+        ready = {start: gr.Button(interactive=True), stop: gr.Button(interactive=False)}
         yield {
-            begin: gr.Button(interactive=False),
+            start: gr.Button(interactive=False),
             stop: gr.Button(interactive=True),
             done: gr.Row(visible=False),
         }
         try:
-            teacher = shelf.get(values.pop("teacher"))
-            async with aclosing(convert(owner, teacher, read_wish(**values), shelf, baker, desk)) as steps:
-                async for shown, made in steps:
-                    if made is None:
-                        yield {card: shown}
+            teacher = store.get(settings.pop("teacher"))
+            async with aclosing(convert(owner, teacher, read_form(**settings), store, baker, slot)) as steps:
+                async for html, result in steps:
+                    if result is None:
+                        yield {card: html}
                         continue
-                    paths = dict(zip(files, map(str, made.files), strict=True))
+                    paths = dict(zip(files, map(str, result.files), strict=True))
                     # The last message: after one that skips it a button to download has no file any more.
                     yield {
-                        card: shown, done: gr.Row(visible=True), pair: (teacher.id, made.student.id),
+                        card: html, done: gr.Row(visible=True), pair: (teacher.id, result.student.id),
                         **paths, **ready,
                     }  # fmt: skip
                     return
@@ -110,116 +116,141 @@ def add_convert_tab(
             yield {card: failed_html(error)}
         yield ready
 
-    async def leave(request: gr.Request) -> None:
-        desk.leave(str(request.session_hash))
+    async def cancel(request: gr.Request) -> None:
+        slot.cancel(str(request.session_hash))
 
     def open_pair(ids: Sequence[str]) -> list[Any]:
-        return scene_tab.showing([shelf.get(name) for name in ids])
+        return scene_tab.showing([store.get(scene_id) for scene_id in ids])
 
     hidden: Any = {"show_progress": "hidden", "api_visibility": "private"}
-    begin.click(
-        run, list(form.values()), [begin, stop, done, card, pair, *files], concurrency_limit=None, **hidden
+    start.click(
+        run, list(form.values()), [start, stop, done, card, pair, *files], concurrency_limit=None, **hidden
     )  # fmt: skip
-    stop.click(leave, concurrency_limit=None, **hidden)
-    beside.click(open_pair, pair, scene_tab.outputs, concurrency_limit=None, **hidden)
-    blocks.unload(leave)
+    stop.click(cancel, concurrency_limit=None, **hidden)
+    compare.click(open_pair, pair, scene_tab.outputs, concurrency_limit=None, **hidden)
+    blocks.unload(cancel)
 
 
 async def convert(
-    owner: str, teacher: Scene, wish: Wish, shelf: Shelf, baker: Baker, desk: Desk
-) -> AsyncGenerator[tuple[str, Made | None]]:
-    """What the page shows while a field is converted, and at last what was made, whose files go when this is left.
+    owner: str,
+    teacher: OpenScene,
+    request: ConversionRequest,
+    store: SceneStore,
+    baker: Baker,
+    slot: ConversionSlot,
+) -> AsyncGenerator[tuple[str, Converted | None]]:
+    """Yield HTML for the page while a field is converted, and at last the result.
+
+    The files of the result are removed when the generator is closed.
 
     Raises:
-        BusyError, InputError, SettingError: it cannot be, or came to nothing.
+        BusyError, InputError, SettingError: the conversion cannot start, or failed.
     """
-    title = f"{escaped(teacher.name)} becomes {escaped(FIELDS[wish.to])}"
+    title = f"{escaped(teacher.name)} to {escaped(FIELDS[request.to].title)}"
     yield running_html(title, None), None
-    job = await asyncio.to_thread(desk.begin, owner, teacher.stored, teacher.name, wish)
+    job = await asyncio.to_thread(slot.start, owner, teacher.stored, teacher.name, request)
     try:
-        async for course in job.run():
-            yield running_html(title, course), None
+        async for progress in job.run():
+            yield running_html(title, progress), None
         data, page = job.receipts
-        student = await asyncio.to_thread(partial(shelf.open, job.output, passing=True))
+        student = await asyncio.to_thread(partial(store.open, job.output, evictable=True))
         baker.add(student)
-        shown = done_html(title, json.loads(data.read_bytes()), page.read_text(encoding="utf-8"))
-        yield shown, Made(student, (job.output, page, data))
-    except Ended:
+        html = done_html(title, json.loads(data.read_bytes()), page.read_text(encoding="utf-8"))
+        yield html, Converted(student, (job.output, page, data))
+    except Cancelled:
         yield CANCELLED, None
     finally:
-        job.end()
+        job.close()
 
 
-def read_wish(
-    to: str, preset: str, budget: str, largest: str, active: Sequence[str], start: str, seed: float | None
-) -> Wish:
-    """What a form says.
+def read_form(
+    to: str,
+    preset: str,
+    budget: str,
+    max_size: str,
+    active: Sequence[str],
+    warm_start: str,
+    seed: float | None,
+) -> ConversionRequest:
+    """Return the request that the form's values state.
 
     Raises:
-        SettingError: something that cannot be.
+        SettingError: a value cannot be used.
     """
-    most = None if largest in (ANY_SIZE, "", None) else parse_bytes(str(largest))
+    limit = None if max_size in (ANY_SIZE, "", None) else parse_bytes(str(max_size))
     if seed is None or not 0 <= seed < 1 << 31:
         raise SettingError(f"a seed is a whole number from 0 to {(1 << 31) - 1}; got {seed}")
-    options = ConvertOptions(active=tuple(active), start=STARTS.get(start), max_bytes=most)
-    return Wish(to, preset, Budget.parse(str(budget)), options, int(seed))
+    return ConversionRequest(
+        Budget.parse(str(budget)),
+        to=to,
+        preset=preset,
+        active=tuple(active),
+        start=WARM_STARTS.get(warm_start),
+        max_bytes=limit,
+        seed=int(seed),
+    )
 
 
-def running_html(title: str, course: Course | None) -> str:
-    """A conversion that runs; None: it is about to."""
-    if course is None:
-        return f"<h3>{title}</h3>{_bar(None)}<p>Getting ready ...</p>"
-    if course.measuring is not None:
-        told = f"Learned. Measuring pictures of the {course.measuring} for the receipt: {course.share:.0%}"
+def running_html(title: str, progress: ConversionProgress | None) -> str:
+    """Return HTML about a conversion that runs; None before it has started."""
+    if progress is None:
+        return f"<h3>{title}</h3>{_bar(None)}<p>Preparing …</p>"
+    if progress.measuring is not None:
+        text = (
+            f"Training finished. Rendering the {progress.measuring} for the receipt: {progress.fraction:.0%}"
+        )
     else:
-        parts = [f"step {course.step:,}", duration(course.seconds)]
-        if 0 < course.share < 1 and course.seconds > 1:
-            parts.append(f"about {duration(course.seconds * (1 / course.share - 1))} to go")
-        told = f"Learning: {course.share:.0%} · {' · '.join(parts)}"
-    psnr = "" if course.psnr is None else f'<p class="psnr"><b>{course.psnr:.1f}</b> dB to its teacher</p>'
-    return f"<h3>{title}</h3>{_bar(course.share)}<p>{told}</p>{psnr}{curve_html(course.looks)}"
+        parts = [f"step {progress.step:,}", duration(progress.seconds)]
+        if 0 < progress.fraction < 1 and progress.seconds > 1:
+            parts.append(f"about {duration(progress.seconds * (1 / progress.fraction - 1))} left")
+        text = f"Training: {progress.fraction:.0%} · {' · '.join(parts)}"
+    psnr = (
+        "" if progress.psnr is None else f'<p class="psnr"><b>{progress.psnr:.1f}</b> dB to the teacher</p>'
+    )
+    return f"<h3>{title}</h3>{_bar(progress.fraction)}<p>{text}</p>{psnr}{curve_html(progress.evaluations)}"
 
 
 def done_html(title: str, receipt: Mapping[str, Any], page: str) -> str:
-    """A conversion that came to its end: figures, curve, and the whole receipt in a frame without scripts."""
+    """Return HTML about a finished conversion: figures, curve, and the receipt's page in a frame without scripts."""
     frame = f'<iframe sandbox title="Receipt" loading="lazy" srcdoc="{escaped(page)}"></iframe>'
-    looks = [look for look in receipt["curve"] if look["psnr"] is not None]
-    return f"<h3>{title}</h3>{headline(receipt)}{curve_html(looks)}{details('The whole receipt', frame)}"
+    curve = [point for point in receipt["curve"] if point["psnr"] is not None]
+    return f"<h3>{title}</h3>{headline(receipt)}{curve_html(curve)}{details('Full receipt', frame)}"
 
 
 def failed_html(error: Exception) -> str:
-    """One line; what is no mistake of a user's stands in the server's log as well."""
+    """Return HTML with the error in one line; an unexpected error is logged with its traceback."""
     known = explain(error)
     if known is None and not isinstance(error, BusyError):
         log.error("a conversion failed", exc_info=error)
-    told = known.message if known else str(error) or type(error).__name__
-    return f'<h3>This could not be converted</h3><p role="alert" class="failed">{escaped(told)}</p>'
+    message = known.message if known else str(error) or type(error).__name__
+    return f'<h3>The conversion failed</h3><p role="alert" class="failed">{escaped(message)}</p>'
 
 
-def _add_form(scenes: Sequence[Scene]) -> dict[str, Any]:
-    """The components by the names of what they say."""
+def _add_form(scenes: Sequence[OpenScene]) -> dict[str, Any]:
+    """Add the components; return them by the argument of `read_form`, and `teacher`."""
     names = [(scene.name, scene.id) for scene in scenes]
     other = "hashgrid" if scenes[0].stored.field.name == "mlp" else "mlp"
-    teacher = gr.Dropdown(names, value=scenes[0].id, label="Field", visible=len(scenes) > 1)
-    to = gr.Radio([(text, name) for name, text in FIELDS.items()], value=other, label="Becomes")
-    preset = gr.Radio([(text, name) for name, text in PRESETS.items()], value="small", label="Size")
-    budget = gr.Textbox("2m", label="Time", info="90s, 2m, or 150cs of core-seconds", max_lines=1)
-    with gr.Accordion("More", open=False):
-        largest = gr.Dropdown(
-            SIZES, value=ANY_SIZE, allow_custom_value=True, label="File at most",
-            info="the largest of the field's sizes that fits is taken",
+    targets = [(field.title, name) for name, field in FIELDS.items()]
+    teacher = gr.Dropdown(names, value=scenes[0].id, label="Teacher", visible=len(scenes) > 1)
+    to = gr.Radio(targets, value=other, label="Target representation")
+    preset = gr.Radio([(text, name) for name, text in PRESETS.items()], value="small", label="Preset")
+    budget = gr.Textbox("2m", label="Time", info="90s, 2m, or 150cs for core-seconds", max_lines=1)
+    with gr.Accordion("More settings", open=False):
+        max_size = gr.Dropdown(
+            SIZES, value=ANY_SIZE, allow_custom_value=True, label="Maximum file size",
+            info="takes the largest size of the field that fits",
         )  # fmt: skip
-        active = gr.CheckboxGroup(list(LEVELS), value=list(LEVELS), label="Look again at the worst")
-        start = gr.Radio(list(STARTS), value="where it helps", label="Begin with a closed form")
+        active = gr.CheckboxGroup(list(LEVELS), value=list(LEVELS), label="Active sampling")
+        warm_start = gr.Radio(list(WARM_STARTS), value="where it helps", label="Closed-form warm start")
         seed = gr.Number(0, precision=0, minimum=0, label="Seed")
     return {
-        "teacher": teacher, "to": to, "preset": preset, "budget": budget, "largest": largest, "active": active,
-        "start": start, "seed": seed,
+        "teacher": teacher, "to": to, "preset": preset, "budget": budget, "max_size": max_size, "active": active,
+        "warm_start": warm_start, "seed": seed,
     }  # fmt: skip
 
 
-def _bar(share: float | None) -> str:
-    value = "" if share is None else f' value="{share:.4f}"'
+def _bar(fraction: float | None) -> str:
+    value = "" if fraction is None else f' value="{fraction:.4f}"'
     return f'<progress max="1"{value}></progress>'
 
 

@@ -1,7 +1,7 @@
-"""The scene tab: the stage in a frame, and what is known of the fields on it.
+"""The scene tab: the viewport in a frame, and a table of facts about the fields in it.
 
-Another tab that has made a field shows it with `tab.outputs` as the outputs of its event and
-`tab.showing([scene, ...])` as what the event's function returns for them.
+A tab that has made a field shows it with `tab.outputs` as the outputs of its event and `tab.showing([scene, ...])` as
+what the event's function returns for them.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from urllib.parse import quote
 import gradio as gr
 
 from fieldmorph.apps.receipt.html_parts import escaped, table
-from fieldmorph.apps.viewer.scenes import Scene
+from fieldmorph.apps.viewer.scenes import OpenScene
 
-NOTHING = (
+NO_SCENE = (
     '<p class="facts-empty">No field is open. Start with <code>fieldmorph view FILE</code>, or with two files to '
     "compare them.</p>"
 )
@@ -22,48 +22,47 @@ NOTHING = (
 
 @dataclass(frozen=True)
 class SceneTab:
-    """The tab's parts that other tabs may change.
+    """The components of the tab that other tabs may change.
 
     Attributes:
-        tabs: the page's tabs; the scene's is called "scene".
-        stage, facts: what shows the fields.
+        tabs: the page's tabs; the id of this one is "scene".
+        viewport: the frame in which fields are shown.
+        facts: the table below it.
     """
 
     tabs: gr.Tabs
-    stage: gr.HTML
+    viewport: gr.HTML
     facts: gr.HTML
 
     @property
     def outputs(self) -> list[Any]:
         """Components for which `showing` returns values."""
-        return [self.tabs, self.stage, self.facts]
+        return [self.tabs, self.viewport, self.facts]
 
     @staticmethod
-    def showing(scenes: Sequence[Scene]) -> list[Any]:
-        """Show one scene, or two side by side, and turn to this tab."""
-        return [gr.Tabs(selected="scene"), stage_frame(scenes), facts_html(scenes)]
+    def showing(scenes: Sequence[OpenScene]) -> list[Any]:
+        """Return values that show one scene, or compare two, and select this tab."""
+        return [gr.Tabs(selected="scene"), viewport_frame(scenes), facts_html(scenes)]
 
 
-def add_scene_tab(tabs: gr.Tabs, scenes: Sequence[Scene]) -> SceneTab:
-    """Add the tab to the page that is being built, with these scenes on the stage."""
+def add_scene_tab(tabs: gr.Tabs, scenes: Sequence[OpenScene]) -> SceneTab:
+    """Add the tab, with these scenes in its viewport, to the page that is being built."""
     with gr.Tab("Scene", id="scene"):
-        stage = gr.HTML(stage_frame(scenes), elem_classes="stage-frame", padding=False)
+        viewport = gr.HTML(viewport_frame(scenes), elem_classes="viewport-frame", padding=False)
         facts = gr.HTML(facts_html(scenes), elem_classes="facts", padding=False)
-    return SceneTab(tabs, stage, facts)
+    return SceneTab(tabs, viewport, facts)
 
 
-def stage_frame(scenes: Sequence[Scene]) -> str:
-    """The stage, in a frame: its script and style stay apart from the page's."""
+def viewport_frame(scenes: Sequence[OpenScene]) -> str:
+    """Return the viewport as HTML: a frame, so that its script and style stay apart from the page's."""
     ids = quote(",".join(scene.id for scene in scenes))
-    return (
-        f'<iframe src="/stage?scenes={ids}" title="3-D viewer" allow="fullscreen" loading="eager"></iframe>'
-    )
+    return f'<iframe src="/viewport?scenes={ids}" title="3-D viewer" allow="fullscreen" loading="eager"></iframe>'
 
 
-def facts_html(scenes: Sequence[Scene]) -> str:
-    """Facts of the scenes side by side; names and values may hold anything."""
+def facts_html(scenes: Sequence[OpenScene]) -> str:
+    """Return a table with a column of facts for each scene; all texts are escaped."""
     if not scenes:
-        return NOTHING
+        return NO_SCENE
     names = list(dict.fromkeys(name for scene in scenes for name, _ in scene.facts))
     known = [dict(scene.facts) for scene in scenes]
     rows = [[escaped(name), *(escaped(one.get(name, "–")) for one in known)] for name in names]

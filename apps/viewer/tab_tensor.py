@@ -1,4 +1,4 @@
-"""The tensor tab: a model's maps, curves through any place, where to measure next, functions, calibration."""
+"""The tensor tab: maps and curves of a model, experimental design, the functions of each mode, calibration."""
 
 import base64
 import math
@@ -8,9 +8,6 @@ from concurrent.futures import Future
 from functools import cache, partial
 from typing import Any
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-
-# isort: split
 import gradio as gr
 from matplotlib import colormaps
 from matplotlib.figure import Figure
@@ -23,72 +20,76 @@ from fieldmorph.apps.tensor.labels import label, percent, with_unit
 from fieldmorph.apps.tensor.plot_style import MEAN_MAP, SD_MAP, name_axis, positions
 from fieldmorph.apps.tensor.plot_svg import page_svg
 from fieldmorph.apps.tensor.plots import draw_coverage, draw_curve, draw_levels, plot_intervals, plot_mode
-from fieldmorph.apps.viewer.render_pool import BusyError, Pool
+from fieldmorph.apps.viewer.errors import BusyError
+from fieldmorph.apps.viewer.render_pool import FairRenderPool
 from fieldmorph.apps.web import assets
 from fieldmorph.bayes.core import TuckerCore
 from fieldmorph.bayes.data.coordinates import Mode
 from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.fields.errors import InputError, SettingError
 
-WIDTHS = (280, 1600)  # of a curve, in pixels
-CURVE_HEIGHT = 250
+WIDTHS = (280, 1600)  # minimum and maximum of a curve, in pixels
+CURVE_HEIGHT = 250  # pixels
 PIXELS_PER_INCH = 96
-WAIT = 60.0  # seconds for an answer, behind others
+TIMEOUT = 60.0  # seconds until an answer, time in the queue included
 
-Measured = tuple[Tensor, Tensor]  # coordinates and values
+Measured = tuple[Tensor, Tensor]  # coordinates (n, modes) and values (n,)
 Answer = Callable[[Any], dict[str, Any]]
 
 
 def add_tensor_tab(
-    explorer: Explorer, pool: Pool, *, measured: Measured | None = None, title: str = "Tensor model"
+    explorer: Explorer, pool: FairRenderPool, *, measured: Measured | None = None, title: str = "Tensor model"
 ) -> None:
     """Add the tab to the page that is being built.
 
     Args:
-        pool: does the work.
-        measured: coordinates and values that the model has not seen, for the picture of its calibration.
+        pool: computes the answers.
+        measured: coordinates and values that the model was not fitted to, to plot its calibration.
     """
     with gr.Tab(title, id="tensor"):
         gr.HTML(
             page_model(explorer), html_template=assets.text("tensor/tensor.html"),
             css_template=assets.style("tensor/map.css", "tensor/tensor.css"),
             js_on_load=assets.script("tensor/main.js"), apply_default_css=False, padding=False,
-            server_functions=[_answering(f, pool) for f in tensor_answers(explorer, measured)],
+            server_functions=[_in_pool(f, pool) for f in tensor_answers(explorer, measured)],
         )  # fmt: skip
 
 
 def tensor_answers(explorer: Explorer, measured: Measured | None = None) -> list[Answer]:
-    """What the page may ask: each takes and returns JSON values, and raises InputError or SettingError."""
+    """Return the functions that the page calls.
 
-    def tensor_map(asked: Mapping[str, Any]) -> dict[str, Any]:
-        return {"png": base64.b64encode(explorer.picture(asked["show"], asked["place"])).decode()}
+    Each takes and returns JSON values, and raises InputError or SettingError for a bad request.
+    """
 
-    def tensor_curve(asked: Mapping[str, Any]) -> dict[str, Any]:
-        return curve_answer(explorer, asked["place"], asked["along"], asked["width"])
+    def tensor_map(request: Mapping[str, Any]) -> dict[str, Any]:
+        return {"png": base64.b64encode(explorer.picture(request["show"], request["place"])).decode()}
 
-    def tensor_next(asked: Mapping[str, Any]) -> dict[str, Any]:
-        picks = explorer.where_next(asked["place"], asked["n"])
+    def tensor_curve(request: Mapping[str, Any]) -> dict[str, Any]:
+        return curve_answer(explorer, request["place"], request["along"], request["width"])
+
+    def tensor_next(request: Mapping[str, Any]) -> dict[str, Any]:
+        picks = explorer.where_next(request["place"], request["n"])
         unit, (before, *_, after) = explorer.posterior.value_unit, picks.sd
         return {
             "places": picks.places,
             "words": [place_text(explorer, place, (explorer.up, explorer.across)) for place in picks.places],
-            "told": "Measured here, the standard deviation on this map is expected to fall from "
-            f"{before:.3g} to {with_unit(f'{after:.3g}', unit)} (the root of its mean square). The model does not "
-            "know where one cannot measure.",
+            "summary": "Measurements here are expected to reduce the root mean square of the standard deviation on "
+            f"this map from {before:.3g} to {with_unit(f'{after:.3g}', unit)}. The model does not know which places "
+            "cannot be measured.",
         }
 
     @cache
     def figures() -> list[dict[str, Any]]:
         return figure_sections(explorer.posterior, measured)
 
-    def tensor_figures(_asked: Any) -> dict[str, Any]:
+    def tensor_figures(_request: Any) -> dict[str, Any]:
         return {"sections": figures()}
 
     return [tensor_map, tensor_curve, tensor_next, tensor_figures]
 
 
 def page_model(explorer: Explorer) -> dict[str, Any]:
-    """What the page needs to know of a model from the start, as JSON values."""
+    """Return what the page needs to know of a model at the start, as JSON values."""
     posterior = explorer.posterior
     modes = [
         {"name": mode.name.replace("_", " "), "words": explorer.words(k)}
@@ -108,28 +109,33 @@ def page_model(explorer: Explorer) -> dict[str, Any]:
 
 
 def about(posterior: Posterior) -> str:
-    """Modes, ranks, rows and noise in a line."""
+    """Return modes, ranks, number of measurements and noise in one line."""
     *names, last = (mode.name.replace("_", " ") for mode in posterior.modes)
     ranks = " × ".join(map(str, posterior.ranks))
     kind = f"Tucker {ranks}" if isinstance(posterior.core, TuckerCore) else f"CP {posterior.ranks[0]}"
-    told = [f"over {', '.join(names)} and {last}" if names else f"over {last}", kind]
+    parts = [f"over {', '.join(names)} and {last}" if names else f"over {last}", kind]
     if isinstance(rows := posterior.provenance.get("rows"), int):
-        told.append(f"{rows:,} measurements")
-    told.append(f"noise {with_unit(f'{noise_sd(posterior):.3g}', posterior.value_unit)}")
+        parts.append(f"{rows:,} measurements")
+    parts.append(f"noise {with_unit(f'{noise_sd(posterior):.3g}', posterior.value_unit)}")
     if posterior.intervals.levels:
-        told.append(f"intervals calibrated, good up to {percent(posterior.intervals.guaranteed)}")
-    return " · ".join(told)
+        parts.append(f"calibrated intervals, guaranteed up to {percent(posterior.intervals.guaranteed)}")
+    return " · ".join(parts)
 
 
 def curve_answer(explorer: Explorer, place: Sequence[int], along: int, width: Any) -> dict[str, Any]:
-    """A curve through a place as SVG of this width in pixels, where on it the mode's stops are, and words.
+    """Return a curve along one mode as JSON values: SVG, place, reading there, and fractions of the axis.
+
+    Args:
+        place: index of a stop along each mode.
+        along: index of the mode.
+        width: of the figure in pixels, clamped to WIDTHS.
 
     Raises:
-        InputError: no place or mode of the model, or no width.
+        InputError: the model has no such place or mode, or the width is not a number.
     """
     x, found = explorer.curve(place, along)
     if not isinstance(width, int | float) or not math.isfinite(width):
-        raise InputError(f"a width is a number of pixels; got {width!r:.40}")
+        raise InputError(f"the width must be a number of pixels; got {width!r:.40}")
     posterior, frame = explorer.posterior, {}
     mode, narrow = posterior.modes[along], min(max(int(width), WIDTHS[0]), WIDTHS[1])
 
@@ -147,24 +153,24 @@ def curve_answer(explorer: Explorer, place: Sequence[int], along: int, width: An
     value, spread = f"{float(found.mean[stop]):.{digits}f}", f"{float(found.latent_sd[stop]):.{digits + 1}f}"
     others = [k for k in range(len(posterior.modes)) if k != along]
     where = place_text(explorer, place, others)
-    told = (
+    reading = (
         f"{explorer.words(along)[place[along]]}: {with_unit(value, unit)} ± {spread}; 95 % of new measurements "
         f"from {float(low):.{digits}f} to {float(high):.{digits}f}"
     )
-    svg = page_svg(draw, f"{label(posterior.value_name, unit)} along {mode.name}. {told}")
+    svg = page_svg(draw, f"{label(posterior.value_name, unit)} along {mode.name}. {reading}")
     stops = positions(mode, explorer.stops[along])
     span = positions(mode, x[[0, -1]])
-    shares = (stops - span[0]) / ((span[1] - span[0]) or 1.0)
+    fractions = (stops - span[0]) / ((span[1] - span[0]) or 1.0)
     return {
         "svg": svg,
         "where": where or "The function",
-        "told": told,
-        "axis": {**frame, "stops": shares.tolist()},
+        "reading": reading,
+        "axis": {**frame, "stops": fractions.tolist()},
     }
 
 
 def figure_sections(posterior: Posterior, measured: Measured | None) -> list[dict[str, Any]]:
-    """The functions of each mode and the calibration: headings, words, and SVGs."""
+    """Return the functions of each mode and the calibration as sections: title, description and SVGs."""
     functions = [
         page_svg(partial(plot_mode, posterior, k), f"Functions of {mode.name} with 95 % bands")
         for k, mode in enumerate(posterior.modes)
@@ -172,28 +178,30 @@ def figure_sections(posterior: Posterior, measured: Measured | None) -> list[dic
     sections = [
         {
             "title": "Functions of each mode",
-            "told": "Posterior mean and 95 % band of each, with the share of the variance that it carries.",
+            "description": "Posterior mean and 95 % band of each, with the fraction of the variance that it explains.",
             "figures": functions,
         }
     ]
     if measured is not None:
         found, values = posterior.predict(measured[0]), measured[1]
         parts = {
-            "How many lie in intervals of every level": draw_coverage,
-            "Where in these they lie": draw_levels,
+            "Coverage of the intervals at every level": draw_coverage,
+            "Distribution of the predicted probabilities of the measurements": draw_levels,
         }
         drawn = [page_svg(partial(_panel, draw, found, values), words) for words, draw in parts.items()]
-        told = "Whether intervals hold what they say, on measurements that the model has not seen."
+        description = "Coverage of the predictive intervals on measurements that the model was not fitted to."
     elif posterior.intervals.levels:
         drawn = [page_svg(partial(plot_intervals, posterior.intervals), "Widths of calibrated intervals")]
-        told = "How wide intervals became by calibration on rows held out; test rows would show whether they hold."
+        description = (
+            "Width of the intervals after calibration on held-out rows; coverage needs test rows (--data)."
+        )
     else:
         return sections
-    return [*sections, {"title": "Calibration", "told": told, "figures": drawn}]
+    return [*sections, {"title": "Calibration", "description": description, "figures": drawn}]
 
 
 def place_text(explorer: Explorer, place: Sequence[int], modes: Sequence[int | None]) -> str:
-    """Some coordinates of a place in words."""
+    """Return the coordinates of a place along some modes as text."""
     return ", ".join(explorer.words(k)[place[k]] for k in modes if k is not None)
 
 
@@ -202,13 +210,13 @@ def _page_map(explorer: Explorer) -> dict[str, Any]:
     name, unit = label(posterior.value_name, posterior.value_unit), label("", posterior.value_unit)
     kinds = {"mean": (name, MEAN_MAP), "sd": (f"standard deviation{unit}", SD_MAP)}
     scales = {}
-    for quantity, (words, colours) in kinds.items():
+    for quantity, (words, colors) in kinds.items():
         low, high = explorer.limits[quantity]
-        table = (colormaps[colours](range(256))[:, :3] * 255).round().astype(int)
+        table = (colormaps[colors](range(256))[:, :3] * 255).round().astype(int)
         ticks = [[(value - low) / (high - low), f"{value:g}"] for value in nice_ticks(low, high)]
         scales[quantity] = {
             "name": words, "low": low, "high": high, "digits": _digits(high - low),
-            "unit": with_unit("", posterior.value_unit), "ticks": ticks, "colours": table.flatten().tolist(),
+            "unit": with_unit("", posterior.value_unit), "ticks": ticks, "colors": table.flatten().tolist(),
         }  # fmt: skip
     sides = {"x": explorer.across, "y": explorer.up}
     stops = {side: explorer.stops[k] for side, k in sides.items() if k is not None}
@@ -223,7 +231,7 @@ def _page_map(explorer: Explorer) -> dict[str, Any]:
 
 
 def _ticks(mode: Mode, cells: Tensor) -> list[tuple[float, str]]:
-    """Where along cells the axis has numbers, as shares of the whole, and the numbers."""
+    """Return the ticks of an axis of cells: fraction of its length, and label."""
     axis, at = Figure().subplots().xaxis, positions(mode, cells)
     half = (at[-1] - at[0]) / (len(at) - 1) / 2 or 0.5
     low, high = at[0] - half, at[-1] + half
@@ -235,14 +243,14 @@ def _ticks(mode: Mode, cells: Tensor) -> list[tuple[float, str]]:
 
 
 def _axis_name(mode: Mode) -> str:
-    """Empty for degrees, which say themselves what they are."""
+    """Return the label of an axis; empty for degrees, whose ticks have units."""
     if mode.kind in ("latitude", "longitude"):
         return ""
     return label(mode.name, None if mode.kind == "time" else mode.unit)
 
 
 def _digits(span: float) -> int:
-    """Decimals with which a hundredth of a span is seen."""
+    """Return the number of decimals that resolves a hundredth of a span."""
     return min(max(0, math.ceil(-math.log10(span / 100))), 8) if span > 0 else 3
 
 
@@ -252,11 +260,11 @@ def _panel(draw: Callable[..., None], *parts: Any) -> Figure:
     return figure
 
 
-def _answering(answer: Answer, pool: Pool) -> Answer:
-    """The answer by one of the pool's threads, each with a core of its own; a mistake as a line under `error`."""
+def _in_pool(answer: Answer, pool: FairRenderPool) -> Answer:
+    """Wrap an answer so that a thread of the pool computes it, and errors become one line under `error`."""
 
-    def answering(asked: Any) -> dict[str, Any]:
-        body = asked[0] if isinstance(asked, list) and asked else asked
+    def answer_in_pool(body: Any) -> dict[str, Any]:
+        request = body[0] if isinstance(body, list) and body else body
         found: Future[dict[str, Any]] = Future()
 
         def finish(error: BaseException | None) -> None:
@@ -264,14 +272,14 @@ def _answering(answer: Answer, pool: Pool) -> Answer:
                 found.set_exception(error)
 
         try:
-            pool.submit(secrets.token_hex(8), [partial(answer, body)], found.set_result, finish)
-            return found.result(WAIT)
+            pool.submit(secrets.token_hex(8), [partial(answer, request)], found.set_result, finish)
+            return found.result(TIMEOUT)
         except (InputError, SettingError, BusyError) as error:
             return {"error": str(error)}
         except (LookupError, TypeError):
-            return {"error": "the request is not one of this page's"}
+            return {"error": "this page sends no such request"}
         except TimeoutError:
             return {"error": "the server is busy; try again in a moment"}
 
-    answering.__name__ = answer.__name__
-    return answering
+    answer_in_pool.__name__ = answer.__name__
+    return answer_in_pool

@@ -1,4 +1,4 @@
-"""Films for the viewer: a path through some views, rendered by the pool tile by tile, fetched by id."""
+"""Videos for the viewer: a camera path through keyframes, rendered by the pool tile by tile, downloaded by id."""
 
 import math
 import secrets
@@ -12,45 +12,46 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-
-# isort: split
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fieldmorph.apps.media import Picture, open_film
-from fieldmorph.apps.viewer.render_pool import BusyError, Cancelled, Piece, Pool, Work
-from fieldmorph.apps.viewer.scenes import Scene
+from fieldmorph.apps.media import ByteImage, open_video
+from fieldmorph.apps.viewer.errors import BusyError, Cancelled
+from fieldmorph.apps.viewer.render_pool import FairRenderPool, RenderTask, Unit
+from fieldmorph.apps.viewer.scenes import OpenScene
 from fieldmorph.apps.viewer.tiles import Tile, View, check_distance, numbers, render_tile, tiles
 from fieldmorph.fields.cameras import Cameras
 from fieldmorph.fields.errors import InputError, SettingError
 
 FPS = 24
-MOST_KEYS = 24
-MOST_SECONDS = 20.0
-MOST_PIXELS = 640 * 480  # of a frame
-FEWEST_SIDE = 16
-AT_ONCE = 2  # films that are being made
-MOST_KEPT = 16  # films to fetch; the oldest makes room
-LINE = 40  # grey of the line between two scenes
+MAX_KEYFRAMES = 24
+MAX_SECONDS = 20.0
+MAX_PIXELS = 640 * 480  # of a frame
+MIN_SIDE = 16  # of a frame, in pixels
+MAX_AT_ONCE = 2  # videos that are being rendered
+MAX_KEPT = 16  # videos that can be downloaded; one more removes the oldest
+DIVIDER = 40  # gray level of the line between two scenes
 
-Key = tuple[Tensor, Tensor]  # eye and target
+Keyframe = tuple[Tensor, Tensor]  # eye and target, (3,) each, in world units
 
 
 @dataclass(frozen=True)
-class FilmPlan:
-    """What a film shows.
+class VideoPlan:
+    """What a video shows.
 
     Attributes:
-        keys: views that it passes through; a single one is a full turn.
-        up: the axis of the turntable.
-        focal: over the frame's shorter side.
-        split: share of the width from which the second scene is shown.
+        keyframes: that the camera passes through; a single one makes a full turn.
+        up: axis of the turntable, (3,).
+        focal: focal length over the frame's shorter side.
+        seconds: length of the video.
+        width, height: of a frame in pixels.
+        background: gray level in [0, 1].
+        split: fraction of the width where the second scene begins.
     """
 
-    keys: tuple[Key, ...]
+    keyframes: tuple[Keyframe, ...]
     up: Tensor
     focal: float
     seconds: float
@@ -60,18 +61,20 @@ class FilmPlan:
     split: float
 
     @property
-    def frames(self) -> int:
+    def n_frames(self) -> int:
         return max(2, round(self.seconds * FPS))
 
 
-def read_plan(body: Mapping[str, Any]) -> FilmPlan:
-    """A plan from JSON: the attributes of `FilmPlan`, `keys` as objects with `eye` and `target`.
+def read_plan(body: Mapping[str, Any]) -> VideoPlan:
+    """Check a plan that was sent as JSON: the attributes of `VideoPlan`, keyframes with `eye` and `target`.
 
     Raises:
-        SettingError: not that, or too long or large.
+        SettingError: something is missing, not a finite number, or too large.
     """
     try:
-        keys = tuple((_point(key["eye"]), _point(key["target"])) for key in body["keys"][: MOST_KEYS + 1])
+        keyframes = tuple(
+            (_point(key["eye"]), _point(key["target"])) for key in body["keyframes"][: MAX_KEYFRAMES + 1]
+        )
         focal, seconds, background, split = numbers(
             [body["focal"], body["seconds"], body.get("background", 1.0), body.get("split", 0.5)], 4
         )
@@ -79,41 +82,40 @@ def read_plan(body: Mapping[str, Any]) -> FilmPlan:
         up = _point(body["up"])
     except (LookupError, TypeError, AttributeError, ArithmeticError, ValueError):
         raise SettingError(
-            "a film has keys with eye and target, up, focal, seconds, width and height"
+            "a video has keyframes with eye and target, up, focal, seconds, width and height"
         ) from None
-    if not 1 <= len(keys) <= MOST_KEYS:
-        raise SettingError(f"a film passes 1 to {MOST_KEYS} views")
+    if not 1 <= len(keyframes) <= MAX_KEYFRAMES:
+        raise SettingError(f"a video has 1 to {MAX_KEYFRAMES} keyframes")
     sides = (width, height)
-    if any(type(n) is not int or n < FEWEST_SIDE for n in sides) or width * height > MOST_PIXELS:
+    if any(type(n) is not int or n < MIN_SIDE for n in sides) or width * height > MAX_PIXELS:
         raise SettingError(
-            f"a film's frame has at most {MOST_PIXELS} pixels and sides of at least {FEWEST_SIDE}"
+            f"a frame of a video has at most {MAX_PIXELS} pixels and sides of at least {MIN_SIDE} pixels"
         )
-    if not 0 < seconds <= MOST_SECONDS:
-        raise SettingError(f"a film lasts at most {MOST_SECONDS:g} s; got {seconds:g}")
-    apart = min(float((eye - target).norm()) for eye, target in keys)
-    if not (
-        focal > 0 and 0 <= background <= 1 and 0 <= split <= 1 and float(up.norm()) > 1e-6 and apart > 1e-6
-    ):
-        raise SettingError("focal length, background, split, up or one of the views cannot be used")
-    return FilmPlan(keys, up, focal, seconds, width, height, background, split)
+    if not 0 < seconds <= MAX_SECONDS:
+        raise SettingError(f"a video lasts at most {MAX_SECONDS:g} s; got {seconds:g}")
+    distance = min(float((eye - target).norm()) for eye, target in keyframes)
+    has_lengths = focal > 0 and float(up.norm()) > 1e-6 and distance > 1e-6
+    if not (has_lengths and 0 <= background <= 1 and 0 <= split <= 1):
+        raise SettingError("focal length, background, split, up or one of the keyframes cannot be used")
+    return VideoPlan(keyframes, up, focal, seconds, width, height, background, split)
 
 
-def camera_path(plan: FilmPlan) -> Cameras:
-    """The film's cameras: target, distance, yaw and pitch of the keys, joined by Catmull-Rom splines."""
+def camera_path(plan: VideoPlan) -> Cameras:
+    """Return the camera of each frame: Catmull-Rom splines through target, log distance, yaw and pitch of keyframes."""
     up = normalize(plan.up.double(), dim=0)
     side = torch.eye(3, dtype=torch.float64)[0 if abs(float(up[0])) < 0.9 else 1]
     ahead = normalize(side - up * (side @ up), dim=0)
     aside = torch.linalg.cross(up, ahead)
     places = torch.stack(
-        [_place(eye.double(), target.double(), up, ahead, aside) for eye, target in plan.keys]
+        [_place(eye.double(), target.double(), up, ahead, aside) for eye, target in plan.keyframes]
     )
     if len(places) == 1:
-        turn = places.repeat(plan.frames, 1)
-        turn[:, 4] += torch.arange(plan.frames) * (2 * math.pi / plan.frames)
+        turn = places.repeat(plan.n_frames, 1)
+        turn[:, 4] += torch.arange(plan.n_frames) * (2 * math.pi / plan.n_frames)
         path = turn
     else:
         places[:, 4] = torch.from_numpy(np.unwrap(places[:, 4].numpy()))
-        path = _spline(places, torch.linspace(0, len(places) - 1, plan.frames, dtype=torch.float64))
+        path = _spline(places, torch.linspace(0, len(places) - 1, plan.n_frames, dtype=torch.float64))
     target, distance, yaw, pitch = path[:, :3], path[:, 3:4].exp(), path[:, 4:5], path[:, 5:6]
     outward = pitch.cos() * (yaw.cos() * ahead + yaw.sin() * aside) + pitch.sin() * up
     right = yaw.cos() * aside - yaw.sin() * ahead
@@ -125,57 +127,59 @@ def camera_path(plan: FilmPlan) -> Cameras:
 
 
 @dataclass(eq=False)
-class _Film:
-    """Frames that come tile by tile from several threads, written in their order."""
+class _FrameAssembler:
+    """Assembles frames from tiles, which come from several threads, and writes them in order."""
 
-    plan: FilmPlan
-    add_frame: Callable[[Picture], None]
+    plan: VideoPlan
+    add_frame: Callable[[ByteImage], None]
     on_frame: Callable[[int, int], None]
-    missing: dict[int, int] = field(default_factory=dict)
-    pixels: dict[int, Picture] = field(default_factory=dict)
+    missing: dict[int, int] = field(default_factory=dict)  # number of tiles by frame
+    frames: dict[int, ByteImage] = field(default_factory=dict)
     written: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def take(self, result: tuple[int, Tile, Picture, int]) -> None:
-        frame, tile, pixels, of = result
+    def add_tile(self, result: tuple[int, Tile, ByteImage, int]) -> None:
+        """Take in the index of the frame, a tile of it, its pixels, and the frame's number of tiles."""
+        frame, tile, pixels, n_tiles = result
         with self.lock:
-            if frame not in self.pixels:
-                self.pixels[frame] = np.empty((self.plan.height, self.plan.width, 3), np.uint8)
-                self.missing[frame] = of
-            self.pixels[frame][tile.y : tile.y + tile.height, tile.x : tile.x + tile.width] = pixels
+            if frame not in self.frames:
+                self.frames[frame] = np.empty((self.plan.height, self.plan.width, 3), np.uint8)
+                self.missing[frame] = n_tiles
+            self.frames[frame][tile.y : tile.y + tile.height, tile.x : tile.x + tile.width] = pixels
             self.missing[frame] -= 1
             while self.missing.get(self.written) == 0:
                 del self.missing[self.written]
-                self.add_frame(self.pixels.pop(self.written))
+                self.add_frame(self.frames.pop(self.written))
                 self.written += 1
-                self.on_frame(self.written, self.plan.frames)
+                self.on_frame(self.written, self.plan.n_frames)
 
 
-class Films:
-    """Makes films and keeps the finished ones in a folder of its own until the server ends."""
+class VideoStore:
+    """Renders videos and keeps the finished ones in a folder of its own until the server ends."""
 
-    def __init__(self, pool: Pool):
+    def __init__(self, pool: FairRenderPool):
         self._pool = pool
-        self._folder = tempfile.TemporaryDirectory(prefix="fieldmorph-films-")
+        self._folder = tempfile.TemporaryDirectory(prefix="fieldmorph-videos-")
         self._kept: OrderedDict[str, Path] = OrderedDict()
         self._lock = threading.Lock()
-        self._making = 0
+        self._rendering = 0
 
-    def make(
+    def render(
         self,
-        shown: Sequence[Scene],
-        plan: FilmPlan,
+        shown: Sequence[OpenScene],
+        plan: VideoPlan,
         on_frame: Callable[[int, int], None],
         on_end: Callable[[str | None, BaseException | None], None],
-    ) -> Work:
-        """Begin a film; `pool.cancel` ends it early.
+    ) -> RenderTask:
+        """Start to render a video; `pool.cancel` stops it.
 
         Args:
-            on_frame: told how many frames of how many are written.
-            on_end: told the film's id, or why there is none (None where it was cancelled).
+            shown: one scene, or two that are split.
+            on_frame: called with the number of frames that are written, and of all.
+            on_end: called with the video's id, or with None and the error (None where it was cancelled).
 
         Raises:
-            BusyError: others are being made.
+            BusyError: MAX_AT_ONCE others are being rendered.
             SettingError: a camera would be too far away.
         """
         cameras = camera_path(plan)
@@ -183,12 +187,12 @@ class Films:
             for scene in shown:
                 check_distance(View(camera), scene.stored)
         with self._lock:
-            if self._making >= AT_ONCE:
-                raise BusyError("other films are being made; try again when they are done")
-            self._making += 1
-        name, stack = secrets.token_urlsafe(16), ExitStack()
-        path = Path(self._folder.name) / f"{name}.mp4"
-        film = _Film(plan, stack.enter_context(open_film(path, FPS)), on_frame)
+            if self._rendering >= MAX_AT_ONCE:
+                raise BusyError("other videos are being rendered; try again when they are finished")
+            self._rendering += 1
+        video_id, stack = secrets.token_urlsafe(16), ExitStack()
+        path = Path(self._folder.name) / f"{video_id}.mp4"
+        frames = _FrameAssembler(plan, stack.enter_context(open_video(path, FPS)), on_frame)
 
         def finish(error: BaseException | None) -> None:
             try:
@@ -198,64 +202,66 @@ class Films:
             except BaseException as failure:
                 error = error or failure
             if error is None:
-                self._keep(name, path)
+                self._keep(video_id, path)
             with self._lock:
-                self._making -= 1
-            on_end(None if error else name, None if isinstance(error, Cancelled) else error)
+                self._rendering -= 1
+            on_end(None if error else video_id, None if isinstance(error, Cancelled) else error)
 
+        units = _frame_tiles(shown, cameras, plan)
         try:
-            return self._pool.submit(f"film {name}", _pieces(shown, cameras, plan), film.take, finish)
+            return self._pool.submit(f"video {video_id}", units, frames.add_tile, finish)
         except BusyError as error:
             finish(error)
             raise
 
-    def get(self, name: str) -> Path:
-        """The file of a finished film.
+    def get(self, video_id: str) -> Path:
+        """Return the file of a finished video.
 
         Raises:
-            InputError: there is none, or no longer.
+            InputError: there is none, or it has been removed.
         """
-        path = self._kept.get(name)
+        path = self._kept.get(video_id)
         if path is None:
-            raise InputError("this film is not there any more")
+            raise InputError("this video is no longer available")
         return path
 
     def close(self) -> None:
-        """Remove all films."""
+        """Remove all videos."""
         self._folder.cleanup()
 
-    def _keep(self, name: str, path: Path) -> None:
+    def _keep(self, video_id: str, path: Path) -> None:
         with self._lock:
-            self._kept[name] = path
-            while len(self._kept) > MOST_KEPT:
+            self._kept[video_id] = path
+            while len(self._kept) > MAX_KEPT:
                 self._kept.popitem(last=False)[1].unlink(missing_ok=True)
 
 
-def _pieces(shown: Sequence[Scene], cameras: Cameras, plan: FilmPlan) -> Iterator[Piece]:
+def _frame_tiles(shown: Sequence[OpenScene], cameras: Cameras, plan: VideoPlan) -> Iterator[Unit]:
+    """Yield the units of all frames, frame after frame."""
     cut = plan.width if len(shown) == 1 else round(plan.split * plan.width)
     halves = [(shown[0], 0, cut), (shown[-1], cut, plan.width)]
     for frame, camera in enumerate(cameras):
         parts = [
             (scene, tile)
-            for scene, first, end in halves
-            for tile in tiles(plan.width, plan.height, scene.pace.side(), (first, end))
+            for scene, start, end in halves
+            for tile in tiles(plan.width, plan.height, scene.ray_cost.tile_side(), (start, end))
         ]
         view = View(camera, plan.background)
         for scene, tile in parts:
-            yield partial(_piece, frame, scene, view, tile, len(parts), cut)
+            yield partial(_render_part, frame, scene, view, tile, len(parts), cut)
 
 
-def _piece(
-    frame: int, scene: Scene, view: View, tile: Tile, of: int, cut: int
-) -> tuple[int, Tile, Picture, int]:
-    pixels = render_tile(scene.stored, view, tile, scene.pace)
+def _render_part(
+    frame: int, scene: OpenScene, view: View, tile: Tile, n_tiles: int, cut: int
+) -> tuple[int, Tile, ByteImage, int]:
+    pixels = render_tile(scene.stored, view, tile, scene.ray_cost)
     if tile.x == cut:
-        pixels[:, :1] = LINE
-    return frame, tile, pixels, of
+        pixels[:, :1] = DIVIDER
+    return frame, tile, pixels, n_tiles
 
 
 def _place(eye: Tensor, target: Tensor, up: Tensor, ahead: Tensor, aside: Tensor) -> Tensor:
-    """Target, logarithm of the distance, yaw and pitch."""
+    """Return a keyframe as target, logarithm of the distance, yaw and pitch, (6,)."""
     away = eye - target
     distance = away.norm()
     outward = away / distance
@@ -265,7 +271,7 @@ def _place(eye: Tensor, target: Tensor, up: Tensor, ahead: Tensor, aside: Tensor
 
 
 def _spline(places: Tensor, at: Tensor) -> Tensor:
-    """A Catmull-Rom spline through the rows of `places`, which are at 0, 1, ..., with their ends repeated."""
+    """Evaluate the Catmull-Rom spline through the rows of `places`, which lie at 0, 1, ...; both ends are repeated."""
     padded = torch.cat([places[:1], places, places[-1:]])
     first = at.long().clamp(max=len(places) - 2)
     t = (at - first)[:, None]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fieldmorph.fields.errors import InputError, SettingError
-from fieldmorph.fields.metrics import EQUAL_DB, capped_psnr, psnr, ssim
+from fieldmorph.fields.metrics import EQUAL_DB, capped_psnr, psnr, psnr_from_mse, ssim
 
 pytestmark = pytest.mark.numerical
 
@@ -36,6 +36,11 @@ def test_psnr_averages_over_pixels_and_channels() -> None:
 def test_psnr_of_equal_images_is_infinite() -> None:
     image, _ = images(3, 4)
     assert psnr(image, image.clone()) == math.inf
+
+
+def test_psnr_of_a_mean_squared_error() -> None:
+    assert psnr_from_mse(torch.tensor(1e-3)) == pytest.approx(30, abs=1e-5)
+    assert psnr_from_mse(torch.tensor(0.0)) == math.inf
 
 
 def test_psnr_keeps_its_digits_for_nearly_equal_images() -> None:

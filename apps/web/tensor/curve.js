@@ -49,7 +49,7 @@ export class CurveView {
   show(answer, request) {
     query(this.root, ".drawn", HTMLElement).innerHTML = answer.svg;
     query(this.root, ".where", HTMLElement).textContent = answer.where;
-    query(this.root, ".reading", HTMLElement).textContent = answer.told;
+    query(this.root, ".reading", HTMLElement).textContent = answer.reading;
     this.axis = { ...answer.axis, mode: request.along };
     this.showMark();
   }

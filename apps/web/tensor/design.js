@@ -49,7 +49,7 @@ export class DesignView {
 
   /** @param {DesignAnswer} answer */
   show(answer) {
-    this.text.textContent = answer.told;
+    this.text.textContent = answer.summary;
     this.list.replaceChildren();
     this.clear();
     answer.places.forEach((place, i) => this.addPlace(place, answer.words[i], String(i + 1)));

@@ -109,10 +109,10 @@ class Explorer {
   /** @param {FigureSection[]} sections */
   showFigures(sections) {
     const parent = query(this.root, ".figures", HTMLElement);
-    for (const { title, told, figures } of sections) {
+    for (const { title, description, figures } of sections) {
       const section = append(parent, "section");
       append(section, "h3", title);
-      append(section, "p", told);
+      append(section, "p", description);
       append(section, "div").innerHTML = figures.join("");
     }
   }

@@ -12,7 +12,7 @@ export interface Scale {
   digits: number;
   unit: string;
   ticks: [number, string][];
-  colours: number[];
+  colors: number[];
 }
 
 export interface MapModel {
@@ -68,19 +68,19 @@ export interface MapAnswer extends Failure {
 export interface CurveAnswer extends Failure {
   svg: string;
   where: string;
-  told: string;
+  reading: string;
   axis: CurveAxis;
 }
 
 export interface DesignAnswer extends Failure {
   places: number[][];
   words: string[];
-  told: string;
+  summary: string;
 }
 
 export interface FigureSection {
   title: string;
-  told: string;
+  description: string;
   figures: string[];
 }
 

@@ -70,9 +70,9 @@ export class MapView {
   /** @param {"mean" | "sd"} quantity */
   showScale(quantity) {
     this.scale = this.map.scales[quantity];
-    const { name, colours, ticks } = this.scale;
+    const { name, colors, ticks } = this.scale;
     const stops = [];
-    for (let i = 0; i < 256; i += 15) stops.push(`rgb(${colours.slice(3 * i, 3 * i + 3).join(" ")})`);
+    for (let i = 0; i < 256; i += 15) stops.push(`rgb(${colors.slice(3 * i, 3 * i + 3).join(" ")})`);
     query(this.root, ".scale .name", HTMLElement).textContent = name;
     query(this.root, ".scale .colors", HTMLElement).style.background =
       `linear-gradient(90deg, ${stops.join(", ")})`;
@@ -108,11 +108,11 @@ export class MapView {
     const context = context2d(this.cells, { willReadFrequently: true });
     context.drawImage(image, 0, 0);
     const pixels = context.getImageData(0, 0, width, height);
-    const { colours } = this.map.scales[request.show];
+    const { colors } = this.map.scales[request.show];
     const levels = (this.levels = new Uint8Array(width * height));
     for (let i = 0; i < levels.length; i++) {
       levels[i] = pixels.data[4 * i];
-      for (let c = 0; c < 3; c++) pixels.data[4 * i + c] = colours[3 * levels[i] + c];
+      for (let c = 0; c < 3; c++) pixels.data[4 * i + c] = colors[3 * levels[i] + c];
     }
     context.putImageData(pixels, 0, 0);
     this.draw();

@@ -13,7 +13,7 @@ const POLL_MS = 700;
 /**
  * @typedef {object} BakeState
  * @property {"waiting" | "working" | "ready" | "failed" | "none"} state
- * @property {number | null} [share] that is done
+ * @property {number | null} [fraction] that is done
  * @property {string} [reason] of a failure
  */
 

@@ -7,7 +7,7 @@ const TEXT = 0xffff; // in place of a field: the payload is an error message
 
 /** @typedef {{ x: number, y: number, width: number, height: number }} Tile */
 /** @typedef {(field: number, image: ImageBitmap, tile: Tile) => void} OnTile */
-/** @typedef {{ background: number, quick: boolean, shares: number[][] }} TileOptions */
+/** @typedef {{ background: number, quick: boolean, spans: number[][] }} TileOptions */
 
 /** An error that the server reported, or that it does not answer. */
 export class ServerError extends Error {
@@ -41,7 +41,7 @@ export class ServerTiles {
     const request = (this.request = new AbortController());
     try {
       const body = { ...pose, ...options, scenes, viewer: this.viewer };
-      const reader = await post("/pictures", body, request.signal);
+      const reader = await post("/tiles", body, request.signal);
       for await (const { field, tile, payload } of tileMessages(reader)) {
         if (field === TEXT) throw new ServerError(new TextDecoder().decode(payload));
         const image = await createImageBitmap(new Blob([payload], { type: "image/png" }));

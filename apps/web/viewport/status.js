@@ -30,7 +30,7 @@ export class Status {
   show(layers, isDifference) {
     const baking = layers.find((layer) => layer.isBaking);
     const prefix = isDifference ? "Difference × 5 · " : ""; // the factor stands in viewport.css
-    const suffix = baking ? ` · baking${percentOf(baking.description.bake.share)}` : "";
+    const suffix = baking ? ` · baking${percentOf(baking.description.bake.fraction)}` : "";
     this.element.textContent = prefix + (this.text ?? (baking ? "Preview" : "Baked preview")) + suffix;
     this.element.dataset.kind = this.kind;
   }

@@ -6,7 +6,7 @@ import { append, context2d, makeCanvas, query } from "../scene/dom.js";
 import { ServerError, isAbort, post } from "./server_tiles.js";
 
 /** @typedef {{ eye: Vec3, target: Vec3 }} Keyframe */
-/** @typedef {{ done: number, total: number, film?: string, error?: string }} VideoMessage */
+/** @typedef {{ done: number, total: number, video?: string, error?: string }} VideoMessage */
 
 export class VideoPanel {
   /** @param {Viewport} viewport */
@@ -84,7 +84,7 @@ export class VideoPanel {
     const height = Number(this.size.value);
     return {
       scenes: viewport.visible.map((layer) => layer.description.id),
-      keys: this.keyframes,
+      keyframes: this.keyframes,
       up: viewport.camera.up,
       focal: viewport.camera.focal,
       seconds: Number(this.seconds.value),
@@ -100,7 +100,7 @@ export class VideoPanel {
     const request = (this.request = new AbortController());
     this.showProgress("Starting …", 0);
     try {
-      const reader = await post("/films", this.plan(), request.signal);
+      const reader = await post("/videos", this.plan(), request.signal);
       for await (const line of linesOf(reader)) this.receive(JSON.parse(line));
       if (this.request) throw new ServerError("The server stopped before the video was finished.");
     } catch (error) {
@@ -109,13 +109,13 @@ export class VideoPanel {
   }
 
   /** @param {VideoMessage} message */
-  receive({ done, total, film, error }) {
+  receive({ done, total, video: id, error }) {
     if (error) throw new ServerError(error);
-    if (!film) return this.showProgress(`Frame ${done} of ${total}`, done / total);
+    if (!id) return this.showProgress(`Frame ${done} of ${total}`, done / total);
     const result = query(this.panel, ".result", HTMLElement);
     const video = query(result, "video", HTMLVideoElement);
     result.hidden = false;
-    video.src = query(result, "a", HTMLAnchorElement).href = `/films/${film}`;
+    video.src = query(result, "a", HTMLAnchorElement).href = `/videos/${id}`;
     video.onloadeddata = () => result.scrollIntoView({ block: "end" });
     this.finish("The video is ready.");
   }

@@ -238,10 +238,10 @@ export class Viewport extends SceneView {
       [0, this.split],
       [this.split, 1],
     ];
-    const shares = this.isSplit && !quick ? halves : visible.map(() => [0, 1]);
-    const total = width * height * shares.reduce((sum, [start, end]) => sum + end - start, 0);
+    const spans = this.isSplit && !quick ? halves : visible.map(() => [0, 1]);
+    const total = width * height * spans.reduce((sum, [start, end]) => sum + end - start, 0);
     const scenes = visible.map((layer) => layer.description.id);
-    const options = { background: this.background === "white" ? 1 : 0, quick, shares };
+    const options = { background: this.background === "white" ? 1 : 0, quick, spans };
     /** @type {Map<Layer, CanvasRenderingContext2D>} */
     const contexts = new Map();
     let done = 0;

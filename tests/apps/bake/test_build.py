@@ -194,14 +194,14 @@ def test_a_full_box_is_baked_to_its_faces() -> None:
 def test_an_empty_scene_is_refused() -> None:
     stored = stored_of(ball(20.0))
     stored.occupancy.occupied = torch.zeros_like(stored.occupancy.occupied)
-    with pytest.raises(InputError, match="nothing of this field is to be seen"):
+    with pytest.raises(InputError, match="this field is invisible"):
         bake(stored, BakeConfig(16))
 
 
 def test_progress_comes_to_its_end() -> None:
-    told: list[tuple[str, int, int]] = []
-    bake(stored_of(ball(20.0)), BakeConfig(16), on_progress=lambda *at: told.append(at))
-    ends = {what: (done, total) for what, done, total in told}
+    reports: list[tuple[str, int, int]] = []
+    bake(stored_of(ball(20.0)), BakeConfig(16), on_progress=lambda *at: reports.append(at))
+    ends = {what: (done, total) for what, done, total in reports}
     assert list(ends) == ["density", "visibility", "colour"]
     assert all(done == total > 0 for done, total in ends.values())
 

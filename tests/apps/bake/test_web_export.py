@@ -1,4 +1,4 @@
-"""Bakes as files: whole and self-contained, read back as they were, damage told, names harmless."""
+"""Bakes as files: whole and self-contained, read back as they were, damage reported, names harmless."""
 
 import base64
 import gzip
@@ -231,18 +231,18 @@ SPOILT = [
 def test_damage_is_one_clear_line(baked: Bake, tmp_path: Path, how: str) -> None:
     write_web(tmp_path, baked)
     spoil(tmp_path, how)
-    with pytest.raises(InputError, match=r"holds no baked scene that this version knows: .") as caught:
+    with pytest.raises(InputError, match=r"contains no baked scene that this version can read: .") as caught:
         read_web(tmp_path)
     assert str(caught.value).startswith(str(tmp_path))
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_no_bake_is_told(baked: Bake, tmp_path: Path) -> None:
+def test_what_is_no_bake_is_refused(baked: Bake, tmp_path: Path) -> None:
     (tmp_path / "other.html").write_text("<p>tea</p>")
-    with pytest.raises(InputError, match=r"other\.html holds no baked scene"):
+    with pytest.raises(InputError, match=r"other\.html contains no baked scene"):
         read_web(tmp_path / "other.html")
     (tmp_path / "binary.html").write_bytes(b"\xff\x00\xfe")
-    with pytest.raises(InputError, match="holds no baked scene"):
+    with pytest.raises(InputError, match="contains no baked scene"):
         read_web(tmp_path / "binary.html")
     with pytest.raises(InputError, match=r"cannot read .*: No such file"):
         read_web(tmp_path / "none.html")
@@ -273,6 +273,6 @@ def test_a_part_that_claims_too_much_is_not_unpacked(
     baked: Bake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_web(tmp_path / "a.html", baked)
-    monkeypatch.setattr(bake_file, "MOST_BYTES", 100)
+    monkeypatch.setattr(bake_file, "MAX_PART_BYTES", 100)
     with pytest.raises(InputError, match="part density claims"):
         read_web(tmp_path / "a.html")

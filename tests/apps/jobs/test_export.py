@@ -174,7 +174,7 @@ def bad_input(tmp_path: Path, how: str) -> Path:
         ("text", 3, "bad.fm"),
         ("a pickle", 4, "pickle"),
         ("damaged", 3, "damaged"),
-        ("empty", 3, "nothing of this field is to be seen"),
+        ("empty", 3, "this field is invisible"),
         ("not a number", 3, "finite"),
     ],
 )

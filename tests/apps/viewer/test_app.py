@@ -39,16 +39,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Cli
 
 
 def assembled(content: bytes, n: int = 1) -> list[np.ndarray]:
-    pictures = [np.zeros((48, 64, 3), np.uint8) for _ in range(n)]
+    images = [np.zeros((48, 64, 3), np.uint8) for _ in range(n)]
     for which, tile, png in read_messages(content):
         pixels = np.asarray(Image.open(io.BytesIO(png)))
-        pictures[which][tile.y : tile.y + tile.height, tile.x : tile.x + tile.width] = pixels
-    return pictures
+        images[which][tile.y : tile.y + tile.height, tile.x : tile.x + tile.width] = pixels
+    return images
 
 
-def test_a_picture_comes_in_tiles_and_is_the_renderer_s(server: Any) -> None:
+def test_an_image_comes_in_tiles_and_is_the_renderer_s(server: Any) -> None:
     client, viewer = server
-    answer = client.post("/pictures", json=request_of(CAMERA, scenes=[s.id for s in viewer.scenes]))
+    answer = client.post("/tiles", json=request_of(CAMERA, scenes=[s.id for s in viewer.scenes]))
     expected = to_8bit(picture(STORED, CAMERA))
     for found in assembled(answer.content, 2):
         assert np.abs(found.astype(int) - expected).max() <= 1
@@ -56,14 +56,14 @@ def test_a_picture_comes_in_tiles_and_is_the_renderer_s(server: Any) -> None:
 
 def test_of_two_scenes_each_gives_the_columns_that_are_seen(server: Any) -> None:
     client, viewer = server
-    body = request_of(CAMERA, scenes=[s.id for s in viewer.scenes], shares=[[0, 0.25], [0.25, 1]])
+    body = request_of(CAMERA, scenes=[s.id for s in viewer.scenes], spans=[[0, 0.25], [0.25, 1]])
     columns: list[set[int]] = [set(), set()]
-    for which, tile, _ in read_messages(client.post("/pictures", json=body).content):
+    for which, tile, _ in read_messages(client.post("/tiles", json=body).content):
         columns[which] |= set(range(tile.x, tile.x + tile.width))
     assert columns == [set(range(16)), set(range(16, 64))]
 
 
-def test_of_one_viewer_only_the_latest_picture_is_made(server: Any) -> None:
+def test_of_one_viewer_only_the_latest_image_is_rendered(server: Any) -> None:
     """The first answer ends early, without an error, once the same viewer has asked for another."""
     client, viewer = server
     scene = viewer.scenes[0]
@@ -79,9 +79,7 @@ def test_of_one_viewer_only_the_latest_picture_is_made(server: Any) -> None:
     large = resize(STORED.cameras[1], 400, 300)
     first: list[bytes] = []
     asking = threading.Thread(
-        target=lambda: first.append(
-            client.post("/pictures", json=request_of(large, scenes=[scene.id])).content
-        )
+        target=lambda: first.append(client.post("/tiles", json=request_of(large, scenes=[scene.id])).content)
     )
     asking.start()
     try:
@@ -104,74 +102,74 @@ def test_a_field_that_fails_says_so_and_does_not_disturb_others(server: Any) -> 
 
     bad.stored.field.query_density = fail
     try:
-        answer = client.post("/pictures", json=request_of(CAMERA, scenes=[bad.id]))
-        (which, _, told) = read_messages(answer.content)[-1]
+        answer = client.post("/tiles", json=request_of(CAMERA, scenes=[bad.id]))
+        (which, _, text) = read_messages(answer.content)[-1]
     finally:
         del bad.stored.field.query_density
-    assert (which, told.decode()) == (0xFFFF, "The field could not be shown: out of order")
-    found = assembled(client.post("/pictures", json=request_of(CAMERA, scenes=[good.id])).content)[0]
+    assert (which, text.decode()) == (0xFFFF, "The field could not be rendered: out of order")
+    found = assembled(client.post("/tiles", json=request_of(CAMERA, scenes=[good.id])).content)[0]
     assert found.min() < 200
 
 
 def test_facts_of_a_scene_come_from_file_and_receipt(server: Any) -> None:
     client, viewer = server
-    told = client.get(f"/scenes/{viewer.scenes[1].id}").json()
-    facts = dict(told["facts"])
-    assert told["name"] == "student"
+    scene = client.get(f"/scenes/{viewer.scenes[1].id}").json()
+    facts = dict(scene["facts"])
+    assert scene["name"] == "student"
     assert facts["architecture"] == "voxels"
-    assert facts["PSNR to its teacher"] == "31.24 dB"
+    assert facts["PSNR to the teacher"] == "31.24 dB"
     assert facts["parameters"] == f"{STORED.field.n_parameters():,}"
-    assert told["bake"] == {"state": "absent"}
-    assert set(told["camera"]) == {"eye", "target", "up", "focal"}
+    assert scene["bake"] == {"state": "absent"}
+    assert set(scene["camera"]) == {"eye", "target", "up", "focal"}
 
 
-def test_a_film_passes_through_its_views_and_is_fetched_by_its_id(server: Any) -> None:
+def test_a_video_passes_through_its_keyframes_and_is_fetched_by_its_id(server: Any) -> None:
     client, viewer = server
-    plan = film_plan(viewer, keys=[0, 2])
-    lines = [json.loads(line) for line in client.post("/films", json=plan).text.splitlines()]
+    plan = video_plan(viewer, keyframes=[0, 2])
+    lines = [json.loads(line) for line in client.post("/videos", json=plan).text.splitlines()]
     assert lines[:-1] == [{"done": i + 1, "total": 12} for i in range(12)]
-    film = client.get(f"/films/{lines[-1]['film']}")
-    assert film.headers["content-type"] == "video/mp4"
-    frames = iio.imread(film.content, extension=".mp4")
+    video = client.get(f"/videos/{lines[-1]['video']}")
+    assert video.headers["content-type"] == "video/mp4"
+    frames = iio.imread(video.content, extension=".mp4")
     assert frames.shape == (12, 48, 64, 3)
     for at, which in ((0, 0), (-1, 2)):
         expected = to_8bit(picture(STORED, resize(STORED.cameras[which], 64, 48)))
         assert np.abs(frames[at].astype(int) - expected).mean() < 8
 
 
-def test_a_film_that_is_cancelled_leaves_nothing(server: Any) -> None:
+def test_a_video_that_is_cancelled_leaves_nothing(server: Any) -> None:
     client, viewer = server
-    folder = Path(viewer.films._folder.name)
+    folder = Path(viewer.videos._folder.name)
     before = set(folder.iterdir())
-    with client.stream("POST", "/films", json=film_plan(viewer, keys=[0], seconds=20)) as answer:
+    with client.stream("POST", "/videos", json=video_plan(viewer, keyframes=[0], seconds=20)) as answer:
         next(answer.iter_lines())
     for _ in range(600):
-        if viewer.films._making == 0:
+        if viewer.videos._rendering == 0:
             break
         time.sleep(0.05)
-    assert viewer.films._making == 0
+    assert viewer.videos._rendering == 0
     assert set(folder.iterdir()) == before
 
 
-def film_plan(viewer: Viewer, keys: list[int], **others: Any) -> dict[str, Any]:
-    poses = STORED.cameras.camera_to_world[keys]
+def video_plan(viewer: Viewer, keyframes: list[int], **others: Any) -> dict[str, Any]:
+    poses = STORED.cameras.camera_to_world[keyframes]
     asked = [{"eye": p[:, 3].tolist(), "target": [0.0, 0.0, 0.0]} for p in poses]
     focal = float(STORED.cameras.intrinsics[0, 0]) / 48
-    plan = {"keys": asked, "up": [0, 0, 1], "focal": focal, "seconds": 0.5, "width": 64, "height": 48}
+    plan = {"keyframes": asked, "up": [0, 0, 1], "focal": focal, "seconds": 0.5, "width": 64, "height": 48}
     return {**plan, "scenes": [viewer.scenes[0].id], **others}
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"keys": []}, {"keys": "ab"}, {"keys": [{"eye": [0, 0, 0], "target": [0, 0, 0]}]}, {"seconds": 1e9},
-        {"seconds": -1}, {"width": 10**6}, {"height": 1}, {"up": [0, 0, 0]}, {"focal": 0}, {"split": 2},
-        {"scenes": []}, {"scenes": ["x"] * 3},
+        {"keyframes": []}, {"keyframes": "ab"}, {"keyframes": [{"eye": [0, 0, 0], "target": [0, 0, 0]}]},
+        {"seconds": 1e9}, {"seconds": -1}, {"width": 10**6}, {"height": 1}, {"up": [0, 0, 0]}, {"focal": 0},
+        {"split": 2}, {"scenes": []}, {"scenes": ["x"] * 3},
     ],
 )  # fmt: skip
-def test_a_bad_film_is_refused_in_one_line(server: Any, wrong: dict[str, Any]) -> None:
+def test_a_bad_video_is_refused_in_one_line(server: Any, wrong: dict[str, Any]) -> None:
     client, viewer = server
-    answer = client.post("/films", json={**film_plan(viewer, keys=[0]), **wrong})
+    answer = client.post("/videos", json={**video_plan(viewer, keyframes=[0]), **wrong})
     assert answer.status_code == 400
     assert "\n" not in answer.json()["error"]
 
@@ -181,7 +179,7 @@ def test_the_page_has_the_scenes_on_it_and_names_no_other_host(server: Any) -> N
     page = client.get("/").text
     assert all(scene.id in page for scene in viewer.scenes)
     assert "31.24 dB" in page
-    for path in ("/stage", "/stage.js", "/stage.css"):
+    for path in ("/viewport", "/viewport.js", "/viewport.css"):
         content = client.get(path)
         assert content.status_code == 200
         assert "http://" not in content.text.replace("http://www.w3.org/2000/svg", "")
@@ -191,19 +189,19 @@ def test_the_page_has_the_scenes_on_it_and_names_no_other_host(server: Any) -> N
 def test_two_hundred_visits_leave_no_thread_and_no_work_behind(server: Any) -> None:
     client, viewer = server
     body = request_of(CAMERA, scenes=[viewer.scenes[0].id])
-    client.post("/pictures", json=body)
+    client.post("/tiles", json=body)
     before = threading.active_count()
     for i in range(200):
         visit = http.client.HTTPConnection(client.base_url.host, client.base_url.port, timeout=WAIT)
-        visit.request("POST", "/pictures", json.dumps({**body, "viewer": f"visitor {i:08}"}))
+        visit.request("POST", "/tiles", json.dumps({**body, "viewer": f"visitor {i:08}"}))
         if i % 2:
-            visit.getresponse().read(20)  # half of them leave in mid-picture, the others before
+            visit.getresponse().read(20)  # half of them leave in mid-image, the others before
         visit.close()
     for _ in range(600):
-        if not viewer.pool._works:
+        if not viewer.pool._tasks:
             break
         time.sleep(0.05)
-    assert not viewer.pool._works
+    assert not viewer.pool._tasks
     assert not viewer.pool._spent
     assert threading.active_count() <= before + 1
 
@@ -238,7 +236,7 @@ def test_a_taken_port_gives_one_clear_line(tmp_path: Path, capsys: pytest.Captur
     )
 
 
-def test_mistakes_are_told_before_anything_is_served(tmp_path: Path) -> None:
+def test_mistakes_are_reported_before_anything_is_served(tmp_path: Path) -> None:
     files = [save_ball(tmp_path / f"{name}.fm") for name in "abc"]
     with pytest.raises(SettingError, match="at most 2 fields and one tensor model; got 3 and 0"):
         make_viewer(files)

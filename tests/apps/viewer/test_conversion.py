@@ -1,4 +1,4 @@
-"""A conversion in a process of its own: what it tells on the way, what it leaves, and how it ends."""
+"""A conversion in a process of its own: its progress, its files, and how it ends."""
 
 import asyncio
 import json
@@ -8,9 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from fieldmorph.apps.jobs.convert import ConvertOptions
-from fieldmorph.apps.viewer.conversion import Course, Desk, Ended, Job, Wish
-from fieldmorph.apps.viewer.render_pool import BusyError
+from fieldmorph.apps.jobs.request import ConversionRequest
+from fieldmorph.apps.viewer.conversion import (
+    ConversionJob,
+    ConversionProgress,
+    ConversionSlot,
+    check_limits,
+)
+from fieldmorph.apps.viewer.errors import BusyError, Cancelled
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.errors import InputError, SettingError
 from fieldmorph.fields.files import file_sha256
@@ -18,7 +23,7 @@ from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.store import load_field
 
 TINY = {"width": 16, "depth": 2, "n_frequencies": 4}
-WISH = Wish("mlp", "small", Budget(steps=40), ConvertOptions(receipt=False), settings=TINY)
+REQUEST = ConversionRequest(Budget(steps=40), receipt=False, overrides=TINY)
 
 
 @pytest.fixture
@@ -26,15 +31,17 @@ def stored(teacher: Path) -> RenderableField:
     return load_field(teacher)
 
 
-def test_job_converts_and_tells_how_far_it_is(stored: RenderableField, teacher: Path) -> None:
-    wish = replace(WISH, options=ConvertOptions())
-    job = Job(stored, "a scene: <one>", wish)
+def test_job_converts_and_yields_its_progress(stored: RenderableField, teacher: Path) -> None:
+    request = replace(REQUEST, receipt=True)
+    job = ConversionJob(stored, "a scene: <one>", request)
 
     async def watch() -> list[tuple[float, str | None, int]]:
-        return [(course.share, course.measuring, len(course.looks)) async for course in job.run()]
+        return [
+            (progress.fraction, progress.measuring, len(progress.evaluations)) async for progress in job.run()
+        ]
 
     seen = asyncio.run(watch())
-    learning = [share for share, measuring, _ in seen if measuring is None]
+    learning = [fraction for fraction, measuring, _ in seen if measuring is None]
     assert learning == sorted(learning)
     assert learning[-1] == 1
     assert {measuring for _, measuring, _ in seen} == {None, "teacher", "student"}
@@ -46,27 +53,27 @@ def test_job_converts_and_tells_how_far_it_is(stored: RenderableField, teacher: 
     assert json.loads(data.read_text())["student"]["field"] == "mlp"
     assert page.read_text().startswith("<!DOCTYPE html>")
     folder = job.output.parent
-    job.end()
+    job.close()
     assert not folder.exists()
 
 
 def test_job_that_is_ended_leaves_nothing(stored: RenderableField) -> None:
-    job = Job(stored, "t", replace(WISH, budget=Budget(seconds=600.0)))
+    job = ConversionJob(stored, "t", replace(REQUEST, budget=Budget(seconds=600.0)))
     folder = job.output.parent
 
     async def watch() -> None:
-        async for course in job.run():
-            if course.step:
-                job.end()
+        async for progress in job.run():
+            if progress.step:
+                job.close()
 
-    with pytest.raises(Ended):
+    with pytest.raises(Cancelled):
         asyncio.run(watch())
-    assert job.over
+    assert job.is_over
     assert not folder.exists()
 
 
 def test_mistake_in_the_process_comes_back_as_a_line(stored: RenderableField) -> None:
-    job = Job(stored, "t", replace(WISH, options=ConvertOptions(max_bytes=2000), settings={}))
+    job = ConversionJob(stored, "t", replace(REQUEST, max_bytes=2000, overrides={}))
 
     async def watch() -> None:
         async for _ in job.run():
@@ -74,62 +81,67 @@ def test_mistake_in_the_process_comes_back_as_a_line(stored: RenderableField) ->
 
     with pytest.raises(InputError, match="no mlp fits into 2000 bytes"):
         asyncio.run(watch())
-    job.end()
+    job.close()
 
 
 def test_process_goes_when_the_server_is_gone(stored: RenderableField) -> None:
-    job = Job(stored, "t", replace(WISH, budget=Budget(seconds=600.0)))
+    job = ConversionJob(stored, "t", replace(REQUEST, budget=Budget(seconds=600.0)))
 
     async def watch() -> int | None:
-        async for course in job.run():
-            if course.step:
+        async for progress in job.run():
+            if progress.step:
                 assert job._process is not None
                 assert job._process.stdin is not None
                 job._process.stdin.close()
         return None
 
-    with pytest.raises(InputError, match="broke off with 1"):
+    with pytest.raises(InputError, match="worker exited with code 1 before returning a result"):
         asyncio.run(watch())
     assert not job.teacher.exists()
-    job.end()
+    job.close()
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"budget": Budget(seconds=901.0)}, "at most 15m here, or 1800cs"),
         ({"budget": Budget(core_seconds=1801.0)}, "at most 15m here, or 1800cs"),
         ({"to": "splats"}, "unknown field 'splats'"),
         ({"preset": "huge"}, "unknown preset of mlp 'huge'"),
-        ({"options": ConvertOptions(max_bytes=10**9)}, "at most 64 MB; this one would have about 1000 MB"),
-        ({"to": "voxels", "preset": "paper", "settings": {}}, "at most 64 MB; this one would have about"),
+        ({"max_bytes": 10**9}, "at most 64 MB; this one would have about 1000 MB"),
+        ({"to": "voxels", "preset": "paper", "overrides": {}}, "at most 64 MB; this one would have about"),
     ],
 )
-def test_wishes_are_bounded(stored: RenderableField, change: dict[str, object], told: str) -> None:
+def test_requests_are_bounded(stored: RenderableField, change: dict[str, object], message: str) -> None:
     stored.occupancy.occupied = torch.ones_like(stored.occupancy.occupied)
-    with pytest.raises(SettingError, match=told):
-        replace(WISH, **change).check(stored)
-    WISH.check(stored)
+    with pytest.raises(SettingError, match=message):
+        check_limits(replace(REQUEST, **change), stored)
+    check_limits(REQUEST, stored)
 
 
 def test_one_conversion_at_a_time(stored: RenderableField) -> None:
-    desk = Desk()
-    first = desk.begin("ann", stored, "t", WISH)
+    slot = ConversionSlot()
+    first = slot.start("ann", stored, "t", REQUEST)
     with pytest.raises(BusyError, match="another conversion is running"):
-        desk.begin("bob", stored, "t", WISH)
-    desk.leave("bob")
-    assert not first.over
-    desk.leave("ann")
-    assert first.over
-    second = desk.begin("bob", stored, "t", WISH)
-    desk.close()
-    assert second.over
+        slot.start("bob", stored, "t", REQUEST)
+    slot.cancel("bob")
+    assert not first.is_over
+    slot.cancel("ann")
+    assert first.is_over
+    second = slot.start("bob", stored, "t", REQUEST)
+    slot.close()
+    assert second.is_over
 
 
-def test_looks_are_taken_from_what_is_heard() -> None:
-    course = Course()
-    for share, psnr in ((0.1, None), (0.2, 20.0), (0.3, 20.0), (0.4, 21.5)):
-        course.hear({"share": share, "step": 1, "seconds": 2.0, "core_seconds": 4 * share, "psnr": psnr})
-    assert [(look["core_seconds"], look["psnr"]) for look in course.looks] == [(0.8, 20.0), (1.6, 21.5)]
-    course.hear({"share": 0.5, "measuring": "teacher"})
-    assert (course.share, course.measuring, course.psnr) == (0.5, "teacher", 21.5)
+def test_evaluations_are_taken_from_messages() -> None:
+    progress = ConversionProgress()
+    for fraction, psnr in ((0.1, None), (0.2, 20.0), (0.3, 20.0), (0.4, 21.5)):
+        progress.update(
+            {"fraction": fraction, "step": 1, "seconds": 2.0, "core_seconds": 4 * fraction, "psnr": psnr}
+        )
+    assert [(point["core_seconds"], point["psnr"]) for point in progress.evaluations] == [
+        (0.8, 20.0),
+        (1.6, 21.5),
+    ]
+    progress.update({"fraction": 0.5, "measuring": "teacher"})
+    assert (progress.fraction, progress.measuring, progress.psnr) == (0.5, "teacher", 21.5)

@@ -4,23 +4,26 @@ from typing import Any
 
 import pytest
 
-from fieldmorph.apps.viewer.render_pool import MOST_WORKS, BusyError, Cancelled, Pool
+from fieldmorph.apps.viewer.errors import BusyError, Cancelled
+from fieldmorph.apps.viewer.render_pool import MAX_TASKS, FairRenderPool
 
-WAIT = 20  # seconds until a test gives up
+WAIT = 20  # seconds until a test fails
 
 
 class Order:
-    """An owner's work whose pieces wait for a gate and are written down as they are done."""
+    """A task of an owner whose units wait for a gate and are recorded as they are done."""
 
-    def __init__(self, pool: Pool, owner: str, n: int, done: list[str], gate: threading.Event | None = None):
+    def __init__(
+        self, pool: FairRenderPool, owner: str, n: int, done: list[str], gate: threading.Event | None = None
+    ):
         self.ended, self.error = threading.Event(), None
         self.n, self.owner, self.gate = n, owner, gate
-        self.work = pool.submit(owner, self.pieces(), done.append, self.end)
+        self.task = pool.submit(owner, self.units(), done.append, self.end)
 
-    def pieces(self) -> Iterator[Callable[[], str]]:
-        return (self.piece for _ in range(self.n))
+    def units(self) -> Iterator[Callable[[], str]]:
+        return (self.unit for _ in range(self.n))
 
-    def piece(self) -> str:
+    def unit(self) -> str:
         if self.gate is not None:
             assert self.gate.wait(WAIT)
         return self.owner
@@ -31,13 +34,13 @@ class Order:
 
 
 @pytest.fixture
-def pool() -> Iterator[Pool]:
-    pool = Pool(1)
+def pool() -> Iterator[FairRenderPool]:
+    pool = FairRenderPool(1)
     yield pool
     pool.close()
 
 
-def test_pieces_are_delivered_in_order_and_the_end_is_told_once(pool: Pool) -> None:
+def test_units_are_delivered_in_order_and_finish_is_called_once(pool: FairRenderPool) -> None:
     got: list[Any] = []
     ended = threading.Event()
     pool.submit("a", [lambda i=i: i for i in range(20)], got.append, lambda e: (got.append(e), ended.set()))
@@ -45,7 +48,7 @@ def test_pieces_are_delivered_in_order_and_the_end_is_told_once(pool: Pool) -> N
     assert got == [*range(20), None]
 
 
-def test_a_later_viewer_is_served_before_the_rest_of_a_long_work(pool: Pool) -> None:
+def test_a_later_viewer_is_served_before_the_rest_of_a_long_work(pool: FairRenderPool) -> None:
     done: list[str] = []
     gate = threading.Event()
     long = Order(pool, "long", 30, done, gate)
@@ -57,8 +60,8 @@ def test_a_later_viewer_is_served_before_the_rest_of_a_long_work(pool: Pool) -> 
     assert done.count("long") == 30
 
 
-def test_viewers_share_time_and_not_pieces(pool: Pool) -> None:
-    """One piece of the slow owner takes as long as many of the quick one's, who must not wait for all of them."""
+def test_viewers_share_time_and_not_pieces(pool: FairRenderPool) -> None:
+    """One unit of the slow owner takes as long as many of the quick one's, who must not wait for all of them."""
     done: list[str] = []
     gate = threading.Event()
 
@@ -76,7 +79,7 @@ def test_viewers_share_time_and_not_pieces(pool: Pool) -> None:
     assert ended.wait(WAIT)
 
 
-def test_new_work_of_an_owner_takes_the_place_of_the_old(pool: Pool) -> None:
+def test_new_task_of_an_owner_takes_the_place_of_the_old(pool: FairRenderPool) -> None:
     done: list[str] = []
     gate = threading.Event()
     old = Order(pool, "a", 1000, done, gate)
@@ -86,21 +89,21 @@ def test_new_work_of_an_owner_takes_the_place_of_the_old(pool: Pool) -> None:
     assert new.ended.wait(WAIT)
     assert isinstance(old.error, Cancelled)
     assert new.error is None
-    assert len(done) == 2  # of the piece that was running nothing was delivered
+    assert len(done) == 2  # of the unit that was running nothing was delivered
 
 
-def test_cancelled_work_ends_and_frees_the_thread(pool: Pool) -> None:
+def test_cancelled_task_ends_and_frees_the_thread(pool: FairRenderPool) -> None:
     gate = threading.Event()
     order = Order(pool, "a", 1000, [], gate)
-    pool.cancel(order.work)
+    pool.cancel(order.task)
     gate.set()
     assert order.ended.wait(WAIT)
     assert isinstance(order.error, Cancelled)
-    pool.cancel(order.work)  # once more is no harm
+    pool.cancel(order.task)  # once more is no harm
     assert Order(pool, "b", 1, []).ended.wait(WAIT)
 
 
-def test_a_piece_that_fails_ends_its_own_work_alone(pool: Pool) -> None:
+def test_a_unit_that_fails_ends_its_own_task_alone(pool: FairRenderPool) -> None:
     errors: list[BaseException | None] = []
     ended = threading.Event()
 
@@ -121,13 +124,13 @@ def test_a_piece_that_fails_ends_its_own_work_alone(pool: Pool) -> None:
     assert done == ["b"] * 5
 
 
-def test_empty_work_ends_at_once(pool: Pool) -> None:
+def test_empty_task_ends_at_once(pool: FairRenderPool) -> None:
     assert Order(pool, "a", 0, []).ended.wait(WAIT)
 
 
-def test_more_works_than_the_most_are_refused(pool: Pool) -> None:
+def test_more_tasks_than_the_most_are_refused(pool: FairRenderPool) -> None:
     gate = threading.Event()
-    orders = [Order(pool, f"owner {i}", 1, [], gate) for i in range(MOST_WORKS)]
+    orders = [Order(pool, f"owner {i}", 1, [], gate) for i in range(MAX_TASKS)]
     with pytest.raises(BusyError, match="too many viewers"):
         Order(pool, "one more", 1, [], gate)
     replaced = Order(pool, "owner 5", 1, [], gate)  # no more than before
@@ -135,9 +138,9 @@ def test_more_works_than_the_most_are_refused(pool: Pool) -> None:
     assert all(order.ended.wait(WAIT) for order in [*orders, replaced])
 
 
-def test_closing_ends_works_and_threads() -> None:
+def test_closing_ends_tasks_and_threads() -> None:
     before = threading.active_count()
-    pool, gate = Pool(3), threading.Event()
+    pool, gate = FairRenderPool(3), threading.Event()
     order = Order(pool, "a", 1000, [], gate)
     gate.set()
     pool.close()

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from fieldmorph.apps.viewer.security import MOST_BODY, Guard, read_logins
+from fieldmorph.apps.viewer.security import MAX_BODY_BYTES, Guard, read_logins
 from fieldmorph.fields.errors import InputError, SettingError
 
 HERE = "127.0.0.1:7860"
@@ -111,22 +111,34 @@ def test_a_path_that_does_not_mean_itself_is_not_found(path: str) -> None:
     assert ask(Guard(application), path)[0] == 404
 
 
-def test_closed_places_are_not_found() -> None:
-    guard = Guard(application, closed=["/api", "/g/proxy"])
-    assert [ask(guard, path)[0] for path in ("/api", "/api/", "/api/x", "/g/proxy=x", "/g/proxy/y")] == [
-        404
-    ] * 5
-    assert [ask(guard, path)[0] for path in ("/apis", "/g", "/g/api")] == [200] * 3
+def test_only_allowed_paths_are_answered() -> None:
+    guard = Guard(application, allowed=["/api", "/g/{name}", "/file={path:path}"])
+    assert [ask(guard, path)[0] for path in ("/api", "/g/x", "/file=a/b")] == [200] * 3
+    others = ("/", "/api/", "/api/x", "/apis", "/g", "/g/", "/g/x/y", "/file")
+    assert [ask(guard, path)[0] for path in others] == [404] * 8
+    assert ask(guard, "/other", kind="websocket") == ("websocket.close", 1008)
 
 
-@pytest.mark.parametrize("length", ["9" * 12, str(MOST_BODY + 1), "-1", "1e3", "0x10"])
+def test_refusals_say_why() -> None:
+    guard = Guard(application, logins=[("ann", "x")])
+    assert ask(guard)[2] == b"authentication required\n"
+    refusal = ask(guard, host="render.lan:7860")[2]
+    assert refusal == b"unrecognised Host header render.lan: start with --host render.lan\n"
+    assert ask(guard, host="a b")[2] == b"missing or malformed Host header\n"
+    assert ask(guard, host="[::1")[2] == b"missing or malformed Host header\n"
+    assert (
+        ask(guard, origin="http://evil.example")[2] == b"requests from pages of other origins are refused\n"
+    )
+
+
+@pytest.mark.parametrize("length", ["9" * 12, str(MAX_BODY_BYTES + 1), "-1", "1e3", "0x10"])
 def test_a_body_that_claims_too_much_is_refused(length: str) -> None:
     assert ask(Guard(application), content_length=length)[0] == 413
 
 
 def test_a_body_without_a_length_is_cut_off() -> None:
-    piece = b"x" * (MOST_BODY // 4)
-    assert ask(Guard(application), parts=(piece,) * 4)[2] == str(MOST_BODY).encode()
+    piece = b"x" * (MAX_BODY_BYTES // 4)
+    assert ask(Guard(application), parts=(piece,) * 4)[2] == str(MAX_BODY_BYTES).encode()
     with pytest.raises(ConnectionError, match="cut off"):
         ask(Guard(application), parts=(piece,) * 5)
 

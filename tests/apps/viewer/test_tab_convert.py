@@ -1,4 +1,4 @@
-"""The conversion tab says what it can do, what it does and what came out, and nothing of what it shows is run."""
+"""The conversion tab offers what there is, shows progress and result, and runs nothing of what it shows."""
 
 import asyncio
 import gc
@@ -14,46 +14,45 @@ import pytest
 
 gr = pytest.importorskip("gradio")
 
-from fieldmorph.apps.jobs.convert import ConvertOptions  # noqa: E402
+from fieldmorph.apps.jobs.request import ConversionRequest  # noqa: E402
 from fieldmorph.apps.viewer.baker import Baker  # noqa: E402
-from fieldmorph.apps.viewer.conversion import Course, Desk, Wish  # noqa: E402
-from fieldmorph.apps.viewer.render_pool import BusyError  # noqa: E402
-from fieldmorph.apps.viewer.scenes import MOST_SCENES, Scene, Shelf  # noqa: E402
+from fieldmorph.apps.viewer.conversion import ConversionProgress, ConversionSlot  # noqa: E402
+from fieldmorph.apps.viewer.errors import BusyError  # noqa: E402
+from fieldmorph.apps.viewer.scenes import MAX_EVICTABLE, OpenScene, SceneStore  # noqa: E402
 from fieldmorph.apps.viewer.tab_convert import (  # noqa: E402
     ANY_SIZE,
     CANCELLED,
-    FIELDS,
     PRESETS,
     SIZES,
-    STARTS,
-    Made,
+    WARM_STARTS,
+    Converted,
     add_convert_tab,
     convert,
     failed_html,
-    read_wish,
+    read_form,
     running_html,
 )
 from fieldmorph.apps.viewer.tab_scene import add_scene_tab  # noqa: E402
-from fieldmorph.fields import registry as catalog  # noqa: E402
 from fieldmorph.fields.budget import Budget  # noqa: E402
 from fieldmorph.fields.errors import SettingError  # noqa: E402
+from fieldmorph.fields.registry import FIELDS  # noqa: E402
 from fieldmorph.fields.store import load_field  # noqa: E402
 
-SAID = {
-    "to": "mlp", "preset": "small", "budget": "2m", "largest": ANY_SIZE, "active": ["pose"], "start": "yes",
+VALUES = {
+    "to": "mlp", "preset": "small", "budget": "2m", "max_size": ANY_SIZE, "active": ["pose"], "warm_start": "yes",
     "seed": 7.0,
 }  # fmt: skip
 TINY = {"width": 16, "depth": 2, "n_frequencies": 4}
 
 
 @pytest.fixture
-def shelf() -> Shelf:
-    return Shelf("cpu")
+def store() -> SceneStore:
+    return SceneStore("cpu")
 
 
 @pytest.fixture
-def scene(shelf: Shelf, teacher: Path) -> Scene:
-    return shelf.add("<b>spot</b> `${1}`", load_field(teacher), ())
+def scene(store: SceneStore, teacher: Path) -> OpenScene:
+    return store.add("<b>spot</b> `${1}`", load_field(teacher), ())
 
 
 @pytest.fixture
@@ -63,11 +62,11 @@ def baker() -> Iterator[Baker]:
     baker.close()
 
 
-def test_an_evicted_scene_takes_its_bake_with_it(shelf: Shelf, baker: Baker, teacher: Path) -> None:
+def test_an_evicted_scene_takes_its_bake_with_it(store: SceneStore, baker: Baker, teacher: Path) -> None:
     stored = load_field(teacher)
     bakes = []
-    for number in range(MOST_SCENES + 1):
-        opened = shelf.add(f"scene {number}", stored, (), passing=True)
+    for number in range(MAX_EVICTABLE + 1):
+        opened = store.add(f"scene {number}", stored, (), evictable=True)
         baker.add(opened)
         while opened.bake.state["state"] in ("waiting", "working"):
             time.sleep(0.01)
@@ -75,11 +74,11 @@ def test_an_evicted_scene_takes_its_bake_with_it(shelf: Shelf, baker: Baker, tea
         bakes.append(weakref.ref(opened.bake))
     del opened
     gc.collect()
-    assert [bake() is None for bake in bakes] == [True] + [False] * MOST_SCENES
+    assert [bake() is None for bake in bakes] == [True] + [False] * MAX_EVICTABLE
 
 
-def test_a_scene_evicted_while_it_waits_is_not_baked(shelf: Shelf, baker: Baker, teacher: Path) -> None:
-    scene, last = shelf.add("evicted", load_field(teacher), ()), shelf.add("last", load_field(teacher), ())
+def test_a_scene_evicted_while_it_waits_is_not_baked(store: SceneStore, baker: Baker, teacher: Path) -> None:
+    scene, last = store.add("evicted", load_field(teacher), ()), store.add("last", load_field(teacher), ())
     scene.is_open = False
     baker.add(scene)
     baker.add(last)
@@ -89,48 +88,52 @@ def test_a_scene_evicted_while_it_waits_is_not_baked(shelf: Shelf, baker: Baker,
 
 
 def test_form_offers_what_there_is() -> None:
-    assert set(FIELDS) == set(catalog.FIELDS)
-    assert all(set(PRESETS) == set(field.presets) for field in catalog.FIELDS.values())
+    assert len({field.title for field in FIELDS.values()}) == len(FIELDS)
+    assert all(set(PRESETS) == set(field.presets) for field in FIELDS.values())
     for size in SIZES:
-        read_wish(**{**SAID, "largest": size})
+        read_form(**{**VALUES, "max_size": size})
 
 
 def test_form_is_read() -> None:
-    wish = read_wish(**{**SAID, "largest": "1.5MB", "budget": "150cs"})
-    assert wish == Wish(
-        "mlp", "small", Budget(core_seconds=150.0), ConvertOptions(("pose",), True, 1_500_000), 7
+    request = read_form(**{**VALUES, "max_size": "1.5MB", "budget": "150cs"})
+    assert request == ConversionRequest(
+        Budget(core_seconds=150.0), to="mlp", active=("pose",), start=True, max_bytes=1_500_000, seed=7
     )
-    assert read_wish(**SAID).options.max_bytes is None
-    assert [read_wish(**{**SAID, "start": start}).options.start for start in STARTS] == [None, True, False]
+    assert read_form(**VALUES).max_bytes is None
+    assert [read_form(**{**VALUES, "warm_start": start}).start for start in WARM_STARTS] == [
+        None,
+        True,
+        False,
+    ]
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "message"),
     [
         ("budget", "soon", "a budget looks like 90s"),
-        ("largest", "some", "a size looks like 500kB"),
+        ("max_size", "some", "a size looks like 500kB"),
         ("seed", -1.0, "a seed is a whole number"),
         ("seed", None, "a seed is a whole number"),
     ],
 )
-def test_mistakes_in_the_form_are_told(name: str, value: Any, told: str) -> None:
-    with pytest.raises(SettingError, match=told):
-        read_wish(**{**SAID, name: value})
+def test_mistakes_in_the_form_are_reported(name: str, value: Any, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        read_form(**{**VALUES, name: value})
 
 
-def test_course_is_told_in_words() -> None:
-    looks = [
+def test_progress_is_shown_in_words() -> None:
+    evaluations = [
         {"core_seconds": 3.0, "psnr": 20.0, "stage": None},
         {"core_seconds": 6.0, "psnr": 24.24, "stage": None},
     ]
-    shown = running_html("a becomes b", Course(0.25, 1234, 20.0, 24.24, None, looks))
+    shown = running_html("a to b", ConversionProgress(0.25, 1234, 20.0, 24.24, None, evaluations))
     assert 'value="0.2500"' in shown
-    assert "Learning: 25% · step 1,234 · 0:20 · about 1:00 to go" in shown
+    assert "Training: 25% · step 1,234 · 0:20 · about 1:00 left" in shown
     assert "<b>24.2</b> dB" in shown
     assert 'class="chart"' in shown
-    measured = running_html("a becomes b", Course(0.5, 9, 9.0, 24.24, "student", looks))
-    assert "Measuring pictures of the student for the receipt: 50%" in measured
-    assert "<progress max" in running_html("a becomes b", None)
+    measured = running_html("a to b", ConversionProgress(0.5, 9, 9.0, 24.24, "student", evaluations))
+    assert "Rendering the student for the receipt: 50%" in measured
+    assert "<progress max" in running_html("a to b", None)
 
 
 def test_mistakes_are_one_line_and_faults_are_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -141,9 +144,11 @@ def test_mistakes_are_one_line_and_faults_are_logged(caplog: pytest.LogCaptureFi
     assert caplog.records[0].exc_info
 
 
-def test_tab_starts_hidden_results_and_a_button_to_cancel(shelf: Shelf, scene: Scene, baker: Baker) -> None:
+def test_tab_starts_hidden_results_and_a_button_to_cancel(
+    store: SceneStore, scene: OpenScene, baker: Baker
+) -> None:
     with gr.Blocks() as blocks, gr.Tabs() as tabs:
-        add_convert_tab(blocks, add_scene_tab(tabs, [scene]), [scene], shelf, baker, Desk())
+        add_convert_tab(blocks, add_scene_tab(tabs, [scene]), [scene], store, baker, ConversionSlot())
     buttons = {b.value: b for b in blocks.blocks.values() if isinstance(b, gr.Button)}
     assert buttons["Convert"].interactive
     assert not buttons["Cancel"].interactive
@@ -154,54 +159,56 @@ def test_tab_starts_hidden_results_and_a_button_to_cancel(shelf: Shelf, scene: S
 
 
 @pytest.mark.slow
-def test_conversion_is_shown_from_its_begin_to_what_it_made(shelf: Shelf, scene: Scene, baker: Baker) -> None:
-    wish = Wish(budget=Budget(steps=40), settings=TINY)
+def test_conversion_is_shown_from_its_begin_to_what_it_made(
+    store: SceneStore, scene: OpenScene, baker: Baker
+) -> None:
+    request = ConversionRequest(Budget(steps=40), overrides=TINY)
     files = []
 
-    async def watch() -> list[tuple[str, Made | None]]:
+    async def watch() -> list[tuple[str, Converted | None]]:
         seen = []
-        async for shown, made in convert("ann", scene, wish, shelf, baker, Desk()):
+        async for shown, made in convert("ann", scene, request, store, baker, ConversionSlot()):
             seen.append((shown, made))
             files.extend(path.read_bytes() for path in (made.files if made else ()))
         return seen
 
     seen = asyncio.run(watch())
-    assert all("&lt;b&gt;spot&lt;/b&gt; `${1}` becomes MLP (NeRF)" in shown for shown, _ in seen)
-    assert "Getting ready" in seen[0][0]
+    assert all("&lt;b&gt;spot&lt;/b&gt; `${1}` to MLP (NeRF)" in shown for shown, _ in seen)
+    assert "Preparing" in seen[0][0]
     *_, (shown, made) = seen
     assert made is not None
-    assert shelf.get(made.student.id).stored.field.name == "mlp"
+    assert store.get(made.student.id).stored.field.name == "mlp"
     assert baker.state(made.student)["state"] != "absent"
-    assert any(name == "PSNR to its teacher" for name, _ in made.student.facts)
+    assert any(name == "PSNR to the teacher" for name, _ in made.student.facts)
     assert [path.suffix for path in made.files] == [".fm", ".html", ".json"]
     assert html.escape(files[1].decode(), quote=True) in shown
     assert '<iframe sandbox title="Receipt"' in shown
     assert not any(path.exists() for path in made.files)
 
 
-def test_conversion_that_is_left_is_cancelled(shelf: Shelf, scene: Scene, baker: Baker) -> None:
-    desk, wish = Desk(), Wish(budget=Budget(seconds=600.0), settings=TINY)
+def test_conversion_that_is_left_is_cancelled(store: SceneStore, scene: OpenScene, baker: Baker) -> None:
+    slot, request = ConversionSlot(), ConversionRequest(Budget(seconds=600.0), overrides=TINY)
 
     async def watch() -> list[str]:
         seen = []
-        async for shown, _ in convert("ann", scene, wish, shelf, baker, desk):
+        async for shown, _ in convert("ann", scene, request, store, baker, slot):
             seen.append(shown)
-            if "Learning" in shown:
-                desk.leave("bob")
-                desk.leave("ann")
+            if "Training" in shown:
+                slot.cancel("bob")
+                slot.cancel("ann")
         return seen
 
     assert asyncio.run(watch())[-1] == CANCELLED
 
 
-def test_second_conversion_is_told_to_wait(shelf: Shelf, scene: Scene, baker: Baker) -> None:
-    desk, wish = Desk(), Wish(budget=Budget(steps=40), settings=TINY)
-    desk.begin("ann", scene.stored, "t", wish)
+def test_second_conversion_has_to_wait(store: SceneStore, scene: OpenScene, baker: Baker) -> None:
+    slot, request = ConversionSlot(), ConversionRequest(Budget(steps=40), overrides=TINY)
+    slot.start("ann", scene.stored, "t", request)
 
     async def watch() -> None:
-        async for _ in convert("bob", scene, replace(wish, seed=1), shelf, baker, desk):
+        async for _ in convert("bob", scene, replace(request, seed=1), store, baker, slot):
             pass
 
     with pytest.raises(BusyError, match="another conversion is running on this server; try again"):
         asyncio.run(watch())
-    desk.close()
+    slot.close()

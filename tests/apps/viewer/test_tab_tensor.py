@@ -1,4 +1,4 @@
-"""What the tensor tab answers to its page: pictures and curves of the model, in words that people use."""
+"""The tensor tab's answers to its page: maps and curves of the model, with texts for people."""
 
 import base64
 import io
@@ -18,7 +18,7 @@ gr = pytest.importorskip("gradio")
 
 from fieldmorph.apps.tensor.explorer import Explorer  # noqa: E402
 from fieldmorph.apps.tensor.jobs import read_measurements  # noqa: E402
-from fieldmorph.apps.viewer.render_pool import Pool  # noqa: E402
+from fieldmorph.apps.viewer.render_pool import FairRenderPool  # noqa: E402
 from fieldmorph.apps.viewer.tab_tensor import (  # noqa: E402
     about,
     add_tensor_tab,
@@ -41,7 +41,7 @@ def explorer(tensor_model: Path) -> Explorer:
 @pytest.fixture(scope="module")
 def served(explorer: Explorer) -> Iterator[Any]:
     """The tab's component on a page, its functions answered by a pool."""
-    pool = Pool(2)
+    pool = FairRenderPool(2)
     with gr.Blocks() as blocks, gr.Tabs():
         add_tensor_tab(explorer, pool)
     yield next(block for block in blocks.blocks.values() if isinstance(block, gr.HTML))
@@ -53,16 +53,16 @@ def texts(svg: str) -> list[str]:
 
 
 def test_page_learns_of_modes_scales_and_ticks(explorer: Explorer) -> None:
-    told = json.loads(json.dumps(page_model(explorer)))
-    assert told["title"] == "temp (K)"
-    assert [mode["name"] for mode in told["modes"]] == ["lat", "lon", "time"]
-    assert (told["across"], told["up"], told["sliders"], told["along"]) == (1, 0, [2], 2)
-    assert told["map"]["size"] == [len(explorer.stops[1]), len(explorer.stops[0])]
-    assert len(told["map"]["scales"]["mean"]["colours"]) == 3 * 256
-    shares = {text: share for share, text in told["map"]["ticks"]["y"]}
-    assert shares["0°"] == pytest.approx(0.5, abs=0.02)
-    assert {"15°S", "15°N"} <= set(shares)
-    sd = told["map"]["scales"]["sd"]
+    model = json.loads(json.dumps(page_model(explorer)))
+    assert model["title"] == "temp (K)"
+    assert [mode["name"] for mode in model["modes"]] == ["lat", "lon", "time"]
+    assert (model["across"], model["up"], model["sliders"], model["along"]) == (1, 0, [2], 2)
+    assert model["map"]["size"] == [len(explorer.stops[1]), len(explorer.stops[0])]
+    assert len(model["map"]["scales"]["mean"]["colors"]) == 3 * 256
+    fractions = {text: fraction for fraction, text in model["map"]["ticks"]["y"]}
+    assert fractions["0°"] == pytest.approx(0.5, abs=0.02)
+    assert {"15°S", "15°N"} <= set(fractions)
+    sd = model["map"]["scales"]["sd"]
     assert sd["low"] == 0
     assert sd["ticks"][0] == [0, "0"]
 
@@ -75,18 +75,18 @@ def test_model_is_summed_up_in_a_line(explorer: Explorer) -> None:
 
 def test_map_comes_as_a_picture(served: Any, explorer: Explorer) -> None:
     answer = served.tensor_map([{"show": "sd", "place": [0, 0, 3]}])
-    with Image.open(io.BytesIO(base64.b64decode(answer["png"]))) as picture:
-        grey = np.asarray(picture)[::-1].astype(float)
+    with Image.open(io.BytesIO(base64.b64decode(answer["png"]))) as image:
+        gray = np.asarray(image)[::-1].astype(float)
     sd = explorer.map([0, 0, 3]).latent_sd.numpy()
     low, high = explorer.limits["sd"]
-    np.testing.assert_allclose(low + grey / 255 * (high - low), sd.clip(low, high), atol=(high - low) / 500)
+    np.testing.assert_allclose(low + gray / 255 * (high - low), sd.clip(low, high), atol=(high - low) / 500)
 
 
 def test_curve_says_what_the_model_says_there(explorer: Explorer) -> None:
     place = [100, 50, 30]
     answer = curve_answer(explorer, place, 2, 700)
     found = explorer.posterior.predict(explorer.coordinates(place)[None])
-    date, numbers = answer["told"].split(": ")
+    date, numbers = answer["reading"].split(": ")
     assert date == explorer.words(2)[30]
     mean, spread, low, high = (float(text) for text in re.findall(r"-?\d+\.\d+", numbers))
     ends = [float(end) for end in found.interval(0.95)]
@@ -108,13 +108,13 @@ def test_curve_follows_the_width_of_the_page(explorer: Explorer) -> None:
     assert widths == [375, 210, 1200]
 
 
-def test_next_places_are_told_in_words(served: Any, explorer: Explorer) -> None:
+def test_next_places_are_given_in_words(served: Any, explorer: Explorer) -> None:
     answer = served.tensor_next([{"place": [0, 0, 8], "n": 2}])
     picks = explorer.where_next([0, 0, 8], 2)
     assert answer["places"] == picks.places
     up, across, _ = picks.places[0]
     assert answer["words"][0] == f"{explorer.words(0)[up]}, {explorer.words(1)[across]}"
-    assert f"from {picks.sd[0]:.3g} to {picks.sd[-1]:.3g} K" in answer["told"]
+    assert f"from {picks.sd[0]:.3g} to {picks.sd[-1]:.3g} K" in answer["summary"]
 
 
 def test_figures_are_drawn_once_for_all(served: Any) -> None:
@@ -167,7 +167,7 @@ def test_bad_questions_get_one_line(served: Any, unchecked: None, name: str, ask
 
 
 def test_answers_are_the_pool_s_work(explorer: Explorer) -> None:
-    pool = Pool(1)
+    pool = FairRenderPool(1)
     with gr.Blocks() as blocks, gr.Tabs():
         add_tensor_tab(explorer, pool)
     tab = next(block for block in blocks.blocks.values() if isinstance(block, gr.HTML))
@@ -180,11 +180,13 @@ def test_model_of_one_mode_has_no_map(explorer: Explorer) -> None:
     whole = explorer.posterior
     time = {name: getattr(whole, name)[2:] for name in ("modes", "kernels", "processes")}
     one = Explorer(replace(whole, **time, core=CPCore(2)))
-    told = page_model(one)
-    assert told["map"] is None
-    assert (told["sliders"], told["along"]) == ([], 0)
+    model = page_model(one)
+    assert model["map"] is None
+    assert (model["sliders"], model["along"]) == ([], 0)
     (answer,) = [answer for answer in tensor_answers(one) if answer.__name__ == "tensor_curve"]
     curve = answer({"place": [3], "along": 0, "width": 400})
     found = one.posterior.predict(one.stops[0][3:4, None])
-    assert curve["told"].startswith(f"{one.words(0)[3]}: ")
-    assert float(re.search(r": (-?[\d.]+) K", curve["told"])[1]) == pytest.approx(float(found.mean), abs=0.06)
+    assert curve["reading"].startswith(f"{one.words(0)[3]}: ")
+    assert float(re.search(r": (-?[\d.]+) K", curve["reading"])[1]) == pytest.approx(
+        float(found.mean), abs=0.06
+    )

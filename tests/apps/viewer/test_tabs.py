@@ -34,7 +34,7 @@ def server(
 
 
 class Visit:
-    """A page turned to one of its tabs, and what went wrong on it."""
+    """A page turned to one of its tabs, and the errors on it."""
 
     def __init__(self, browser: Any, url: str, tab: str, size: tuple[int, int] = DESK, dark: bool = False):
         self.wrong = list[str]()
@@ -117,7 +117,7 @@ def test_next_places_are_pinned_on_the_map(browser: Any, server: Any) -> None:
     visit.end()
 
 
-def test_a_conversion_is_watched_taken_home_and_seen_beside_its_teacher(browser: Any, server: Any) -> None:
+def test_a_conversion_is_watched_downloaded_and_compared_with_its_teacher(browser: Any, server: Any) -> None:
     visit = Visit(browser, server[0], "Convert")
     page = visit.page
     page.get_by_label("Time").fill("10cs")
@@ -125,16 +125,16 @@ def test_a_conversion_is_watched_taken_home_and_seen_beside_its_teacher(browser:
     page.wait_for_selector(".converter .chart")
     page.screenshot(path=artefact("convert_runs.png"))
     page.wait_for_selector(".converter .figures")
-    assert "ball becomes MLP" in page.inner_text(".converter h3")
+    assert "ball to MLP" in page.inner_text(".converter h3")
     for name, file in (("Field", "ball-mlp.fm"), ("Receipt", "ball-mlp.fm.receipt.html")):
         with page.expect_download() as download:
             page.get_by_role("button", name=name, exact=True).click()
         assert download.value.suggested_filename == file
         assert download.value.path().stat().st_size > 10_000
     page.screenshot(path=artefact("convert_done.png"))
-    page.get_by_role("button", name="Open beside its teacher").click()
-    page.wait_for_selector("text=PSNR to its teacher")
-    assert len(page.locator("iframe[src*=stage]").get_attribute("src").split("%2C")) == 2
+    page.get_by_role("button", name="Compare with teacher").click()
+    page.wait_for_selector("text=PSNR to the teacher")
+    assert len(page.locator("iframe[src*=viewport]").get_attribute("src").split("%2C")) == 2
     page.wait_for_timeout(3000)
     page.screenshot(path=artefact("convert_beside.png"))
     visit.end()
@@ -146,22 +146,22 @@ def test_a_conversion_is_refused_to_a_second_visitor_cancelled_and_ends_with_its
     first, second = (Visit(browser, server[0], "Convert", PHONE) for _ in range(2))
     assert first.fits()
     first.page.get_by_role("button", name="Convert", exact=True).click()
-    first.page.wait_for_selector(".converter p:has-text('Learning')")
+    first.page.wait_for_selector(".converter p:has-text('Training')")
     second.page.get_by_role("button", name="Convert", exact=True).click()
     second.page.wait_for_selector(".converter .failed")
     assert "another conversion is running" in second.page.inner_text(".converter .failed").lower()
     first.page.screenshot(path=artefact("convert_phone.png"))
     first.page.get_by_role("button", name="Cancel").click()
-    first.page.wait_for_selector("text=Nothing was kept")
+    first.page.wait_for_selector("text=Nothing was saved")
     second.page.get_by_role("button", name="Convert", exact=True).click()
-    second.page.wait_for_selector(".converter p:has-text('Learning')")
-    job = server[1].desk._job
+    second.page.wait_for_selector(".converter p:has-text('Training')")
+    job = server[1].slot._job
     second.end()
-    wait(lambda: job.over, "the conversion ends with its page")
+    wait(lambda: job.is_over, "the conversion ends with its page")
     first.end()
 
 
-def test_a_mistake_is_told_in_a_line(browser: Any, server: Any) -> None:
+def test_a_mistake_is_shown_in_a_line(browser: Any, server: Any) -> None:
     visit = Visit(browser, server[0], "Convert", PHONE, dark=True)
     visit.page.get_by_label("Time").fill("soon")
     visit.page.get_by_role("button", name="Convert", exact=True).click()

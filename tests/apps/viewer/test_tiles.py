@@ -11,10 +11,10 @@ from PIL import Image
 
 from fieldmorph.apps.media import to_8bit
 from fieldmorph.apps.viewer.tiles import (
-    MOST_PIXELS,
+    MAX_PIXELS,
     TILE_SECONDS,
     TILE_SIDES,
-    Pace,
+    RayCostEstimator,
     Tile,
     View,
     check_distance,
@@ -36,7 +36,7 @@ def body(**others: Any) -> dict[str, Any]:
     return {**request_of(CAMERA), **others}
 
 
-def test_tiles_of_a_view_make_the_picture_that_the_renderer_makes() -> None:
+def test_tiles_of_a_view_make_the_image_that_the_renderer_makes() -> None:
     view = read_view(body(background=0.0))
     found = np.zeros((37, 50, 3), np.uint8)
     for tile in tiles(50, 37, 16):
@@ -46,7 +46,7 @@ def test_tiles_of_a_view_make_the_picture_that_the_renderer_makes() -> None:
     assert expected.max() > 100
 
 
-def test_a_quick_picture_takes_coarser_steps_and_looks_alike() -> None:
+def test_a_quick_image_takes_coarser_steps_and_looks_alike() -> None:
     view, whole, stored = read_view(body()), Tile(0, 0, 50, 37), replace(STORED, render_step_size=0.01)
     fine, quick = render_tile(stored, view, whole), render_tile(stored, replace(view, quick=True), whole)
     assert not np.array_equal(fine, quick)
@@ -74,38 +74,38 @@ def test_tiles_of_a_span_cover_its_columns_alone() -> None:
 
 
 def test_a_tile_s_size_follows_from_what_rays_cost() -> None:
-    pace = Pace()
+    ray_cost = RayCostEstimator()
     for seconds_per_ray in (1e-4, 1e-6, 1e-1, 1e-4):
         for _ in range(500):
-            pace.learn(seconds_per_ray * pace.side() ** 2, n_rays=pace.side() ** 2)
-        assert pace.side() == np.clip(np.sqrt(TILE_SECONDS / seconds_per_ray), *TILE_SIDES) // 8 * 8
+            ray_cost.update(seconds_per_ray * ray_cost.tile_side() ** 2, n_rays=ray_cost.tile_side() ** 2)
+        assert ray_cost.tile_side() == np.clip(np.sqrt(TILE_SECONDS / seconds_per_ray), *TILE_SIDES) // 8 * 8
 
 
 def test_a_tile_s_own_cost_and_the_first_of_all_do_not_make_tiles_small() -> None:
-    pace = Pace()
+    ray_cost = RayCostEstimator()
     for _ in range(50):
-        pace.learn(seconds=2e-3, n_rays=4)  # slivers: what a tile costs, however few its rays
-    assert pace.side() >= 24
-    pace = Pace()
-    pace.learn(seconds=10.0, n_rays=pace.side() ** 2)  # it compiled
-    assert pace.side() >= 16
+        ray_cost.update(seconds=2e-3, n_rays=4)  # slivers: what a tile costs, however few its rays
+    assert ray_cost.tile_side() >= 24
+    ray_cost = RayCostEstimator()
+    ray_cost.update(seconds=10.0, n_rays=ray_cost.tile_side() ** 2)  # it compiled
+    assert ray_cost.tile_side() >= 16
 
 
 def test_an_empty_border_does_not_make_the_tiles_of_the_middle_large() -> None:
-    pace = Pace()
+    ray_cost = RayCostEstimator()
     for turn in range(20):
         for seconds_per_ray in (1e-3, 1e-3, *[1e-6] * 20):
-            pace.learn(seconds_per_ray * pace.side() ** 2, n_rays=pace.side() ** 2)
-        assert turn == 0 or pace.side() ** 2 * 1e-3 < 4 * TILE_SECONDS
+            ray_cost.update(seconds_per_ray * ray_cost.tile_side() ** 2, n_rays=ray_cost.tile_side() ** 2)
+        assert turn == 0 or ray_cost.tile_side() ** 2 * 1e-3 < 4 * TILE_SECONDS
 
 
 def test_messages_come_back_as_they_were_sent() -> None:
     pixels = np.arange(6 * 5 * 3, dtype=np.uint8).reshape(5, 6, 3)
     sent = tile_message(1, Tile(300, 200, 6, 5), pixels) + text_message("ça ne va pas")
-    (which, tile, png), (told, _, text) = read_messages(sent)
+    (which, tile, png), (marker, _, text) = read_messages(sent)
     assert (which, tile) == (1, Tile(300, 200, 6, 5))
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(png))), pixels)
-    assert (told, text.decode()) == (0xFFFF, "ça ne va pas")
+    assert (marker, text.decode()) == (0xFFFF, "ça ne va pas")
 
 
 BAD = {
@@ -114,7 +114,7 @@ BAD = {
     "true": {"width": True},
     "nothing wide": {"width": 0},
     "negative": {"height": -3},
-    "too large": {"width": 1 << 12, "height": 1 + (MOST_PIXELS >> 12)},
+    "too large": {"width": 1 << 12, "height": 1 + (MAX_PIXELS >> 12)},
     "an axis of two numbers": {"right": [1, 0]},
     "an axis that is a text": {"right": "abc"},
     "an axis that is nan": {"down": [float("nan"), 0, 0]},
@@ -125,16 +125,16 @@ BAD = {
     "no focal length": {"intrinsics": [0, 0, 10, 10]},
     "a background out of range": {"background": 2},
     "a background that is a list": {"background": [1]},
-    "shares that are no pairs": {"shares": [[0]]},
-    "shares that are a number": {"shares": 3},
+    "spans that are no pairs": {"spans": [[0]]},
+    "spans that are a number": {"spans": 3},
 }
 
 
 @pytest.mark.parametrize("wrong", BAD.values(), ids=BAD)
 def test_a_bad_view_is_refused_in_one_line(wrong: dict[str, Any]) -> None:
-    with pytest.raises(SettingError) as told:
+    with pytest.raises(SettingError) as caught:
         read_view(body(**wrong))
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["width", "eye", "forward", "intrinsics"])
@@ -166,6 +166,6 @@ def test_a_file_s_step_cannot_ask_for_more_than_the_most_samples() -> None:
     assert 0 < sum(looked) <= 64 * 1024 * 2
 
 
-def test_shares_name_columns() -> None:
-    assert read_view(body(shares=[[0, 0.5], [0.5, 7]])).spans == ((0, 25), (25, 50))
-    assert all(a <= b for a, b in itertools.pairwise(sum(read_view(body(shares=[[0, 0.3]])).spans, ())))
+def test_spans_are_fractions_of_the_width() -> None:
+    assert read_view(body(spans=[[0, 0.5], [0.5, 7]])).spans == ((0, 25), (25, 50))
+    assert all(a <= b for a, b in itertools.pairwise(sum(read_view(body(spans=[[0, 0.3]])).spans, ())))

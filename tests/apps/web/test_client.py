@@ -255,7 +255,9 @@ def test_crop_cuts_the_picture(bakes: dict[str, Any], pages: dict[str, str], tab
 
 def test_a_lost_context_comes_back(pages: dict[str, str], tab: Callable[..., Tab]) -> None:
     opened = tab().open(pages["rods"])
-    opened("window.loss = fieldmorph.drawing.renderer.gl.getExtension('WEBGL_lose_context'), loss.loseContext()")
+    opened(
+        "window.loss = fieldmorph.drawing.renderer.gl.getExtension('WEBGL_lose_context'), loss.loseContext()"
+    )
     until(opened.page, "fieldmorph.root.dataset.state === 'waiting'")
     frames = opened("fieldmorph.drawing.loop.stats.frames")
     opened("loss.restoreContext()")
@@ -266,7 +268,7 @@ def test_a_lost_context_comes_back(pages: dict[str, str], tab: Callable[..., Tab
     assert opened("fieldmorph.drawing.renderer.image(fieldmorph.camera.pose(64, 48)).some(v => v > 200)")
 
 
-def test_what_cannot_be_shown_is_told(pages: dict[str, str], tab: Callable[..., Tab], tmp_path: Path) -> None:
+def test_what_cannot_be_shown_is_reported(pages: dict[str, str], tab: Callable[..., Tab], tmp_path: Path) -> None:
     without = tab()
     without.page.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
     without.open(pages["fog"], "failed")
@@ -276,7 +278,9 @@ def test_what_cannot_be_shown_is_told(pages: dict[str, str], tab: Callable[..., 
     at = (start + text.index("<", start)) // 2
     (tmp_path / "damaged.html").write_text(f"{text[:at]}{'A' if text[at] != 'A' else 'B'}{text[at + 1 :]}")
     damaged = tab().open((tmp_path / "damaged.html").as_uri(), "failed")
-    assert "the checksum of its part “colour” does not match" in damaged.page.get_by_role("alert").inner_text()
+    assert (
+        "the checksum of its part “colour” does not match" in damaged.page.get_by_role("alert").inner_text()
+    )
 
 
 def test_a_name_is_text(bakes: dict[str, Any], tab: Callable[..., Tab], tmp_path: Path) -> None:
