@@ -22,7 +22,7 @@ def psnr(image: Float[Tensor, "h w 3"], reference: Float[Tensor, "h w 3"]) -> fl
 
 def psnr_from_mse(error: Float[Tensor, ""]) -> float:
     """Return the PSNR in dB of colours in [0, 1] with this mean squared error; infinite where it is 0."""
-    return float(-10 * torch.log10(error))
+    return float(-10 * torch.log10(error.detach()))
 
 
 def capped_psnr(image: Float[Tensor, "h w 3"], reference: Float[Tensor, "h w 3"]) -> float:

@@ -38,7 +38,7 @@ GRADIO_PATHS = (
     "/gradio_api/heartbeat/{session_hash}",
     "/gradio_api/queue/join",
     "/gradio_api/queue/data",
-    "/gradio_api/component_server",
+    "/gradio_api/component_server/",
     "/gradio_api/file={path_or_url:path}",
     "/gradio_api/cancel",
     "/gradio_api/reset",

@@ -196,7 +196,7 @@ def test_nothing_can_be_uploaded(server: Any, route: str, upload: tuple[str, byt
 
 
 @pytest.mark.parametrize(
-    "route", ["/tiles", "/videos", "/gradio_api/queue/join", "/gradio_api/component_server", "/"]
+    "route", ["/tiles", "/videos", "/gradio_api/queue/join", "/gradio_api/component_server/", "/"]
 )
 def test_a_body_that_is_too_long_is_refused(server: Any, route: str) -> None:
     client, _ = server
@@ -289,7 +289,7 @@ def test_what_the_page_does_not_need_is_not_there(server: Any, route: str) -> No
 def test_no_method_of_a_component_can_be_called(server: Any, name: str) -> None:
     for number in range(8):
         call = {"data": [], "component_id": number, "fn_name": name, "session_hash": "x"}
-        answer = server[0].post("/gradio_api/component_server", json=call)
+        answer = server[0].post("/gradio_api/component_server/", json=call)
         assert answer.status_code in (404, 422, 500)
         assert "traceback" not in answer.text.lower()
 
