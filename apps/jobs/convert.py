@@ -8,7 +8,7 @@ from typing import Any
 
 from fieldmorph.apps.jobs.lifecycle import SavedRun, check_settings, claim, finish, forget
 from fieldmorph.apps.jobs.quality_gate import PARTS, Gate, Measured, extend
-from fieldmorph.apps.jobs.request import ConversionRequest, parse_bytes
+from fieldmorph.apps.jobs.request import ConversionRequest
 from fieldmorph.apps.jobs.resume import Outcome, convert_once, interruptible, state_paths
 from fieldmorph.apps.jobs.scenes import digest, open_scene
 from fieldmorph.apps.receipt.page import receipt_paths, write_receipt
@@ -26,8 +26,6 @@ from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.runtime import choose_device
 from fieldmorph.fields.scene import Split
 from fieldmorph.fields.store import load_field
-
-__all__ = ["ConversionRun", "ConvertResult", "convert_file", "parse_bytes"]
 
 OnProgress = Callable[[Progress], None]
 OnImage = Callable[[str, int, int], None]  # "teacher" or "student", number of images done, of how many
