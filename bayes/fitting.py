@@ -12,12 +12,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fieldmorph.bayes.ard import find_ranks
+from fieldmorph.bayes.checks import check_entries, check_flag, check_tolerance, check_whole, is_number
+from fieldmorph.bayes.covariances.table import choice
 from fieldmorph.bayes.data.observations import Observations
 from fieldmorph.bayes.entries import Entries, merge_rows
 from fieldmorph.bayes.hyperparameters import default_kernel, learn
 from fieldmorph.bayes.inference import State, begin, put_aside, recentre, space_of, sweep, take_up
 from fieldmorph.bayes.posterior import Posterior
-from fieldmorph.bayes.student_t import FEWEST_DEGREES, Tails
+from fieldmorph.bayes.student_t import MIN_DEGREES, Tails
 from fieldmorph.fields.errors import SettingError
 
 LEARN_AFTER = 5  # sweeps, before which functions are too rough to learn a lengthscale from
@@ -62,16 +64,27 @@ class FitConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        whole = [("restarts", self.restarts), ("warm_sweeps", self.warm_sweeps), ("sweeps", self.sweeps)]
-        for name, value in [*whole, *(("rank", r) for r in self.ranks)]:
-            if type(value) is not int or value < 1:
-                raise SettingError(f"{name} must be a whole number of at least 1; got {value!r}")
+        check_entries("ranks", self.ranks)
+        check_entries("kernels", self.kernels)
+        for rank in self.ranks:
+            check_whole("rank", rank)
+        for kernel in self.kernels:
+            choice(kernel)
+        for name in ("cp", "prune", "centre"):
+            check_flag(name, getattr(self, name))
+        for name in ("restarts", "warm_sweeps", "sweeps"):
+            check_whole(name, getattr(self, name))
+        check_tolerance("tolerance", self.tolerance)
+        check_whole("learn_every", self.learn_every, minimum=0)
+        if self.student is not None and not (
+            is_number(self.student) and MIN_DEGREES < self.student < math.inf
+        ):
+            raise SettingError(f"Student-t noise needs more than 2 degrees of freedom; got {self.student!r}")
+        if not is_number(self.damping) or not 0 <= self.damping < 1:
+            raise SettingError(f"damping must lie in [0, 1); got {self.damping!r}")
+        check_whole("seed", self.seed, minimum=0)
         if self.prune and self.cp:
             raise SettingError("CP's functions are not pruned: its core has nothing to learn relevance by")
-        if self.student is not None and not FEWEST_DEGREES < self.student < math.inf:
-            raise SettingError(f"Student-t noise needs more than 2 degrees of freedom; got {self.student!r}")
-        if not 0 <= self.damping < 1:
-            raise SettingError(f"damping must lie in [0, 1); got {self.damping!r}")
 
 
 @dataclass(frozen=True)

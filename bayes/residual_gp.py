@@ -17,6 +17,7 @@ from gpytorch.kernels import Kernel
 from jaxtyping import Float
 from torch import Tensor
 
+from fieldmorph.bayes.checks import check_whole
 from fieldmorph.bayes.covariances.table import choice
 from fieldmorph.bayes.data.observations import Observations
 from fieldmorph.bayes.fitting import FitConfig, FitReport, OnSweep, fit
@@ -44,8 +45,7 @@ class ResidualConfig:
     def __post_init__(self) -> None:
         if not self.modes:
             raise SettingError("a residual process needs the modes that it is a function of")
-        if type(self.n_inducing) is not int or self.n_inducing < 1:
-            raise SettingError(f"n_inducing must be a whole number of at least 1; got {self.n_inducing!r}")
+        check_whole("n_inducing", self.n_inducing)
         choice(self.kernel)
 
 

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fieldmorph.bayes.checks import check_tolerance, check_whole
 from fieldmorph.bayes.core import Factor
 from fieldmorph.bayes.entries import merge_rows
 from fieldmorph.bayes.inference import Earlier, State, inform, place_moments, sweep
@@ -19,7 +20,7 @@ from fieldmorph.bayes.kalman import Marginals
 from fieldmorph.bayes.markov_gp import Process
 from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.bayes.student_t import Tails
-from fieldmorph.fields.errors import InputError, SettingError
+from fieldmorph.fields.errors import InputError
 
 FIRST_LOOKS = 5  # rounds over modes with new coordinates, before all others learn as well
 LOOK_BACK = 3  # sweeps over which the bound's gain is averaged
@@ -65,10 +66,12 @@ def update(
 
     Raises:
         InputError: no rows, other modes than the model's, or what is not finite.
-        SettingError: less than one sweep.
+        SettingError: less than one sweep, or a tolerance that is negative or not finite.
     """
     weights = torch.ones_like(values) if weights is None else weights
-    _check(posterior, coordinates, values, weights, sweeps)
+    check_whole("sweeps", sweeps)
+    check_tolerance("tolerance", tolerance)
+    _check(posterior, coordinates, values, weights)
     counted = weights > 0
     generator = generator or torch.Generator().manual_seed(0)
     state = _begin(posterior, coordinates[counted], values[counted], weights[counted], generator)
@@ -136,7 +139,7 @@ def _drawn(process: Process, points: Tensor, found: Marginals, generator: torch.
     return Factor.of(mean, covariance)
 
 
-def _check(posterior: Posterior, coordinates: Tensor, values: Tensor, weights: Tensor, sweeps: int) -> None:
+def _check(posterior: Posterior, coordinates: Tensor, values: Tensor, weights: Tensor) -> None:
     names = [mode.name for mode in posterior.modes]
     if coordinates.shape[1] != len(names):
         raise InputError(
@@ -149,5 +152,3 @@ def _check(posterior: Posterior, coordinates: Tensor, values: Tensor, weights: T
             raise InputError(f"{name}, row {row + 1}: expected a number, got {float(column[row])}")
     if not (weights > 0).any():
         raise InputError("there are no rows to learn from")
-    if type(sweeps) is not int or sweeps < 1:
-        raise SettingError(f"sweeps must be a whole number of at least 1; got {sweeps!r}")

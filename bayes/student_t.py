@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fieldmorph.bayes.entries import Entries
 
-FEWEST_DEGREES = 2.0  # at which the noise has a variance no more
+MIN_DEGREES = 2.0  # at which the noise has a variance no more
 NODES = 64  # of the integral over scales
 BLENDS = 513  # of a Gaussian and noise, for which half-widths are found
 HALVINGS = 50

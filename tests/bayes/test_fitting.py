@@ -1,7 +1,8 @@
 """Fitting: restarts, when to stop, ranks, weights, and what is refused."""
 
 import logging
-from dataclasses import replace
+import math
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -111,11 +112,41 @@ def test_settings_that_do_not_suit_the_modes_are_refused(settings: dict[str, Any
     ("settings", "told"),
     [
         ({"ranks": (0,)}, "rank must be a whole number of at least 1; got 0"),
+        ({"ranks": ()}, r"ranks must be a tuple with one entry or more; got \(\)"),
+        ({"ranks": 3}, "ranks must be a tuple with one entry or more; got 3"),
+        ({"ranks": (True,)}, "rank must be a whole number of at least 1; got True"),
+        ({"kernels": ()}, r"kernels must be a tuple with one entry or more; got \(\)"),
+        ({"kernels": "matern12"}, "kernels must be a tuple with one entry or more; got 'matern12'"),
+        ({"kernels": ("matern12", "rbf")}, "unknown kernel 'rbf'; known: matern12, matern32, matern52"),
+        ({"cp": 1}, "cp must be True or False; got 1"),
+        ({"prune": "yes"}, "prune must be True or False; got 'yes'"),
+        ({"centre": None}, "centre must be True or False; got None"),
         ({"restarts": 0}, "restarts must be a whole number of at least 1; got 0"),
+        ({"warm_sweeps": 0}, "warm_sweeps must be a whole number of at least 1; got 0"),
+        ({"sweeps": 2.0}, "sweeps must be a whole number of at least 1; got 2.0"),
+        ({"tolerance": -1e-4}, "tolerance must be a finite number of at least 0; got -0.0001"),
+        ({"tolerance": math.nan}, "tolerance must be a finite number of at least 0; got nan"),
+        ({"tolerance": math.inf}, "tolerance must be a finite number of at least 0; got inf"),
+        ({"tolerance": "0.1"}, "tolerance must be a finite number of at least 0; got '0.1'"),
+        ({"learn_every": -1}, "learn_every must be a whole number of at least 0; got -1"),
+        ({"student": 2.0}, "Student-t noise needs more than 2 degrees of freedom; got 2.0"),
+        ({"student": math.nan}, "Student-t noise needs more than 2 degrees of freedom; got nan"),
+        ({"student": "4"}, "Student-t noise needs more than 2 degrees of freedom; got '4'"),
         ({"damping": 1.0}, r"damping must lie in \[0, 1\); got 1.0"),
+        ({"damping": math.nan}, r"damping must lie in \[0, 1\); got nan"),
+        ({"damping": None}, r"damping must lie in \[0, 1\); got None"),
+        ({"seed": -1}, "seed must be a whole number of at least 0; got -1"),
         ({"prune": True, "cp": True}, "CP's functions are not pruned"),
     ],
 )
-def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], told: str) -> None:
-    with pytest.raises(SettingError, match=told):
+def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], told: str, unchecked: None) -> None:
+    with pytest.raises(SettingError, match=told + "$" if "got" in told else told) as caught:
         FitConfig(**settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_setting_of_a_fit_is_checked(unchecked: None) -> None:
+    """What nobody could mean is refused for each of them."""
+    for setting in fields(FitConfig):
+        with pytest.raises(SettingError):
+            FitConfig(**{setting.name: object()})
