@@ -17,47 +17,13 @@ from fieldmorph.bayes.core import Core, CPCore, Factor, TuckerCore
 from fieldmorph.bayes.entries import Entries
 from fieldmorph.bayes.kernels.symmetric import pack, unpack_index
 from fieldmorph.bayes.markov_gp import Process, draw_prior
+from fieldmorph.bayes.noise import Noise
 from fieldmorph.bayes.state_space import StateSpace, from_gpytorch
 from fieldmorph.bayes.student_t import Tails
 
 PLACES_AT_ONCE = 1 << 14
 SHAPE, RATE = 1e-3, 1e-3  # of the Gamma prior of the noise precision
 ZERO = torch.zeros((), dtype=torch.float64)
-
-
-@dataclass(frozen=True)
-class Noise:
-    """Gamma posterior of the noise precision; with degrees of freedom the noise is Student's t."""
-
-    shape: float
-    rate: float
-    degrees: float | None = None
-
-    @property
-    def mean(self) -> float:
-        return self.shape / self.rate
-
-    @property
-    def variance(self) -> float:
-        """Of the noise."""
-        return (1.0 if self.degrees is None else self.degrees / (self.degrees - 2)) / self.mean
-
-    def divergence(self, prior: "Noise") -> float:
-        """From the prior, in nats."""
-        digamma = float(torch.digamma(torch.tensor(self.shape, dtype=torch.float64)))
-        return (
-            (self.shape - prior.shape) * digamma - math.lgamma(self.shape) + math.lgamma(prior.shape)
-            + prior.shape * (math.log(self.rate) - math.log(prior.rate))
-            + self.shape * (prior.rate - self.rate) / self.rate
-        )  # fmt: skip
-
-    def given(self, rows: float, loss: float) -> "Noise":
-        """After so many rows more, and the mean of the sum of their squared errors."""
-        return replace(self, shape=self.shape + rows / 2, rate=self.rate + loss / 2)
-
-    def mean_log(self) -> float:
-        """E[log tau]."""
-        return float(torch.digamma(torch.tensor(self.shape, dtype=torch.float64))) - math.log(self.rate)
 
 
 @dataclass(frozen=True)

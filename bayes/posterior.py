@@ -12,8 +12,8 @@ from torch import Tensor
 from fieldmorph.bayes.conformal import GAUSSIAN, Intervals
 from fieldmorph.bayes.core import Core, Factor
 from fieldmorph.bayes.data.observations import Mode
-from fieldmorph.bayes.inference import Noise
 from fieldmorph.bayes.markov_gp import Process
+from fieldmorph.bayes.noise import Noise
 from fieldmorph.bayes.sparse_gp import SparseGP
 from fieldmorph.bayes.student_t import central_factors
 

@@ -13,9 +13,10 @@ from fieldmorph.bayes.conformal import Intervals
 from fieldmorph.bayes.core import Core, CPCore, TuckerCore
 from fieldmorph.bayes.covariances.table import class_names, of_description, of_kernel
 from fieldmorph.bayes.data.observations import Mode
-from fieldmorph.bayes.inference import Noise, space_of
+from fieldmorph.bayes.inference import space_of
 from fieldmorph.bayes.kernels.symmetric import pack, unpack_index
 from fieldmorph.bayes.markov_gp import Process
+from fieldmorph.bayes.noise import Noise
 from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.bayes.sparse_gp import SparseGP
 from fieldmorph.fields.checkpoint import read_checkpoint, write_checkpoint

@@ -1,18 +1,21 @@
 """Checkpoints: one safetensors file that holds every array and, as JSON, everything else.
 
 The file's `__metadata__` has the single key `fieldmorph`, a JSON text with `format` (version), `kind`
-(`field` or `state`), `header` (the caller's) and `sha256`. The digest is that of the whole file with its own
+(one of `KINDS`), `header` (the caller's) and `sha256`. The digest is that of the whole file with its own
 64 digits written as zeros, so one flipped bit anywhere is found. The same header and arrays give the same
 bytes: keys and arrays are sorted, and nothing else goes in. Reading never runs anything from the file.
 """
 
 import hashlib
+import importlib
 import json
 import math
 import os
 import re
 import secrets
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,12 +25,30 @@ from torch import Tensor
 from fieldmorph.fields.errors import InputError, SettingError, UnsafeError, known
 
 FORMAT = 1
-KINDS = ["field", "state", "posterior"]
-MEANING = {"posterior": " (a fitted tensor model)"}
 KEY = "fieldmorph"
 MAX_HEADER = 2**25  # bytes of JSON; everything long belongs in arrays
 ZEROS = b"0" * 64
 CODE_MAGIC = (b"\x80", b"PK\x03\x04")  # pickle from protocol 2 on; zip, as torch.save writes
+
+
+@dataclass(frozen=True)
+class CheckpointKind:
+    """One kind of checkpoint, and the package that owns it.
+
+    Attributes:
+        describe: `module:function` of its owner, imported when used: from header and arrays to JSON values.
+        meaning: what messages add to the kind's name.
+    """
+
+    describe: str
+    meaning: str = ""
+
+
+KINDS = {
+    "field": CheckpointKind("fieldmorph.fields.store:describe_field"),
+    "state": CheckpointKind("fieldmorph.fields.loop:describe_state"),
+    "posterior": CheckpointKind("fieldmorph.bayes.model_header:describe_model", " (a fitted tensor model)"),
+}
 
 
 def write_checkpoint(
@@ -40,7 +61,7 @@ def write_checkpoint(
     Args:
         header: JSON values with string keys. Tuples come back as lists and keys sorted.
         arrays: Tensors by name, on any device; shared memory is stored once for each of them.
-        kind: `field` (what `load_field` reads) or `state` (what a run resumes from).
+        kind: one of `KINDS`: `field` (what `load_field` reads), `state` (what a run resumes from), ...
 
     Raises:
         SettingError: A kind, array name or dtype that the format does not have, or a header over 32 MiB.
@@ -69,7 +90,7 @@ def write_file(path: str | Path, data: bytes) -> None:
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
-    """What a checkpoint of either kind holds, without reading its arrays.
+    """What a checkpoint of any kind holds, without reading its arrays.
 
     Returns `format`, `kind`, `header` and `sha256` as written, and `arrays`: for each name its `dtype`
     (safetensors' names, such as `BF16`), `shape` and `bytes`. Raises what `read_checkpoint` does, but the
@@ -84,12 +105,12 @@ def read_checkpoint(path: str | Path, kind: str = "field") -> tuple[dict[str, An
 
     Raises:
         UnsafeError: A pickle or a zip file.
-        InputError: No such file, not a checkpoint, the other kind, a newer format, cut short or changed.
+        InputError: No such file, not a checkpoint, another kind, a newer format, cut short or changed.
     """
     with _open(path) as file:
         meta = _read_head(path, file)
         if meta["kind"] != kind:
-            found, wanted = (f"a {k} checkpoint{MEANING.get(k, '')}" for k in (meta["kind"], kind))
+            found, wanted = (f"a {k} checkpoint{KINDS[k].meaning}" for k in (meta["kind"], kind))
             raise InputError(f"{path} is {found}; expected {wanted}")
         file.seek(0)
         data = file.read()
@@ -99,6 +120,17 @@ def read_checkpoint(path: str | Path, kind: str = "field") -> tuple[dict[str, An
         return meta["header"], safetensors.torch.load(data)
     except (safetensors.SafetensorError, LookupError, TypeError) as error:
         raise InputError(f"{path} is damaged: {error}") from error
+
+
+def describe_contents(kind: str, header: dict[str, Any], arrays: dict[str, Tensor]) -> dict[str, Any]:
+    """Return what a checkpoint of this kind holds as JSON values, with nothing built or run.
+
+    Raises:
+        LookupError, TypeError, ValueError, ArithmeticError: a header or arrays that the kind's owner does not know.
+    """
+    module, _, name = KINDS[kind].describe.partition(":")
+    describe: Callable[..., dict[str, Any]] = getattr(importlib.import_module(module), name)
+    return describe(header, arrays)
 
 
 def check_output(path: str | Path, force: bool = False) -> None:

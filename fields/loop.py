@@ -146,6 +146,11 @@ def run_loop(
     return best, LoopReport(step, total, best_psnr, curve)
 
 
+def describe_state(header: dict[str, Any], arrays: dict[str, Tensor]) -> dict[str, Any]:
+    """Return a saved state's settings as JSON values; `header` and `arrays` are as `read_checkpoint` returns them."""
+    return {"settings": header.get("settings")}
+
+
 def check_same(path: Path, before: dict[str, Any], settings: dict[str, Any]) -> None:
     """See that what is saved in `path` was made with these settings, JSON values both.
 

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.registry import FIELDS, rebuild_field
 from fieldmorph.fields.renderable import RenderableField
 
+PREFIX = "field."  # of the parameters' names
 MOST_STEPS = 1 << 16  # across the box, in a file that can be trusted
 MOST_PIXELS = 1 << 16  # along one side of an image
 
@@ -26,7 +28,9 @@ def save_field(path: str | Path, stored: RenderableField) -> str:
     """
     if stored.field.name not in FIELDS:
         raise known("field to save", stored.field.name, FIELDS)
-    arrays: dict[str, Tensor] = {f"field.{k}": v.detach().cpu() for k, v in stored.field.state_dict().items()}
+    arrays: dict[str, Tensor] = {
+        f"{PREFIX}{k}": v.detach().cpu() for k, v in stored.field.state_dict().items()
+    }
     arrays["occupancy.bits"] = stored.occupancy.to_bits()
     arrays["cameras.camera_to_world"] = stored.cameras.camera_to_world
     arrays["cameras.intrinsics"] = stored.cameras.intrinsics
@@ -51,8 +55,7 @@ def load_field(path: str | Path) -> RenderableField:
     header, arrays = read_checkpoint(path)
     try:
         rebuilt = rebuild_field(header["field"], header["config"])
-        prefix = "field."
-        state = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+        state = {k.removeprefix(PREFIX): v for k, v in arrays.items() if k.startswith(PREFIX)}
         _check_shapes(rebuilt, state)
         rebuilt.load_state_dict(state)
         width, height = header["image_size"]
@@ -69,6 +72,25 @@ def load_field(path: str | Path) -> RenderableField:
     except (LookupError, RuntimeError, TypeError, ValueError) as error:  # SettingError is a ValueError
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} does not hold a field that this version knows: {reason}") from None
+
+
+def describe_field(header: dict[str, Any], arrays: dict[str, Tensor]) -> dict[str, Any]:
+    """Return a field's name, settings, box, size and provenance as JSON values, with nothing built from it.
+
+    Args:
+        header, arrays: as `read_checkpoint` returns them.
+    """
+    config = header.get("config")
+    return {
+        "field": header.get("field"),
+        "config": config,
+        "aabb": config.get("aabb") if isinstance(config, dict) else None,
+        "params": sum(array.numel() for name, array in arrays.items() if name.startswith(PREFIX)),
+        "render_step_size": header.get("render_step_size"),
+        "image_size": header.get("image_size"),
+        "cameras": len(arrays.get("cameras.intrinsics", ())),
+        "provenance": header.get("provenance"),
+    }
 
 
 def _check_shapes(field: VolumeField, state: dict[str, Tensor]) -> None:

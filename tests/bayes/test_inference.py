@@ -15,9 +15,10 @@ from torch import Tensor
 
 from fieldmorph.bayes.core import Factor, TuckerCore
 from fieldmorph.bayes.entries import merge_rows
-from fieldmorph.bayes.inference import RATE, SHAPE, Noise, State, begin, put_aside, space_of, sweep, take_up
+from fieldmorph.bayes.inference import RATE, SHAPE, State, begin, put_aside, space_of, sweep, take_up
 from fieldmorph.bayes.kernels.symmetric import unpack_index
 from fieldmorph.bayes.markov_gp import draw_prior
+from fieldmorph.bayes.noise import Noise
 
 pytestmark = pytest.mark.numerical
 

@@ -18,7 +18,14 @@ def test_packing_and_back_is_the_matrix(r: int) -> None:
 
 
 def test_packing_goes_row_by_row() -> None:
-    assert pack(torch.tensor([[1.0, 2.0, 3.0], [0.0, 4.0, 5.0], [0.0, 0.0, 6.0]])).tolist() == [1, 2, 3, 4, 5, 6]
+    assert pack(torch.tensor([[1.0, 2.0, 3.0], [0.0, 4.0, 5.0], [0.0, 0.0, 6.0]])).tolist() == [
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+    ]
     assert unpack_index(3).tolist() == [[0, 1, 2], [1, 3, 4], [2, 4, 5]]
 
 
