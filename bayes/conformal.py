@@ -1,9 +1,10 @@
-"""Prediction intervals that keep their word: half-widths learned from measurements that a model has not seen.
+"""Conformal prediction intervals: half-widths from the residuals of held-out measurements.
 
 Split conformal prediction (Vovk et al. 2005; Lei et al. 2018): of n held-out residuals, each divided by its standard
 deviation, the ceil((n + 1) level)-th smallest covers a new one with at least that probability, whatever the model.
-Where whole blocks are held out, a new block is what counts: every block weighs the same, and of K blocks the share
-level (K + 1) / K is covered (Lee, Barber & Willett 2023, "Distribution-free inference with hierarchical data").
+Where whole blocks are held out, coverage is that of a new block: every block has the same weight, and of K blocks the
+fraction level (K + 1) / K is covered (Lee, Barber & Willett 2023, "Distribution-free inference with hierarchical
+data").
 """
 
 import math
@@ -17,18 +18,18 @@ from torch import Tensor
 from fieldmorph.fields.errors import SettingError
 
 LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
-ROUNDING = 1e-9  # of sums of weights
+ROUNDING = 1e-9  # tolerance of sums of weights
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """Half-widths of central intervals, in standard deviations of a new measurement; Gaussian without any levels.
+    """Half-widths of central intervals, in standard deviations of a new measurement; Gaussian without levels.
 
     Attributes:
-        levels: shares of new measurements that are covered, ascending.
-        factors: half-widths of these.
-        guaranteed: the highest level for which enough was held out. Above it factors are those of the largest
-            residual, or the Gaussian's if larger, and may be too small.
+        levels: probabilities that a new measurement is covered, ascending.
+        factors: half-widths of these intervals.
+        guaranteed: highest level for which enough rows or blocks were held out. Factors of higher levels are that of
+            the largest residual, or the Gaussian's if larger, and may be too small.
     """
 
     levels: tuple[float, ...] = ()
@@ -36,10 +37,10 @@ class Intervals:
     guaranteed: float = 0.0
 
     def factor(self, level: float) -> float:
-        """The half-width that covers this share; between the levels it is linear in the Gaussian's.
+        """Return the half-width of an interval of this level; between the levels it is linear in the Gaussian's.
 
         Raises:
-            SettingError: a level that does not lie in [0, 1).
+            SettingError: a level outside [0, 1).
         """
         if not 0 <= level < 1:
             raise SettingError(f"an interval's level must lie in [0, 1); got {level!r}")
@@ -55,16 +56,18 @@ class Intervals:
 GAUSSIAN = Intervals()
 
 
-def conformal(
+def calibrate_intervals(
     scores: Float[Tensor, "n"], blocks: Int[Tensor, "n"] | None = None, levels: tuple[float, ...] = LEVELS
 ) -> Intervals:
-    """Intervals from the absolute residuals of held-out rows, divided by their standard deviations.
+    """Return intervals from the absolute residuals of held-out rows, divided by their standard deviations.
 
     Args:
-        blocks: labels of what was held out as a whole; by default every row by itself.
+        scores: these residuals.
+        blocks: label of the block that each row was held out with; by default every row is a block.
+        levels: of the intervals, ascending.
 
     Raises:
-        SettingError: not one row.
+        SettingError: there are no rows.
     """
     if not len(scores):
         raise SettingError("intervals cannot be calibrated: no rows are held out")
@@ -82,5 +85,5 @@ def conformal(
 
 
 def _gaussian(level: float) -> float:
-    """Standard deviations to either side of the mean that hold this share of a Gaussian."""
+    """Return the half-width of a Gaussian's central interval, in standard deviations."""
     return math.sqrt(2) * float(torch.erfinv(torch.tensor(level, dtype=torch.float64)))

@@ -1,4 +1,4 @@
-"""How factors make a value: a Tucker core with a posterior of its own, or CP's fixed superdiagonal one.
+"""Cores of tensor models: a Tucker core with a posterior of its own, or CP's fixed superdiagonal one.
 
 With z the Kronecker product of the modes' functions at a measurement, its value is gamma' z. What a mode's functions
 learn from it (`messages`) and what the core learns (`update`) are expectations under the other factors' posteriors:
@@ -29,60 +29,68 @@ class Factor:
 
     @classmethod
     def of(cls, mean: Float[Tensor, "points r"], covariance: Float[Tensor, "points r r"]) -> "Factor":
-        """From mean and covariance."""
+        """Return the moments of Gaussians with this mean and covariance."""
         rows, columns = torch.triu_indices(*covariance.shape[1:])
         return cls(mean, pack(covariance).addcmul_(mean[:, rows], mean[:, columns]))
 
 
 @dataclass(frozen=True)
 class Prior:
-    """Gaussian, of a core's entries."""
+    """Gaussian prior of a core's entries."""
 
     mean: Float[Tensor, "gamma"]
     precision: Float[Tensor, "gamma gamma"]
 
     @classmethod
     def independent(cls, variance: Float[Tensor, "gamma"]) -> "Prior":
-        """Of mean 0."""
+        """Return the prior of independent entries with mean 0 and these variances."""
         return cls(torch.zeros_like(variance), torch.diag(1 / variance))
 
 
 @runtime_checkable
 class Core(Protocol):
-    """What inference asks of a core."""
+    """The operations of a core that inference uses."""
 
     def update(self, factors: list[Factor], entries: Entries, precision: float) -> None:
-        """Make its posterior the best, the factors and the noise's mean precision being given."""
+        """Replace its posterior by the optimal one given the factors.
+
+        Args:
+            precision: mean of the noise's precision.
+        """
 
     def messages(
         self, mode: int, factors: list[Factor], entries: Entries
     ) -> tuple[Float[Tensor, "points r"], Float[Tensor, "points r r"]]:
-        """Of unit noise precision, for each of the mode's points: sums of weight y a, and of weight B."""
+        """Return the messages to a mode's functions, at unit noise precision.
+
+        They are sums over each point's places (Fang et al. 2024, section 4): eta of weight y a, with a the mean of what
+        multiplies the functions, and lam of weight B, with B its second moment.
+        """
 
     def moments(self, factors: list[Factor]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
-        """E[gamma' z] and E[(gamma' z)^2] where row n of every factor belongs together."""
+        """Return E[gamma' z] and E[(gamma' z)^2] at n places; row n of every factor belongs to place n."""
 
     def grid_moments(self, factors: list[Factor]) -> tuple[Float[Tensor, "*grid"], Float[Tensor, "*grid"]]:
-        """The same at all combinations of the factors' rows, an axis for each mode."""
+        """Return the same at all combinations of the factors' rows, with one axis for each mode."""
 
     def values(
         self, functions: list[Float[Tensor, "samples n r"]], generator: torch.Generator
     ) -> Float[Tensor, "samples n"]:
-        """gamma' z for samples of the functions and as many of gamma."""
+        """Return gamma' z for samples of the functions, each with a sample of gamma."""
 
     def divergence(self) -> float:
-        """From the prior, in nats."""
+        """Return the KL divergence from the prior, in nats."""
 
-    def carried_on(self) -> "Core":
-        """One that has this one's posterior as its prior, to learn from other entries."""
+    def as_prior(self) -> "Core":
+        """Return a core whose prior is this one's posterior, for an update with other entries."""
 
 
 class TuckerCore:
     """A core with a Gaussian posterior; gamma is its entries, the last mode's index running fastest.
 
     Args:
-        ranks: functions of each mode.
-        mean: to begin with.
+        ranks: number of functions of each mode.
+        mean: initial posterior mean; the covariance begins with zero.
     """
 
     def __init__(self, ranks: tuple[int, ...], mean: Float[Tensor, "gamma"]):
@@ -98,9 +106,9 @@ class TuckerCore:
             moments = moments + (first.mean[part].T @ sums).flatten()
         information = precision * self._unpacked(scatter) + self.prior.precision
         root = torch.linalg.cholesky((information + information.T) / 2)
-        told = precision * moments + self.prior.precision @ self.prior.mean
+        natural_mean = precision * moments + self.prior.precision @ self.prior.mean
         self.covariance = torch.cholesky_inverse(root)
-        self.mean = torch.cholesky_solve(told[:, None], root)[:, 0]
+        self.mean = torch.cholesky_solve(natural_mean[:, None], root)[:, 0]
 
     def messages(self, mode: int, factors: list[Factor], entries: Entries) -> tuple[Tensor, Tensor]:
         r, points = self.ranks[mode], len(entries.points[mode])
@@ -136,7 +144,7 @@ class TuckerCore:
         volume = torch.linalg.slogdet(precision)[1] + torch.linalg.slogdet(self.covariance)[1]
         return float((spread - volume - len(self.mean)) / 2)
 
-    def carried_on(self) -> "TuckerCore":
+    def as_prior(self) -> "TuckerCore":
         core = TuckerCore(self.ranks, self.mean)
         core.covariance = self.covariance
         root = torch.linalg.cholesky(self.covariance)
@@ -144,7 +152,7 @@ class TuckerCore:
         return core
 
     def _packed_second(self) -> Tensor:
-        """E[gamma gamma'] as (packed pairs of mode 1, of mode 2, ...), (i, j) and (j, i) summed."""
+        """Return E[gamma gamma'] as (packed pairs of mode 1, of mode 2, ...), (i, j) and (j, i) summed."""
         k = len(self.ranks)
         whole = (self.covariance + torch.outer(self.mean, self.mean)).reshape(self.ranks + self.ranks)
         whole = whole.permute([axis for mode in range(k) for axis in (mode, mode + k)])
@@ -154,7 +162,7 @@ class TuckerCore:
         return whole
 
     def _unpacked(self, packed: Tensor) -> Tensor:
-        """From a sum of packed E[z z'] to the matrix."""
+        """Return the matrix of a sum of packed E[z z']."""
         k = len(self.ranks)
         whole = packed.reshape([r * (r + 1) // 2 for r in self.ranks])
         for mode, r in enumerate(self.ranks):
@@ -166,10 +174,10 @@ class TuckerCore:
 
 
 class CPCore:
-    """Ones on the superdiagonal, and nothing to learn.
+    """A fixed core with ones on the superdiagonal: the values are CP's sums of products.
 
     Args:
-        rank: functions of every mode.
+        rank: number of functions of every mode.
     """
 
     def __init__(self, rank: int):
@@ -202,14 +210,14 @@ class CPCore:
     def divergence(self) -> float:
         return 0.0
 
-    def carried_on(self) -> "CPCore":
+    def as_prior(self) -> "CPCore":
         return self
 
 
 def _sums(
     mode: int, factors: list[Factor], entries: Entries, second: bool, kronecker: bool
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Sums over each of the mode's points of products of the other modes' moments, part by part."""
+    """Yield sums over each of the mode's points of products of the other modes' moments, part by part."""
     others = [k for k in range(len(factors)) if k != mode]
     moments = [factor.second if second else factor.mean for factor in factors]
     tables, index = [moments[k] for k in others], entries.index[:, others]
@@ -221,7 +229,7 @@ def _sums(
 
 
 def _contract(core: Tensor, rows: list[Tensor]) -> Tensor:
-    """For every n the sum over all indices of core[i, j, ...] rows_1[n, i] rows_2[n, j] ..."""
+    """Return for every n the sum over all indices of core[i, j, ...] rows_1[n, i] rows_2[n, j] ..."""
     first, *rest = rows
     value = first @ core.reshape(len(core), -1)
     for row in rest:
@@ -230,14 +238,14 @@ def _contract(core: Tensor, rows: list[Tensor]) -> Tensor:
 
 
 def _spread(core: Tensor, rows: list[Tensor]) -> Tensor:
-    """The same for all combinations of rows: the core's first axis goes, one of rows comes last, mode after mode."""
+    """Return the same sums for all combinations of rows: the core's first axis is replaced by a last one of rows."""
     for row in rows:
         core = torch.tensordot(core, row, dims=([0], [1]))
     return core
 
 
 def _outer_sum(rows: list[Tensor], weights: Tensor) -> Tensor:
-    """Sum over j of weights[j] rows_1[., j] rows_2[., j] ..., an axis for each."""
+    """Return the sum over j of weights[j] rows_1[., j] rows_2[., j] ..., an axis for each."""
     *others, last = rows
     product = weights
     for row in others:

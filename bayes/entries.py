@@ -1,4 +1,4 @@
-"""Measurements of a tensor with real indices, ordered for message passing: rows with one place count once."""
+"""Measurements of a tensor with real indices, ordered for message passing; rows at the same place are merged."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,13 +10,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Entries:
-    """Distinct places, each with its weight and sums.
+    """Distinct places of the measurements with their weights and sums.
 
     Attributes:
-        points: for each mode its distinct coordinates, ascending.
-        index: for each place its number among each mode's points.
+        points: distinct coordinates of each mode, ascending.
+        index: position of each place among each mode's points.
         weight, total: sums of the rows' weights, and of weight times value, at each place.
-        rows: for each row its place.
+        rows: place of each row.
         n_rows: sum of all weights.
         squares: sum of weight times value squared over all rows.
         orders, starts: for each mode: point i has the places order[starts[i]:starts[i + 1]].
@@ -32,8 +32,8 @@ class Entries:
     orders: tuple[Int[Tensor, "n"], ...]
     starts: tuple[Int[Tensor, "_"], ...]
 
-    def less(self, constant: float) -> "Entries":
-        """The same with this taken off every value."""
+    def subtract_mean(self, constant: float) -> "Entries":
+        """Return the entries with a constant subtracted from every value."""
         squares = (
             self.squares - 2 * constant * float(self.total.sum()) + constant**2 * float(self.weight.sum())
         )
@@ -46,10 +46,12 @@ def merge_rows(
     weights: Float[Tensor, "rows"] | None = None,
     known: Sequence[Float[Tensor, "_"]] | None = None,
 ) -> Entries:
-    """Rows at one place become one; a weight of 1/2 makes a row count as half a measurement.
+    """Merge rows at the same place; a row of weight 1/2 counts as half a measurement.
 
     Args:
-        known: for each mode coordinates that shall be among its points, with rows or without.
+        coordinates: float64 or converted to it.
+        values, weights: of each row; weights are 1 by default.
+        known: coordinates of each mode that are to be among its points even if no row has them.
     """
     weights = torch.ones_like(values) if weights is None else weights
     columns = coordinates.double().unbind(1)

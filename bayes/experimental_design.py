@@ -1,9 +1,8 @@
-"""Where to measure next: the places that would tell most about all the others.
+"""Experimental design: the next places to measure, chosen to reduce the posterior's mean variance.
 
-What a measurement at c teaches about places r is, for jointly Gaussian values, known before it is made: their mean
-variance falls by the mean of cov(r, c)^2 / (var(c) + noise) (Cohn's criterion; Seo et al. 2000). Covariances are those
-of joint samples, so that products of functions, whose samples are taken for Gaussian, need no formula of their own.
-Picks are greedy, each as if those before it were made already.
+For jointly Gaussian values the effect of a measurement at c is known in advance: the mean variance at places r falls by
+the mean of cov(r, c)^2 / (var(c) + noise) (Cohn's criterion; Seo et al. 2000). Covariances are estimated from joint
+samples, which are treated as Gaussian. Places are chosen greedily, each given those before it.
 """
 
 from dataclasses import dataclass
@@ -16,18 +15,18 @@ from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.fields.errors import SettingError
 
 SAMPLES = 512
-LEAST = 1e-300  # a variance that one can divide by
+MIN_VARIANCE = 1e-300  # so that it can be divided by
 
 
 @dataclass(frozen=True)
 class Design:
-    """Where to measure, the most telling place first.
+    """Places to measure, the most informative first.
 
     Attributes:
-        rows: of the candidates.
-        coordinates: these.
-        variance: mean variance of the function at the references, in the value's unit squared: now, and as it is
-            expected after each of the measurements.
+        rows: their rows among the candidates.
+        coordinates: of these rows.
+        variance: mean variance of the function at the references, in the value's unit squared: now, and as expected
+            after each of the measurements.
     """
 
     rows: Int[Tensor, "n"]
@@ -45,26 +44,27 @@ def where_next(
     n_samples: int = SAMPLES,
     generator: torch.Generator | None = None,
 ) -> Design:
-    """The n candidates whose measurement would lower the posterior's mean variance most; each row at most once.
+    """Choose n candidates whose measurement would reduce the posterior's mean variance most, without repetition.
 
     Args:
-        references: where the function is wanted; by default at the candidates.
-        n_samples: of the joint posterior: of a covariance's error, 1 / sqrt(n_samples) of both standard deviations is
-            left. So many numbers are held for every candidate and reference.
+        candidates: coordinates in the model's units (`Mode.parse`).
+        references: places at which the variance counts; by default the candidates.
+        n_samples: of the joint posterior; the error of a covariance is 1 / sqrt(n_samples) of both standard deviations.
+            Memory is proportional to it times the number of candidates and references.
         generator: of the samples; by default one seeded with 0.
 
     Raises:
-        SettingError: fewer candidates than are to be picked, no reference, or fewer than two samples.
+        SettingError: fewer candidates than n, no reference, or fewer than two samples.
     """
     if not 1 <= n <= len(candidates):
-        raise SettingError(f"from {len(candidates)} candidates 1 to all can be picked; got {n}")
+        raise SettingError(f"n must be between 1 and {len(candidates)}, the number of candidates; got {n}")
     if n_samples < 2 or (references is not None and not len(references)):
-        raise SettingError("where to measure next is known from two samples and one reference on")
+        raise SettingError("where_next needs at least two samples and one reference")
     places = candidates if references is None else torch.cat([candidates, references])
     generator = generator or torch.Generator().manual_seed(0)
     found = posterior.predict(places)
     samples = posterior.sample(places, n_samples, generator) - found.mean
-    own = samples.square().mean(0).clamp(min=LEAST).sqrt()
+    own = samples.square().mean(0).clamp(min=MIN_VARIANCE).sqrt()
     root = (
         samples * (found.latent_sd / own) / n_samples**0.5
     )  # root' root is the covariance, exact on the diagonal
@@ -77,7 +77,7 @@ def where_next(
         gain[rows] = -torch.inf
         rows.append(int(gain.argmax()))
         variances.append(variances[-1] - gain[rows[-1]])
-        root = _told(root, rows[-1], noise)
+        root = _measured(root, rows[-1], noise)
     chosen = torch.tensor(rows)
     return Design(chosen, candidates[chosen], torch.stack(variances))
 
@@ -85,20 +85,25 @@ def where_next(
 def _gains(
     root: Float[Tensor, "samples candidates"], wanted: Float[Tensor, "samples references"], noise: float
 ) -> Float[Tensor, "candidates"]:
-    """By how much the references' mean variance would fall.
+    """Return by how much each measurement would reduce the references' mean variance.
 
-    A sampled covariance's square is too large by var(c) var(r) / samples in the mean, which is taken off: summed over
-    thousands of references that c tells nothing about, it would outweigh those few near it.
+    The expectation of a sampled covariance's square exceeds the true one by var(c) var(r) / samples. This bias is
+    subtracted, since it would dominate where most references are far from c.
     """
     variance = root.square().sum(0)
     squares = ((wanted @ wanted.T @ root) * root).sum(0)
-    chance = variance * wanted.square().sum() / len(root)
-    return (squares - chance) / wanted.shape[1] / (variance + noise)
+    bias = variance * wanted.square().sum() / len(root)
+    return (squares - bias) / wanted.shape[1] / (variance + noise)
 
 
-def _told(root: Float[Tensor, "samples places"], row: int, noise: float) -> Float[Tensor, "samples places"]:
-    """After a measurement: root' root loses cov(., c) cov(c, .) / (var(c) + noise) (Potter's square root update)."""
+def _measured(
+    root: Float[Tensor, "samples places"], row: int, noise: float
+) -> Float[Tensor, "samples places"]:
+    """Return the root after a measurement of c, by Potter's square root update.
+
+    root' root loses cov(., c) cov(c, .) / (var(c) + noise).
+    """
     c = root[:, row]
     total = c @ c + noise
-    share = 1 / (total * (1 + (noise / total).sqrt()))
-    return root - share * torch.outer(c, c @ root)
+    scale = 1 / (total * (1 + (noise / total).sqrt()))
+    return root - scale * torch.outer(c, c @ root)

@@ -1,4 +1,4 @@
-"""Fitting a functional Bayesian Tucker model: restarts, sweeps, hyperparameters, when to stop."""
+"""Fitting of functional Bayesian Tucker models: restarts, sweeps, hyperparameters, stopping rule."""
 
 import copy
 import logging
@@ -17,14 +17,14 @@ from fieldmorph.bayes.covariances.table import choice
 from fieldmorph.bayes.data.observations import Observations
 from fieldmorph.bayes.entries import Entries, merge_rows
 from fieldmorph.bayes.hyperparameters import default_kernel, learn
-from fieldmorph.bayes.inference import State, begin, put_aside, recentre, space_of, sweep, take_up
+from fieldmorph.bayes.inference import State, begin, offload, recentre, restore, space_of, sweep
 from fieldmorph.bayes.posterior import Posterior
-from fieldmorph.bayes.student_t import MIN_DEGREES, Tails
+from fieldmorph.bayes.student_t import MIN_DEGREES, StudentTRows
 from fieldmorph.fields.errors import SettingError
 
-LEARN_AFTER = 5  # sweeps, before which functions are too rough to learn a lengthscale from
-LOOK_BACK = 5  # sweeps over which the bound's gain is averaged
-LARGEST_CORE = 4096  # entries, whose covariance is a matrix
+LEARN_AFTER = 5  # sweeps; earlier functions are too rough to learn a lengthscale from
+GAIN_WINDOW = 5  # sweeps over which the bound's gain is averaged
+MAX_CORE_SIZE = 4096  # entries; their covariance is a dense matrix
 
 log = logging.getLogger(__name__)
 
@@ -34,19 +34,22 @@ class FitConfig:
     """Settings of a fit.
 
     Attributes:
-        ranks: functions of each mode; one number for all of them.
+        ranks: number of functions of each mode; one number for all of them.
         kernels: name of each mode's kernel, or one for all: one of the table's `choices` (`matern12`, ...).
-        cp: a fixed superdiagonal core.
-        prune: ranks are the most; functions that the measurements do not need go. Not with `cp`.
-        centre: whether the mean is taken off; not where a multiplicative structure carries it.
-        restarts: beginnings, of which the one with the best bound goes on.
-        warm_sweeps: of every beginning.
-        sweeps: at most.
-        tolerance: nats for each row and sweep; with less gain the fit is done.
+        cp: use a fixed superdiagonal core (CP decomposition).
+        prune: treat ranks as maxima and remove functions that the measurements do not need. Not with `cp`.
+        centre: subtract the mean of the values; not for data whose effects multiply.
+        restarts: random initializations, of which the one with the best bound is continued.
+        warm_sweeps: sweeps of each initialization.
+        sweeps: maximum number of sweeps.
+        tolerance: the fit ends when a sweep gains less than this, in nats per row.
         learn_every: sweeps between two updates of the kernels' hyperparameters and the mean; 0 keeps them.
-        student: degrees of freedom of Student-t noise, above 2; None: the noise is Gaussian.
-        damping: share of the old messages that is kept.
+        student: degrees of freedom of Student-t noise, above 2; None for Gaussian noise.
+        damping: fraction of the old messages that is kept in a sweep, in [0, 1).
         seed: of everything random.
+
+    Raises:
+        SettingError: a value that is not allowed; the first one found.
     """
 
     ranks: tuple[int, ...] = (3,)
@@ -84,17 +87,20 @@ class FitConfig:
             raise SettingError(f"damping must lie in [0, 1); got {self.damping!r}")
         check_whole("seed", self.seed, minimum=0)
         if self.prune and self.cp:
-            raise SettingError("CP's functions are not pruned: its core has nothing to learn relevance by")
+            raise SettingError(
+                "prune cannot be used with cp: CP has no core whose variances could be learned"
+            )
 
 
 @dataclass(frozen=True)
 class FitReport:
-    """How a fit went.
+    """Course of a fit.
 
     Attributes:
-        bounds: evidence lower bound in nats after every sweep, for standardised values. It never falls without
-            damping, up to where hyperparameters are learned: their prior counts there, too.
-        converged: whether it stopped before the most sweeps.
+        bounds: evidence lower bound after every sweep, in nats, for standardized values. Without damping it never
+            decreases, except where hyperparameters are updated: their prior counts there as well.
+        converged: whether the fit ended before the maximum number of sweeps.
+        seed: of the initialization that was continued.
     """
 
     bounds: tuple[float, ...]
@@ -113,14 +119,22 @@ def fit(
     kernels: Sequence[Kernel] | None = None,
     on_sweep: OnSweep = lambda _sweep, _bound: None,
 ) -> tuple[Posterior, FitReport]:
-    """The posterior of a functional Tucker or CP model of these measurements.
+    """Fit a functional Tucker or CP model to measurements (Fang et al. 2024, arXiv 2311.04829).
 
     Args:
-        weights: of the rows, at least 0: a weight of 2 is two measurements of this value.
-        kernels: gpytorch's, one for each mode, instead of those that the settings name; copies are learned.
+        observations: the measurements, as `read_observations` returns them.
+        config: settings; the defaults of `FitConfig` if left out.
+        weights: of the rows, at least 0; a weight of 2 counts as two measurements of the same value.
+        kernels: gpytorch kernels, one for each mode, instead of those that the settings name. Copies are used; their
+            constraints and priors hold, and parameters without gradients stay fixed.
+        on_sweep: called after each sweep with its number and the bound in nats.
+
+    Returns:
+        The posterior, in the units of the measurements, and the course of the fit.
 
     Raises:
-        SettingError: as many ranks or kernels as neither one nor the modes, CP of different ranks, or too large a core.
+        SettingError: a number of ranks or kernels that is neither one nor that of the modes, CP of different ranks, a
+            kernel without a known state space, or too large a core.
     """
     config = config or FitConfig()
     weights = torch.ones_like(observations.values) if weights is None else weights
@@ -129,14 +143,14 @@ def fit(
     shift = float(values @ weights / weights.sum()) if config.centre else 0.0
     scale = float((values - shift).square() @ weights / weights.sum()) ** 0.5 or 1.0
     entries = merge_rows(observations.coordinates[counted], (values - shift) / scale, weights)
-    tails = None
+    student = None
     if config.student is not None:
-        tails = Tails(config.student, (values - shift) / scale, entries.rows, weights)
+        student = StudentTRows(config.student, (values - shift) / scale, entries.rows, weights)
     names = [mode.name for mode in observations.modes]
     ranks = _ranks(_each(config.ranks, len(names), "rank"), names, entries, config.cp)
     kinds = _each(config.kernels, len(names), "kernel")
     if kernels is not None and len(kernels) != len(names):
-        raise SettingError(f"a kernel for each of the {len(names)} modes is needed; got {len(kernels)}")
+        raise SettingError(f"expected one kernel for each of the {len(names)} modes; got {len(kernels)}")
     best, seed = None, config.seed
     for restart in range(config.restarts):
         chosen = (
@@ -145,7 +159,7 @@ def fit(
             else copy.deepcopy(list(kernels))
         )
         generator = torch.Generator().manual_seed(config.seed + restart)
-        state = begin(entries, chosen, ranks, generator, config.cp, tails)
+        state = begin(entries, chosen, ranks, generator, config.cp, student)
         warm = min(config.warm_sweeps, config.sweeps) if config.restarts > 1 else config.sweeps
         _run(state, config, warm, on_sweep)
         if config.prune:
@@ -153,12 +167,12 @@ def fit(
         if best is None or state.bounds[-1] > best.bounds[-1]:
             best, seed = state, config.seed + restart
         if restart + 1 < config.restarts:
-            put_aside(best)
-        del state  # one at a time: they are large
+            offload(best)
+        del state  # only one at a time, since states are large
     assert best is not None
-    take_up(best)
-    most = config.sweeps + (len(best.bounds) if config.prune else 0)
-    converged = _run(best, config, most, on_sweep)
+    restore(best)
+    until = config.sweeps + (len(best.bounds) if config.prune else 0)
+    converged = _run(best, config, until, on_sweep)
     posterior = Posterior(
         observations.modes, observations.value_name, observations.value_unit, tuple(best.kernels),
         tuple(best.processes), best.core, best.noise, shift + scale * best.intercept, scale,
@@ -168,15 +182,15 @@ def fit(
 
 
 def _run(state: State, config: FitConfig, until: int, on_sweep: OnSweep) -> bool:
-    """Sweeps up to this number of them; whether the gain has become small."""
+    """Run sweeps up to this number of them, and return whether the gain has become small."""
     while (n := len(state.bounds)) < until:
         if config.learn_every and n >= LEARN_AFTER and n % config.learn_every == 0:
             _learn(state)
             if config.centre:
                 recentre(state)
         on_sweep(n + 1, sweep(state, config.damping))
-        if n > LOOK_BACK + LEARN_AFTER:
-            gain = (state.bounds[-1] - state.bounds[-1 - LOOK_BACK]) / LOOK_BACK
+        if n > GAIN_WINDOW + LEARN_AFTER:
+            gain = (state.bounds[-1] - state.bounds[-1 - GAIN_WINDOW]) / GAIN_WINDOW
             if gain < config.tolerance * state.entries.n_rows:
                 return True
     return False
@@ -190,25 +204,25 @@ def _learn(state: State) -> None:
 
 def _each(given: tuple, n: int, what: str) -> tuple:
     if len(given) not in (1, n):
-        raise SettingError(f"one {what} or {n}, one for each mode, are needed; got {len(given)}")
+        raise SettingError(f"expected one {what}, or {n}: one for each mode; got {len(given)}")
     return given * n if len(given) == 1 else given
 
 
 def _ranks(ranks: tuple[int, ...], names: list[str], entries: Entries, cp: bool) -> tuple[int, ...]:
-    """No more functions than distinct coordinates in a mode: more could not be told apart."""
-    most = [len(points) for points in entries.points]
+    """Return ranks limited to the number of distinct coordinates: more functions could not be told apart."""
+    limits = [len(points) for points in entries.points]
     if cp and len({*ranks}) > 1:
         raise SettingError(f"CP has one rank for all modes; got {ranks}")
-    clipped = tuple(map(min, ranks, most))
+    clipped = tuple(map(min, ranks, limits))
     if cp:
-        clipped = (max(1, min(ranks[0], max(most))),) * len(ranks)
-    for name, rank, fewer in zip(names, ranks, clipped, strict=True):
-        if fewer < rank:
+        clipped = (max(1, min(ranks[0], max(limits))),) * len(ranks)
+    for name, rank, taken in zip(names, ranks, clipped, strict=True):
+        if taken < rank:
             log.warning(
-                "rank %d of mode %s is more than its distinct coordinates; %d is taken", rank, name, fewer
+                "rank %d of mode %s exceeds its number of distinct coordinates; using %d", rank, name, taken
             )
-    if not cp and (size := math.prod(clipped)) > LARGEST_CORE:
+    if not cp and (size := math.prod(clipped)) > MAX_CORE_SIZE:
         raise SettingError(
-            f"a core of {size} entries is too large (most: {LARGEST_CORE}); lower ranks, or take CP"
+            f"a core of {size} entries is too large (at most {MAX_CORE_SIZE}); use lower ranks or CP"
         )
     return clipped

@@ -1,4 +1,4 @@
-"""Kernels of a mode: defaults by its extent, and learning by the collapsed evidence with priors."""
+"""Kernel hyperparameters of a mode: defaults from its extent, and their optimization by the collapsed evidence."""
 
 import math
 
@@ -14,12 +14,14 @@ from fieldmorph.bayes.covariances.table import choice
 from fieldmorph.bayes.kalman import log_evidence
 from fieldmorph.bayes.state_space import from_gpytorch
 
-USUAL_SHARE = 0.2  # of a mode's extent: the median of the lengthscale's prior
-SPREAD = 1.0  # standard deviation of its logarithm: without a prior, lengthscales collapse to the sampling interval
+PRIOR_MEDIAN = 0.2  # of the lengthscale's prior, as a fraction of the mode's extent
+PRIOR_SD = (
+    1.0  # of the lengthscale's logarithm; without a prior, lengthscales collapse to the sampling interval
+)
 ITERATIONS = 3
-FARTHEST = 0.7  # that a logarithm moves at once
-STEP = 1e-3  # of the differences of logarithms that make the gradient
-RUNS, RUN = 64, 1024  # of neighbouring points, and points of each: as many as suffice to find a step
+MAX_CHANGE = 0.7  # of a logarithm in one update
+STEP = 1e-3  # finite difference of the logarithms, for the gradient
+RUNS, RUN = 64, 1024  # number of runs of neighboring points that an update looks at, and points of each
 
 
 def default_kernel(name: str, points: Float[Tensor, "points"]) -> Kernel:
@@ -29,14 +31,14 @@ def default_kernel(name: str, points: Float[Tensor, "points"]) -> Kernel:
         SettingError: an unknown name.
     """
     entry = choice(name)
-    usual = USUAL_SHARE * max(float(points.max() - points.min()), 1e-9)
-    kernel = entry.make(lengthscale_prior=LogNormalPrior(math.log(usual), SPREAD))
-    kernel.lengthscale = usual
+    median = PRIOR_MEDIAN * max(float(points.max() - points.min()), 1e-9)
+    kernel = entry.make(lengthscale_prior=LogNormalPrior(math.log(median), PRIOR_SD))
+    kernel.lengthscale = median
     return kernel
 
 
 def log_prior(kernel: Kernel) -> Float[Tensor, ""]:
-    """Sum of the logarithms of a kernel's priors at its hyperparameters."""
+    """Return the log density of a kernel's priors at its hyperparameters."""
     terms = [prior.log_prob(closure(module)).sum() for _, module, prior, closure, _ in kernel.named_priors()]
     return torch.stack(terms).sum() if terms else torch.zeros((), dtype=torch.float64)
 
@@ -48,11 +50,17 @@ def learn(
     eta: Float[Tensor, "points r"],
     lam: Float[Tensor, "points r r"],
 ) -> float:
-    """A few ascents of log evidence plus log prior in the kernel's free parameters, in place; what it has gained.
+    """Maximize log evidence plus log prior over a kernel's free parameters for a few iterations of L-BFGS-B.
 
-    Works on logarithms, so that it does not matter in which unit a coordinate is measured. Where there are more than
-    65,536 points, the step is found on runs of neighbours that are spread evenly over them, and taken if all points
-    gain by it.
+    The parameters' logarithms are optimized, so that the unit of a coordinate does not matter. Where there are more
+    than 65,536 points, the change is found on evenly spread runs of neighbors, and applied if it is a gain for all.
+
+    Args:
+        kernel: its parameters change in place.
+        points, eta, lam: coordinates, and the information on the functions there (see `Process`).
+
+    Returns:
+        The gain, in nats.
     """
     free = [
         (p, c) for _, p, c in kernel.named_parameters_and_constraints() if p.requires_grad and c is not None
@@ -70,29 +78,30 @@ def learn(
 
     def cost(x: np.ndarray, chosen: slice | Tensor = some) -> float:
         put(x)
-        space, at, told = from_gpytorch(kernel), points[chosen], eta[chosen]
+        space, at = from_gpytorch(kernel), points[chosen]
         steps = torch.cat([at.new_zeros(1), at.diff()])
-        evidence = log_evidence(space.transition(steps), space.stationary, space.emission, told, lam[chosen])
+        chain = space.transition(steps), space.stationary, space.emission
+        evidence = log_evidence(*chain, eta[chosen], lam[chosen])
         return -evidence * len(points) / len(at) - float(log_prior(kernel))
 
-    begun = torch.cat([c.transform(p).flatten() for p, c in free]).double().log().numpy()
-    before = cost(begun)
+    initial = torch.cat([c.transform(p).flatten() for p, c in free]).double().log().numpy()
+    before = cost(initial)
     found = minimize(
         cost,
-        begun,
+        initial,
         method="L-BFGS-B",
-        bounds=[(x - FARTHEST, x + FARTHEST) for x in begun],
+        bounds=[(x - MAX_CHANGE, x + MAX_CHANGE) for x in initial],
         options={"maxiter": ITERATIONS, "eps": STEP},
     )
     gain = before - float(found.fun)
     if gain > 0 and not isinstance(some, slice):
-        gain = cost(begun, slice(None)) - cost(found.x, slice(None))
-    put(found.x if gain > 0 else begun)
+        gain = cost(initial, slice(None)) - cost(found.x, slice(None))
+    put(found.x if gain > 0 else initial)
     return max(gain, 0.0)
 
 
 def _runs(n: int) -> slice | Tensor:
-    """Numbers of some of n points; all where there are few."""
+    """Return indices of runs of n points; all of them where there are few."""
     if n <= RUNS * RUN:
         return slice(None)
     starts = torch.linspace(0, n - RUN, RUNS, dtype=torch.float64).long()

@@ -1,7 +1,7 @@
-"""Functional Bayesian Tucker decomposition: its posterior by message passing (Fang et al. 2024, arXiv 2311.04829).
+"""Variational inference of functional Tucker models by message passing (Fang et al. 2024, arXiv 2311.04829).
 
-No message of theirs has a cavity, so that every update is coordinate ascent on one evidence lower bound: it never
-falls, and needs no damping.
+No message uses a cavity distribution, so every update is coordinate ascent on one evidence lower bound: it never
+decreases, and damping is optional.
 """
 
 import math
@@ -19,7 +19,7 @@ from fieldmorph.bayes.kernels.symmetric import pack, unpack_index
 from fieldmorph.bayes.markov_gp import Process, draw_prior
 from fieldmorph.bayes.noise import Noise
 from fieldmorph.bayes.state_space import StateSpace, from_gpytorch
-from fieldmorph.bayes.student_t import Tails
+from fieldmorph.bayes.student_t import StudentTRows
 
 PLACES_AT_ONCE = 1 << 14
 SHAPE, RATE = 1e-3, 1e-3  # of the Gamma prior of the noise precision
@@ -27,11 +27,12 @@ ZERO = torch.zeros((), dtype=torch.float64)
 
 
 @dataclass(frozen=True)
-class Earlier:
-    """What was known of a mode's functions before these entries: exp(eta' f - f' lam f / 2), nothing by default.
+class PriorMessage:
+    """Message to a mode's functions from earlier entries, exp(eta' f - f' lam f / 2); none by default.
 
     Attributes:
-        log_evidence: logarithm of its integral over the functions' prior.
+        eta, lam: (points, r) and (points, r, r).
+        log_evidence: logarithm of the message's integral over the functions' Gaussian process, in nats.
     """
 
     eta: Float[Tensor, "*points_r"] = ZERO
@@ -41,11 +42,16 @@ class Earlier:
 
 @dataclass
 class State:
-    """Where inference stands; `sweep` moves it on.
+    """State of an inference, which `sweep` changes in place.
 
     Attributes:
-        earlier, prior: what modes and noise have as priors, besides the kernels; the core has its own.
-        aside: packed lam of the processes while the state is put aside.
+        entries: the measurements; with Student-t noise their weights change from sweep to sweep.
+        kernels, processes, factors: of each mode: covariance, posterior, and its moments at the points.
+        prior_messages, prior: priors of modes and noise besides the kernels; the core has its own.
+        student: the rows of a fit with Student-t noise.
+        intercept: constant that was subtracted from the values.
+        bounds: evidence lower bound after each sweep, in nats.
+        offloaded: packed lam of the processes while the state is offloaded.
     """
 
     entries: Entries
@@ -54,12 +60,12 @@ class State:
     processes: list[Process]
     factors: list[Factor]
     noise: Noise
-    earlier: list[Earlier]
+    prior_messages: list[PriorMessage]
     prior: Noise
-    tails: Tails | None = None
+    student: StudentTRows | None = None
     intercept: float = 0.0
     bounds: list[float] = field(default_factory=list)
-    aside: list[Tensor] = field(default_factory=list)
+    offloaded: list[Tensor] = field(default_factory=list)
 
 
 def begin(
@@ -68,9 +74,15 @@ def begin(
     ranks: Sequence[int],
     generator: torch.Generator,
     cp: bool = False,
-    tails: Tails | None = None,
+    student: StudentTRows | None = None,
 ) -> State:
-    """Functions drawn from their prior, a core to match, and noise as large as the data."""
+    """Return an initial state: functions and core drawn from their priors, noise with the variance of the data.
+
+    Args:
+        kernels, ranks: of each mode.
+        cp: whether the core is CP's.
+        student: the rows, if the noise is Student's t.
+    """
     spaces = [space_of(kernel) for kernel in kernels]
     drawn = [
         draw_prior(space, points, r, generator)
@@ -85,26 +97,26 @@ def begin(
         Process(space, points, ZERO.expand(len(points), r), ZERO.expand(len(points), r, r))
         for space, points, r in zip(spaces, entries.points, ranks, strict=True)
     ]
-    prior = Noise(SHAPE, RATE, None if tails is None else tails.degrees)
+    prior = Noise(SHAPE, RATE, None if student is None else student.degrees)
     noise = prior.given(entries.n_rows, max(entries.squares, 1e-12 * entries.n_rows))
-    earlier = [Earlier() for _ in factors]
-    return State(entries, list(kernels), core, unknown, factors, noise, earlier, prior, tails)
+    messages = [PriorMessage() for _ in factors]
+    return State(entries, list(kernels), core, unknown, factors, noise, messages, prior, student)
 
 
 def sweep(state: State, damping: float = 0.0) -> float:
-    """Core, modes and noise once each; the evidence lower bound afterwards.
+    """Update core, modes and noise once each, and return the evidence lower bound afterwards, in nats.
 
     Args:
-        damping: share of a mode's old messages that is kept; then the bound may fall.
+        damping: fraction of a mode's old messages that is kept; with it the bound may decrease.
     """
     entries, precision = state.entries, state.noise.mean
     state.core.update(state.factors, entries, precision)
-    # The last mode's messages hold the whole data fit under all that is current.
-    found = [inform(state, mode, damping) for mode in range(len(state.factors))]
-    loss, gain, divergence = found[-1].loss, 0.0, sum(each.divergence for each in found)
-    if state.tails is not None:
+    updates = [update_mode(state, mode, damping) for mode in range(len(state.factors))]
+    # After the last mode's update its loss is that of all current factors.
+    loss, gain, divergence = updates[-1].loss, 0.0, sum(each.divergence for each in updates)
+    if state.student is not None:
         moments = place_moments(state)
-        entries, gain = state.tails.reweigh(entries, *moments, precision)
+        entries, gain = state.student.reweigh(entries, *moments, precision)
         loss = float(entries.squares - 2 * entries.total @ moments[0] + entries.weight @ moments[1])
         state.entries = entries
     state.noise = state.prior.given(entries.n_rows, loss)
@@ -115,68 +127,68 @@ def sweep(state: State, damping: float = 0.0) -> float:
 
 
 @dataclass(frozen=True)
-class Informed:
-    """What a mode's new functions mean.
+class ModeUpdate:
+    """Result of one mode's update.
 
     Attributes:
-        loss: mean of the entries' sum of squared errors.
-        divergence: of the functions from their prior, in nats.
+        loss: expected sum of the entries' squared errors.
+        divergence: KL divergence of the functions from their prior, in nats.
     """
 
     loss: float
     divergence: float
 
 
-def inform(state: State, mode: int, damping: float = 0.0) -> Informed:
-    """Update one mode's functions by the messages that the entries give them."""
-    precision, before, earlier = state.noise.mean, state.processes[mode], state.earlier[mode]
+def update_mode(state: State, mode: int, damping: float = 0.0) -> ModeUpdate:
+    """Update one mode's functions with the messages of all entries."""
+    precision, before, prior = state.noise.mean, state.processes[mode], state.prior_messages[mode]
     eta, lam = state.core.messages(mode, state.factors, state.entries)
-    eta, lam = eta.mul_(precision).add_(earlier.eta), lam.mul_(precision).add_(earlier.lam)
+    eta, lam = eta.mul_(precision).add_(prior.eta), lam.mul_(precision).add_(prior.lam)
     process = Process(before.space, before.points, eta, lam)
     if damping:
         process = replace(process, eta=eta.lerp(before.eta, damping), lam=lam.lerp(before.lam, damping))
     state.processes[mode] = process
     del before
-    state.factors[mode] = Factor(eta[:0], eta[:0])  # what is old and as large as all that is known goes first
+    state.factors[mode] = Factor(eta[:0], eta[:0])  # frees the old moments before the new ones are computed
     found = process.marginals()
     state.factors[mode] = factor = Factor.of(found.mean, found.covariance)
-    known, heard = _expected(earlier.eta, earlier.lam, factor), _expected(eta, lam, factor)
-    loss = state.entries.squares - 2 * (heard - known) / precision
-    kept = _expected(process.eta, process.lam, factor) if damping else heard
-    return Informed(loss, kept - float(found.log_evidence) - known + float(earlier.log_evidence))
+    known, total = _expected(prior.eta, prior.lam, factor), _expected(eta, lam, factor)
+    loss = state.entries.squares - 2 * (total - known) / precision
+    kept = _expected(process.eta, process.lam, factor) if damping else total
+    return ModeUpdate(loss, kept - float(found.log_evidence) - known + float(prior.log_evidence))
 
 
-def put_aside(state: State) -> None:
-    """Keep of a state, after a sweep, what it can be taken up from again, in half of the memory."""
+def offload(state: State) -> None:
+    """Release what `restore` can compute again from the rest of a state after a sweep: half of its memory."""
     if state.factors:
-        state.factors, state.aside = [], [pack(process.lam) for process in state.processes]
+        state.factors, state.offloaded = [], [pack(process.lam) for process in state.processes]
         state.processes = [replace(p, lam=ZERO.expand(p.lam.shape)) for p in state.processes]
 
 
-def take_up(state: State) -> None:
-    """Make a state whole again; one that was not put aside stays as it is."""
-    for mode, packed in enumerate(state.aside):
+def restore(state: State) -> None:
+    """Undo `offload`; a state that was not offloaded stays as it is."""
+    for mode, packed in enumerate(state.offloaded):
         before = state.processes[mode]
         state.processes[mode] = whole = replace(before, lam=packed[:, unpack_index(before.eta.shape[1])])
         found = whole.marginals()
         state.factors.append(Factor.of(found.mean, found.covariance))
-    state.aside = []
+    state.offloaded = []
 
 
 def recentre(state: State) -> None:
-    """Take the mean of what is left unexplained off the values, which the bound gains by.
+    """Subtract the mean residual from the values, which increases the bound.
 
-    A small constant would need a function of every mode; it is easier for them to leave it to the noise.
+    To represent a small constant takes a function of every mode, so that the fit would leave it to the noise.
     """
     mean, _ = place_moments(state)
     left = float((state.entries.total - state.entries.weight * mean).sum() / state.entries.weight.sum())
-    state.entries = state.entries.less(left)
-    state.tails = state.tails and state.tails.less(left)
+    state.entries = state.entries.subtract_mean(left)
+    state.student = state.student and state.student.subtract_mean(left)
     state.intercept += left
 
 
 def place_moments(state: State) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
-    """Mean and second moment of the function at every place of the entries."""
+    """Return mean and second moment of the function at every place of the entries."""
     found = [
         state.core.moments(
             [
@@ -190,17 +202,17 @@ def place_moments(state: State) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]
 
 
 def _expected(eta: Tensor, lam: Tensor, factor: Factor) -> float:
-    """E[eta' f - f' lam f / 2], summed over points."""
-    if not lam.ndim:  # nothing is known
+    """Return E[eta' f - f' lam f / 2], summed over points."""
+    if not lam.ndim:  # there is no message
         return 0.0
     pairs = zip(*torch.triu_indices(lam.shape[1], lam.shape[2]).tolist(), strict=True)
-    told = torch.tensordot(eta, factor.mean, 2)
-    for (i, j), second in zip(pairs, factor.second.unbind(1), strict=True):  # no copy of what is large
-        told = told - (lam[:, i, j] @ second) * (0.5 if i == j else 1.0)
-    return float(told)
+    total = torch.tensordot(eta, factor.mean, 2)
+    for (i, j), second in zip(pairs, factor.second.unbind(1), strict=True):  # without a copy of lam
+        total = total - (lam[:, i, j] @ second) * (0.5 if i == j else 1.0)
+    return float(total)
 
 
 @torch.no_grad()
 def space_of(kernel: Kernel) -> StateSpace:
-    """A kernel's state space as it is now, without gradients."""
+    """Return the state space of a kernel with its current hyperparameters, without gradients."""
     return from_gpytorch(kernel)

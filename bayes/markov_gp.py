@@ -1,4 +1,4 @@
-"""Functions of one real coordinate, given information at points: their posterior anywhere, and samples of it."""
+"""Markovian Gaussian processes of one coordinate, given information at points: posterior anywhere, and samples."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from fieldmorph.bayes.kalman import Marginals, SmoothedStates, smooth, smooth_me
 from fieldmorph.bayes.kernels.sampling import propagate
 from fieldmorph.bayes.state_space import StateSpace
 
-AT_ONCE = 1 << 22  # numbers of the states' covariances that a prediction holds
+AT_ONCE = 1 << 22  # numbers of the states' covariances that a prediction holds in memory
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,9 @@ class Process:
     """R functions that share a kernel and are independent a priori.
 
     Attributes:
-        points: ascending, each once.
-        eta, lam: what is known of the values there: exp(eta' f - f' lam f / 2).
+        space: state space of their kernel.
+        points: distinct coordinates, ascending.
+        eta, lam: information on the values there, exp(eta' f - f' lam f / 2).
     """
 
     space: StateSpace
@@ -28,11 +29,11 @@ class Process:
     lam: Float[Tensor, "points r r"]
 
     def marginals(self) -> Marginals:
-        """The posterior at the points; found anew at every call, for it is as large as all that is known."""
+        """Return the posterior at the points; it is computed at every call, since it is as large as eta and lam."""
         return smooth(*self._chain(), self.eta, self.lam)
 
     def at(self, query: Float[Tensor, "n"]) -> tuple[Float[Tensor, "n r"], Float[Tensor, "n r r"]]:
-        """Posterior mean and covariance of the functions at any real coordinates, in any order."""
+        """Return posterior mean and covariance of the functions at any real coordinates, in any order."""
         states = smooth_states(*self._chain(), self.eta, self.lam)
         size = (self.eta.shape[1] * len(self.space.emission)) ** 2
         query = query.double().contiguous()
@@ -51,12 +52,12 @@ class Process:
         forward = space.transition((query - self.points[left]).abs())
         backward = space.transition((self.points[right] - query).abs()).mT
         prior = torch.kron(torch.eye(r, dtype=torch.float64), space.stationary)
-        forget = inside[0].double()  # left of all points there is the prior alone, right of all no adjoint
-        m = _move(forward, states.mean[left] * forget[:, None], r)
-        p = prior + _turn(forward, (states.covariance[left] - prior) * forget[:, None, None], r)
-        known = inside[1].double()
-        adjoint = _move(backward, states.adjoint[right] * known[:, None], r)
-        precision = _turn(backward, states.precision[right] * known[:, None, None], r)
+        has_left = inside[0].double()  # left of all points there is only the prior, right of all no adjoint
+        m = _move(forward, states.mean[left] * has_left[:, None], r)
+        p = prior + _congruence(forward, (states.covariance[left] - prior) * has_left[:, None, None], r)
+        has_right = inside[1].double()
+        adjoint = _move(backward, states.adjoint[right] * has_right[:, None], r)
+        precision = _congruence(backward, states.precision[right] * known[:, None, None], r)
         h = torch.kron(torch.eye(r, dtype=torch.float64), space.emission[None])
         ph = p @ h.T
         mean = (m + (p @ adjoint[:, :, None])[:, :, 0]) @ h.T
@@ -64,7 +65,7 @@ class Process:
         covariance = (covariance + covariance.mT) / 2
         negative = (
             torch.linalg.cholesky_ex(covariance).info > 0
-        )  # of what is known almost exactly, rounding is left
+        )  # by rounding, where values are known almost exactly
         root = _root(covariance[negative])
         covariance[negative] = root @ root.mT
         return mean, covariance
@@ -72,9 +73,9 @@ class Process:
     def sample(
         self, query: Float[Tensor, "n"], n_samples: int, generator: torch.Generator
     ) -> Float[Tensor, "samples n r"]:
-        """Joint samples of the functions' values at any coordinates (Durbin & Koopman 2002).
+        """Return joint samples of the functions' values at any coordinates (Durbin & Koopman 2002).
 
-        A function from the prior plus the posterior mean of what it leaves unexplained: the smoother's means suffice.
+        A sample is a draw from the prior plus the posterior mean of its residual, for which smoothed means suffice.
         """
         query, r = query.double().contiguous(), self.eta.shape[1]
         points = torch.cat([self.points, query]).unique()
@@ -98,7 +99,7 @@ class Process:
 def draw_prior(
     space: StateSpace, points: Float[Tensor, "points"], r: int, generator: torch.Generator
 ) -> Float[Tensor, "points r"]:
-    """Functions from the prior at ascending points."""
+    """Return a draw of r functions from the prior at ascending points."""
     transitions = space.transition(points.diff())
     drive = _root(space.stationary - transitions @ space.stationary @ transitions.mT)
     noise = torch.randn(len(points), len(space.emission), r, generator=generator, dtype=torch.float64)
@@ -112,28 +113,28 @@ def draw_prior(
 
 @torch.no_grad()
 def _transitions(space: StateSpace, points: Float[Tensor, "points"]) -> Float[Tensor, "points states states"]:
-    """From each point's left neighbour to it."""
+    """Return A from each point's left neighbor to it; the first is the identity."""
     return space.transition(torch.cat([points.new_zeros(1), points.diff()]))
 
 
-def _sizes(n: int, most: int) -> list[int]:
-    """Of the parts that n things are done in."""
-    return [min(most, n - start) for start in range(0, n, most)]
+def _sizes(n: int, maximum: int) -> list[int]:
+    """Return the sizes of consecutive parts of n items."""
+    return [min(maximum, n - start) for start in range(0, n, maximum)]
 
 
 def _move(transition: Tensor, state: Tensor, r: int) -> Tensor:
-    """(I x A) m."""
+    """Return (I x A) m."""
     return torch.einsum("nij,nrj->nri", transition, state.unflatten(1, (r, -1))).flatten(1)
 
 
-def _turn(transition: Tensor, covariance: Tensor, r: int) -> Tensor:
-    """(I x A) P (I x A)'."""
+def _congruence(transition: Tensor, covariance: Tensor, r: int) -> Tensor:
+    """Return (I x A) P (I x A)'."""
     blocks = covariance.unflatten(2, (r, -1)).unflatten(1, (r, -1))
     half = torch.einsum("nij,nrjqk->nriqk", transition, blocks)
     return torch.einsum("nlk,nriqk->nriql", transition, half).flatten(3, 4).flatten(1, 2)
 
 
 def _root(matrix: Tensor) -> Tensor:
-    """B with B B' = the matrix, whose smallest eigenvalues may be rounding."""
+    """Return B with B B' = the matrix, whose smallest eigenvalues may be negative by rounding."""
     values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
     return vectors * values.clamp(min=0).sqrt()[..., None, :]

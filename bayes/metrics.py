@@ -1,4 +1,4 @@
-"""How good predictions are, as numbers: errors, proper scores of the distribution, and whether intervals hold."""
+"""Metrics of predictions: errors, proper scores of the predictive distribution, and coverage of intervals."""
 
 import math
 
@@ -16,16 +16,23 @@ ROWS_AT_ONCE = 1 << 10  # each takes a number for every pair of the noise's Gaus
 def scores_of(
     posterior: Posterior, coordinates: Float[Tensor, "n modes"], values: Float[Tensor, "n"]
 ) -> dict[str, float]:
-    """Means over measurements that the model has not seen, in their unit (`nlpd` in nats, `cov95` a share).
+    """Return metrics of a model on measurements that it was not fitted to.
 
-    `nlpd` and `crps` are of a Gaussian function and the noise that the model has, Gaussian or Student's t; `cov95` and
-    `width` belong to the 95 % interval, calibrated if the model is.
+    Args:
+        coordinates: float64, in the model's units (`Mode.parse`).
+        values: in the unit of the model's value.
+
+    Returns:
+        `rmse`, `mae`, `crps` and `width` in the value's unit, `nlpd` in nats, `cov95` a fraction. `nlpd` (negative log
+        predictive density) and `crps` (continuous ranked probability score) are those of a Gaussian function plus the
+        model's noise, Gaussian or Student's t; `cov95` and `width` are coverage and mean width of the 95 % interval,
+        calibrated if the model is.
     """
     return score(posterior.predict(coordinates), values)
 
 
 def score(prediction: Prediction, values: Float[Tensor, "n"]) -> dict[str, float]:
-    """`scores_of` predictions that are there already."""
+    """Return the metrics of `scores_of` for predictions that were computed before."""
     values, error = values.double(), values.double() - prediction.mean
     latent = prediction.latent_sd.square()
     noise = prediction.sd.square() - latent
@@ -44,14 +51,14 @@ def score(prediction: Prediction, values: Float[Tensor, "n"]) -> dict[str, float
 
 
 def _proper(error: Tensor, latent: Tensor, noise: Tensor, degrees: float | None) -> tuple[Tensor, Tensor]:
-    """Negative log density, and CRPS (Gneiting & Raftery 2007, equation 21), of a mixture of Gaussians."""
-    shares, scales = scale_mixture(degrees)
+    """Return negative log density and CRPS (Gneiting & Raftery 2007, equation 21), of a mixture of Gaussians."""
+    weights, scales = scale_mixture(degrees)
     variance = latent[:, None] + noise[:, None] * scales
     sd = variance.sqrt()
     z = error[:, None] / sd
     log_density = -z.square() / 2 - sd.log() - math.log(2 * math.pi) / 2
-    nlpd = -torch.logsumexp(shares.log() + log_density, dim=1)
+    nlpd = -torch.logsumexp(weights.log() + log_density, dim=1)
     # E|X| of a Gaussian at distance `error`, and of the difference of two draws.
     away = error[:, None] * torch.erf(z / math.sqrt(2)) + 2 * variance * log_density.exp()
     apart = (variance[:, :, None] + variance[:, None, :]).sqrt() * math.sqrt(2 / math.pi)
-    return nlpd, away @ shares - (apart @ shares) @ shares / 2
+    return nlpd, away @ weights - (apart @ weights) @ weights / 2

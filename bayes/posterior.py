@@ -1,4 +1,4 @@
-"""What a fitted model knows: predictions with their uncertainty at any real coordinates, and joint samples."""
+"""Posterior of a tensor model: predictions with uncertainty at any real coordinates, and joint samples."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,14 +22,14 @@ ROWS_AT_ONCE = 1 << 14
 
 @dataclass(frozen=True)
 class Prediction:
-    """At n places, or those of a grid, in the unit of the measurements.
+    """Predictions at n places or on a grid, in the unit of the measurements.
 
     Attributes:
-        mean: of the function, and of new measurements.
+        mean: of the function and of new measurements.
         latent_sd: standard deviation of the function.
-        sd: standard deviation of a new measurement, noise included, as the model has it.
-        intervals: how many of these standard deviations cover which share of new measurements.
-        degrees: of freedom of Student-t noise; None: the noise is Gaussian.
+        sd: standard deviation of a new measurement, which includes the noise.
+        intervals: half-widths of intervals of new measurements in these standard deviations.
+        degrees: of freedom of Student-t noise; None for Gaussian noise.
     """
 
     mean: Float[Tensor, "*n"]
@@ -39,21 +39,28 @@ class Prediction:
     degrees: float | None = None
 
     def interval(self, level: float) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n"]]:
-        """Lower and upper end of what covers this share of new measurements; calibrated if the model is."""
+        """Return lower and upper end of the central interval of new measurements; calibrated if the model is.
+
+        Args:
+            level: probability that a new measurement lies inside, in [0, 1).
+
+        Raises:
+            SettingError: a level outside [0, 1).
+        """
         half = self.intervals.factor(level) * self.sd
         if self.degrees is not None and not self.intervals.levels:
             noise = 1 - (self.latent_sd / self.sd).square()
             half = central_factors(level, noise, self.degrees) * self.sd
         return self.mean - half, self.mean + half
 
-    def quantile(self, share: float) -> Float[Tensor, "*n"]:
-        """Of a new measurement: an end of the interval that leaves out as much on both sides."""
-        return self.interval(abs(2 * share - 1))[int(share > 0.5)]
+    def quantile(self, probability: float) -> Float[Tensor, "*n"]:
+        """Return a quantile of a new measurement, as an end of a central interval; `probability` lies in (0, 1)."""
+        return self.interval(abs(2 * probability - 1))[int(probability > 0.5)]
 
 
 @dataclass(frozen=True)
 class GridAxis:
-    """Coordinates of one mode, and its functions there; `axis[10:20]` is a part of it."""
+    """Coordinates of one mode and the moments of its functions there; `axis[10:20]` is a part of it."""
 
     coordinates: Float[Tensor, "n"]
     factor: Factor
@@ -68,11 +75,13 @@ class Posterior:
 
     Attributes:
         modes: names, units and kinds of the coordinates, in the order of the columns.
-        kernels, processes: each mode's functions, before and after the measurements.
-        shift, scale: values are shift + scale times the model's.
-        intervals: Gaussian, or from calibration on rows that were held out.
-        provenance: how it came about, as JSON values.
-        residual: a function that is added, in the value's unit (see `fit_with_residual`).
+        value_name, value_unit: of the measured value; the unit is None if unknown.
+        kernels, processes: prior covariance and posterior of each mode's functions.
+        core, noise: their posteriors, for standardized values.
+        shift, scale: values are shift + scale times the standardized ones.
+        intervals: Gaussian, or calibrated on held-out rows.
+        provenance: settings and data of the fit, as JSON values.
+        residual: process that is added to the model, in the value's unit (see `fit_with_residual`).
     """
 
     modes: tuple[Mode, ...]
@@ -90,12 +99,16 @@ class Posterior:
 
     @property
     def ranks(self) -> tuple[int, ...]:
-        """Functions of each mode."""
+        """Number of functions of each mode."""
         return tuple(process.eta.shape[1] for process in self.processes)
 
     @torch.no_grad()
     def predict(self, coordinates: Float[Tensor, "n modes"]) -> Prediction:
-        """Mean and standard deviations; means and variances are exact under the factorised posterior."""
+        """Return mean and standard deviations, exact under the factorized posterior.
+
+        Args:
+            coordinates: in the model's units (`Mode.parse`), a column for each mode.
+        """
         found = list(self._moments(coordinates))
         mean, second = (torch.cat(part) for part in zip(*found, strict=True))
         residual = None if self.residual is None else self.residual.at(coordinates)
@@ -103,7 +116,7 @@ class Posterior:
 
     @torch.no_grad()
     def factors(self, axes: Sequence[Float[Tensor, "_"]]) -> list[GridAxis]:
-        """Each mode's functions at coordinates of its own: `predict_grid` takes them, or slices of them."""
+        """Return each mode's functions at the coordinates of its axis, for `predict_grid`; it takes slices, too."""
         return [
             GridAxis(axis, Factor.of(*process.at(axis)))
             for process, axis in zip(self.processes, axes, strict=True)
@@ -111,7 +124,7 @@ class Posterior:
 
     @torch.no_grad()
     def predict_grid(self, axes: Sequence[GridAxis]) -> Prediction:
-        """What `predict` says at all combinations of coordinates; its tensors have one axis for each mode."""
+        """Return the predictions at all combinations of coordinates; their tensors have one axis for each mode."""
         moments = self.core.grid_moments([axis.factor for axis in axes])
         residual = self.residual
         left = None if residual is None else residual.on_grid([axis.coordinates for axis in axes])
@@ -134,10 +147,10 @@ class Posterior:
     def sample(
         self, coordinates: Float[Tensor, "n modes"], n_samples: int, generator: torch.Generator
     ) -> Float[Tensor, "samples n"]:
-        """Joint samples of the function, without noise.
+        """Return joint samples of the function, without noise, in the value's unit.
 
         Raises:
-            SettingError: more places than those of a residual process can be drawn at together.
+            SettingError: there is a residual process, and more places than it can be sampled at jointly.
         """
         drawn = [
             process.sample(column, n_samples, generator)
@@ -149,7 +162,7 @@ class Posterior:
         return samples
 
     def _moments(self, coordinates: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """In chunks; each mode's functions are evaluated once per distinct coordinate."""
+        """Yield moments in chunks; each mode's functions are evaluated once per distinct coordinate."""
         factors, rows = [], []
         for process, column in zip(self.processes, coordinates.double().unbind(1), strict=True):
             distinct, row = column.unique(return_inverse=True)

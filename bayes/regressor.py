@@ -1,4 +1,4 @@
-"""Functional Tucker models as a scikit-learn regressor: every column of X is a mode."""
+"""Functional Tucker models as a scikit-learn regressor; every column of X is a mode."""
 
 from dataclasses import replace
 from numbers import Integral
@@ -22,32 +22,33 @@ from fieldmorph.bayes.posterior import Prediction
 from fieldmorph.bayes.store import build_posterior, describe_posterior
 from fieldmorph.bayes.streaming import update
 
-LARGEST_CORE = 256  # entries, up to which a core is learned unless `cp` says
+MAX_CORE_SIZE = 256  # entries up to which a core is learned by default
 
-COPIED = "posterior_"
+DESCRIBED = "posterior_"  # attribute that is pickled in the form that files have
 
 
 class FunBaTRegressor(RegressorMixin, BaseEstimator):
-    """Functional Bayesian Tucker or CP regression, with the estimator's contract of scikit-learn.
+    """Functional Bayesian Tucker or CP regression that passes scikit-learn's estimator checks.
 
-    A value is a sum of products of one smooth function per column: right for a few columns that act together, such as
-    places, times and settings, not for many of which most are noise. With one column it is a Gaussian process.
+    A value is a sum of products of one smooth function per column. This suits a few columns that act together, such as
+    places, times and settings, but not many columns of which most are noise. With one column it is a Gaussian process.
 
     Args:
-        rank: functions of each column, or a sequence with one number for each.
-        prune: rank is the most; functions that the measurements do not need go.
+        rank: number of functions of each column, or a sequence with one number for each.
+        prune: treat ranks as maxima and remove functions that the measurements do not need.
         kernel: name of a kernel (`fieldmorph.bayes.covariances.table.choices`), or a sequence with one for each column.
-        cp: a fixed superdiagonal core; None where a core would have more than 256 entries.
-        centre: whether the mean is taken off y.
-        calibration: share of the rows that is held out to calibrate intervals, with a second fit; 0 for none.
-        restarts: beginnings, of which the best goes on.
-        sweeps: at most.
-        tol: nats for each row and sweep; with less gain the fit is done.
-        random_state: of the beginnings and of the rows held out.
+        cp: use a fixed superdiagonal core (CP); None does so if a Tucker core would have more than 256 entries.
+        centre: subtract the mean of y.
+        calibration: fraction of the rows that is held out to calibrate intervals, by a second fit; 0 for none.
+        restarts: random initializations, of which the best is continued.
+        sweeps: maximum number of sweeps.
+        tol: the fit ends when a sweep gains less than this, in nats per row.
+        random_state: of the initializations and of the held-out rows.
 
     Attributes:
-        posterior_: predicts grids, samples, and is what `save_posterior` takes.
-        n_iter_: sweeps done.
+        posterior_: the fitted `Posterior`; it predicts on grids, draws samples, and can be saved by `save_posterior`.
+        n_iter_: number of sweeps.
+        n_features_in_, feature_names_in_: number and names of the columns.
     """
 
     def __init__(
@@ -76,20 +77,24 @@ class FunBaTRegressor(RegressorMixin, BaseEstimator):
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "FunBaTRegressor":
-        """A weight of 2 is two measurements of the same value."""
+        """Fit the model to n rows: X (n, columns), y (n,), sample_weight (n,) or None; a weight of 2 counts twice.
+
+        Raises:
+            ValueError: rows that scikit-learn's checks refuse, and what `fit` and `fit_calibrated` raise.
+        """
         X, y, weights = self._rows(X, y, sample_weight, ensure_min_samples=2)
         names = getattr(self, "feature_names_in_", [f"x{k}" for k in range(X.shape[1])])
         modes = tuple(Mode(str(name)) for name in names)
         observations = Observations(X, y, modes, "y", None, 0, 0, "arrays")
         if self.calibration:
-            found = fit_calibrated(observations, self._config(), share=self.calibration, weights=weights)
+            found = fit_calibrated(observations, self._config(), fraction=self.calibration, weights=weights)
         else:
             found = fit(observations, self._config(), weights=weights)
         self.posterior_, self.n_iter_ = found[0], len(found[1].bounds)
         return self
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> "FunBaTRegressor":
-        """`fit` the first time; then learn from more rows without those before (see `bayes.streaming.update`)."""
+        """Fit at the first call, then update the model with more rows (see `bayes.streaming.update`)."""
         if not hasattr(self, "posterior_"):
             return self.fit(X, y, sample_weight)
         X, y, weights = self._rows(X, y, sample_weight, reset=False)
@@ -100,25 +105,23 @@ class FunBaTRegressor(RegressorMixin, BaseEstimator):
         return self
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
-        """The mean, and with `return_std` also the standard deviation of a new measurement."""
+        """Return the mean (n,), and with `return_std` also the standard deviation (n,) of a new measurement."""
         found = self._predict(X)
         return (found.mean.numpy(), found.sd.numpy()) if return_std else found.mean.numpy()
 
     def predict_interval(self, X: Any, level: float = 0.95) -> np.ndarray:
-        """Lower and upper ends (n, 2) of what covers this share of new measurements; calibrated if `calibration` is."""
+        """Return the ends (n, 2) of central intervals of new measurements; calibrated if `calibration` is not 0."""
         return torch.stack(self._predict(X).interval(level), dim=1).numpy()
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.regressor_tags.poor_score = (
-            True  # on ten columns, nine of them noise: their product drowns in it
-        )
+        tags.regressor_tags.poor_score = True  # with ten columns of which nine are noise
         return tags
 
     def _rows(
         self, X: Any, y: Any, sample_weight: Any, **checks: Any
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """As tensors, those without weight left out."""
+        """Return rows as tensors, without those of weight 0."""
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, **checks)
         weights = None
         if sample_weight is not None:
@@ -145,18 +148,18 @@ class FunBaTRegressor(RegressorMixin, BaseEstimator):
             ranks, kernels, cp=bool(self.cp), prune=self.prune, centre=self.centre, restarts=self.restarts,
             sweeps=self.sweeps, tolerance=self.tol, seed=seed,
         )  # fmt: skip
-        large = len({*ranks}) == 1 and ranks[0] ** k > LARGEST_CORE
+        large = len({*ranks}) == 1 and ranks[0] ** k > MAX_CORE_SIZE
         return replace(config, cp=large) if self.cp is None else config
 
     def __getstate__(self) -> dict[str, Any]:
-        """A posterior's kernels hold functions, which cannot be pickled: it travels as its file would have it."""
+        """Return a state with the posterior as in its file, since kernels hold functions that cannot be pickled."""
         state = super().__getstate__().copy()
-        if COPIED in state:
-            state[COPIED] = describe_posterior(state[COPIED])
+        if DESCRIBED in state:
+            state[DESCRIBED] = describe_posterior(state[DESCRIBED])
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
-        if COPIED in state:
-            state[COPIED] = build_posterior(*state[COPIED])
+        if DESCRIBED in state:
+            state[DESCRIBED] = build_posterior(*state[DESCRIBED])
         super().__setstate__(state)

@@ -1,13 +1,12 @@
-"""A Gaussian process of all coordinates together beside a tensor model, for places that no mode knows on its own.
+"""Gaussian process of several coordinates jointly that is added to a tensor model, for places without measurements.
 
-A model of separate modes puts an unseen place together from what its latitude and its longitude have meant elsewhere;
-what is near in both at once it cannot see. This process can. It comes first and learns the measurements less their
-mean, all that it leaves being noise to it; then the tensor model is fitted to what it leaves. The other way round is of
-no use: at the places measured a tensor model leaves noise alone, and what it leaves at places held out says where it
-errs without them, not where it errs with them.
+A model of separate modes predicts a new place from other places of its latitude and of its longitude; that a place is
+near in both it cannot represent. This process can. It is fitted first, to the measurements without their mean; then
+the tensor model is fitted to its residuals. The reverse order does not help: at measured places the residuals of a
+tensor model are only noise.
 
-A prediction is the sum of both. Their posteriors are taken for independent, so that variances add. Noise counts once:
-it is the tensor model's, which sees what both leave; the process's own is dropped.
+A prediction is the sum of both. Their posteriors are treated as independent, so that variances add. The noise is the
+tensor model's, which is fitted to the residuals of both; that of the process is dropped.
 """
 
 from collections.abc import Sequence
@@ -28,13 +27,13 @@ from fieldmorph.fields.errors import SettingError, known
 
 @dataclass(frozen=True)
 class ResidualConfig:
-    """Settings of the process.
+    """Settings of a residual process.
 
     Attributes:
-        modes: names of those that it is a function of: `lat` and `lon` where new places are expected. With all of them,
-            time too, it takes what the tensor model knows better, and errors at known places grow.
-        n_inducing: places through which it knows the others; with no more it is exact. Time goes with the places
-            times its square.
+        modes: names of the modes that it is a function of: `lat` and `lon` where new places are expected. With all
+            modes it competes with the tensor model, and errors at measured places grow.
+        n_inducing: number of inducing points; with at most as many places the process is exact. Time is proportional
+            to the number of places times the square of this.
         kernel: name of the table's `choices` (`matern12`, ...), with a lengthscale for each mode.
     """
 
@@ -44,7 +43,7 @@ class ResidualConfig:
 
     def __post_init__(self) -> None:
         if not self.modes:
-            raise SettingError("a residual process needs the modes that it is a function of")
+            raise SettingError("a residual process needs at least one mode")
         check_whole("n_inducing", self.n_inducing)
         choice(self.kernel)
 
@@ -58,7 +57,10 @@ def fit_with_residual(
     kernels: Sequence[Kernel] | None = None,
     on_sweep: OnSweep = lambda _sweep, _bound: None,
 ) -> tuple[Posterior, FitReport]:
-    """What `fit` returns, of a model with a residual process beside it; the report is the tensor model's.
+    """Fit a residual process, then a tensor model to its residuals; other arguments are those of `fit`.
+
+    Returns:
+        The posterior of their sum, and the course of the tensor model's fit.
 
     Raises:
         SettingError: an unknown mode, and what `fit` raises.

@@ -1,9 +1,8 @@
-"""A sparse Gaussian process of several coordinates together, known through its values at some of the places.
+"""Sparse variational Gaussian process of several coordinates jointly, with inducing points among the places.
 
-It is gpytorch's variational one (Hensman et al. 2013, arXiv 1309.6835). Since its noise is Gaussian, what is known at
-these inducing points has a closed form for given hyperparameters (Titsias 2009), and with it the bound that these are
-learned by is the collapsed one: its gradient is that of the variational bound where the variational distribution is the
-best there is. No step size has to be chosen, and nothing depends on an order of minibatches.
+It is gpytorch's (Hensman et al. 2013, arXiv 1309.6835). Since the noise is Gaussian, the optimal distribution of the
+inducing values has a closed form for given hyperparameters (Titsias 2009), and these maximize the collapsed bound,
+whose gradient is that of the variational bound at that optimum. So there is no step size and no order of minibatches.
 """
 
 from collections.abc import Sequence
@@ -27,15 +26,15 @@ from fieldmorph.bayes.entries import merge_rows
 from fieldmorph.bayes.hyperparameters import log_prior
 from fieldmorph.fields.errors import SettingError
 
-CANDIDATES = 10_000  # places among which inducing points are sought
-LEARN_FROM = 2048  # places at most that hyperparameters are learned from
+MAX_CANDIDATES = 10_000  # places among which inducing points are chosen
+MAX_LEARNING_PLACES = 2048  # from which hyperparameters are learned
 ITERATIONS = 50
-ENOUGH = 1e-3  # nats, that a step gains, or that a logarithm moves
+TOLERANCE = 1e-3  # gain in nats, or change of a logarithm, at which the optimizer stops
 ROWS_AT_ONCE = 1 << 13
-LEAST = 1e-6  # of a unit variance: a place known better needs no inducing point
-SPREAD = 2.0  # standard deviation of the logarithms of lengthscales and variance beforehand, around 1
-QUIETEST = 1e-4  # of the values' variance is noise, at least
-LARGEST_SAMPLE = 4000  # places, whose covariance is a matrix
+MIN_VARIANCE = 1e-6  # of a unit variance; places with less need no inducing point
+PRIOR_SD = 2.0  # of the logarithms of lengthscales and variance, in units of the data
+MIN_NOISE = 1e-4  # of the values' variance
+MAX_SAMPLE_PLACES = 4000  # of a joint sample; their covariance is a dense matrix
 
 
 @dataclass(frozen=True)
@@ -46,10 +45,10 @@ class SparseGP:
         columns: of the coordinates that it is a function of; it is constant along all others.
         kernel: its name in the table of covariances.
         lengthscale: along each of these columns, in the coordinates' units.
-        amplitude: standard deviation before the measurements, in the value's unit.
-        inducing: the points that it is known through.
-        mean, root: of its values there: divided by amplitude and the root of their prior correlations, they have this
-            mean and the covariance root root'.
+        amplitude: prior standard deviation, in the value's unit.
+        inducing: inducing points.
+        mean, root: mean and root of the covariance (root root') of the whitened values there, that is divided by the
+            amplitude and the Cholesky factor of their prior correlations.
     """
 
     columns: tuple[int, ...]
@@ -62,7 +61,7 @@ class SparseGP:
 
     @torch.no_grad()
     def at(self, coordinates: Float[Tensor, "n modes"]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
-        """Mean and variance of the function; a place that comes again is computed once."""
+        """Return mean and variance of the function, in the value's unit and its square."""
         places, rows = coordinates[:, self.columns].double().unique(dim=0, return_inverse=True)
         mean, variance = self._moments(places)
         return mean[rows], variance[rows]
@@ -71,7 +70,7 @@ class SparseGP:
     def on_grid(
         self, axes: Sequence[Float[Tensor, "_"]]
     ) -> tuple[Float[Tensor, "*grid"], Float[Tensor, "*grid"]]:
-        """The same at all combinations of coordinates, an axis for each mode; its length is 1 where nothing changes."""
+        """Return the same on a grid, an axis for each mode; its length is 1 along modes that do not matter."""
         places = torch.cartesian_prod(*(axes[k] for k in self.columns)).reshape(-1, len(self.columns))
         shape = [len(axis) if k in self.columns else 1 for k, axis in enumerate(axes)]
         mean, variance = self._moments(places.double())
@@ -81,15 +80,15 @@ class SparseGP:
     def sample(
         self, coordinates: Float[Tensor, "n modes"], n_samples: int, generator: torch.Generator
     ) -> Float[Tensor, "samples n"]:
-        """Joint samples of the function.
+        """Return joint samples of the function, in the value's unit.
 
         Raises:
-            SettingError: more different places than a covariance matrix is made for.
+            SettingError: more than 4,000 distinct places.
         """
         places, rows = coordinates[:, self.columns].double().unique(dim=0, return_inverse=True)
-        if len(places) > LARGEST_SAMPLE:
+        if len(places) > MAX_SAMPLE_PLACES:
             raise SettingError(
-                f"with a residual process joint samples are drawn at {LARGEST_SAMPLE} different places at most; "
+                f"with a residual process, joint samples are limited to {MAX_SAMPLE_PLACES} distinct places; "
                 f"got {len(places)}"
             )
         found = self._process(places)
@@ -107,7 +106,7 @@ class SparseGP:
         kernel = choice(self.kernel).make(ard_num_dims=len(self.columns))
         kernel.lengthscale = self.lengthscale
         process = _Process(kernel, self.inducing)
-        process.tell(self.mean, self.root)
+        process.set_inducing_values(self.mean, self.root)
         return process.eval()
 
 
@@ -121,17 +120,20 @@ def fit_sparse(
     weights: Float[Tensor, "n"] | None = None,
     seed: int = 0,
 ) -> SparseGP:
-    """The process after these values less their mean, all that it leaves being Gaussian noise.
+    """Fit a sparse Gaussian process with Gaussian noise to values, whose mean is subtracted.
 
-    Rows at one place count as one, so that with at most `n_inducing` places nothing is approximate. Lengthscales and
+    Rows at the same place are merged, so that the process is exact for at most `n_inducing` places. Lengthscales and
     variance have log-normal priors, around the places' standard deviations and the values' variance.
 
     Args:
         columns: of the coordinates that the function depends on; by default all.
-        n_inducing: places through which it is known at most; time goes with places times its square.
+        n_inducing: maximum number of inducing points; time is proportional to the places times its square.
+        kernel: one of the table's `choices`.
         weights: of the rows, at least 0.
-        seed: of the places that hyperparameters are learned from, and inducing points chosen from, where there are
-            more than needed.
+        seed: of the draw of places for hyperparameters and inducing points, where there are more than needed.
+
+    Raises:
+        SettingError: an unknown kernel.
     """
     columns = tuple(range(coordinates.shape[1]) if columns is None else columns)
     weights = torch.ones_like(values) if weights is None else weights
@@ -141,7 +143,7 @@ def fit_sparse(
     spread = places.std(0, correction=0)
     spread = torch.where(spread > 0, spread, 1.0)
     order = torch.randperm(len(places), generator=torch.Generator().manual_seed(seed))
-    some, many = order[:LEARN_FROM], order[:CANDIDATES]
+    some, many = order[:MAX_LEARNING_PLACES], order[:MAX_CANDIDATES]
     scatter = scatter * float(count[some].sum() / count.sum())
     learned, noise = _learn(places[some] / spread, y[some], count[some], scatter, n_inducing, kernel)
     lengthscale = learned.base_kernel.lengthscale.detach()[0]
@@ -151,17 +153,17 @@ def fit_sparse(
     prior = SparseGP(
         columns, kernel, lengthscale * spread, scale * variance**0.5, inducing, blank, torch.diag(blank + 1)
     )
-    told = _know(prior._process, places, y / variance**0.5, count * variance / noise)
-    return SparseGP(prior.columns, kernel, prior.lengthscale, prior.amplitude, inducing, *told)
+    known = _optimal_values(prior._process, places, y / variance**0.5, count * variance / noise)
+    return SparseGP(prior.columns, kernel, prior.lengthscale, prior.amplitude, inducing, *known)
 
 
 class _Process(ApproximateGP):
-    """gpytorch's sparse variational process, of mean zero."""
+    """gpytorch's sparse variational process with mean zero."""
 
     def __init__(self, kernel: Kernel, inducing: Float[Tensor, "m columns"]):
-        told = CholeskyVariationalDistribution(len(inducing))
-        super().__init__(VariationalStrategy(self, inducing, told, learn_inducing_locations=False))
-        self.mean, self.kernel, self.told = ZeroMean(), kernel, told
+        distribution = CholeskyVariationalDistribution(len(inducing))
+        super().__init__(VariationalStrategy(self, inducing, distribution, learn_inducing_locations=False))
+        self.mean, self.kernel, self.distribution = ZeroMean(), kernel, distribution
         self.variational_strategy.variational_params_initialized.fill_(1)  # or gpytorch draws them at random
         self.double()
 
@@ -169,21 +171,21 @@ class _Process(ApproximateGP):
         return MultivariateNormal(self.mean(x), self.kernel(x))
 
     def marginals(self, x: Float[Tensor, "n columns"]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
-        """Mean and variance; gpytorch's own `variance` complains about rounding."""
+        """Return mean and variance; gpytorch's own `variance` warns about rounding."""
         found = self(x)
         return found.mean, found.lazy_covariance_matrix.diagonal().clamp(min=0)
 
     @torch.no_grad()
-    def tell(self, mean: Float[Tensor, "m"], root: Float[Tensor, "m m"]) -> None:
-        """Set what is known of the whitened values at the inducing points."""
-        self.told.variational_mean.copy_(mean)
-        self.told.chol_variational_covar.copy_(root)
+    def set_inducing_values(self, mean: Float[Tensor, "m"], root: Float[Tensor, "m m"]) -> None:
+        """Set mean and covariance root of the whitened values at the inducing points."""
+        self.distribution.variational_mean.copy_(mean)
+        self.distribution.chol_variational_covar.copy_(root)
 
 
 def _merged(
     coordinates: Tensor, values: Tensor, weights: Tensor
 ) -> tuple[Float[Tensor, "places columns"], Float[Tensor, "places"], Float[Tensor, "places"], float]:
-    """Places, the mean there, the sum of weights, and what rows differ from these means by, squared and summed."""
+    """Return places, mean and sum of weights there, and the weighted sum of squares around these means."""
     counted = weights > 0
     values, weights = values[counted].double(), weights[counted].double()
     values = values - values @ weights / weights.sum()
@@ -202,8 +204,8 @@ def _learn(
     n_inducing: int,
     kernel_name: str,
 ) -> tuple[ScaleKernel, float]:
-    """Kernel and noise variance that the collapsed bound and the priors like best."""
-    prior = LogNormalPrior(0.0, SPREAD)
+    """Return the kernel and the noise variance that maximize the collapsed bound plus the log priors."""
+    prior = LogNormalPrior(0.0, PRIOR_SD)
     kernel = ScaleKernel(
         choice(kernel_name).make(ard_num_dims=x.shape[1], lengthscale_prior=prior), outputscale_prior=prior
     ).double()
@@ -212,13 +214,13 @@ def _learn(
     log_noise = torch.full((), -1.0, dtype=torch.float64, requires_grad=True)
     free = [*kernel.parameters(), log_noise]
     optimizer = torch.optim.LBFGS(
-        free, max_iter=ITERATIONS, tolerance_change=ENOUGH, line_search_fn="strong_wolfe"
+        free, max_iter=ITERATIONS, tolerance_change=TOLERANCE, line_search_fn="strong_wolfe"
     )
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        noise = log_noise.exp() + QUIETEST
-        process.tell(*_know(process, x, y, count / noise.detach()))
+        noise = log_noise.exp() + MIN_NOISE
+        process.set_inducing_values(*_optimal_values(process, x, y, count / noise.detach()))
         mean, variance = process.marginals(x)
         left = (count * ((y - mean).square() + variance)).sum() + scatter
         fit = -(left / noise + count.sum() * noise.log()) / 2
@@ -227,14 +229,14 @@ def _learn(
         return -bound.detach()
 
     optimizer.step(loss)
-    return kernel, float(log_noise.detach().exp()) + QUIETEST
+    return kernel, float(log_noise.detach().exp()) + MIN_NOISE
 
 
 @torch.no_grad()
-def _know(
+def _optimal_values(
     process: _Process, x: Float[Tensor, "n columns"], y: Float[Tensor, "n"], precision: Float[Tensor, "n"]
 ) -> tuple[Float[Tensor, "m"], Float[Tensor, "m m"]]:
-    """The best whitened mean and root for these values, each with Gaussian noise (Titsias 2009, equation 10)."""
+    """Return the optimal whitened mean and root for values with Gaussian noise (Titsias 2009, equation 10)."""
     inducing = process.variational_strategy.inducing_points
     jitter = settings.variational_cholesky_jitter.value(torch.float64)
     eye = torch.eye(len(inducing), dtype=torch.float64)
@@ -251,12 +253,12 @@ def _know(
 
 @torch.no_grad()
 def _choose(kernel: Kernel, x: Float[Tensor, "n columns"], n: int) -> Int[Tensor, "m"]:
-    """Rows, each the least known from those before (Burt et al. 2020, arXiv 2008.00323, section 4.2.3)."""
+    """Return rows, each with the largest variance given those before (Burt et al. 2020, arXiv 2008.00323, 4.2.3)."""
     left, known = kernel(x, diag=True), x.new_zeros(min(n, len(x)), len(x))
     chosen: list[int] = []
     for k, column in enumerate(known):
         row = int(left.argmax())
-        if chosen and left[row] < LEAST:
+        if chosen and left[row] < MIN_VARIANCE:
             break
         covariance = kernel(x[row : row + 1], x).to_dense()[0] - known[:k, row] @ known[:k]
         column.copy_(covariance / left[row].sqrt())

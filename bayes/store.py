@@ -1,4 +1,4 @@
-"""A fitted model as one file: kernels, what every mode's points tell, the core, the noise, and the units."""
+"""Files of fitted models: kernels, information at every mode's points, core, noise, and units."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -28,15 +28,15 @@ RESIDUAL_ARRAYS = ("lengthscale", "inducing", "mean", "root")
 
 
 def save_posterior(path: str | Path, posterior: Posterior) -> str:
-    """Write the file atomically; its sha256. Errors are `write_checkpoint`'s."""
+    """Write a model to a file atomically, and return its sha256. Errors are those of `write_checkpoint`."""
     return write_checkpoint(path, *describe_posterior(posterior), kind=KIND)
 
 
 def load_posterior(path: str | Path) -> Posterior:
-    """The model in a file. Nothing in the file is run.
+    """Read a model from a file; nothing in the file is run.
 
     Raises:
-        InputError: a damaged file, or one that does not fit this version.
+        InputError: a damaged file, another kind of file, or one that does not fit this version.
         UnsafeError: a pickle.
     """
     header, arrays = read_checkpoint(path, kind=KIND)
@@ -47,11 +47,11 @@ def load_posterior(path: str | Path) -> Posterior:
         raise InputError(f"{path} does not hold a model that this version knows: {reason}") from None
 
 
-load_model = load_posterior  # the name users know: a file holds what `fieldmorph tensor fit` calls a model
+load_model = load_posterior  # public name: `fieldmorph tensor fit` calls a posterior a model
 
 
 def describe_posterior(posterior: Posterior) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A model as JSON values and arrays."""
+    """Return a model as JSON values and arrays."""
     arrays = {}
     for k, process in enumerate(posterior.processes):
         arrays[f"points.{k}"], arrays[f"eta.{k}"] = process.points, process.eta
@@ -78,7 +78,7 @@ def describe_posterior(posterior: Posterior) -> tuple[dict[str, Any], dict[str, 
 
 
 def build_posterior(header: dict[str, Any], arrays: dict[str, Tensor]) -> Posterior:
-    """The model that `describe_posterior` described."""
+    """Return the model that `describe_posterior` described."""
     kernels = [build_kernel(spec) for spec in header["kernels"]]
     ranks, processes = header["core"]["ranks"], []
     for k, (kernel, r) in enumerate(zip(kernels, ranks, strict=True)):
@@ -88,7 +88,7 @@ def build_posterior(header: dict[str, Any], arrays: dict[str, Tensor]) -> Poster
     if header["core"]["kind"] == "tucker":
         core = TuckerCore(tuple(ranks), arrays["core.mean"])
         core.covariance = arrays["core.covariance"]
-    told, residual = header["intervals"], None
+    intervals, residual = header["intervals"], None
     if "residual" in header:
         numbers = header["residual"]
         parts: Any = {name: arrays[f"residual.{name}"] for name in RESIDUAL_ARRAYS}
@@ -96,7 +96,9 @@ def build_posterior(header: dict[str, Any], arrays: dict[str, Tensor]) -> Poster
     return Posterior(
         tuple(Mode(**mode) for mode in header["modes"]), header["value"]["name"], header["value"]["unit"],
         tuple(kernels), tuple(processes), core, Noise(**header["noise"]), header["shift"], header["scale"],
-        Intervals(**{**told, "levels": tuple(told["levels"]), "factors": tuple(told["factors"])}),
+        Intervals(
+            **{**intervals, "levels": tuple(intervals["levels"]), "factors": tuple(intervals["factors"])}
+        ),
         header["provenance"], residual,
     )  # fmt: skip
 

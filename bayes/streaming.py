@@ -1,8 +1,8 @@
-"""New measurements for a fitted model, without those it was fitted to: what it knows is the prior of what it learns.
+"""Streaming updates: a fitted model's posterior is the prior for new measurements; the old ones are not needed.
 
-The posterior of a mode's functions is their Gaussian process times exp(eta' f - f' lam f / 2), so that messages of new
-rows add to those that are kept, and coordinates not seen before join with none. Core and noise go on from their own
-posteriors (streaming variational Bayes; Broderick et al. 2013, arXiv 1307.6769).
+The posterior of a mode's functions is their Gaussian process times exp(eta' f - f' lam f / 2), so messages of new rows
+are added to the stored ones, and new coordinates begin without a message. Core and noise have their own posteriors as
+priors (streaming variational Bayes; Broderick et al. 2013, arXiv 1307.6769).
 """
 
 from collections.abc import Callable
@@ -15,24 +15,25 @@ from torch import Tensor
 from fieldmorph.bayes.checks import check_tolerance, check_whole
 from fieldmorph.bayes.core import Factor
 from fieldmorph.bayes.entries import merge_rows
-from fieldmorph.bayes.inference import Earlier, State, inform, place_moments, sweep
+from fieldmorph.bayes.inference import PriorMessage, State, place_moments, sweep, update_mode
 from fieldmorph.bayes.kalman import Marginals
 from fieldmorph.bayes.markov_gp import Process
 from fieldmorph.bayes.posterior import Posterior
-from fieldmorph.bayes.student_t import Tails
+from fieldmorph.bayes.student_t import StudentTRows
 from fieldmorph.fields.errors import InputError
 
-FIRST_LOOKS = 5  # rounds over modes with new coordinates, before all others learn as well
-LOOK_BACK = 3  # sweeps over which the bound's gain is averaged
+NEW_POINT_ROUNDS = 5  # rounds over modes with new coordinates before all modes are updated
+GAIN_WINDOW = 3  # sweeps over which the bound's gain is averaged
 
 
 @dataclass(frozen=True)
 class UpdateReport:
-    """How an update went.
+    """Course of an update.
 
     Attributes:
-        bounds: evidence lower bound in nats after every sweep, of the new rows given what was known; it never falls.
-        converged: whether it stopped before the most sweeps.
+        bounds: evidence lower bound of the new rows given the old posterior after every sweep, in nats; it never
+            decreases.
+        converged: whether the update ended before the maximum number of sweeps.
     """
 
     bounds: tuple[float, ...]
@@ -51,21 +52,23 @@ def update(
     generator: torch.Generator | None = None,
     on_sweep: Callable[[int, float], None] = lambda _sweep, _bound: None,
 ) -> tuple[Posterior, UpdateReport]:
-    """A model that knows these rows as well; the one given stays as it is.
+    """Return a model updated with new rows; the one given is not changed.
 
-    Time and memory go with the new rows and each mode's distinct coordinates, not with the rows before. Kernels,
-    ranks, centre, scale and a residual process stay those of the fit, and so do calibrated intervals: it is for the
-    fit's data that they hold. A row that the model has seen already counts again.
+    Time and memory grow with the new rows and each mode's distinct coordinates, not with the old rows. Kernels, ranks,
+    center, scale and a residual process stay those of the fit, and so do calibrated intervals, which hold for the
+    fit's data. A row that the model has seen already counts again.
 
     Args:
-        coordinates: as the model counts them, in any order: inside, between or outside those it knows.
-        weights: of the rows, at least 0: a weight of 2 is two measurements of this value.
-        sweeps: at most.
-        tolerance: nats for each row and sweep; with less gain the update is done.
-        generator: of the draws that functions at new coordinates begin with; by default one seeded with 0.
+        coordinates: float64, in the model's units (`Mode.parse`), inside or outside the range of the old ones.
+        values: in the unit of the model's value.
+        weights: of the rows, at least 0; a weight of 2 counts as two measurements of the same value.
+        sweeps: maximum number of sweeps.
+        tolerance: the update ends when a sweep gains less than this, in nats per row.
+        generator: of the initial functions at new coordinates; by default one seeded with 0.
+        on_sweep: called after each sweep with its number and the bound in nats.
 
     Raises:
-        InputError: no rows, other modes than the model's, or what is not finite.
+        InputError: no rows, not one coordinate for each of the model's modes, or a value that is not finite.
         SettingError: less than one sweep, or a tolerance that is negative or not finite.
     """
     weights = torch.ones_like(values) if weights is None else weights
@@ -78,12 +81,12 @@ def update(
     converged = False
     while len(state.bounds) < sweeps and not converged:
         on_sweep(len(state.bounds) + 1, sweep(state))
-        if len(state.bounds) > LOOK_BACK:
-            gain = (state.bounds[-1] - state.bounds[-1 - LOOK_BACK]) / LOOK_BACK
+        if len(state.bounds) > GAIN_WINDOW:
+            gain = (state.bounds[-1] - state.bounds[-1 - GAIN_WINDOW]) / GAIN_WINDOW
             converged = gain < tolerance * state.entries.n_rows
     rows, before = int(counted.sum()), posterior.provenance
-    told = {"rows": rows, "sweeps": len(state.bounds), "converged": converged}
-    updates = {"rows": before.get("rows", 0) + rows, "updates": [*before.get("updates", []), told]}
+    latest = {"rows": rows, "sweeps": len(state.bounds), "converged": converged}
+    updates = {"rows": before.get("rows", 0) + rows, "updates": [*before.get("updates", []), latest]}
     learned = replace(
         posterior, processes=tuple(state.processes), core=state.core, noise=state.noise,
         provenance={**before, **updates},
@@ -94,7 +97,7 @@ def update(
 def _begin(
     posterior: Posterior, coordinates: Tensor, values: Tensor, weights: Tensor, generator: torch.Generator
 ) -> State:
-    """What is known, with new coordinates among the points, and a first impression of the new rows."""
+    """Return the initial state of an update: the old posterior, with new coordinates fitted to the new rows first."""
     if posterior.residual is not None:
         values = values - posterior.residual.at(coordinates)[0]
     values, weights = (values.double() - posterior.shift) / posterior.scale, weights.double()
@@ -104,26 +107,26 @@ def _begin(
     processes = [_joined(*pair) for pair in pairs]
     marginals = [process.marginals() for process in processes]
     state = State(
-        entries, list(posterior.kernels), posterior.core.carried_on(), processes,
+        entries, list(posterior.kernels), posterior.core.as_prior(), processes,
         [_drawn(*pair, found, generator) for pair, found in zip(pairs, marginals, strict=True)], posterior.noise,
-        [Earlier(p.eta, p.lam, found.log_evidence) for p, found in zip(processes, marginals, strict=True)],
+        [PriorMessage(p.eta, p.lam, found.log_evidence) for p, found in zip(processes, marginals, strict=True)],
         posterior.noise,
-        None if degrees is None else Tails(degrees, values, entries.rows, weights),
+        None if degrees is None else StudentTRows(degrees, values, entries.rows, weights),
     )  # fmt: skip
-    # What is known well must not bend to functions of which nothing is known: these learn first, and noise is as large
-    # as what they leave unexplained.
+    # Functions at new coordinates are updated first, with the noise set to the residual of the current fit; otherwise
+    # well-determined functions would adapt to arbitrary initial values.
     new = [mode for mode, (process, points) in enumerate(pairs) if len(points) > len(process.points)]
-    for _ in range(FIRST_LOOKS):
+    for _ in range(NEW_POINT_ROUNDS):
         mean, second = place_moments(state)
         loss = entries.squares - 2 * entries.total @ mean + entries.weight @ second
         state.noise = state.prior.given(entries.n_rows, float(loss))
         for mode in sorted(new, key=lambda k: len(known[k]) - len(entries.points[k])):
-            inform(state, mode)
+            update_mode(state, mode)
     return state
 
 
 def _joined(process: Process, points: Tensor) -> Process:
-    """The same knowledge, with points among its own of which nothing is known."""
+    """Return a process with these points, which include its own; the others have no information."""
     r, old = process.eta.shape[1], torch.searchsorted(points, process.points)
     eta, lam = process.eta.new_zeros(len(points), r), process.lam.new_zeros(len(points), r, r)
     eta[old], lam[old] = process.eta, process.lam
@@ -131,7 +134,7 @@ def _joined(process: Process, points: Tensor) -> Process:
 
 
 def _drawn(process: Process, points: Tensor, found: Marginals, generator: torch.Generator) -> Factor:
-    """Moments of what is known, and a draw at new points: where two modes are unknown, both means are a saddle."""
+    """Return moments of the process, with a draw at new points: zero means of two modes would be a saddle point."""
     mean, covariance = found.mean.clone(), found.covariance.clone()
     new = ~torch.isin(points, process.points)
     if new.any():
@@ -143,7 +146,7 @@ def _check(posterior: Posterior, coordinates: Tensor, values: Tensor, weights: T
     names = [mode.name for mode in posterior.modes]
     if coordinates.shape[1] != len(names):
         raise InputError(
-            f"the model has the modes {', '.join(names)}; got {coordinates.shape[1]} coordinates a row"
+            f"expected a coordinate for each of the modes {', '.join(names)}; got {coordinates.shape[1]} in each row"
         )
     columns = [*coordinates.unbind(1), values, weights]
     for name, column in zip([*names, posterior.value_name, "weight"], columns, strict=True):
@@ -151,4 +154,4 @@ def _check(posterior: Posterior, coordinates: Tensor, values: Tensor, weights: T
             row = int(finite.int().argmin())
             raise InputError(f"{name}, row {row + 1}: expected a number, got {float(column[row])}")
     if not (weights > 0).any():
-        raise InputError("there are no rows to learn from")
+        raise InputError("an update needs rows; all weights are zero or there are none")

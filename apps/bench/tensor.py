@@ -15,7 +15,7 @@ from fieldmorph.apps.bench.tensor_baselines import BASELINES, Blocks, Method
 from fieldmorph.apps.bench.tensor_data import DataSet, find_sets, make_sets, read_sets, rows_of
 from fieldmorph.apps.tensor.labels import percent
 from fieldmorph.bayes.calibration import Predict, held_out_scores
-from fieldmorph.bayes.conformal import conformal
+from fieldmorph.bayes.conformal import calibrate_intervals
 from fieldmorph.bayes.data.observations import Observations
 from fieldmorph.bayes.fitting import FitConfig, fit
 from fieldmorph.bayes.metrics import score
@@ -137,7 +137,7 @@ def measure(path: str | Path, split: str, fold: int, method: str, share: float) 
     scores, block = held_out_scores(
         rows,
         lambda rest, _: chosen.learn(rest, data.blocks(rest)),
-        share=HELD_OUT,
+        fraction=HELD_OUT,
         rounds=_rounds(rows, blocks),
         blocks=blocks,
     )
@@ -145,7 +145,7 @@ def measure(path: str | Path, split: str, fold: int, method: str, share: float) 
     if not chosen.spread:
         sd = scores.square().mean().sqrt()
         scores, found = scores / sd, replace(found, sd=sd * found.sd)
-    calibrated = score(replace(found, intervals=conformal(scores, block)), test.values)
+    calibrated = score(replace(found, intervals=calibrate_intervals(scores, block)), test.values)
     whole = now() - start
     return {
         **score(found, test.values),

@@ -1,4 +1,4 @@
-"""Which rows `tensor fit` holds out to learn how wide intervals must be: single rows, or blocks of them."""
+"""Settings of calibration: which rows, or blocks of rows, `tensor fit` holds out."""
 
 import math
 import re
@@ -20,24 +20,24 @@ from fieldmorph.fields.errors import SettingError
 
 @dataclass(frozen=True)
 class Calibration:
-    """How rows are held out.
+    """Rows that are held out to calibrate intervals.
 
     Attributes:
-        share: of the rows, or of their blocks, that is held out at once.
-        by: rows that are alike in all of these modes are one block. For each mode how long an interval of it counts as
-            alike, as a user writes it: "10", of times "30D", or "" where each coordinate is one.
-        rounds: parts of this size that are held out one after the other, each with a fit of its own.
+        fraction: of the rows, or of their blocks, that are held out at once, in (0, 1).
+        by: rows that agree in all of these modes are one block. Values are the widths of intervals that count as
+            equal, as a user writes them: "10", for times "30D", or "" for equal coordinates.
+        rounds: number of disjoint parts of this size that are held out one after the other, each with its own fit.
     """
 
-    share: float
+    fraction: float
     by: Mapping[str, str] = field(default_factory=dict)
     rounds: int = 1
 
     def blocks(self, observations: Observations) -> Int[Tensor, "n"] | None:
-        """A label for every row; None where rows are held out one by one.
+        """Return a block label for every row; None if every row is a block.
 
         Raises:
-            SettingError: a name that is no mode, named twice, or a length that cannot be.
+            SettingError: an unknown mode, one that is given twice, or a width that is not positive.
         """
         widths: dict[str, float] = {}
         for name, text in self.by.items():
@@ -49,20 +49,20 @@ class Calibration:
 
 
 def block_width(mode: Mode, text: str) -> float:
-    """In the mode's unit, seconds for times; 0 for no text.
+    """Return a block's width in the mode's unit, seconds for times; 0 for an empty text.
 
     Raises:
-        SettingError: it is no positive length.
+        SettingError: the text is not a positive width.
     """
-    number, unit = text, 1
+    number, factor = text, 1
     if mode.kind == "time" and text:
         match = re.fullmatch(rf"(.*?)({'|'.join(STEPS)})", text)
-        number, unit = (match[1], STEPS[match[2]]) if match else ("", 1)
+        number, factor = (match[1], STEPS[match[2]]) if match else ("", 1)
     try:
-        width = float(number) * unit if text else 0.0
+        width = float(number) * factor if text else 0.0
     except ValueError:
         width = math.nan
     if text and not 0 < width < math.inf:
-        like = f"30D ({', '.join(STEPS)})" if mode.kind == "time" else "10"
-        raise SettingError(f"{mode.name}: a block is as long as {like}; got {text!r}")
+        example = f"30D ({', '.join(STEPS)})" if mode.kind == "time" else "10"
+        raise SettingError(f"{mode.name}: expected a block width such as {example}; got {text!r}")
     return width

@@ -1,4 +1,4 @@
-"""A month that nobody measured: a tensor model of sea-surface temperatures from a few thousand scattered cells."""
+"""Demo: a month of sea-surface temperatures predicted from a few thousand scattered cells of other months."""
 
 import importlib.util
 from pathlib import Path
@@ -23,7 +23,7 @@ from fieldmorph.apps.tensor.plot_style import (
     LAND,
     MEAN_MAP,
     SD_MAP,
-    colour_bar,
+    color_bar,
     name_axis,
     save_figures,
     styled,
@@ -41,9 +41,9 @@ from fieldmorph.fields.memory import peak_memory
 PACKAGE, FILE, VARIABLE = "iris_sample_data", "sample_data/ostia_monthly.nc", "surface_temperature"
 VALUE = "temperature [degC]"
 ZERO = 273.15  # degrees Celsius in kelvin
-DRAWN, TESTED = 5000, 10_000  # cells
-LEFT_OUT = 33  # the month that is: January 2009, a La Niña
-HELD_OUT = 0.1  # share of the drawn cells from which the intervals are learned
+N_TRAIN, N_TEST = 5000, 10_000  # cells
+TEST_MONTH = 33  # January 2009, a La Niña; no cell of it is used for the fit
+HELD_OUT = 0.1  # fraction of the training cells on which intervals are calibrated
 RANKS, KERNELS = (5, 10, 8), ("matern52", "matern32", "matern32")
 GRID = {"latitude": "-5:4.5:0.25", "longitude": "0:359.5:0.5"}
 SCORES = ("rmse", "mae", "crps", "nlpd", "cov95", "width")
@@ -52,7 +52,7 @@ SCORES = ("rmse", "mae", "crps", "nlpd", "cov95", "width")
 def run_demo(
     output: str | Path, *, seed: int = 0, force: bool = False, quiet: bool = False
 ) -> dict[str, Any]:
-    """Draw cells, fit, measure, predict the month left out and draw it; `summary.json` of the folder as JSON values.
+    """Draw cells, fit a model, evaluate it, predict and plot the test month; return `summary.json` as JSON values.
 
     Raises:
         SettingError, InputError: before anything is written.
@@ -61,13 +61,13 @@ def run_demo(
     check_folder(folder, force)
     cells = open_cells()
     months = np.sort(cells["time"].unique())
-    month = months[LEFT_OUT]
+    month = months[TEST_MONTH]
     unseen, others = cells[cells["time"] == month], cells[cells["time"] != month]
-    chosen = np.random.default_rng(seed).permutation(len(others))[: DRAWN + TESTED]
+    chosen = np.random.default_rng(seed).permutation(len(others))[: N_TRAIN + N_TEST]
     folder.mkdir(parents=True, exist_ok=True)
     tables = {
-        "measurements.csv": others.iloc[chosen[:DRAWN]],
-        "test.csv": others.iloc[chosen[DRAWN:]],
+        "measurements.csv": others.iloc[chosen[:N_TRAIN]],
+        "test.csv": others.iloc[chosen[N_TRAIN:]],
         "month.csv": unseen,
     }
     for name, table in tables.items():
@@ -106,7 +106,7 @@ def run_demo(
 
 
 def open_cells() -> "pd.DataFrame":
-    """Every sea cell of the monthly means in degrees Celsius, a row each.
+    """Return a row for every sea cell of the monthly means, in degrees Celsius.
 
     Raises:
         InputError: the package with the data is not installed.
@@ -124,7 +124,7 @@ def open_cells() -> "pd.DataFrame":
 
 
 def without_model(posterior: Posterior, drawn: Path, test: Path) -> dict[str, float]:
-    """RMSE of the mean of all measurements, and of the nearest one in units of the model's lengthscales."""
+    """Return RMSEs of two baselines: the mean of all measurements, and the nearest in units of lengthscales."""
     at, values = read_measurements(drawn, posterior)
     there, truth = read_measurements(test, posterior)
     scale = torch.tensor([float(kernel.lengthscale.detach()) for kernel in posterior.kernels])
@@ -134,7 +134,7 @@ def without_model(posterior: Posterior, drawn: Path, test: Path) -> dict[str, fl
 
 
 def plot_month(posterior: Posterior, cells: "pd.DataFrame", month: str) -> Figure:
-    """What was there, what the model says of it, their difference, and what it expects of that; land is grey."""
+    """Plot the truth of the test month, the model's mean, their difference, and its standard deviation."""
     names = [mode.name for mode in posterior.modes]
     axes = [even(mode.parse(cells[name])) for mode, name in zip(posterior.modes, names, strict=True)]
     found = posterior.predict_grid(posterior.factors(axes))
@@ -148,31 +148,31 @@ def plot_month(posterior: Posterior, cells: "pd.DataFrame", month: str) -> Figur
     sea, mean, sd = (part.transpose(order)[0] for part in (truth, found.mean.numpy(), found.sd.numpy()))
     land = np.isnan(sea)
     mean, sd = np.where(land, np.nan, mean), np.where(land, np.nan, sd)
-    apart = float(np.nanquantile(np.abs(mean - sea), 0.998))
+    limit = float(np.nanquantile(np.abs(mean - sea), 0.998))
     low, high = float(np.nanmin(sea)), float(np.nanmax(sea))
     rows = [
-        (f"Truth: {month}, of which the model has seen nothing", sea, MEAN_MAP, (low, high)),
+        (f"Truth: {month}, not used for the fit", sea, MEAN_MAP, (low, high)),
         ("Model: mean", mean, MEAN_MAP, (low, high)),
-        ("Model minus truth", mean - sea, DIFFERENCE_MAP, (-apart, apart)),
+        ("Model minus truth", mean - sea, DIFFERENCE_MAP, (-limit, limit)),
         ("Model: standard deviation", sd, SD_MAP, (float(np.nanmin(sd)), float(np.nanmax(sd)))),
     ]
     figure = Figure(figsize=(9.6, 5.4))
     panels = figure.subplots(len(rows), 1, sharex=True, sharey=True)
     x, y = axes[order[2]], axes[order[1]]
-    for panel, (title, picture, colours, limits) in zip(panels, rows, strict=True):
+    for panel, (title, picture, colormap, limits) in zip(panels, rows, strict=True):
         panel.set_facecolor(LAND)
         image = panel.pcolormesh(
-            x.numpy(), y.numpy(), picture, cmap=colours, vmin=limits[0], vmax=limits[1], rasterized=True
+            x.numpy(), y.numpy(), picture, cmap=colormap, vmin=limits[0], vmax=limits[1], rasterized=True
         )
         panel.set_title(title)
         name_axis(panel.xaxis, posterior.modes[order[2]], bare=panel is not panels[-1])
         name_axis(panel.yaxis, posterior.modes[order[1]])
-        colour_bar(figure, image, [panel], "°C", below=False)
+        color_bar(figure, image, [panel], "°C", below=False)
     return figure
 
 
 def even(coordinates: Float[Tensor, "n"]) -> Float[Tensor, "_"]:
-    """All coordinates of a regular grid of which some columns have no cell in the sea."""
+    """Return all coordinates of a regular grid, of which some may be missing."""
     points = coordinates.unique()
     if len(points) < 2:
         return points

@@ -1,7 +1,7 @@
-"""A tensor model from all sides: maps at the stops of its sliders, curves through any place, where to measure next.
+"""Interactive exploration of a tensor model: maps at slider positions, curves through a place, next measurements.
 
-What its functions are at a map's cells and at the stops is looked up once; a picture is then a few products of small
-matrices.
+The functions' moments at a map's cells and at the sliders' stops are computed once; an image then takes only a few
+products of small matrices.
 """
 
 import io
@@ -22,12 +22,12 @@ from fieldmorph.bayes.experimental_design import where_next
 from fieldmorph.bayes.posterior import GridAxis, Posterior, Prediction
 from fieldmorph.fields.errors import InputError, SettingError, known
 
-CELLS, FEWEST_CELLS = 240, 60  # along the longer and the shorter side of a map
-MOST_STOPS = 240  # of a slider; a mode with fewer points stops at each of them
-CURVE = 400  # coordinates along a curve, beside the stops
+CELLS, MIN_CELLS = 240, 60  # along the longer and the shorter side of a map
+MAX_STOPS = 240  # of a slider; a mode with fewer points stops at each of them
+CURVE = 400  # coordinates along a curve, in addition to the stops
 CANDIDATES = 22  # along the longer side of a map, of places where one might measure
-MOST_PICKS = 12
-LOOKS = 1e5  # values by which the colours of all maps are scaled
+MAX_PICKS = 12
+RANGE_SAMPLES = 1e5  # values from which the color range of all maps is computed
 QUANTITIES = {"mean": "mean", "sd": "latent_sd"}  # of a prediction
 
 Place = Sequence[int]  # the number of a stop for each mode
@@ -35,11 +35,12 @@ Place = Sequence[int]  # the number of a stop for each mode
 
 @dataclass(frozen=True)
 class Picks:
-    """Where to measure next on one map, the most telling place first.
+    """Next places to measure on one map, the most informative first.
 
     Attributes:
-        places: each a stop of every mode.
-        sd: root of the function's mean variance on the map: now, and as expected after each of the measurements.
+        places: the index of a stop for each mode.
+        sd: root of the function's mean variance on the map, in the value's unit: now, and as expected after each of the
+            measurements.
     """
 
     places: list[list[int]]
@@ -47,10 +48,10 @@ class Picks:
 
 
 class Explorer:
-    """A model with what is looked up of it.
+    """A model with precomputed moments at the cells and stops of its maps and sliders.
 
     Attributes:
-        across, up: the modes of its map; None for a model of one mode, which has no map.
+        across, up: horizontal and vertical mode of the map; None for a model of one mode, which has no map.
         sliders: the other modes, time first.
         ratio: width of the map over its height.
         stops: coordinates of each mode, ascending: a map's cells or a slider's stops.
@@ -70,20 +71,20 @@ class Explorer:
             rest = [k for k in range(len(points)) if k not in (self.across, self.up, first)]
             self.sliders = rest if first is None else [first, *rest]
             self.ratio = map_ratio(posterior.modes, self.across, self.up, points)
-            for k, share in ((self.across, self.ratio), (self.up, 1 / self.ratio)):
-                self.stops[k] = _spread(points[k], max(FEWEST_CELLS, round(CELLS * min(1.0, share))))
+            for k, fraction in ((self.across, self.ratio), (self.up, 1 / self.ratio)):
+                self.stops[k] = _spread(points[k], max(MIN_CELLS, round(CELLS * min(1.0, fraction))))
         self._at_stops, self._along = posterior.factors(self.stops), posterior.factors(self.along)
         self.limits = {name: self._limits(name) for name in QUANTITIES}
 
     def middle(self) -> list[int]:
-        """A place in the middle of everything."""
+        """Return the place in the middle of all modes."""
         return [len(stops) // 2 for stops in self.stops]
 
     def coordinates(self, place: Place) -> Float[Tensor, "modes"]:
-        """Of a place, as the model counts them.
+        """Return a place's coordinates in the model's units.
 
         Raises:
-            InputError: it is no place of this model.
+            InputError: not a place of this model.
         """
         if not isinstance(place, list | tuple) or len(place) != len(self.stops):
             raise InputError(f"a place has {len(self.stops)} stops, one for each mode")
@@ -92,14 +93,14 @@ class Explorer:
         return torch.stack([stops[i] for stops, i in zip(self.stops, place, strict=True)])
 
     def words(self, mode: int) -> list[str]:
-        """Every stop of a mode as a user writes it."""
+        """Return every stop of a mode as text."""
         return [in_words(self.posterior.modes[mode], float(x)) for x in self.stops[mode]]
 
     def map(self, place: Place) -> Prediction:
-        """At all cells, (up, across), the sliders being where the place is.
+        """Return predictions at all cells, (up, across), with the sliders at the place.
 
         Raises:
-            InputError: no place of this model.
+            InputError: not a place of this model.
             SettingError: the model has no map.
         """
         across, up = self._map_modes()
@@ -107,10 +108,10 @@ class Explorer:
         return found if up < across else _changed(found, torch.t)
 
     def picture(self, quantity: str, place: Place) -> bytes:
-        """A map as a grey PNG, its last row first: 0 at the quantity's lower limit, 255 at the upper.
+        """Return a map as a gray PNG, its last row first: 0 at the quantity's lower limit, 255 at the upper.
 
         Raises:
-            InputError: no place of this model.
+            InputError: not a place of this model.
             SettingError: an unknown quantity.
         """
         if quantity not in QUANTITIES:
@@ -123,23 +124,23 @@ class Explorer:
         return encoded.getvalue()
 
     def curve(self, place: Place, mode: int) -> tuple[Float[Tensor, "n"], Prediction]:
-        """Coordinates along one mode, and what is predicted there, all others being those of the place.
+        """Return coordinates along one mode and the predictions there, with all other modes at the place.
 
         Raises:
-            InputError: no place or mode of this model.
+            InputError: not a place or a mode of this model.
         """
         _check(mode, 0, len(self.stops) - 1, "modes of the model")
         return self.along[mode], self._at(place, {mode: self._along})
 
     def where_next(self, place: Place, n: int) -> Picks:
-        """The n places of this map whose measurement would tell most about all of it.
+        """Return the n places of a map whose measurement would reduce its mean variance most.
 
         Raises:
-            InputError: no place of this model, or more places than can be shown.
+            InputError: not a place of this model, or more places than can be shown.
             SettingError: the model has no map.
         """
         coordinates = self.coordinates(place)
-        _check(n, 1, MOST_PICKS, "places to pick")
+        _check(n, 1, MAX_PICKS, "places to pick")
         map_modes = self._map_modes()
         longest = max(len(self.stops[k]) for k in map_modes)
         sides = []
@@ -161,7 +162,7 @@ class Explorer:
         return self.across, self.up
 
     def _at(self, place: Place, whole: dict[int, list[GridAxis]]) -> Prediction:
-        """All rows of some modes' tables, and the place's stop of every other mode."""
+        """Return predictions at all rows of some modes' tables and the place's stop of every other mode."""
         self.coordinates(place)
         axes = [
             whole[k][k] if k in whole else table[i : i + 1]
@@ -171,7 +172,7 @@ class Explorer:
         return _changed(self.posterior.predict_grid(axes), lambda values: values[kept])
 
     def _limits(self, quantity: str) -> tuple[float, float]:
-        many = int(LOOKS ** (1 / len(self.stops)))
+        many = int(RANGE_SAMPLES ** (1 / len(self.stops)))
         axes = [stops[:: max(1, len(stops) // many)] for stops in self.stops]
         values = getattr(self.posterior.predict_grid(self.posterior.factors(axes)), QUANTITIES[quantity])
         low, high = (0.0 if quantity == "sd" else float(values.min())), float(values.max())
@@ -179,11 +180,11 @@ class Explorer:
 
 
 def _stops(points: Float[Tensor, "n"]) -> Float[Tensor, "_"]:
-    return points if len(points) <= MOST_STOPS else _spread(points, MOST_STOPS)
+    return points if len(points) <= MAX_STOPS else _spread(points, MAX_STOPS)
 
 
 def _spread(points: Float[Tensor, "n"], n: int) -> Float[Tensor, "_"]:
-    """Even over the points' range."""
+    """Return n evenly spaced coordinates over the points' range."""
     return torch.linspace(float(points[0]), float(points[-1]), n, dtype=torch.float64)
 
 

@@ -1,4 +1,4 @@
-"""Predictions on a grid as CF NetCDF, block by block: memory does not grow with the grid."""
+"""Predictions on a grid as CF NetCDF, written block by block, so that memory does not grow with the grid."""
 
 import errno
 import math
@@ -43,15 +43,17 @@ def grid_file(
     force: bool = False,
     on_cells: OnCells = lambda _done, _total: None,
 ) -> dict[str, Any]:
-    """Mean and standard deviation on a grid, as NetCDF; what was written, as JSON values.
+    """Write mean and standard deviation on a grid as NetCDF, and return a summary as JSON values.
 
     Args:
         ranges: for names of modes, or for `latitude`, `longitude` and `time`: `from:to:step`, one coordinate, or
-            several with commas; the steps of times end in s, min, h, D, W, M or Y. Other modes take their own distinct
-            coordinates, or 50 from end to end if these are more than 500.
+            several with commas; the steps of times end in s, min, h, D, W, M or Y. Other modes use the coordinates of
+            the fit, or 50 evenly spaced ones if these are more than 500.
+        on_cells: called with the number of cells done and their total.
 
     Raises:
         SettingError, InputError: before anything is written.
+        OSError: the file would not fit on the disk.
     """
     start = now()
     check_output(output, force)
@@ -82,29 +84,31 @@ def grid_file(
 
 
 def value_type(posterior: Posterior) -> str:
-    """Single precision, unless that would round off what the noise does not blur."""
+    """Return the file's type: single precision, unless its rounding would be noticeable next to the noise."""
     largest = abs(posterior.shift) + 3 * posterior.scale
     return "f4" if largest * np.finfo(np.float32).eps < 1e-3 * noise_sd(posterior) else "f8"
 
 
 def variable_names(posterior: Posterior) -> tuple[str, str]:
-    """Of mean and standard deviation."""
+    """Return the names of the variables of mean and standard deviation."""
     name = posterior.value_name.replace("/", "_")
     return name, f"{name}_sd"
 
 
 def file_order(modes: Sequence[Mode]) -> list[int]:
-    """The modes as dimensions of a file: time first, latitude and longitude last."""
+    """Return the order of the modes as dimensions of a file: time first, latitude and longitude last."""
     return sorted(range(len(modes)), key=lambda k: ORDER.index(modes[k].kind))
 
 
 def write_grid(
     path: Path, posterior: Posterior, axes: Sequence[Axis], dtype: str, on_cells: OnCells, block: int = BLOCK
 ) -> None:
-    """The file itself.
+    """Write the file.
 
     Args:
-        block: cells that are predicted at a time.
+        dtype: of the variables, `f4` or `f8`.
+        on_cells: called with the number of cells done and their total.
+        block: number of cells that are predicted at a time.
     """
     import h5netcdf
 
@@ -135,19 +139,19 @@ def write_grid(
             on_cells(done, math.prod(shape))
 
 
-def block_shape(shape: Sequence[int], most: int) -> list[int]:
-    """A box of at most so many cells: last dimensions whole, then a part of one, then ones."""
+def block_shape(shape: Sequence[int], maximum: int) -> list[int]:
+    """Return the sides of a box of at most `maximum` cells: last dimensions whole, then part of one, then ones."""
     box: list[int] = []
     for size in reversed(shape):
-        box.append(max(1, min(size, most // math.prod(box))))
+        box.append(max(1, min(size, maximum // math.prod(box))))
     return box[::-1]
 
 
-def blocks(shape: Sequence[int], chunk: Sequence[int], most: int) -> Iterator[tuple[slice, ...]]:
-    """Boxes that fill a grid, each made of whole chunks."""
+def blocks(shape: Sequence[int], chunk: Sequence[int], maximum: int) -> Iterator[tuple[slice, ...]]:
+    """Yield boxes of at most about `maximum` cells that fill a grid, each made of whole chunks."""
     box = [
         c * max(1, b // c) if b < s else s
-        for s, c, b in zip(shape, chunk, block_shape(shape, most), strict=True)
+        for s, c, b in zip(shape, chunk, block_shape(shape, maximum), strict=True)
     ]
     for corner in np.ndindex(*(math.ceil(s / b) for s, b in zip(shape, box, strict=True))):
         yield tuple(slice(i * b, min((i + 1) * b, s)) for i, b, s in zip(corner, box, shape, strict=True))

@@ -1,4 +1,4 @@
-"""The sides of a grid: what a user asks for, or where the data were."""
+"""Axes of a grid: as a user writes them, or the coordinates of the fit."""
 
 import math
 import re
@@ -18,9 +18,9 @@ from fieldmorph.bayes.data.dates import pd
 from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.fields.errors import SettingError, known
 
-OWN_POINTS = 500  # a mode with more distinct coordinates than this is spread evenly by default
-DEFAULT_POINTS = 50  # from end to end, then
-MOST_POINTS = 10_000_000  # of one side
+MAX_OWN_POINTS = 500  # a mode with more distinct coordinates gets evenly spaced ones by default
+DEFAULT_POINTS = 50  # evenly spaced
+MAX_POINTS = 10_000_000  # of one axis
 DATE = r"\d{4}-\d\d?(?:-\d\d?)?(?:[T ]\d\d?:\d\d(?::\d\d)?)?Z?"
 STEPS = {"s": 1, "min": 60, "h": 3600, "D": 86400, "W": 7 * 86400}
 MONTHS = {"M": 1, "Y": 12}
@@ -28,11 +28,11 @@ MONTHS = {"M": 1, "Y": 12}
 
 @dataclass(frozen=True)
 class Axis:
-    """One side of a grid.
+    """One axis of a grid.
 
     Attributes:
-        coordinates: as the model counts them.
-        written: as they go into the file, ascending or descending.
+        coordinates: in the model's units (`Mode.parse`).
+        written: as they are written to the file, ascending or descending.
     """
 
     mode: Mode
@@ -41,10 +41,13 @@ class Axis:
 
 
 def grid_axes(posterior: Posterior, ranges: Mapping[str, str]) -> list[Axis]:
-    """The sides of the grid, in the order of the model's modes.
+    """Return the axes of the grid, in the order of the model's modes.
+
+    Args:
+        ranges: by name or kind of a mode, as in `parse_axis`; other modes have `default_axis`.
 
     Raises:
-        SettingError: a name that is no mode of the model, named twice, or a range that cannot be.
+        SettingError: an unknown mode, one that is given twice, or a bad range.
     """
     given: dict[str, str] = {}
     for name, text in ranges.items():
@@ -59,7 +62,7 @@ def grid_axes(posterior: Posterior, ranges: Mapping[str, str]) -> list[Axis]:
 
 
 def find_mode(modes: Sequence[Mode], name: str) -> Mode:
-    """The mode of this name, or the first of this kind: `latitude`, `longitude`, `time`.
+    """Return the mode of this name, or the first of this kind: `latitude`, `longitude`, `time`.
 
     Raises:
         SettingError: there is none.
@@ -71,20 +74,20 @@ def find_mode(modes: Sequence[Mode], name: str) -> Mode:
 
 
 def default_axis(mode: Mode, points: Float[Tensor, "n"]) -> Axis:
-    """The points that a mode was fitted at, or, of many, an even spread over them."""
-    if len(points) > OWN_POINTS:
+    """Return an axis with the points of the fit, or with evenly spaced ones if there are many."""
+    if len(points) > MAX_OWN_POINTS:
         points = torch.linspace(float(points[0]), float(points[-1]), DEFAULT_POINTS, dtype=torch.float64)
     written = points.numpy()
     if mode.kind == "longitude" and (np.diff(as_data := mode.format(points)) > 0).all():
-        written = as_data  # or else on the branch without a cut through the data
+        written = as_data  # otherwise on the model's branch of longitudes
     return Axis(mode, points, written)
 
 
 def parse_axis(mode: Mode, text: str) -> Axis:
-    """What a user asks for: `from:to:step` (both ends included), one coordinate, or several with commas.
+    """Parse an axis: `from:to:step` (both ends included), one coordinate, or several with commas.
 
     Raises:
-        SettingError: it cannot be understood, or goes too far.
+        SettingError: the text cannot be parsed, or its coordinates are out of range.
     """
     if mode.kind == "time":
         seconds = _times(mode, text)
@@ -101,9 +104,9 @@ def parse_axis(mode: Mode, text: str) -> Axis:
         raise SettingError(
             f"{mode.name}: expected from:to:step, as 30:60:0.5, a number or several with commas; got {text!r}"
         ) from None
-    farthest = {"latitude": 90.0, "longitude": 720.0}.get(mode.kind, math.inf)
-    if not np.isfinite(values).all() or (np.abs(values) > farthest).any():
-        raise SettingError(f"{mode.name}: {text!r} goes beyond ±{farthest:g}")
+    limit = {"latitude": 90.0, "longitude": 720.0}.get(mode.kind, math.inf)
+    if not np.isfinite(values).all() or (np.abs(values) > limit).any():
+        raise SettingError(f"{mode.name}: {text!r} goes beyond ±{limit:g}")
     return Axis(mode, mode.parse(values), values)
 
 
@@ -128,7 +131,7 @@ def _times(mode: Mode, text: str) -> Float[Tensor, "n"]:
         why = (
             "steps of months and years need the usual calendar"
             if mode.calendar
-            else "steps must lead from start to end"
+            else "the step does not lead from start to end"
         )
         raise SettingError(f"{mode.name}: {why}; got {text!r}")
     begin, months = pd.Timestamp(first, unit="s"), count * MONTHS[match[4]]
@@ -140,14 +143,14 @@ def _times(mode: Mode, text: str) -> Float[Tensor, "n"]:
 
 def _steps(first: float, last: float, step: float, decimals: int) -> np.ndarray:
     steps = (last - first) / step if step else -1.0
-    if not 0 <= steps < MOST_POINTS:
-        reason = f"more than {MOST_POINTS} steps" if steps > 0 else "its step does not lead there"
+    if not 0 <= steps < MAX_POINTS:
+        reason = f"more than {MAX_POINTS} steps" if steps > 0 else "the step does not lead from start to end"
         raise SettingError(f"from {first:g} to {last:g} by {step:g}: {reason}")
     n = math.floor(steps + 1e-9) + 1
     return np.round(first + step * np.arange(n), decimals)
 
 
 def _decimals(text: str) -> int:
-    """Of the numbers as written, that no 30.299999999999997 gets into the file; 12 where there are exponents."""
+    """Return the decimals of numbers as written, so that 30.3 is not 30.299999999999997; 12 with exponents."""
     found = re.findall(r"\.(\d+)", text)
     return 12 if "e" in text.lower() else max(map(len, found), default=0)

@@ -1,6 +1,4 @@
-"""Jobs on functional tensor models: fit one to a file of measurements, update it with another, predict a table, measure
-it on a test file.
-"""
+"""Jobs on files of tensor models: fit and update them from measurements, predict a table, evaluate on test rows."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,7 +14,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fieldmorph.apps.tensor.calibration import Calibration
-from fieldmorph.apps.tensor.prediction_table import check_table_name, columns_of, read_places, write_beside
+from fieldmorph.apps.tensor.prediction_table import (
+    check_table_name,
+    columns_of,
+    read_places,
+    write_with_columns,
+)
 from fieldmorph.bayes.as_field import as_field
 from fieldmorph.bayes.calibration import fit_calibrated
 from fieldmorph.bayes.data.dates import pd
@@ -54,12 +57,14 @@ def fit_file(
     force: bool = False,
     on_sweep: OnSweep = lambda _done, _most, _bound: None,
 ) -> dict[str, Any]:
-    """Fit a model to the measurements of a CSV, Parquet or NetCDF file and save it; what came out, as JSON values.
+    """Fit a model to the measurements of a CSV, Parquet or NetCDF file, save it, and return a summary as JSON values.
 
     Args:
-        residual: settings of a residual process beside the model; None: there is none.
-        calibrate: which rows are held out to learn how wide intervals must be; None: intervals are the model's own.
-        on_sweep: gets the sweeps done, the most there can be, and the bound in nats for each row.
+        modes, value, sample: as in `read_observations`.
+        residual: settings of a residual process that is added to the model; None for none.
+        calibrate: rows that are held out to calibrate intervals; None for the model's own intervals.
+        force: overwrite the output.
+        on_sweep: called with the number of sweeps done, their maximum, and the bound in nats per row.
 
     Raises:
         SettingError, InputError: before anything is written.
@@ -93,23 +98,24 @@ def update_file(
     force: bool = False,
     on_sweep: OnSweep = lambda _done, _most, _bound: None,
 ) -> dict[str, Any]:
-    """A model that has learned the measurements of a file as well, saved; what came out, as JSON values.
+    """Update a model with the measurements of a file, save it, and return a summary as JSON values.
 
     With `force` the output may be the model's own file.
 
     Args:
-        on_sweep: gets the sweeps done, the most there can be, and the bound in nats for each new row.
+        sweeps: maximum number of sweeps.
+        on_sweep: called with the number of sweeps done, their maximum, and the bound in nats per new row.
 
     Raises:
-        SettingError, InputError: before anything is written; so if the model has learned from this very file before.
+        SettingError, InputError: before anything is written; also if the model was updated with this file before.
     """
     start = now()
     check_output(output, force)
     not_itself(output, data)
     before, source = load_posterior(model), {"data": Path(data).name, "data_sha256": file_sha256(data)}
-    learned_from = [before.provenance, *before.provenance.get("updates", [])]
-    if source["data_sha256"] in [told.get("data_sha256") for told in learned_from]:
-        raise InputError(f"{model} has learned from {source['data']} before; its rows would count twice")
+    sources = [before.provenance, *before.provenance.get("updates", [])]
+    if source["data_sha256"] in [used.get("data_sha256") for used in sources]:
+        raise InputError(f"{model} was already updated with {source['data']}; its rows would count twice")
     coordinates, values = read_measurements(data, before)
     posterior, report = update(
         before, coordinates, values, sweeps=sweeps,
@@ -148,34 +154,42 @@ def fit_observations(
     calibrate: Calibration | None = None,
     on_sweep: OnSweep = lambda _done, _most, _bound: None,
 ) -> tuple[Posterior, FitReport]:
-    """`fit`, `fit_with_residual` or `fit_calibrated` of `bayes`, with progress over all restarts and fits.
+    """Fit a model with `fit`, `fit_with_residual` or `fit_calibrated`, with progress over all restarts and fits.
+
+    Args:
+        on_sweep: called with the number of sweeps done, their maximum, and the bound in nats per row.
 
     Raises:
-        SettingError: an unknown mode of the residual process, what cannot be held out, and what `fit` raises.
+        SettingError: an unknown mode of the residual process, rows that cannot be held out, and what `fit` raises.
     """
     warm = min(config.warm_sweeps, config.sweeps)
-    most = config.sweeps + (warm * (config.restarts - 1) if config.restarts > 1 else 0)
+    maximum = config.sweeps + (warm * (config.restarts - 1) if config.restarts > 1 else 0)
     done, fits = 0, 1 if calibrate is None else 1 + calibrate.rounds
 
-    def told(_sweep: int, bound: float) -> None:
+    def report_sweep(_sweep: int, bound: float) -> None:
         nonlocal done
         done += 1
-        on_sweep(done, fits * most, bound / len(observations.values))
+        on_sweep(done, fits * maximum, bound / len(observations.values))
 
     if calibrate is None:
         if residual is None:
-            return fit(observations, config, on_sweep=told)
-        return fit_with_residual(observations, config, residual, on_sweep=told)
+            return fit(observations, config, on_sweep=report_sweep)
+        return fit_with_residual(observations, config, residual, on_sweep=report_sweep)
     posterior, report = fit_calibrated(
-        observations, config, share=calibrate.share, rounds=calibrate.rounds, blocks=calibrate.blocks(observations),
-        residual=residual, on_sweep=told,
-    )  # fmt: skip
+        observations,
+        config,
+        fraction=calibrate.fraction,
+        rounds=calibrate.rounds,
+        blocks=calibrate.blocks(observations),
+        residual=residual,
+        on_sweep=report_sweep,
+    )
     calibration = {**posterior.provenance["calibration"], "by": dict(calibrate.by)}
     return replace(posterior, provenance={**posterior.provenance, "calibration": calibration}), report
 
 
 def fit_words(observations: Observations, posterior: Posterior, report: FitReport) -> dict[str, Any]:
-    """What a fit came to, as JSON values."""
+    """Return the summary of a fit as JSON values."""
     return {
         "value": {"name": posterior.value_name, "unit": posterior.value_unit},
         "modes": [
@@ -202,7 +216,7 @@ def fit_words(observations: Observations, posterior: Posterior, report: FitRepor
 
 
 def residual_numbers(posterior: Posterior) -> dict[str, Any] | None:
-    """Of the process beside the model, as JSON values; None without one."""
+    """Return the residual process as JSON values; None if there is none."""
     if (process := posterior.residual) is None:
         return None
     return {
@@ -215,7 +229,7 @@ def residual_numbers(posterior: Posterior) -> dict[str, Any] | None:
 
 
 def noise_sd(posterior: Posterior) -> float:
-    """Standard deviation of the noise in the value's unit."""
+    """Return the standard deviation of the noise, in the value's unit."""
     return posterior.scale * math.sqrt(posterior.noise.variance)
 
 
@@ -228,9 +242,13 @@ def predict_file(
     force: bool = False,
     on_rows: OnRows = lambda _done, _total: None,
 ) -> dict[str, Any]:
-    """The table of `points` with mean, standard deviation and interval of a new measurement at each row.
+    """Write the table of `points` with mean, standard deviation and interval of a new measurement in each row.
 
-    Rows without some coordinate keep their place; their predictions are empty.
+    Rows with a missing coordinate are kept, with empty predictions. A summary is returned as JSON values.
+
+    Args:
+        level: of the interval, in [0, 1).
+        on_rows: called with the number of rows done and their total.
 
     Raises:
         SettingError, InputError: before anything is written.
@@ -242,7 +260,7 @@ def predict_file(
     posterior = load_posterior(model)
     coordinates, columns = read_places(points, posterior.modes)
     if taken := [name for name in ADDED if name in columns]:
-        raise InputError(f"{Path(points).name} has a column {taken[0]} already; rename it")
+        raise InputError(f"{Path(points).name} already has a column {taken[0]}; rename it")
     known = ~coordinates.isnan().any(dim=1)
     found = pd.DataFrame(index=range(len(known)), columns=list(ADDED), dtype="float64")
     for rows in known.nonzero()[:, 0].split(ROWS_AT_ONCE):
@@ -250,7 +268,7 @@ def predict_file(
         added = torch.stack([prediction.mean, prediction.sd, *prediction.interval(level)], dim=1)
         found.iloc[rows.numpy()] = added.numpy()
         on_rows(int(rows[-1]) + 1, len(known))
-    write_beside(points, output, found)
+    write_with_columns(points, output, found)
     spent = now() - start
     return {
         "output": str(output),
@@ -264,7 +282,7 @@ def predict_file(
 
 
 def evaluate_file(model: str | Path, test: str | Path) -> dict[str, Any]:
-    """Scores of a model on measurements that it has not seen, as JSON values."""
+    """Return metrics (`scores_of`) of a model on test measurements as JSON values."""
     start, posterior = now(), load_posterior(model)
     coordinates, values = read_measurements(test, posterior)
     found = scores_of(posterior, coordinates, values)
@@ -290,22 +308,22 @@ def scene_file(
     nodes: int = 96,
     force: bool = False,
 ) -> dict[str, Any]:
-    """A model as a field, saved; what is shown, as JSON values. Settings and errors are `as_field`'s."""
+    """Save a model as a voxel field and return a summary as JSON values; see `as_field` for settings and errors."""
     not_itself(output, model)
     check_output(output, force)
     stored = as_field(load_posterior(model), quantity, low=low, high=high, nodes=nodes)
     save_field(output, stored)
-    told = {name: stored.provenance[name] for name in ("low", "high", "colours", "ranges", "modes")}
-    return {"output": str(output), "of": quantity, **told, "nodes": nodes, "sha256": file_sha256(output)}
+    shown = {name: stored.provenance[name] for name in ("low", "high", "colours", "ranges", "modes")}
+    return {"output": str(output), "of": quantity, **shown, "nodes": nodes, "sha256": file_sha256(output)}
 
 
 def read_measurements(
     source: str | Path, posterior: Posterior
 ) -> tuple[Float[Tensor, "n modes"], Float[Tensor, "n"]]:
-    """Coordinates as the model counts them, and values.
+    """Read test or new measurements: coordinates in the model's units, and values.
 
     Raises:
-        InputError: without some mode or the value, or with one of them in another unit.
+        InputError: a mode or the value is missing, or in another unit.
     """
     label, opened = open_source(source)
     with opened as data:
@@ -322,11 +340,11 @@ def read_measurements(
 
 
 def not_itself(output: str | Path, *sources: str | Path) -> None:
-    """See that no input would be overwritten.
+    """Check that the output is none of the inputs.
 
     Raises:
         SettingError: the output is one of the inputs.
     """
     for source in sources:
         if Path(output).resolve() == Path(source).resolve():
-            raise SettingError(f"{output} would overwrite what is read from it")
+            raise SettingError(f"{output}: input and output are the same file")

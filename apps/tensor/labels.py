@@ -1,4 +1,4 @@
-"""Coordinates, lengths and kernels of tensor models in words; numpy only: a file's header is enough."""
+"""Text for coordinates, lengths and kernels of tensor models, from a file's header alone."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ DEGREES = ("latitude", "longitude")
 
 
 def length(value: float, kind: str, unit: str | None) -> str:
-    """A distance along a mode: `45 days`, `3.2°`, `12 hPa`."""
+    """Return a distance along a mode as text: `45 days`, `3.2°`, `12 hPa`."""
     if kind == "time":
         name, size = next((n, s) for n, s in DURATIONS.items() if abs(value) >= s or s == 1)
         text = f"{value / size:.3g}"
@@ -21,7 +21,7 @@ def length(value: float, kind: str, unit: str | None) -> str:
 
 
 def coordinate(value: float, kind: str, calendar: str | None = None) -> str:
-    """A place on a mode: `2006-04-16`, `2006-04-16T12:00`, `-3.5`."""
+    """Return a coordinate as text: `2006-04-16`, `2006-04-16T12:00`, `-3.5`."""
     if kind != "time":
         return f"{round(value, 9):g}"
     if calendar is not None:
@@ -31,17 +31,17 @@ def coordinate(value: float, kind: str, calendar: str | None = None) -> str:
 
 
 def with_unit(text: str, unit: str | None) -> str:
-    """A number and its unit, where there is one."""
+    """Return a number with its unit, if there is one."""
     return text if unit in (None, "", "1") else f"{text} {unit}"
 
 
-def percent(share: float) -> str:
-    """`95 %`, `96.7 %`."""
-    return f"{round(100 * share, 1):g} %"
+def percent(fraction: float) -> str:
+    """Return a fraction as `95 %`, `96.7 %`."""
+    return f"{round(100 * fraction, 1):g} %"
 
 
 def label(name: str, unit: str | None) -> str:
-    """What stands at an axis: `surface_temperature` in K is `surface temperature (K)`."""
+    """Return an axis label: `surface temperature (K)` for `surface_temperature` in K."""
     shown = name.replace("_", " ")
     return shown if unit in (None, "", "1") else f"{shown} ({unit})"
 

@@ -1,4 +1,4 @@
-"""Maps of a tensor model: its mean and its standard deviation, at a few times or whatever else the third mode is."""
+"""Maps of a tensor model's mean and standard deviation, at a few times or other values of the third mode."""
 
 import math
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from fieldmorph.apps.tensor.labels import label
-from fieldmorph.apps.tensor.plot_style import MEAN_MAP, SD_MAP, colour_bar, name_axis, place, positions
+from fieldmorph.apps.tensor.plot_style import MEAN_MAP, SD_MAP, color_bar, name_axis, place, positions
 from fieldmorph.bayes.data.coordinates import Mode
 from fieldmorph.bayes.posterior import Posterior
 
 CELLS = 240  # along either side of a map
 SLICES = 4
-WIDE = 2.5  # a map this many times wider than high has a row for itself
-NARROW = 0.4
+WIDE = 2.5  # ratio of width to height above which mean and deviation are next to each other
+MIN_RATIO = 0.4
 
 
 def plot_maps(posterior: Posterior) -> Figure:
-    """Mean and deviation of the function over longitude and latitude, or else over the first two modes."""
+    """Plot mean and deviation of the function over longitude and latitude, or over the first two modes."""
     across, up, through = map_modes(posterior.modes)
     points = [process.points for process in posterior.processes]
     axes = [p.quantile(0.5)[None] for p in points]
@@ -70,22 +70,30 @@ def draw_maps(
     value: str,
     unit: str,
 ) -> Figure:
-    """Mean and deviation side by side (wide maps) or one above the other, each kind with one scale."""
+    """Draw mean and deviation next to each other (wide maps) or one above the other, each with one color scale.
+
+    Args:
+        pictures: mean and deviation, (maps, ny, nx).
+        x, y, at_x, at_y: modes along the maps, and the coordinates of their cells.
+        titles: one for each map.
+        ratio: width of a map over its height.
+        value, unit: labels of the color bars.
+    """
     n, wide = len(titles), ratio > WIDE
     if wide:
         figure = Figure(figsize=(10.5, 0.9 + n * max(1.15, 0.3 + 4.6 / ratio)))
         panels = figure.subplots(n, 2, squeeze=False, sharex=True, sharey=True)
     else:
         width = 1.2 + max(2.2, 8.5 / n)
-        figure = Figure(figsize=(1.3 + n * (width - 1.2), 2 * (width - 1.2) / max(ratio, NARROW) + 0.9))
+        figure = Figure(figsize=(1.3 + n * (width - 1.2), 2 * (width - 1.2) / max(ratio, MIN_RATIO) + 0.9))
         panels = figure.subplots(2, n, squeeze=False, sharex=True, sharey=True).T
     extent = (*_edges(positions(x, at_x)), *_edges(positions(y, at_y)))
-    for kind, (cells, colours) in enumerate(zip(pictures, (MEAN_MAP, SD_MAP), strict=True)):
+    for kind, (cells, colormap) in enumerate(zip(pictures, (MEAN_MAP, SD_MAP), strict=True)):
         low, high = (0.0 if kind else float(np.nanmin(cells))), float(np.nanmax(cells))
         for i, title in enumerate(titles):
             panel = panels[i, kind]
             image = panel.imshow(
-                cells[i], origin="lower", aspect="auto", cmap=colours, vmin=low, vmax=high,
+                cells[i], origin="lower", aspect="auto", cmap=colormap, vmin=low, vmax=high,
                 interpolation="nearest", extent=extent,
             )  # fmt: skip
             if title and (wide or kind == 0):
@@ -94,12 +102,12 @@ def draw_maps(
             name_axis(panel.xaxis, x, bare=not where.is_last_row())
             name_axis(panel.yaxis, y, bare=not where.is_first_col())
         words = f"standard deviation{unit}" if kind else value
-        colour_bar(figure, image, panels[:, kind].tolist(), words, below=wide)
+        color_bar(figure, image, panels[:, kind].tolist(), words, below=wide)
     return figure
 
 
 def map_modes(modes: Sequence[Mode]) -> tuple[int, int, int | None]:
-    """Which mode goes across a map, which up, and which from map to map (time, if there is one)."""
+    """Return the horizontal and the vertical mode of a map, and the one that differs between maps, preferably time."""
     kinds = [mode.kind for mode in modes]
     if "longitude" in kinds and "latitude" in kinds:
         across, up = kinds.index("longitude"), kinds.index("latitude")
@@ -111,16 +119,16 @@ def map_modes(modes: Sequence[Mode]) -> tuple[int, int, int | None]:
 
 
 def map_ratio(modes: Sequence[Mode], across: int, up: int, points: Sequence[Tensor]) -> float:
-    """Width over height: of places on the globe by their middle latitude, of other modes a little more than 1."""
+    """Return width over height: by the middle latitude for places on the globe, 1.25 for other modes."""
     if modes[across].kind != "longitude":
         return 1.25
     width, height = (float(points[k][-1] - points[k][0]) for k in (across, up))
     middle = math.radians(float(points[up][0] + points[up][-1]) / 2)
-    return max(NARROW, width * math.cos(middle) / max(height, 1e-9))
+    return max(MIN_RATIO, width * math.cos(middle) / max(height, 1e-9))
 
 
 def slices(points: Float[Tensor, "n"]) -> Float[Tensor, "_"]:
-    """A few coordinates spread over the points, each one of them."""
+    """Return a few of the points, evenly spread over their order."""
     chosen = torch.linspace(0, len(points) - 1, 2 * SLICES + 1)[1::2].round().long().unique()
     return points[chosen]
 

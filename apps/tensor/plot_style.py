@@ -1,4 +1,4 @@
-"""How pictures of tensor models look, and how their axes are written: dates, degrees, units."""
+"""Style of plots of tensor models, and labels of their axes: dates, degrees, units."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -35,13 +35,13 @@ STYLE = {
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Figures made, and written, inside look alike."""
+    """Set the style of figures that are made and written inside."""
     with rc_context(STYLE):
         yield
 
 
 def save_figures(folder: str | Path, figures: Mapping[str, Figure]) -> None:
-    """Each as a PNG of that name, at once or not at all."""
+    """Write each figure as a PNG of its name, atomically."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
         with replaced(Path(folder) / name) as part, styled():
@@ -49,7 +49,7 @@ def save_figures(folder: str | Path, figures: Mapping[str, Figure]) -> None:
 
 
 def positions(mode: Mode, coordinates: Float[Tensor, "n"]) -> np.ndarray:
-    """Where a mode's coordinates lie on a picture's axis: days since 1970 for dates."""
+    """Return positions of a mode's coordinates on a plot's axis: days since 1970 for dates."""
     numbers = coordinates.double().numpy()
     if mode.kind != "time":
         return numbers
@@ -57,10 +57,10 @@ def positions(mode: Mode, coordinates: Float[Tensor, "n"]) -> np.ndarray:
 
 
 def name_axis(axis: Axis, mode: Mode, bare: bool = False) -> None:
-    """Ticks and label of an axis along a mode.
+    """Set ticks and label of an axis along a mode.
 
     Args:
-        bare: its ticks have no numbers, and it has no name: a neighbour's axis says them.
+        bare: leave out numbers and label, which a neighboring axis has.
     """
     if mode.kind == "time" and mode.calendar is None:
         locator = dates.AutoDateLocator(minticks=3, maxticks=6)
@@ -82,7 +82,7 @@ def name_axis(axis: Axis, mode: Mode, bare: bool = False) -> None:
 
 
 def degrees(value: float, kind: str) -> str:
-    """`30°N`, `120°W`, `0°`."""
+    """Return degrees as `30°N`, `120°W`, `0°`."""
     if kind == "longitude":
         value = (value + 180) % 360 - 180
     value = round(float(value), 6)
@@ -92,7 +92,7 @@ def degrees(value: float, kind: str) -> str:
 
 
 def place(mode: Mode, value: float) -> str:
-    """One coordinate in words: a date, `30.5°N`, or `pressure 1012 hPa`."""
+    """Return one coordinate as text: a date, `30.5°N`, or `pressure 1012 hPa`."""
     if mode.kind == "time":
         return coordinate(value, mode.kind, mode.calendar).replace("T", " ")
     if mode.kind == "number":
@@ -100,8 +100,8 @@ def place(mode: Mode, value: float) -> str:
     return degrees(round(value, 2), mode.kind)
 
 
-def colour_bar(figure: Figure, image: Any, panels: list[Any], words: str, below: bool) -> None:
-    """One for all panels of a kind."""
+def color_bar(figure: Figure, image: Any, panels: list[Any], words: str, below: bool) -> None:
+    """Add one color bar for several panels."""
     bar = figure.colorbar(
         image, ax=panels, location="bottom" if below else "right", shrink=0.6 if below else 0.8,
         aspect=36 if below else 24, pad=0.02,

@@ -1,4 +1,4 @@
-"""Columns of a user's table that are a model's modes, and the table written again with predictions beside it."""
+"""A model's modes among the columns of a user's table, and the table written with added predictions."""
 
 import gzip
 from collections.abc import Iterator, Sequence
@@ -22,16 +22,16 @@ FORMAT = "%.10g"
 
 
 def table_suffix(path: str | Path) -> str:
-    """`.csv`, `.tsv.gz`, ... of a path, lower case."""
+    """Return the suffix of a table's path in lower case: `.csv`, `.tsv.gz`, ..."""
     suffixes = [s.lower() for s in Path(path).suffixes]
     return "".join(suffixes[-2:]) if suffixes[-1:] == [".gz"] else "".join(suffixes[-1:])
 
 
 def columns_of(data: Any, modes: Sequence[Mode], label: str) -> list[str]:
-    """The column, or a grid's variable, of each mode: the one of its name, or else the only one of its kind.
+    """Return the column, or a grid's variable, of each mode: that of its name, or the only one of its kind.
 
     Raises:
-        InputError: a mode has none, or has it in another unit.
+        InputError: a mode has no column, or one in another unit.
     """
     if isinstance(data, pd.DataFrame):
         kinds = {str(c): kind_of(bare_name(str(c))) for c in data.columns}
@@ -60,10 +60,10 @@ def columns_of(data: Any, modes: Sequence[Mode], label: str) -> list[str]:
 
 
 def read_places(source: str | Path, modes: Sequence[Mode]) -> tuple[Float[Tensor, "n modes"], list[str]]:
-    """Coordinates of a table's rows, NaN where one is missing, and the names of all columns.
+    """Read the coordinates of a table's rows, NaN where one is missing, and the names of all columns.
 
     Raises:
-        InputError: no table, without some mode, or with text where numbers belong.
+        InputError: not a table, a mode without a column, or text where numbers are expected.
     """
     label, opened = open_source(source)
     with opened as frame:
@@ -78,11 +78,11 @@ def read_places(source: str | Path, modes: Sequence[Mode]) -> tuple[Float[Tensor
         return torch.stack(parsed, dim=1), [str(c) for c in frame.columns]
 
 
-def write_beside(source: str | Path, output: str | Path, added: "pd.DataFrame") -> None:
-    """The table of `source` with more columns, at once or not at all; a CSV's own texts stay as they are.
+def write_with_columns(source: str | Path, output: str | Path, added: "pd.DataFrame") -> None:
+    """Write the table of `source` with more columns, atomically; texts of a CSV are not changed.
 
     Raises:
-        SettingError: an output of an unknown kind.
+        InputError: the source has changed since it was read.
     """
     suffix, done = table_suffix(output), 0
     with replaced(Path(output)) as part:
@@ -101,21 +101,21 @@ def write_beside(source: str | Path, output: str | Path, added: "pd.DataFrame") 
                 )  # fmt: skip
                 done += len(chunk)
         if done != len(added):
-            raise InputError(f"{source} has changed while it was read: {done} rows, {len(added)} before")
+            raise InputError(f"{source} changed while it was read: {done} rows, {len(added)} before")
 
 
 def check_table_name(path: str | Path) -> None:
-    """See that a table can be written under this name.
+    """Check that a path has a suffix of a table that can be written.
 
     Raises:
-        SettingError: by its suffix it is none.
+        SettingError: it has another.
     """
     if table_suffix(path) not in WRITTEN:
         raise SettingError(f"{path} must end in {', '.join(WRITTEN)}")
 
 
 def _as_text(source: str | Path) -> Iterator["pd.DataFrame"]:
-    """A table in pieces, a CSV's columns as the text that stands there."""
+    """Yield a table in chunks of rows, the columns of a CSV as text."""
     suffix = table_suffix(source)
     if not TABLES[suffix]:
         _, opened = open_source(source)

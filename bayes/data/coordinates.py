@@ -1,4 +1,4 @@
-"""Coordinates as a user writes them, and as real numbers: dates as seconds, longitudes on one branch of the circle."""
+"""Conversion of coordinates to real numbers and back: dates as seconds, longitudes on one branch of the circle."""
 
 import logging
 import re
@@ -30,23 +30,23 @@ STANDARD_NAMES: dict[str, Kind] = {
 }
 UNITS: dict[str, Kind] = {"degrees_north": "latitude", "degrees_east": "longitude"}
 LIKE_A_DATE = r"\d{1,4}[-/.]\d|\d{1,2}[ -][A-Za-z]{3}"
-FARTHEST = 720.0  # degrees of longitude; more is a fill value or no longitude
-SHIFT_DECIMALS = 9  # -0.1 and 359.9 are one place: 1e-9 degrees are 0.1 mm
-TIE = 0.99  # of the widest gap: as wide but for rounding
-GAP = 10.0  # degrees; data with narrower gaps go around the globe
+MAX_LONGITUDE = 720.0  # degrees; larger numbers are fill values or not longitudes
+SHIFT_DECIMALS = 9  # so that -0.1 and 359.9 are equal; 1e-9 degrees are 0.1 mm
+TIE = 0.99  # of the widest gap; wider gaps count as equal to it
+MIN_GAP = 10.0  # degrees; data with only narrower gaps cover the whole globe
 
 
 @dataclass(frozen=True)
 class Mode:
-    """One coordinate of the data: what it measures, and how its numbers are read and written.
+    """One coordinate of the data: its kind and unit, and how its numbers are read and written.
 
     Attributes:
         name: of the column or variable.
-        kind: "time" counts seconds from 1970-01-01 UTC; "longitude" and "latitude" are degrees.
-        unit: of the coordinate; "s" for times.
+        kind: "time" is seconds since 1970-01-01 UTC; "longitude" and "latitude" are degrees.
+        unit: of the coordinate; "s" for times, None if unknown.
         cut: longitudes lie in [cut, cut + 360).
-        written: the data wrote their longitudes in [written, written + 360).
-        calendar: of the times, where it is not the usual one: "360_day", "noleap", ...
+        written: the data have their longitudes in [written, written + 360).
+        calendar: of the times, if it is not the standard one: "360_day", "noleap", ...
     """
 
     name: str
@@ -57,7 +57,7 @@ class Mode:
     calendar: str | None = None
 
     def parse(self, column: Any) -> Float[Tensor, "n"]:
-        """Coordinates, float64, by the rules by which the data were read; what is missing is NaN.
+        """Return a column's coordinates, float64, by the rules by which the data were read; NaN where one is missing.
 
         Args:
             column: a pandas Series or anything that makes one: numbers, or for times dates (text, datetime64, date
@@ -75,7 +75,7 @@ class Mode:
         return torch.from_numpy(_wrapped(degrees, self.cut) if self.kind == "longitude" else degrees)
 
     def format(self, values: Float[Tensor, "n"]) -> np.ndarray:
-        """Coordinates as the data wrote them: float64, datetime64 (UTC, microseconds), ISO text in other calendars."""
+        """Return coordinates as the data have them: numbers, datetime64 (UTC), or ISO text in other calendars."""
         numbers = values.detach().cpu().double().numpy().copy()
         if self.kind == "longitude":
             return _wrapped(numbers, self.written)
@@ -83,18 +83,21 @@ class Mode:
 
 
 def kind_of(name: str, attributes: Mapping[str, Any] | None = None) -> Kind:
-    """What a column's name or a NetCDF variable's CF attributes say that it is; "number" if nothing."""
+    """Return a coordinate's kind by a column's name or a NetCDF variable's CF attributes; "number" if unknown."""
     attributes = attributes or {}
     standard, unit = str(attributes.get("standard_name")), str(attributes.get("units"))
     return NAMES.get(name.lower()) or STANDARD_NAMES.get(standard) or UNITS.get(unit) or "number"
 
 
 def mode_of(name: str, column: Any, kind: Kind = "number", unit: str | None = None) -> Mode:
-    """The mode whose coordinates a column holds.
+    """Return the mode whose coordinates a column holds.
 
-    Dates make a time whatever the name says, and numbers stay numbers in a column named "time". A branch of the
-    longitudes is chosen that does not cut through the data: theirs or the other usual one ([-180, 180) and [0, 360))
-    where its cut lies in the widest gap, or else the middle of that gap. Data around the whole globe keep theirs.
+    Dates are times whatever the name, and numbers stay numbers in a column named "time". Longitudes are put on a branch
+    whose cut does not go through the data: [-180, 180) or [0, 360), theirs first, if the cut lies in the widest gap, or
+    else cut in the middle of that gap. Data around the whole globe keep their branch.
+
+    Raises:
+        InputError: dates of several calendars, or bad longitudes.
     """
     series = _series(column)
     if _is_time(series, kind):
@@ -116,12 +119,12 @@ def mode_of(name: str, column: Any, kind: Kind = "number", unit: str | None = No
 
 
 def _looks_like_days(series: "pd.Series") -> bool:
-    """20060416 and the like, of which the last of a month is far from the first of the next."""
+    """Whether numbers look like dates such as 20060416, which are not evenly spaced."""
     return len(series) > 0 and bool(series.between(19000101, 21001231).all())
 
 
 def _branch(degrees: np.ndarray) -> tuple[float, float]:
-    """Where to cut the circle, and where the data themselves did."""
+    """Return where to cut the circle, and where the data themselves do."""
     circle = np.unique(_wrapped(degrees, 0.0))
     gaps = np.diff(circle, append=circle[0] + 360)
     widest = int(gaps.argmax())
@@ -131,14 +134,14 @@ def _branch(degrees: np.ndarray) -> tuple[float, float]:
         written = [-180.0]
     else:
         written = [0.0] if low >= 0 and high <= 360 else []
-    enough = TIE * gaps[widest] if gaps[widest] > GAP else 0.0
+    enough = TIE * gaps[widest] if gaps[widest] > MIN_GAP else 0.0
     free = [c for c in (*written, -180.0, 0.0) if 360 - np.ptp(_wrapped(degrees, c)) >= enough]
     cut = (*free, middle)[0]
     return cut, (*written, cut)[0]
 
 
 def _wrapped(degrees: np.ndarray, cut: float) -> np.ndarray:
-    """The same places in [cut, cut + 360); those that lie there are not touched."""
+    """Return longitudes in [cut, cut + 360); those that lie there are not changed."""
     shifted = np.round(degrees - 360 * np.floor((degrees - cut) / 360), SHIFT_DECIMALS)
     shifted = np.where(shifted >= cut + 360, shifted - 360, shifted)
     return np.where((degrees >= cut) & (degrees < cut + 360), degrees, shifted)
@@ -181,8 +184,8 @@ def _numbers(series: "pd.Series", name: str) -> np.ndarray:
 
 def _degrees(series: "pd.Series", name: str, kind: Kind) -> np.ndarray:
     numbers = _numbers(series, name)
-    farthest = {"latitude": 90.0, "longitude": FARTHEST}[kind]
-    if (beyond := np.abs(numbers) > farthest).any():
+    limit = {"latitude": 90.0, "longitude": MAX_LONGITUDE}[kind]
+    if (beyond := np.abs(numbers) > limit).any():
         row = first_row(beyond)
-        raise InputError(f"{name}, row {row + 1}: {numbers[row]:g} is no {kind} within ±{farthest:g}")
+        raise InputError(f"{name}, row {row + 1}: {numbers[row]:g} is not a {kind} within ±{limit:g}")
     return numbers

@@ -1,4 +1,4 @@
-"""Dates in columns, and seconds since 1970-01-01: UTC, or days of a calendar that a model of the climate uses."""
+"""Dates in columns as seconds since 1970-01-01, in UTC or in the calendar of a climate model."""
 
 import importlib
 import re
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 else:
 
     class _Pandas:
-        """Loaded as data are read: fitting and predicting do without its two seconds and 60 MB."""
+        """pandas, imported when data are read, since its import takes two seconds and 60 MB."""
 
         def __getattr__(self, name: str) -> Any:
             try:
@@ -23,34 +23,42 @@ else:
 
     pd = _Pandas()
 
-USUAL = ("standard", "gregorian", "proleptic_gregorian")  # alike from 1582 on
+STANDARD = ("standard", "gregorian", "proleptic_gregorian")  # equal from 1582 on
 EPOCH = "microseconds since 1970-01-01"
 DATE_FORMATS = (
     "ISO8601", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %I:%M %p", "%Y-%m-%d %I:%M:%S %p",
     "%d %b %Y", "%d-%b-%Y",
 )  # fmt: skip
-UTC = r"(:\d\d(?:\.\d+)?) ?(?:UTC|GMT)$"  # other abbreviations of zones mean several things
+UTC = r"(:\d\d(?:\.\d+)?) ?(?:UTC|GMT)$"  # other abbreviations of time zones are ambiguous
 ISO = r"(\d{1,4})-(\d\d?)-(\d\d?)(?:[T ](\d\d?):(\d\d)(?::(\d\d)(?:\.(\d{1,6}))?)?)?Z?"
 
 
 def calendars_of(series: "pd.Series") -> set[str]:
-    """The calendars that cftime objects name."""
+    """Return the calendars of a column's cftime objects."""
     held = series.dropna() if series.dtype == object else ()
     return {calendar for calendar in (getattr(date, "calendar", None) for date in held) if calendar}
 
 
 def to_seconds(series: "pd.Series", name: str, calendar: str | None) -> np.ndarray:
-    """Seconds since 1970-01-01 of dates as text or objects, NaN for what is missing."""
+    """Return seconds since 1970-01-01 of dates as text or objects, NaN for missing ones.
+
+    Args:
+        name: of the column, for messages.
+        calendar: as cftime names it; None for the standard one.
+
+    Raises:
+        InputError: naming the first bad row, counted from 1.
+    """
     if pd.api.types.is_numeric_dtype(series) and series.notna().any():
-        raise InputError(f"{name} was read from dates: give dates such as 2006-04-16T12:00, not numbers")
+        raise InputError(f"{name} holds dates: expected dates such as 2006-04-16T12:00, not numbers")
     if pd.api.types.is_datetime64_any_dtype(series):
         if calendar is not None:
-            raise InputError(f"{name} has the {calendar} calendar: give its dates as text")
+            raise InputError(f"{name} has the {calendar} calendar: expected its dates as text")
         dates = series
     else:
         codes, unique = pd.factorize(series.map(lambda x: str(x).strip(), na_action="ignore"))
         others = calendars_of(series) - {calendar}
-        if others and not (calendar is None and others <= set(USUAL)):
+        if others and not (calendar is None and others <= set(STANDARD)):
             raise InputError(
                 f"{name} has the {calendar or 'usual'} calendar, not {', '.join(sorted(others))}"
             )
@@ -70,7 +78,7 @@ def to_seconds(series: "pd.Series", name: str, calendar: str | None) -> np.ndarr
 
 
 def from_seconds(seconds: np.ndarray, calendar: str | None) -> np.ndarray:
-    """datetime64 in microseconds, NaT for NaN; ISO text of a calendar that is not the usual one."""
+    """Return datetime64 in microseconds, NaT for NaN; in another than the standard calendar, ISO text."""
     missing, known = np.isnan(seconds), np.nan_to_num(seconds)
     whole = np.floor(known)
     micros = whole.astype(np.int64) * 1_000_000 + np.rint((known - whole) * 1e6).astype(np.int64)
@@ -88,7 +96,7 @@ def _whole_seconds(micros: np.ndarray, missing: np.ndarray) -> np.ndarray:
 
 
 def _usual_dates(texts: "pd.Series", name: str) -> "pd.Series":
-    """Dates in UTC; NaT for what is none. Nothing is guessed: no "now", no time without a day, no unknown zone."""
+    """Return dates in UTC, NaT for texts that are not unambiguous dates (no "now", no time without a day)."""
     if len(texts):
         texts = texts.where(texts.str.contains(r"\d", regex=True)).str.replace(UTC, r"\1Z", regex=True)
     texts = _years_first(texts, name)
@@ -102,7 +110,7 @@ def _usual_dates(texts: "pd.Series", name: str) -> "pd.Series":
 
 
 def _years_first(texts: "pd.Series", name: str) -> "pd.Series":
-    """13/2/2006 as 2006-02-13: the column must tell days from months."""
+    """Return texts such as 13/2/2006 as 2006-02-13; the column must show whether days or months come first."""
     if texts.empty or not texts.notna().any():
         return texts
     parts = texts.str.extract(r"^(\d{1,2})([/.-])(\d{1,2})[/.-](\d{4})(?!\d)(.*)$").dropna()
@@ -119,7 +127,7 @@ def _years_first(texts: "pd.Series", name: str) -> "pd.Series":
 
 
 def _calendar_dates(texts: "pd.Series", calendar: str) -> "pd.Series":
-    """Microseconds since 1970 in that calendar; NaN for what is no date of it."""
+    """Return microseconds since 1970 in that calendar; NaN for texts that are not dates of it."""
     import cftime
 
     def micros(text: str) -> int | None:

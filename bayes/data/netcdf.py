@@ -13,8 +13,8 @@ from fieldmorph.bayes.data.coordinates import kind_of, mode_of
 from fieldmorph.bayes.data.tables import Rows, listed, only
 from fieldmorph.fields.errors import InputError
 
-BLOCK = 1 << 22  # cells that are held at a time
-LARGEST = 10_000_000  # cells that become rows without `sample`
+BLOCK = 1 << 22  # cells in memory at a time
+MAX_CELLS = 10_000_000  # that become rows without `sample`
 
 
 def read_grid(
@@ -25,7 +25,14 @@ def read_grid(
     sample: int | None,
     generator: torch.Generator,
 ) -> Rows:
-    """The cells of one variable, or `sample` of them drawn without replacement, that are not missing."""
+    """Read the cells of one variable without missing values, or `sample` of them drawn without replacement.
+
+    Args:
+        modes, value, label, sample, generator: as in `read_observations`; `label` is the grid's name in messages.
+
+    Raises:
+        InputError: variables that are missing, ambiguous or of other dimensions, bad values, or too large a grid.
+    """
     bounds = {v.attrs.get("bounds", v.encoding.get("bounds")) for v in grid.variables.values()}
     variables = {str(name): v for name, v in grid.variables.items() if name not in bounds}
     for name in (*(modes or ()), *([value] if value else ())):
@@ -38,7 +45,7 @@ def read_grid(
     measured = variables[value]
     if not _is_number(measured):
         raise InputError(f"{label}: {value} holds no numbers")
-    if sample is None and measured.size > LARGEST:
+    if sample is None and measured.size > MAX_CELLS:
         raise InputError(f"{label}: {value} has {measured.size:,} cells; draw some of them with sample")
     read, coordinates = [], []
     for name in modes or _modes_of(variables, value, label):
@@ -65,7 +72,7 @@ def read_grid(
 
 
 def _modes_of(variables: Mapping[str, Any], value: str, label: str) -> list[str]:
-    """For each dimension longer than 1: its coordinate, or the latitudes, longitudes and times that run along it."""
+    """Return for each dimension longer than 1 its coordinate, or latitudes, longitudes and times along it."""
     measured, names = variables[value], list[str]()
     known = {
         name: set(v.dims)
@@ -98,7 +105,7 @@ def _is_text(variable: Any) -> bool:
 def _finite_cells(
     variable: Any, sample: int | None, generator: torch.Generator, label: str
 ) -> tuple[Int[Tensor, "n"], Float[Tensor, "n"], int]:
-    """Numbers and values of the cells that hold one, and how many do not; a block of the grid at a time."""
+    """Return flat indices and values of finite cells, and the number of missing ones, block by block."""
     width = math.prod(variable.shape[1:])
     step = max(1, BLOCK // max(width, 1))
     kept = [(torch.zeros(0, dtype=torch.int64), torch.zeros(0).double(), torch.zeros(0).double())]
@@ -110,11 +117,11 @@ def _finite_cells(
             raise InputError(f"{label}, cell {cell + 1}: infinite")
         held = (~block.isnan()).nonzero()[:, 0]
         missing += len(block) - len(held)
-        lots = torch.rand(len(held) if sample else 0, generator=generator, dtype=torch.float64)
-        kept.append((start * width + held, block[held], lots))
-        if sample:  # the smallest lots of all so far: in the end, a uniform draw
-            cells, values, lots = (torch.cat(parts) for parts in zip(*kept, strict=True))
-            best = lots.argsort()[:sample].sort().values
-            kept = [(cells[best], values[best], lots[best])]
+        keys = torch.rand(len(held) if sample else 0, generator=generator, dtype=torch.float64)
+        kept.append((start * width + held, block[held], keys))
+        if sample:  # reservoir sampling: the smallest random keys so far are a uniform draw
+            cells, values, keys = (torch.cat(parts) for parts in zip(*kept, strict=True))
+            best = keys.argsort()[:sample].sort().values
+            kept = [(cells[best], values[best], keys[best])]
     cells, values, _ = (torch.cat(parts) for parts in zip(*kept, strict=True))
     return cells, values, missing

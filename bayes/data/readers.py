@@ -1,4 +1,4 @@
-"""Files and objects that hold measurements, opened: a table is a pandas DataFrame, a grid an xarray Dataset."""
+"""Readers of files and objects with measurements: a table is a pandas DataFrame, a grid an xarray Dataset."""
 
 import gzip
 import os
@@ -17,7 +17,13 @@ GRIDS = (".nc", ".nc4", ".cdf", ".netcdf")
 
 
 def open_source(source: Any) -> tuple[str, Any]:
-    """A name for messages, and a context whose value is a DataFrame or an xarray Dataset."""
+    """Return a name for messages, and a context whose value is a DataFrame or an xarray Dataset.
+
+    Raises:
+        SettingError: neither a path nor an object of pandas or xarray.
+        InputError: no such file, an unknown suffix, or a file that cannot be read.
+        ImportError: a package for this kind of file is missing.
+    """
     if isinstance(source, pd.Series | pd.DataFrame):
         frame = source.to_frame(source.name or "value") if isinstance(source, pd.Series) else source
         return type(source).__name__, nullcontext(_named(frame))
@@ -26,7 +32,9 @@ def open_source(source: Any) -> tuple[str, Any]:
             source if hasattr(source, "data_vars") else source.to_dataset(name=source.name or "value")
         )
     if not isinstance(source, str | os.PathLike):
-        raise SettingError(f"data are a path, a pandas or an xarray object, not a {type(source).__name__}")
+        raise SettingError(
+            f"data must be a path, a pandas or an xarray object; got a {type(source).__name__}"
+        )
     path = Path(source)
     suffix = "".join(path.suffixes[-2:]).lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
     if suffix not in (*TABLES, *GRIDS):
@@ -41,7 +49,7 @@ def open_source(source: Any) -> tuple[str, Any]:
 
 
 def _guarded(path: Path, read: Callable[[], Any]) -> Any:
-    """What `read` returns; whatever a parser says of a damaged file becomes one line."""
+    """Return what `read` returns; any error of a parser becomes one line."""
     try:
         return read()
     except MemoryError:
@@ -61,7 +69,7 @@ def _read_csv(path: Path, separator: str) -> "pd.DataFrame":
         warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
         header = file.readline()
         if separator not in header and ";" in header:
-            raise ValueError(f"its columns stand between ';', where {separator!r} is expected")
+            raise ValueError(f"columns are separated by ';'; expected {separator!r}")
         file.seek(0)
         return pd.read_csv(file, sep=separator, index_col=False, low_memory=False)
 
@@ -72,12 +80,12 @@ def _open_netcdf(path: Path) -> Any:
     with path.open("rb") as file:
         head = file.read(4)
     if head[:3] != b"CDF" and head != b"\x89HDF":
-        raise ValueError("the file is empty" if not head else "it is no NetCDF")
+        raise ValueError("the file is empty" if not head else "it is not a NetCDF file")
     return xarray.open_dataset(path, engine="scipy" if head[:3] == b"CDF" else "h5netcdf")
 
 
 def _named(frame: "pd.DataFrame") -> "pd.DataFrame":
-    """Columns with distinct names of text; an index that says something is among them."""
+    """Return a frame whose columns have distinct text names; a named index becomes a column."""
     index = frame.index
     if isinstance(index, pd.DatetimeIndex) and index.name is None and "time" not in frame.columns:
         index = index.rename("time")

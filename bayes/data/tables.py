@@ -15,7 +15,7 @@ from fieldmorph.fields.errors import InputError, SettingError
 
 @dataclass(frozen=True)
 class Rows:
-    """What was read, without the rows in which something is missing: there were `dropped`."""
+    """Rows that were read, without the `dropped` ones that have missing values."""
 
     modes: tuple[Mode, ...]
     coordinates: Float[Tensor, "n modes"]
@@ -26,7 +26,14 @@ class Rows:
 
 
 def read_table(frame: "pd.DataFrame", modes: Sequence[str] | None, value: str | None, label: str) -> Rows:
-    """The rows of a table whose columns have distinct names."""
+    """Read the rows of a table whose columns have distinct names.
+
+    Args:
+        modes, value, label: as in `read_observations`; `label` is the table's name in messages.
+
+    Raises:
+        InputError, SettingError: columns that are missing, ambiguous or named twice, and bad values.
+    """
     if not len(frame):
         raise InputError(f"{label} has no rows")
     columns = _recognised(frame, value, label) if modes is None else {}
@@ -53,7 +60,11 @@ def read_table(frame: "pd.DataFrame", modes: Sequence[str] | None, value: str | 
 
 
 def find_column(columns: Iterable[str], wanted: str, label: str) -> str:
-    """The header that a name stands for, with its unit or without."""
+    """Return the header with this name, which may leave out the unit.
+
+    Raises:
+        InputError: there is none, or several.
+    """
     found = [c for c in columns if c == wanted] or [c for c in columns if bare_name(c) == wanted]
     if len(found) != 1:
         raise InputError(
@@ -63,7 +74,11 @@ def find_column(columns: Iterable[str], wanted: str, label: str) -> str:
 
 
 def only(names: Sequence[str], what: str, label: str) -> str:
-    """The one of them; an error that lists them if there are more."""
+    """Return the only name.
+
+    Raises:
+        InputError: there is none, or several, which the message lists.
+    """
     if len(names) != 1:
         found = (
             f"several {what}s may be the value: {listed(names)}; name one" if names else f"no {what} is left"
@@ -73,7 +88,7 @@ def only(names: Sequence[str], what: str, label: str) -> str:
 
 
 def listed(names: Iterable[str]) -> str:
-    """At most 20 of them."""
+    """Return names separated by commas, at most 20 of them."""
     shown = [str(name) for name in names]
     return ", ".join(shown[:20]) + (f" and {len(shown) - 20} more" if len(shown) > 20 else "")
 
@@ -96,12 +111,12 @@ def _is_number(column: "pd.Series") -> bool:
 
 
 def bare_name(header: str) -> str:
-    """`temperature [K]` without its unit."""
+    """Return a header such as `temperature [K]` without its unit."""
     return re.sub(r"\s*[\[(][^\[\]()]*[\])]$", "", header) or header
 
 
 def unit_of(frame: "pd.DataFrame", column: str) -> str | None:
-    """A column's unit, from the table's attributes or its own header; None where neither says."""
+    """Return a column's unit from the table's attributes or its own header; None if neither has it."""
     return frame.attrs.get("units", {}).get(column, _unit(column))
 
 

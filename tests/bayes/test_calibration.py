@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fieldmorph.bayes import calibration as module
 from fieldmorph.bayes.calibration import blocks_of, fit_calibrated
-from fieldmorph.bayes.conformal import GAUSSIAN, conformal
+from fieldmorph.bayes.conformal import GAUSSIAN, calibrate_intervals
 from fieldmorph.bayes.data.coordinates import Mode
 from fieldmorph.bayes.data.observations import Observations
 from fieldmorph.bayes.fitting import FitConfig, fit
@@ -81,7 +81,7 @@ def test_held_out_rows_are_not_seen_and_blocks_stay_whole(monkeypatch: pytest.Mo
     rows = observations(torch.stack([numbers, numbers], dim=1), numbers.square())
     blocks = torch.arange(40) // 4 + 100
     posterior, _ = fit_calibrated(
-        rows, share=0.3, rounds=3, blocks=blocks, weights=numbers, config=FitConfig(seed=3)
+        rows, fraction=0.3, rounds=3, blocks=blocks, weights=numbers, config=FitConfig(seed=3)
     )
     assert len(asked) == 3
     assert len(fitted) == 4
@@ -95,12 +95,12 @@ def test_held_out_rows_are_not_seen_and_blocks_stay_whole(monkeypatch: pytest.Mo
     counted = everything[everything > 0]  # the row without weight does not count
     assert len(counted) == 35
     residuals = (counted.square() - 2).abs() / 4
-    assert posterior.intervals == conformal(residuals, blocks[counted.long()])
+    assert posterior.intervals == calibrate_intervals(residuals, blocks[counted.long()])
     assert posterior.provenance["calibration"] == {"share": 0.3, "rounds": 3, "rows": 35, "blocks": 9}
 
 
 def test_intervals_hold_where_the_models_own_do_not(generator: torch.Generator) -> None:
-    posterior, _ = fit_calibrated(synthetic(600, generator), QUICK, share=0.4)
+    posterior, _ = fit_calibrated(synthetic(600, generator), QUICK, fraction=0.4)
     new = synthetic(4000, generator)
     found = posterior.predict(new.coordinates)
     for level, own in ((0.5, 0.58), (0.8, 0.83)):
@@ -153,17 +153,17 @@ def test_impossible_blocks_and_shares_are_refused(unchecked: None) -> None:
             blocks_of(rows, widths)
     for share, rounds in ((0.0, 1), (1.0, 1), (0.01, 1), (0.99, 1), (0.5, 0), (0.5, 3), (0.2, 1.5)):
         with pytest.raises(SettingError, match="held out"):
-            fit_calibrated(rows, QUICK, share=share, rounds=rounds)
+            fit_calibrated(rows, QUICK, fraction=share, rounds=rounds)
 
 
 def test_too_little_held_out_is_said(caplog: pytest.LogCaptureFixture) -> None:
     rows = observations(torch.rand(30, 2), torch.randn(30))
     with caplog.at_level(logging.WARNING):
-        fit_calibrated(rows, TINY, share=0.5, blocks=torch.arange(30) // 3)
-    assert "5 held-out blocks guarantee intervals up to 83 %" in caplog.text
+        fit_calibrated(rows, TINY, fraction=0.5, blocks=torch.arange(30) // 3)
+    assert "5 held-out blocks guarantee intervals only up to 83 %" in caplog.text
     caplog.clear()
     with caplog.at_level(logging.WARNING):
-        fit_calibrated(rows, TINY, share=0.65)
+        fit_calibrated(rows, TINY, fraction=0.65)
     assert not caplog.text
 
 
@@ -183,8 +183,8 @@ def test_intervals_hold_on_beijings_air() -> None:
 def test_intervals_for_new_places_need_places_held_out() -> None:
     rows, test = read_rows("US_temp_unique", "place_", 0)
     blocks = blocks_of(rows, {"latitude_degN": 0, "longitude_degW": 0})
-    by_place, _ = fit_calibrated(rows, QUICK, blocks=blocks, share=0.34, rounds=2)
-    by_row, _ = fit_calibrated(rows, QUICK, share=0.1)
+    by_place, _ = fit_calibrated(rows, QUICK, blocks=blocks, fraction=0.34, rounds=2)
+    by_row, _ = fit_calibrated(rows, QUICK, fraction=0.1)
     found = {name: p.predict(test.coordinates) for name, p in (("place", by_place), ("row", by_row))}
     assert covered(found["row"], test.values, 0.95) < 0.92
     assert covered(found["place"], test.values, 0.95) >= 0.93

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from fieldmorph.bayes.conformal import GAUSSIAN, LEVELS, Intervals, conformal
+from fieldmorph.bayes.conformal import GAUSSIAN, LEVELS, Intervals, calibrate_intervals
 from fieldmorph.bayes.posterior import Prediction
 from fieldmorph.fields.errors import SettingError
 
@@ -24,7 +24,7 @@ def prediction(intervals: Intervals) -> Prediction:
 def test_factors_are_the_residuals_of_the_textbooks_ranks() -> None:
     # Of n = 19, ceil(20 L): the 10th, 16th, 18th and 19th; 99 % would need the 20th.
     drawn = torch.randperm(19, generator=torch.Generator().manual_seed(0)).double() + 1
-    found = conformal(drawn)
+    found = calibrate_intervals(drawn)
     assert found.levels == LEVELS
     assert found.factors == (10, 16, 18, 19, 19)
     assert found.guaranteed == pytest.approx(0.95)
@@ -33,7 +33,7 @@ def test_factors_are_the_residuals_of_the_textbooks_ranks() -> None:
 @given(st.integers(1, 60), st.integers(1, 99))
 def test_the_rank_is_the_smallest_that_suffices(n: int, percent: int) -> None:
     rank = -(-(n + 1) * percent // 100)  # in whole numbers
-    found = conformal(torch.arange(1, n + 1).double(), levels=(percent / 100,))
+    found = calibrate_intervals(torch.arange(1, n + 1).double(), levels=(percent / 100,))
     if rank <= n:
         assert found.factors == (rank,)
     else:
@@ -43,7 +43,8 @@ def test_the_rank_is_the_smallest_that_suffices(n: int, percent: int) -> None:
 def test_a_new_residual_is_covered_as_often_as_promised(generator: torch.Generator) -> None:
     # Uniform residuals: the k-th smallest of n covers with probability k / (n + 1) in the mean.
     covered = [
-        conformal(torch.rand(24, generator=generator).double(), levels=(0.8,)).factors[0] for _ in range(2000)
+        calibrate_intervals(torch.rand(24, generator=generator).double(), levels=(0.8,)).factors[0]
+        for _ in range(2000)
     ]
     assert sum(covered) / 2000 == pytest.approx(0.8, abs=4 * math.sqrt(0.8 * 0.2 / 25 / 2000))
 
@@ -56,7 +57,7 @@ def test_new_blocks_are_covered_as_often_as_promised(generator: torch.Generator)
         sizes = torch.randint(1, 30, (25,), generator=generator)
         blocks = torch.arange(25).repeat_interleave(sizes)
         known = blocks < 24
-        limit = conformal(levels[blocks][known], blocks[known], levels=(0.8,)).factors[0]
+        limit = calibrate_intervals(levels[blocks][known], blocks[known], levels=(0.8,)).factors[0]
         inside.append(levels[24].item() <= limit)
     assert sum(inside) / 1500 >= 0.8 - 3 * math.sqrt(0.8 * 0.2 / 1500)
 
@@ -65,9 +66,9 @@ def test_rows_of_a_block_share_its_weight() -> None:
     # Block 0 holds 90 % of the rows, all below the others': it is still a tenth of the blocks.
     scores = torch.cat([torch.zeros(81), torch.arange(1.0, 10)]).double()
     blocks = torch.cat([torch.full((81,), 7), torch.arange(10, 19)])
-    found = conformal(scores, blocks, levels=(0.5, 0.8))
+    found = calibrate_intervals(scores, blocks, levels=(0.5, 0.8))
     assert found.factors == (5, 8)  # of 10 blocks, ceil(11 L) = 6 and 9 of them, block 0 the first
-    assert conformal(scores, levels=(0.5, 0.8)).factors == (0, 0)
+    assert calibrate_intervals(scores, levels=(0.5, 0.8)).factors == (0, 0)
     assert found.guaranteed == pytest.approx(10 / 11)
 
 
@@ -89,7 +90,7 @@ def test_factors_grow_through_the_calibrated_ones() -> None:
 
 
 def test_few_residuals_make_no_interval_narrower_than_the_models() -> None:
-    found = conformal(torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64))
+    found = calibrate_intervals(torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64))
     assert found.factors[0] == 0.2
     assert found.factors[1:] == pytest.approx([norm.ppf(0.5 + level / 2) for level in LEVELS[1:]])
     assert found.guaranteed == 0.75
@@ -113,4 +114,4 @@ def test_an_impossible_level_is_refused(level: float) -> None:
 
 def test_nothing_held_out_is_refused() -> None:
     with pytest.raises(SettingError, match="no rows"):
-        conformal(torch.zeros(0).double())
+        calibrate_intervals(torch.zeros(0).double())

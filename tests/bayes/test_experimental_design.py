@@ -148,7 +148,9 @@ def test_a_place_is_picked_once_and_seeds_decide(process: Posterior) -> None:
 
 def test_impossible_designs_are_refused(process: Posterior) -> None:
     for n in (0, 61):
-        with pytest.raises(SettingError, match=f"60 candidates 1 to all can be picked; got {n}"):
+        with pytest.raises(
+            SettingError, match=f"n must be between 1 and 60, the number of candidates; got {n}"
+        ):
             where_next(process, CANDIDATES, n)
     for settings in ({"n_samples": 1}, {"references": CANDIDATES[:0]}):
         with pytest.raises(SettingError, match="two samples"):

@@ -82,7 +82,7 @@ def test_ranks_are_clipped_to_what_can_be_told_apart(caplog: pytest.LogCaptureFi
     rows.coordinates[:, 2] = (rows.coordinates[:, 2] > 0.5).double()
     with caplog.at_level(logging.WARNING):
         assert fit(rows, brief(ranks=(3,)))[0].ranks == (3, 3, 2)
-    assert "rank 3 of mode z is more than its distinct coordinates; 2 is taken" in caplog.text
+    assert "rank 3 of mode z exceeds its number of distinct coordinates; using 2" in caplog.text
 
 
 def test_pruned_ranks_are_those_of_the_data() -> None:
@@ -97,8 +97,8 @@ def test_pruned_ranks_are_those_of_the_data() -> None:
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"ranks": (2, 3)}, "one rank or 3, one for each mode, are needed; got 2"),
-        ({"kernels": ("matern12", "matern32")}, "one kernel or 3, one for each mode, are needed; got 2"),
+        ({"ranks": (2, 3)}, "expected one rank, or 3: one for each mode; got 2"),
+        ({"kernels": ("matern12", "matern32")}, "expected one kernel, or 3: one for each mode; got 2"),
         ({"ranks": (2, 2, 3), "cp": True}, "CP has one rank for all modes"),
         ({"ranks": (20,)}, "a core of 8000 entries is too large"),
     ],
@@ -136,7 +136,7 @@ def test_settings_that_do_not_suit_the_modes_are_refused(settings: dict[str, Any
         ({"damping": math.nan}, r"damping must lie in \[0, 1\); got nan"),
         ({"damping": None}, r"damping must lie in \[0, 1\); got None"),
         ({"seed": -1}, "seed must be a whole number of at least 0; got -1"),
-        ({"prune": True, "cp": True}, "CP's functions are not pruned"),
+        ({"prune": True, "cp": True}, "prune cannot be used with cp"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], told: str, unchecked: None) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fieldmorph.bayes.core import Factor, TuckerCore
 from fieldmorph.bayes.entries import merge_rows
-from fieldmorph.bayes.inference import RATE, SHAPE, State, begin, put_aside, space_of, sweep, take_up
+from fieldmorph.bayes.inference import RATE, SHAPE, State, begin, offload, restore, space_of, sweep
 from fieldmorph.bayes.kernels.symmetric import unpack_index
 from fieldmorph.bayes.markov_gp import draw_prior
 from fieldmorph.bayes.noise import Noise
@@ -310,11 +310,11 @@ def test_a_state_that_was_put_aside_goes_on_as_if_it_had_not(cp: bool) -> None:
     for _ in range(3):
         sweep(whole)
         sweep(parted)
-        put_aside(parted)
-        put_aside(parted)  # once more changes nothing
+        offload(parted)
+        offload(parted)  # once more changes nothing
         assert not parted.factors
-        take_up(parted)
-        take_up(parted)
+        restore(parted)
+        restore(parted)
     assert parted.bounds == pytest.approx(whole.bounds, rel=1e-12)
     for one, other in zip(parted.factors, whole.factors, strict=True):
         torch.testing.assert_close(one.second, other.second, rtol=1e-9, atol=1e-9)

@@ -84,7 +84,7 @@ def test_columns_may_have_ranks_and_kernels_of_their_own() -> None:
     assert [kernel.nu for kernel in model.posterior_.kernels] == [0.5, 2.5]
     for wrong, message in (
         ({"kernel": "rbf"}, "unknown kernel 'rbf'; known: matern12"),
-        ({"rank": (1, 1, 1)}, "one rank or 2"),
+        ({"rank": (1, 1, 1)}, "expected one rank, or 2"),
         ({"rank": 0}, "rank must be"),
         ({"calibration": 1.5}, "held out"),
     ):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fieldmorph.bayes.calibration import blocks_of, fit_calibrated, held_out_scores
-from fieldmorph.bayes.conformal import conformal
+from fieldmorph.bayes.conformal import calibrate_intervals
 from fieldmorph.bayes.data.coordinates import Mode
 from fieldmorph.bayes.data.observations import Observations
 from fieldmorph.bayes.experimental_design import where_next
@@ -135,14 +135,14 @@ def test_a_file_gives_back_the_same_bits(tmp_path: Path, rows: Observations, pos
 
 def test_intervals_are_calibrated_with_it(rows: Observations) -> None:
     blocks, few = blocks_of(rows, {"lat": 0, "lon": 0}), replace(QUICK, sweeps=4)
-    calibrated, _ = fit_calibrated(rows, few, share=0.4, blocks=blocks, residual=PLACES)
+    calibrated, _ = fit_calibrated(rows, few, fraction=0.4, blocks=blocks, residual=PLACES)
 
     def learn(rest: Observations, _: Tensor):
         return fit_with_residual(rest, few, PLACES)[0].predict
 
-    scores, block = held_out_scores(rows, learn, share=0.4, blocks=blocks)
+    scores, block = held_out_scores(rows, learn, fraction=0.4, blocks=blocks)
     held = ~scores.isnan()
-    assert calibrated.intervals == conformal(scores[held], block[held])
+    assert calibrated.intervals == calibrate_intervals(scores[held], block[held])
     plain, _ = fit_with_residual(rows, few, PLACES)
     assert torch.equal(calibrated.predict(rows.coordinates).mean, plain.predict(rows.coordinates).mean)
 

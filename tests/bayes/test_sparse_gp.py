@@ -113,7 +113,7 @@ def test_weights_and_repeated_rows_are_learned_from_alike(
     monkeypatch.setattr(torch.optim.LBFGS, "step", recorded)
     for x, y, weights in weighed_and_repeated(generator):
         fit_sparse(x, y, weights=weights)
-    assert losses[0] == pytest.approx(losses[1], rel=0, abs=module.ENOUGH)
+    assert losses[0] == pytest.approx(losses[1], rel=0, abs=module.TOLERANCE)
 
 
 def test_hyperparameters_are_those_that_made_the_data(generator: torch.Generator) -> None:
@@ -179,19 +179,19 @@ def test_samples_have_the_mean_and_the_covariance(generator: torch.Generator) ->
 def test_too_many_places_for_joint_samples_are_refused(
     monkeypatch: pytest.MonkeyPatch, generator: torch.Generator
 ) -> None:
-    monkeypatch.setattr(module, "LARGEST_SAMPLE", 5)
+    monkeypatch.setattr(module, "MAX_SAMPLE_PLACES", 5)
     x = places(10, generator)
     gp = fit_sparse(x, wave(x))
     gp.sample(x[[0, 1, 2, 3, 4, 4]], 1, generator)
-    with pytest.raises(SettingError, match="at 5 different places at most; got 6"):
+    with pytest.raises(SettingError, match="limited to 5 distinct places; got 6"):
         gp.sample(x[:6], 1, generator)
 
 
 def test_the_same_data_make_the_same_bits(
     monkeypatch: pytest.MonkeyPatch, generator: torch.Generator
 ) -> None:
-    monkeypatch.setattr(module, "LEARN_FROM", 40)
-    monkeypatch.setattr(module, "CANDIDATES", 50)
+    monkeypatch.setattr(module, "MAX_LEARNING_PLACES", 40)
+    monkeypatch.setattr(module, "MAX_CANDIDATES", 50)
     x = places(60, generator)
     y = wave(x) + noise(60, generator)
     one, same, other = (fit_sparse(x, y, n_inducing=20, seed=seed) for seed in (1, 1, 2))

@@ -351,12 +351,16 @@ def test_two_modes_may_be_new_at_once() -> None:
 @pytest.mark.parametrize(
     ("rows", "weights", "told"),
     [
-        (([[1.0, 2.0, 3.0]], [1.0]), None, "the model has the modes a, b; got 3 coordinates a row"),
+        (
+            ([[1.0, 2.0, 3.0]], [1.0]),
+            None,
+            "expected a coordinate for each of the modes a, b; got 3 in each row",
+        ),
         (([[1.0, 2.0], [1.0, math.nan]], [1.0, 2.0]), None, "b, row 2: expected a number, got nan"),
         (([[math.inf, 2.0]], [1.0]), None, "a, row 1: expected a number, got inf"),
         (([[1.0, 2.0]], [math.nan]), None, "y, row 1: expected a number, got nan"),
         (([[1.0, 2.0]], [1.0]), [math.inf], "weight, row 1: expected a number, got inf"),
-        (([[1.0, 2.0]], [1.0]), [0.0], "there are no rows to learn from"),
+        (([[1.0, 2.0]], [1.0]), [0.0], "an update needs rows"),
     ],
 )
 def test_rows_that_cannot_be_learned_are_refused(
@@ -370,7 +374,7 @@ def test_rows_that_cannot_be_learned_are_refused(
 
 def test_no_rows_and_no_sweeps_are_refused() -> None:
     model = fitted(waves(20, 2, 0), ranks=(1,), sweeps=2)
-    with pytest.raises(InputError, match="no rows to learn from"):
+    with pytest.raises(InputError, match="an update needs rows"):
         update(model, torch.zeros(0, 2).double(), torch.zeros(0).double())
     with pytest.raises(SettingError, match="sweeps must be a whole number of at least 1; got 0"):
         update(model, *waves(5, 2, 1), sweeps=0)

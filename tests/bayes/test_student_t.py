@@ -12,7 +12,7 @@ from fieldmorph.bayes.fitting import FitConfig, fit
 from fieldmorph.bayes.hyperparameters import default_kernel
 from fieldmorph.bayes.inference import begin, place_moments, recentre, sweep
 from fieldmorph.bayes.posterior import Posterior, Prediction
-from fieldmorph.bayes.student_t import Tails, central_factors
+from fieldmorph.bayes.student_t import StudentTRows, central_factors
 from fieldmorph.fields.errors import SettingError
 
 pytestmark = pytest.mark.numerical
@@ -65,7 +65,7 @@ def test_without_wild_values_little_is_lost() -> None:
 def test_the_bound_never_falls(cp: bool) -> None:
     at, values, _ = wild(300)
     entries = merge_rows(at, values)
-    tails = Tails(NU, values, entries.rows, torch.ones_like(values))
+    tails = StudentTRows(NU, values, entries.rows, torch.ones_like(values))
     kernels = [default_kernel("matern32", points) for points in entries.points]
     state = begin(entries, kernels, (2, 2), torch.Generator().manual_seed(0), cp, tails)
     bounds = torch.tensor([sweep(state) for _ in range(40)])
@@ -77,7 +77,7 @@ def test_a_constant_is_taken_off_where_the_bound_gains(student: float | None) ->
     at, values, _ = wild(400)
     values = values + 0.07
     entries = merge_rows(at, values)
-    tails = student and Tails(student, values, entries.rows, torch.ones_like(values))
+    tails = student and StudentTRows(student, values, entries.rows, torch.ones_like(values))
     kernels = [default_kernel("matern32", points) for points in entries.points]
     state = begin(entries, kernels, (1, 1), torch.Generator().manual_seed(0), tails=tails)
     for _ in range(15):
@@ -97,7 +97,7 @@ def test_a_constant_is_taken_off_where_the_bound_gains(student: float | None) ->
 def test_weights_are_the_posterior_means_of_their_gammas() -> None:
     at, values, _ = wild(200)
     entries = merge_rows(at, values)
-    tails = Tails(NU, values, entries.rows, torch.ones_like(values))
+    tails = StudentTRows(NU, values, entries.rows, torch.ones_like(values))
     kernels = [default_kernel("matern32", points) for points in entries.points]
     state = begin(entries, kernels, (2, 2), torch.Generator().manual_seed(0), tails=tails)
     mean, second = place_moments(state)

@@ -107,7 +107,7 @@ def test_fit_says_what_it_found(capsys: pytest.CaptureFixture[str], tensor_csv: 
     assert "days; noise" in short
     assert " K; bound" in short
     assert "nats/row after 2 sweeps" in short
-    assert "note: it stopped at the most sweeps" in short
+    assert "note: the maximum number of sweeps was reached" in short
 
 
 def test_fit_counts_what_it_leaves_out(
@@ -251,7 +251,7 @@ def test_calibration_is_kept_and_used(
     model = tmp_path / "m.fm"
     options = ["--rank", "2", "--restarts", "1", "--sweeps", "10", "--calibrate", "0.2"]
     out = run(capsys, "tensor", "fit", tensor_csv, *options, "-o", model)
-    assert "intervals calibrated on held-out rows, good up to 99 %" in out  # 96 of 97
+    assert "intervals calibrated on held-out rows, guaranteed up to 99 %" in out  # 96 of 97
     intervals = load_posterior(model).intervals
     run(capsys, "tensor", "predict", model, points, "-o", tmp_path / "o.csv")
     table = pd.read_csv(tmp_path / "o.csv")
@@ -266,7 +266,7 @@ def test_a_residual_process_is_told_and_used(
     model, options = tmp_path / "m.fm", ["--restarts", "1", "--sweeps", "5", "--sample", "200"]
     options += ["--residual", "lat,time", "--residual-points", "40"]
     out = run(capsys, "tensor", "fit", tensor_csv, *options, "-o", model)
-    told = r"beside them a process of lat x time, sd [\d.]+ K, lengthscales [\d.e+]+° in lat, [\d.]+ days in time"
+    told = r"plus a residual process of lat x time, sd [\d.]+ K, lengthscales [\d.e+]+° in lat, [\d.]+ days in time"
     assert re.search(told, out)
     assert re.search(told, run(capsys, "info", model))
     assert json.loads(run(capsys, "info", model, "--json"))["residual"]["points"] == 40

@@ -83,10 +83,10 @@ def test_it_says_what_it_did(
     capsys: pytest.CaptureFixture[str], tensor_model: Path, later: Path, tmp_path: Path
 ) -> None:
     out = run(capsys, "update", tensor_model, later, "--sweeps", "1", "-o", tmp_path / "o.fm")
-    assert "200 rows more, 680 in all; new coordinates: " in out
+    assert "200 new rows, 680 in total; new coordinates: " in out
     assert "30 of time; noise 0.0" in out
     assert "nats/row after 1 sweeps" in out
-    assert "note: it stopped at the most sweeps" in out
+    assert "note: the maximum number of sweeps was reached" in out
     assert "calibrated" not in out
 
 
@@ -100,7 +100,7 @@ def test_a_model_may_take_its_own_place(
     written = own.read_bytes()
     for source in (later, tensor_model.with_name("train.csv")):
         assert main(["tensor", "update", str(own), str(source), "-o", str(own), "--force"]) == 3
-        assert f"own.fm has learned from {source.name} before" in capsys.readouterr().err
+        assert f"own.fm was already updated with {source.name}" in capsys.readouterr().err
     assert own.read_bytes() == written
 
 
@@ -110,7 +110,7 @@ def test_rows_that_are_incomplete_are_counted(
     data = table(tmp_path / "d.csv", *ROWS, "4,1,2020-01-04,", "5,,2020-01-04,3")
     with caplog.at_level(logging.WARNING):
         out = run(capsys, "update", tensor_model, data, "-o", tmp_path / "o.fm")
-    assert "3 rows more" in out
+    assert "3 new rows" in out
     assert "2 rows with missing values are left out" in caplog.text
 
 

@@ -55,14 +55,14 @@ def test_a_block_is_as_long_as_it_says(kind: Any, text: str, width: float) -> No
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "ten", "10D"])
 def test_what_is_no_length_of_numbers(text: str) -> None:
-    with pytest.raises(SettingError, match=f"depth: a block is as long as 10; got '{text}'"):
+    with pytest.raises(SettingError, match=f"depth: expected a block width such as 10; got '{text}'"):
         block_width(Mode("depth"), text)
 
 
 @pytest.mark.parametrize("text", ["30", "D", "0D", "-2D", "1M", "infD", "1e400s"])
 def test_what_is_no_length_of_times(text: str) -> None:
     with pytest.raises(
-        SettingError, match=rf"t: a block is as long as 30D \(s, min, h, D, W\); got '{text}'"
+        SettingError, match=rf"t: expected a block width such as 30D \(s, min, h, D, W\); got '{text}'"
     ):
         block_width(Mode("t", "time", "s"), text)
 
@@ -127,7 +127,7 @@ def test_progress_counts_all_fits_and_people_read_what_was_held_out(
     lines = [line for line in err.splitlines() if line.startswith("fit ")]
     assert len(lines) == 3 * 3  # two parts and the whole
     assert "100%" in lines[-1]
-    assert "intervals calibrated on held-out blocks of lat x lon, good up to" in out
+    assert "intervals calibrated on held-out blocks of lat x lon, guaranteed up to" in out
 
 
 def test_a_fit_is_done_when_sweeps_gain_less_than_the_tolerance(

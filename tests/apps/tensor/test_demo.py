@@ -33,7 +33,7 @@ def test_cells_are_sea() -> None:
 def test_demo_leaves_its_files(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for name, value in {"DRAWN": 300, "TESTED": 200, "RANKS": (2, 2, 2)}.items():
+    for name, value in {"N_TRAIN": 300, "N_TEST": 200, "RANKS": (2, 2, 2)}.items():
         monkeypatch.setattr(tensor_demo, name, value)
     monkeypatch.setattr("fieldmorph.apps.tensor.plot_style.DPI", 40)
     monkeypatch.setattr(tensor_demo, "GRID", {"latitude": "-4:4:2", "longitude": "0:350:10"})

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fieldmorph.apps.tensor.explorer import MOST_STOPS, Explorer
+from fieldmorph.apps.tensor.explorer import MAX_STOPS, Explorer
 from fieldmorph.bayes.data.observations import Mode, Observations
 from fieldmorph.bayes.experimental_design import where_next
 from fieldmorph.bayes.fitting import FitConfig, fit
@@ -116,7 +116,7 @@ def test_further_modes_have_sliders_of_their_own() -> None:
 
 def test_many_points_are_spread_over_fewer_stops() -> None:
     explorer = Explorer(model_of("number", "number", "number", rows=400))
-    assert len(explorer.stops[2]) == MOST_STOPS
+    assert len(explorer.stops[2]) == MAX_STOPS
     points = explorer.posterior.processes[2].points
     assert explorer.stops[2][[0, -1]].tolist() == points[[0, -1]].tolist()
 

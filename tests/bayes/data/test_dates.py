@@ -66,7 +66,7 @@ def test_a_missing_date_is_missing() -> None:
 
 def test_numbers_are_no_dates_and_dates_no_numbers_later_on() -> None:
     time, number = Mode("time", "time"), Mode("pressure")
-    with pytest.raises(InputError, match="give dates"):
+    with pytest.raises(InputError, match="expected dates such as"):
         time.parse([2006, 2007])
     with pytest.raises(InputError, match="holds dates"):
         number.parse(pd.DatetimeIndex(["2006-04-16"]))

@@ -26,7 +26,7 @@ def test_points_to_predict_follow_the_rules_of_the_data(tmp_path: Path) -> None:
         read_points(written(tmp_path / "p.csv", "lon,time\n1,2006-04-16\n"), rows.modes)
     with pytest.raises(InputError, match="lon, row 2: missing"):
         read_points(written(tmp_path / "p.csv", "lat,lon,time\n1,1,2006-04-16\n1,,2006-04-16\n"), rows.modes)
-    with pytest.raises(InputError, match="is no table of points"):
+    with pytest.raises(InputError, match="is not a table of points"):
         read_points(globe(), rows.modes)
 
 

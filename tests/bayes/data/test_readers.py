@@ -38,7 +38,7 @@ def test_tables_come_back_from_files(name: str, tmp_path: Path) -> None:
 
 def test_columns_between_semicolons_are_said(tmp_path: Path) -> None:
     path = written(tmp_path / "a.csv", "lat;temp\n1,5;2,5\n2;3\n3;4\n")
-    refused(path, "a.csv cannot be read: its columns stand between ';', where ',' is expected")
+    refused(path, "a.csv cannot be read: columns are separated by ';'; expected ','")
 
 
 def test_units_come_back_from_parquet(tmp_path: Path) -> None:
