@@ -149,7 +149,7 @@ def test_files_that_are_no_data(capsys: pytest.CaptureFixture[str], tmp_path: Pa
         ("lat,latitude,longitude,date", "91,2,3,2020-01-01", "lat, row 1: 91 is not a latitude within ±90"),
         ("lat,lon,time", "1,2,5", "time holds dates: expected dates such as"),
         ("lat,lon,time", "1,east,2020-01-01", "lon, row 1: expected a number, got 'east'"),
-        ("lat,lon,time,mean", "1,2,2020-01-01,3", "has a column mean already"),
+        ("lat,lon,time,mean", "1,2,2020-01-01,3", "already has a column mean"),
         ("latitude,Latitude,lon,time", "1,1,2,2020-01-01", "has no column lat"),
     ],
 )  # fmt: skip
