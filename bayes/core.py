@@ -93,7 +93,7 @@ class TuckerCore:
         mean: initial posterior mean; the covariance begins with zero.
     """
 
-    def __init__(self, ranks: tuple[int, ...], mean: Float[Tensor, "gamma"]):
+    def __init__(self, ranks: tuple[int, ...], mean: Float[Tensor, "gamma"]) -> None:
         self.ranks = ranks
         self.prior = Prior.independent(torch.ones_like(mean))
         self.mean, self.covariance = mean, torch.zeros(len(mean), len(mean), dtype=mean.dtype)
@@ -180,7 +180,7 @@ class CPCore:
         rank: number of functions of every mode.
     """
 
-    def __init__(self, rank: int):
+    def __init__(self, rank: int) -> None:
         self.rank = rank
 
     def update(self, factors: list[Factor], entries: Entries, precision: float) -> None:

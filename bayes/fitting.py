@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import TypeVar
 
 import torch
 from gpytorch.kernels import Kernel
@@ -17,7 +18,7 @@ from fieldmorph.bayes.covariances.table import choice
 from fieldmorph.bayes.data.observations import Observations
 from fieldmorph.bayes.entries import Entries, merge_rows
 from fieldmorph.bayes.hyperparameters import default_kernel, learn
-from fieldmorph.bayes.inference import State, begin, offload, recentre, restore, space_of, sweep
+from fieldmorph.bayes.inference import State, begin, offload, recenter, restore, space_of, sweep
 from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.bayes.student_t import MIN_DEGREES, StudentTRows
 from fieldmorph.fields.errors import SettingError
@@ -27,6 +28,8 @@ GAIN_WINDOW = 5  # sweeps over which the bound's gain is averaged
 MAX_CORE_SIZE = 4096  # entries; their covariance is a dense matrix
 
 log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -187,7 +190,7 @@ def _run(state: State, config: FitConfig, until: int, on_sweep: OnSweep) -> bool
         if config.learn_every and n >= LEARN_AFTER and n % config.learn_every == 0:
             _learn(state)
             if config.centre:
-                recentre(state)
+                recenter(state)
         on_sweep(n + 1, sweep(state, config.damping))
         if n > GAIN_WINDOW + LEARN_AFTER:
             gain = (state.bounds[-1] - state.bounds[-1 - GAIN_WINDOW]) / GAIN_WINDOW
@@ -202,7 +205,7 @@ def _learn(state: State) -> None:
         state.processes[mode] = replace(process, space=space_of(kernel))
 
 
-def _each(given: tuple, n: int, what: str) -> tuple:
+def _each(given: tuple[_T, ...], n: int, what: str) -> tuple[_T, ...]:
     if len(given) not in (1, n):
         raise SettingError(f"expected one {what}, or {n}: one for each mode; got {len(given)}")
     return given * n if len(given) == 1 else given

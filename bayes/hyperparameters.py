@@ -7,6 +7,7 @@ import torch
 from gpytorch.kernels import Kernel
 from gpytorch.priors import LogNormalPrior
 from jaxtyping import Float
+from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
@@ -69,15 +70,15 @@ def learn(
         return 0.0
     some = _runs(len(points))
 
-    def put(x: np.ndarray) -> None:
+    def set_parameters(x: NDArray[np.float64]) -> None:
         start = 0
         for p, constraint in free:
             value = torch.from_numpy(np.exp(x[start : start + p.numel()])).reshape(p.shape)
             p.copy_(constraint.inverse_transform(value))
             start += p.numel()
 
-    def cost(x: np.ndarray, chosen: slice | Tensor = some) -> float:
-        put(x)
+    def cost(x: NDArray[np.float64], chosen: slice | Tensor = some) -> float:
+        set_parameters(x)
         space, at = from_gpytorch(kernel), points[chosen]
         steps = torch.cat([at.new_zeros(1), at.diff()])
         chain = space.transition(steps), space.stationary, space.emission
@@ -96,7 +97,7 @@ def learn(
     gain = before - float(found.fun)
     if gain > 0 and not isinstance(some, slice):
         gain = cost(initial, slice(None)) - cost(found.x, slice(None))
-    put(found.x if gain > 0 else initial)
+    set_parameters(found.x if gain > 0 else initial)
     return max(gain, 0.0)
 
 

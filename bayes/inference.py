@@ -175,7 +175,7 @@ def restore(state: State) -> None:
     state.offloaded = []
 
 
-def recentre(state: State) -> None:
+def recenter(state: State) -> None:
     """Subtract the mean residual from the values, which increases the bound.
 
     To represent a small constant takes a function of every mode, so that the fit would leave it to the noise.

@@ -61,13 +61,13 @@ def smooth(
     """Return the posterior of the functions at all points; no gradients.
 
     Args:
-        transitions: A from each point's left neighbour to it; the first is not used.
+        transitions: A from each point's left neighbor to it; the first is not used.
         stationary, emission: P and h of one function's state.
         eta, lam: the likelihood's information at the points.
     """
-    chain, (told, precision) = _chain(transitions, stationary, emission), _arrays(eta, lam)
-    filtered, log_evidence = filter_pass(chain, told, precision)
-    found = smoother_pass(chain, precision, filtered)
+    chain, information = _chain(transitions, stationary, emission), _arrays(eta, lam)
+    filtered, log_evidence = filter_pass(chain, *information)
+    found = smoother_pass(chain, information[1], filtered)
     return Marginals(
         torch.from_numpy(found.mean),
         torch.from_numpy(found.covariance),

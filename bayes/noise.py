@@ -25,7 +25,7 @@ class Noise:
 
     @property
     def variance(self) -> float:
-        """Variance of the noise at the mean precision, for values as the model has them."""
+        """Variance of the noise at the mean precision, for standardized values."""
         return (1.0 if self.degrees is None else self.degrees / (self.degrees - 2)) / self.mean
 
     def divergence(self, prior: "Noise") -> float:

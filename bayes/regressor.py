@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 try:
@@ -109,7 +110,7 @@ class FunBaTRegressor(RegressorMixin, BaseEstimator):
         found = self._predict(X)
         return (found.mean.numpy(), found.sd.numpy()) if return_std else found.mean.numpy()
 
-    def predict_interval(self, X: Any, level: float = 0.95) -> np.ndarray:
+    def predict_interval(self, X: Any, level: float = 0.95) -> NDArray[np.float64]:
         """Return the ends (n, 2) of central intervals of new measurements; calibrated if `calibration` is not 0."""
         return torch.stack(self._predict(X).interval(level), dim=1).numpy()
 

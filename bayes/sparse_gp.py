@@ -160,7 +160,7 @@ def fit_sparse(
 class _Process(ApproximateGP):
     """gpytorch's sparse variational process with mean zero."""
 
-    def __init__(self, kernel: Kernel, inducing: Float[Tensor, "m columns"]):
+    def __init__(self, kernel: Kernel, inducing: Float[Tensor, "m columns"]) -> None:
         distribution = CholeskyVariationalDistribution(len(inducing))
         super().__init__(VariationalStrategy(self, inducing, distribution, learn_inducing_locations=False))
         self.mean, self.kernel, self.distribution = ZeroMean(), kernel, distribution

@@ -133,6 +133,6 @@ def slices(points: Float[Tensor, "n"]) -> Float[Tensor, "_"]:
     return points[chosen]
 
 
-def _edges(centres: np.ndarray) -> tuple[float, float]:
-    half = (centres[-1] - centres[0]) / max(len(centres) - 1, 1) / 2 or 0.5
-    return float(centres[0] - half), float(centres[-1] + half)
+def _edges(centers: np.ndarray) -> tuple[float, float]:
+    half = (centers[-1] - centers[0]) / max(len(centers) - 1, 1) / 2 or 0.5
+    return float(centers[0] - half), float(centers[-1] + half)

@@ -95,8 +95,8 @@ def write_with_columns(source: str | Path, output: str | Path, added: "pd.DataFr
         opener = gzip.open if suffix.endswith(".gz") else open
         with opener(part, "wt", encoding="utf-8", newline="") as file:
             for chunk in _as_text(source):
-                beside = added.iloc[done : done + len(chunk)].set_axis(chunk.index)
-                pd.concat([chunk, beside], axis=1).to_csv(
+                new = added.iloc[done : done + len(chunk)].set_axis(chunk.index)
+                pd.concat([chunk, new], axis=1).to_csv(
                     file, sep=TABLES[suffix], index=False, header=done == 0, lineterminator="\n", float_format=digits
                 )  # fmt: skip
                 done += len(chunk)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fieldmorph.bayes.data.dates import calendars_of, first_row, from_seconds, pd, shown, to_seconds
@@ -74,7 +75,7 @@ class Mode:
         degrees = _degrees(series, self.name, self.kind)
         return torch.from_numpy(_wrapped(degrees, self.cut) if self.kind == "longitude" else degrees)
 
-    def format(self, values: Float[Tensor, "n"]) -> np.ndarray:
+    def format(self, values: Float[Tensor, "n"]) -> NDArray[Any]:
         """Return coordinates as the data have them: numbers, datetime64 (UTC), or ISO text in other calendars."""
         numbers = values.detach().cpu().double().numpy().copy()
         if self.kind == "longitude":
@@ -123,7 +124,7 @@ def _looks_like_days(series: "pd.Series") -> bool:
     return len(series) > 0 and bool(series.between(19000101, 21001231).all())
 
 
-def _branch(degrees: np.ndarray) -> tuple[float, float]:
+def _branch(degrees: NDArray[np.float64]) -> tuple[float, float]:
     """Return where to cut the circle, and where the data themselves do."""
     circle = np.unique(_wrapped(degrees, 0.0))
     gaps = np.diff(circle, append=circle[0] + 360)
@@ -140,7 +141,7 @@ def _branch(degrees: np.ndarray) -> tuple[float, float]:
     return cut, (*written, cut)[0]
 
 
-def _wrapped(degrees: np.ndarray, cut: float) -> np.ndarray:
+def _wrapped(degrees: NDArray[np.float64], cut: float) -> NDArray[np.float64]:
     """Return longitudes in [cut, cut + 360); those that lie there are not changed."""
     shifted = np.round(degrees - 360 * np.floor((degrees - cut) / 360), SHIFT_DECIMALS)
     shifted = np.where(shifted >= cut + 360, shifted - 360, shifted)
@@ -168,7 +169,7 @@ def _is_time(series: "pd.Series", kind: Kind) -> bool:
     return kind == "time" or re.match(LIKE_A_DATE, first) is not None
 
 
-def _numbers(series: "pd.Series", name: str) -> np.ndarray:
+def _numbers(series: "pd.Series", name: str) -> NDArray[np.float64]:
     if pd.api.types.is_datetime64_any_dtype(series):
         raise InputError(f"{name} holds dates where numbers are expected")
     if pd.api.types.is_timedelta64_dtype(series):
@@ -182,7 +183,7 @@ def _numbers(series: "pd.Series", name: str) -> np.ndarray:
     return numbers
 
 
-def _degrees(series: "pd.Series", name: str, kind: Kind) -> np.ndarray:
+def _degrees(series: "pd.Series", name: str, kind: Kind) -> NDArray[np.float64]:
     numbers = _numbers(series, name)
     limit = {"latitude": 90.0, "longitude": MAX_LONGITUDE}[kind]
     if (beyond := np.abs(numbers) > limit).any():

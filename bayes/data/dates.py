@@ -5,6 +5,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fieldmorph.fields.errors import InputError
 
@@ -39,7 +40,7 @@ def calendars_of(series: "pd.Series") -> set[str]:
     return {calendar for calendar in (getattr(date, "calendar", None) for date in held) if calendar}
 
 
-def to_seconds(series: "pd.Series", name: str, calendar: str | None) -> np.ndarray:
+def to_seconds(series: "pd.Series", name: str, calendar: str | None) -> NDArray[np.float64]:
     """Return seconds since 1970-01-01 of dates as text or objects, NaN for missing ones.
 
     Args:
@@ -77,7 +78,7 @@ def to_seconds(series: "pd.Series", name: str, calendar: str | None) -> np.ndarr
     return _whole_seconds(exact.astype(np.int64), np.isnat(exact))
 
 
-def from_seconds(seconds: np.ndarray, calendar: str | None) -> np.ndarray:
+def from_seconds(seconds: NDArray[np.float64], calendar: str | None) -> NDArray[Any]:
     """Return datetime64 in microseconds, NaT for NaN; in another than the standard calendar, ISO text."""
     missing, known = np.isnan(seconds), np.nan_to_num(seconds)
     whole = np.floor(known)
@@ -90,7 +91,7 @@ def from_seconds(seconds: np.ndarray, calendar: str | None) -> np.ndarray:
     return np.array(["" if bad else date.isoformat() for date, bad in zip(dates, missing, strict=True)])
 
 
-def _whole_seconds(micros: np.ndarray, missing: np.ndarray) -> np.ndarray:
+def _whole_seconds(micros: NDArray[np.int64], missing: NDArray[np.bool_]) -> NDArray[np.float64]:
     seconds, rest = np.divmod(micros, 1_000_000)
     return np.where(missing, np.nan, seconds + rest / 1e6)
 
@@ -144,12 +145,12 @@ def _calendar_dates(texts: "pd.Series", calendar: str) -> "pd.Series":
     return pd.Series([micros(text) for text in texts], dtype="Int64")
 
 
-def first_row(mask: np.ndarray) -> int:
-    """The number, from 0, of the first that holds."""
+def first_row(mask: NDArray[np.bool_]) -> int:
+    """Return the index of the first row where the mask holds."""
     return int(mask.argmax())
 
 
 def shown(value: Any) -> str:
-    """The text of a cell, quoted, at most 40 characters."""
+    """Return the text of a cell, quoted, with at most 40 characters."""
     text = repr(str(value))
     return text if len(text) <= 40 else text[:37] + "...'"

@@ -36,7 +36,7 @@ def read_table(frame: "pd.DataFrame", modes: Sequence[str] | None, value: str | 
     """
     if not len(frame):
         raise InputError(f"{label} has no rows")
-    columns = _recognised(frame, value, label) if modes is None else {}
+    columns = _recognized(frame, value, label) if modes is None else {}
     for name in modes or ():
         columns[name] = find_column(frame.columns, name, label)
     if value is None:
@@ -93,7 +93,7 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(shown[:20]) + (f" and {len(shown) - 20} more" if len(shown) > 20 else "")
 
 
-def _recognised(frame: "pd.DataFrame", value: str | None, label: str) -> dict[str, str]:
+def _recognized(frame: "pd.DataFrame", value: str | None, label: str) -> dict[str, str]:
     columns = [
         c for c in frame.columns if kind_of(bare_name(c)) != "number" and value not in (c, bare_name(c))
     ]

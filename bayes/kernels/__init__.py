@@ -1,1 +1,1 @@
-"""Numba kernels of inference, each beside its plain torch twin."""
+"""Numba kernels of inference."""

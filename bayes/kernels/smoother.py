@@ -23,7 +23,7 @@ from fieldmorph.bayes.kernels.block_algebra import (
 
 
 class Chain(NamedTuple):
-    """The Markov chain that each function's states are at the points: A from the left neighbour, P and h."""
+    """The Markov chain that each function's states are at the points: A from the left neighbor, P and h."""
 
     transition: Array
     stationary: Array
@@ -130,6 +130,7 @@ def state_passes(chain: Chain, eta: Array, lam: Array) -> States:
 
 @numba.njit(**OPTIONS)
 def _filtered(points: int, r: int, s: int) -> Filtered:
+    """Return arrays for the results of the filter, not yet filled."""
     return Filtered(
         np.empty((points, r)), np.empty((points, r, r)), np.empty((points, r * s, r)), np.empty((points, r))
     )
@@ -137,7 +138,7 @@ def _filtered(points: int, r: int, s: int) -> Filtered:
 
 @numba.njit(**OPTIONS)
 def _blank_scratch(r: int, s: int) -> _Scratch:
-    """States are zero."""
+    """Return scratch whose states are zero."""
     n = r * s
     return _Scratch(
         np.zeros((2, n)), np.zeros((2, n, n)), np.empty((n, n)), np.empty((2, n, r)), np.empty((3, r, r)),
@@ -147,7 +148,7 @@ def _blank_scratch(r: int, s: int) -> _Scratch:
 
 @numba.njit(**OPTIONS)
 def _prior_scratch(chain: Chain, r: int) -> _Scratch:
-    """The first state has the prior's covariance."""
+    """Return scratch whose first state has the prior's covariance."""
     s = len(chain.emission)
     scratch = _blank_scratch(r, s)
     for i in range(r):
@@ -166,7 +167,7 @@ def _filter_step(
     at: int,
     log_evidence: float,
 ) -> float:
-    """Predict point k's state from its left neighbour's, take in its information, and add to the log evidence.
+    """Predict point k's state from its left neighbor's, take in its information, and add to the log evidence.
 
     The state goes to `scratch.m[k % 2]` and `scratch.p[k % 2]`, all else to row `at` of `filtered`.
     """

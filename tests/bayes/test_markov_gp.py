@@ -137,7 +137,7 @@ def test_a_query_at_a_point_is_the_points_own_posterior(nu: float) -> None:
     torch.testing.assert_close(covariance.flip(0), found.marginals().covariance, rtol=0, atol=1e-10)
 
 
-def test_one_point_tells_about_its_neighbourhood() -> None:
+def test_one_point_tells_about_its_neighborhood() -> None:
     """exp(-d / l) correlation, variance 1.7, information 3: mean k eta / (1 + 1.7 * 3), variance 1.7 - k^2 3 / 6.1."""
     one = torch.ones(1).double()
     found = process(matern(0.5), 2 * one, 1.5 * one[:, None], 3 * one[:, None, None])

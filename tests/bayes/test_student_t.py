@@ -10,7 +10,7 @@ from fieldmorph.bayes.data.observations import Observations
 from fieldmorph.bayes.entries import merge_rows
 from fieldmorph.bayes.fitting import FitConfig, fit
 from fieldmorph.bayes.hyperparameters import default_kernel
-from fieldmorph.bayes.inference import begin, place_moments, recentre, sweep
+from fieldmorph.bayes.inference import begin, place_moments, recenter, sweep
 from fieldmorph.bayes.posterior import Posterior, Prediction
 from fieldmorph.bayes.student_t import StudentTRows, central_factors
 from fieldmorph.fields.errors import SettingError
@@ -83,7 +83,7 @@ def test_a_constant_is_taken_off_where_the_bound_gains(student: float | None) ->
     for _ in range(15):
         sweep(state)
     before = state.bounds[-1]
-    recentre(state)
+    recenter(state)
     mean, _ = place_moments(state)
     assert float((state.entries.total - state.entries.weight * mean).sum()) == pytest.approx(0, abs=1e-8)
     assert state.intercept != 0
