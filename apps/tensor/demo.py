@@ -2,7 +2,6 @@
 
 import importlib.util
 from pathlib import Path
-from typing import Any
 
 import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
 
@@ -29,6 +28,7 @@ from fieldmorph.apps.tensor.plot_style import (
     styled,
 )  # fmt: skip
 from fieldmorph.apps.tensor.plots import plot_calibration, plot_factors
+from fieldmorph.apps.tensor.results import DemoScores, DemoSummary
 from fieldmorph.bayes.data.dates import pd
 from fieldmorph.bayes.fitting import FitConfig
 from fieldmorph.bayes.posterior import Posterior
@@ -46,13 +46,10 @@ TEST_MONTH = 33  # January 2009, a La Niña; no cell of it is used for the fit
 HELD_OUT = 0.1  # fraction of the training cells on which intervals are calibrated
 RANKS, KERNELS = (5, 10, 8), ("matern52", "matern32", "matern32")
 GRID = {"latitude": "-5:4.5:0.25", "longitude": "0:359.5:0.5"}
-SCORES = ("rmse", "mae", "crps", "nlpd", "cov95", "width")
 
 
-def run_demo(
-    output: str | Path, *, seed: int = 0, force: bool = False, quiet: bool = False
-) -> dict[str, Any]:
-    """Draw cells, fit a model, evaluate it, predict and plot the test month; return `summary.json` as JSON values.
+def run_demo(output: str | Path, *, seed: int = 0, force: bool = False, quiet: bool = False) -> DemoSummary:
+    """Draw cells, fit a model, evaluate it, predict and plot the test month; the result is also in `summary.json`.
 
     Raises:
         SettingError, InputError: before anything is written.
@@ -82,8 +79,11 @@ def run_demo(
     scores = {}
     for name in ("test", "month"):
         found = evaluate_file(folder / "model.fm", folder / f"{name}.csv")
-        scores[name] = {"rows": found["rows"], **{key: found[key] for key in SCORES}}
-        scores[name].update(without_model(posterior, folder / "measurements.csv", folder / f"{name}.csv"))
+        baselines = without_model(posterior, folder / "measurements.csv", folder / f"{name}.csv")
+        scores[name] = DemoScores(
+            rows=found.rows, rmse=found.rmse, mae=found.mae, crps=found.crps, nlpd=found.nlpd, cov95=found.cov95,
+            width=found.width, **baselines,
+        )  # fmt: skip
     date = pd.Timestamp(month).isoformat(timespec="minutes")
     grid = grid_file(folder / "model.fm", folder / "month.nc", {**GRID, "time": date}, force=True)
     with styled():
@@ -96,12 +96,12 @@ def run_demo(
         }
     save_figures(folder, figures)
     spent = now() - start
-    summary = {
-        "output": str(folder), "cells": len(cells), "months": len(months), "month": date[:10], "fit": fitted,
-        "scores": scores, "grid": grid, "seconds": spent.seconds, "core_seconds": spent.core_seconds,
-        "peak_memory_bytes": peak_memory(), "files": sorted(["model.fm", "month.nc", *tables, *figures]),
-    }  # fmt: skip
-    write_json(folder / "summary.json", summary)
+    summary = DemoSummary(
+        output=str(folder), cells=len(cells), months=len(months), month=date[:10], fit=fitted, scores=scores,
+        grid=grid, seconds=spent.seconds, core_seconds=spent.core_seconds, peak_memory_bytes=peak_memory(),
+        files=sorted(["model.fm", "month.nc", *tables, *figures]),
+    )  # fmt: skip
+    write_json(folder / "summary.json", summary.as_json())
     return summary
 
 

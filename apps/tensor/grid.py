@@ -14,6 +14,7 @@ import numpy as np
 
 from fieldmorph.apps.tensor.grid_axes import Axis, grid_axes
 from fieldmorph.apps.tensor.jobs import noise_sd, not_itself
+from fieldmorph.apps.tensor.results import GridResult
 from fieldmorph.bayes.data.coordinates import Mode
 from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.bayes.store import load_posterior
@@ -42,8 +43,8 @@ def grid_file(
     *,
     force: bool = False,
     on_cells: OnCells = lambda _done, _total: None,
-) -> dict[str, Any]:
-    """Write mean and standard deviation on a grid as NetCDF, and return a summary as JSON values.
+) -> GridResult:
+    """Write mean and standard deviation on a grid as NetCDF.
 
     Args:
         ranges: for names of modes, or for `latitude`, `longitude` and `time`: `from:to:step`, one coordinate, or
@@ -72,15 +73,15 @@ def grid_file(
         write_grid(part, posterior, axes, dtype, on_cells)
     spent = now() - start
     order = file_order([axis.mode for axis in axes])
-    return {
-        "output": str(output),
-        "variables": list(variable_names(posterior)),
-        "sizes": {axes[k].mode.name: len(axes[k].written) for k in order},
-        "cells": n_cells,
-        "bytes": Path(output).stat().st_size,
-        "seconds": spent.seconds,
-        "core_seconds": spent.core_seconds,
-    }
+    return GridResult(
+        output=str(output),
+        variables=list(variable_names(posterior)),
+        sizes={axes[k].mode.name: len(axes[k].written) for k in order},
+        cells=n_cells,
+        bytes=Path(output).stat().st_size,
+        seconds=spent.seconds,
+        core_seconds=spent.core_seconds,
+    )
 
 
 def value_type(posterior: Posterior) -> str:

@@ -2,9 +2,8 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
 
@@ -19,6 +18,17 @@ from fieldmorph.apps.tensor.prediction_table import (
     columns_of,
     read_places,
     write_with_columns,
+)
+from fieldmorph.apps.tensor.results import (
+    EvalResult,
+    FitResult,
+    FitSummary,
+    FittedMode,
+    PredictResult,
+    ResidualSummary,
+    SceneResult,
+    UpdateResult,
+    Value,
 )
 from fieldmorph.bayes.as_field import as_field
 from fieldmorph.bayes.calibration import fit_calibrated
@@ -56,8 +66,8 @@ def fit_file(
     calibrate: Calibration | None = None,
     force: bool = False,
     on_sweep: OnSweep = lambda _done, _most, _bound: None,
-) -> dict[str, Any]:
-    """Fit a model to the measurements of a CSV, Parquet or NetCDF file, save it, and return a summary as JSON values.
+) -> FitResult:
+    """Fit a model to the measurements of a CSV, Parquet or NetCDF file, and save it.
 
     Args:
         modes, value, sample: as in `read_observations`.
@@ -79,14 +89,14 @@ def fit_file(
     posterior = replace(posterior, provenance={**posterior.provenance, **source})
     save_posterior(output, posterior)
     spent = now() - start
-    return {
-        "output": str(output),
-        **fit_words(observations, posterior, report),
-        "bytes": Path(output).stat().st_size,
-        "sha256": file_sha256(output),
-        "seconds": spent.seconds,
-        "core_seconds": spent.core_seconds,
-    }
+    return FitResult(
+        output=str(output),
+        fit=summarize_fit(observations, posterior, report),
+        bytes=Path(output).stat().st_size,
+        sha256=file_sha256(output),
+        seconds=spent.seconds,
+        core_seconds=spent.core_seconds,
+    )
 
 
 def update_file(
@@ -97,8 +107,8 @@ def update_file(
     sweeps: int = 50,
     force: bool = False,
     on_sweep: OnSweep = lambda _done, _most, _bound: None,
-) -> dict[str, Any]:
-    """Update a model with the measurements of a file, save it, and return a summary as JSON values.
+) -> UpdateResult:
+    """Update a model with the measurements of a file, and save it.
 
     With `force` the output may be the model's own file.
 
@@ -126,25 +136,25 @@ def update_file(
     posterior = replace(posterior, provenance={**posterior.provenance, "updates": updates})
     save_posterior(output, posterior)
     spent = now() - start
-    return {
-        "output": str(output),
-        "value": {"name": posterior.value_name, "unit": posterior.value_unit},
-        "rows": len(values),
-        "rows_in_all": posterior.provenance["rows"],
-        "new_points": {
+    return UpdateResult(
+        output=str(output),
+        value=Value(posterior.value_name, posterior.value_unit),
+        rows=len(values),
+        rows_in_all=posterior.provenance["rows"],
+        new_points={
             mode.name: len(new.points) - len(old.points)
             for mode, new, old in zip(posterior.modes, posterior.processes, before.processes, strict=True)
         },
-        "noise_sd": noise_sd(posterior),
-        "intervals": asdict(posterior.intervals),
-        "bound_per_row": report.bounds[-1] / len(values),
-        "sweeps": len(report.bounds),
-        "converged": report.converged,
-        "bytes": Path(output).stat().st_size,
-        "sha256": file_sha256(output),
-        "seconds": spent.seconds,
-        "core_seconds": spent.core_seconds,
-    }
+        noise_sd=noise_sd(posterior),
+        intervals=posterior.intervals,
+        bound_per_row=report.bounds[-1] / len(values),
+        sweeps=len(report.bounds),
+        converged=report.converged,
+        bytes=Path(output).stat().st_size,
+        sha256=file_sha256(output),
+        seconds=spent.seconds,
+        core_seconds=spent.core_seconds,
+    )
 
 
 def fit_observations(
@@ -188,44 +198,42 @@ def fit_observations(
     return replace(posterior, provenance={**posterior.provenance, "calibration": calibration}), report
 
 
-def fit_words(observations: Observations, posterior: Posterior, report: FitReport) -> dict[str, Any]:
-    """Return the summary of a fit as JSON values."""
-    return {
-        "value": {"name": posterior.value_name, "unit": posterior.value_unit},
-        "modes": [
-            {
-                "name": mode.name, "kind": mode.kind, "unit": mode.unit, "points": len(process.points),
-                "rank": rank, "kernel": describe_kernel(kernel),
-            }
-            for mode, process, rank, kernel in zip(
-                posterior.modes, posterior.processes, posterior.ranks, posterior.kernels, strict=True
-            )
-        ],
-        "residual": residual_numbers(posterior),
-        "core": "cp" if posterior.provenance.get("cp") else "tucker",
-        "rows": len(observations.values),
-        "dropped": observations.dropped,
-        "merged": observations.merged,
-        "noise_sd": noise_sd(posterior),
-        "intervals": asdict(posterior.intervals),
-        "calibration": posterior.provenance.get("calibration"),
-        "bound_per_row": report.bounds[-1] / len(observations.values),
-        "sweeps": len(report.bounds),
-        "converged": report.converged,
-    }  # fmt: skip
+def summarize_fit(observations: Observations, posterior: Posterior, report: FitReport) -> FitSummary:
+    """Return what a fit found."""
+    modes = [
+        FittedMode(mode.name, mode.kind, mode.unit, len(process.points), rank, describe_kernel(kernel))
+        for mode, process, rank, kernel in zip(
+            posterior.modes, posterior.processes, posterior.ranks, posterior.kernels, strict=True
+        )
+    ]
+    return FitSummary(
+        value=Value(posterior.value_name, posterior.value_unit),
+        modes=modes,
+        residual=summarize_residual(posterior),
+        core="cp" if posterior.provenance.get("cp") else "tucker",
+        rows=len(observations.values),
+        dropped=observations.dropped,
+        merged=observations.merged,
+        noise_sd=noise_sd(posterior),
+        intervals=posterior.intervals,
+        calibration=posterior.provenance.get("calibration"),
+        bound_per_row=report.bounds[-1] / len(observations.values),
+        sweeps=len(report.bounds),
+        converged=report.converged,
+    )
 
 
-def residual_numbers(posterior: Posterior) -> dict[str, Any] | None:
-    """Return the residual process as JSON values; None if there is none."""
+def summarize_residual(posterior: Posterior) -> ResidualSummary | None:
+    """Return the residual process of a model; None if there is none."""
     if (process := posterior.residual) is None:
         return None
-    return {
-        "modes": [posterior.modes[k].name for k in process.columns],
-        "kernel": process.kernel,
-        "amplitude": process.amplitude,
-        "lengthscale": process.lengthscale.tolist(),
-        "points": len(process.inducing),
-    }
+    return ResidualSummary(
+        modes=[posterior.modes[k].name for k in process.columns],
+        kernel=process.kernel,
+        amplitude=process.amplitude,
+        lengthscale=process.lengthscale.tolist(),
+        points=len(process.inducing),
+    )
 
 
 def noise_sd(posterior: Posterior) -> float:
@@ -241,10 +249,10 @@ def predict_file(
     level: float = 0.95,
     force: bool = False,
     on_rows: OnRows = lambda _done, _total: None,
-) -> dict[str, Any]:
+) -> PredictResult:
     """Write the table of `points` with mean, standard deviation and interval of a new measurement in each row.
 
-    Rows with a missing coordinate are kept, with empty predictions. A summary is returned as JSON values.
+    Rows with a missing coordinate are kept, with empty predictions.
 
     Args:
         level: of the interval, in [0, 1).
@@ -270,32 +278,32 @@ def predict_file(
         on_rows(int(rows[-1]) + 1, len(known))
     write_with_columns(points, output, found)
     spent = now() - start
-    return {
-        "output": str(output),
-        "rows": len(known),
-        "without_coordinates": int((~known).sum()),
-        "level": level,
-        "value": {"name": posterior.value_name, "unit": posterior.value_unit},
-        "seconds": spent.seconds,
-        "core_seconds": spent.core_seconds,
-    }
+    return PredictResult(
+        output=str(output),
+        rows=len(known),
+        without_coordinates=int((~known).sum()),
+        level=level,
+        value=Value(posterior.value_name, posterior.value_unit),
+        seconds=spent.seconds,
+        core_seconds=spent.core_seconds,
+    )
 
 
-def evaluate_file(model: str | Path, test: str | Path) -> dict[str, Any]:
-    """Return metrics (`scores_of`) of a model on test measurements as JSON values."""
+def evaluate_file(model: str | Path, test: str | Path) -> EvalResult:
+    """Return metrics (`scores_of`) of a model on test measurements."""
     start, posterior = now(), load_posterior(model)
     coordinates, values = read_measurements(test, posterior)
     found = scores_of(posterior, coordinates, values)
     spent = now() - start
-    return {
-        "file": str(model),
-        "test": str(test),
-        "rows": len(values),
+    return EvalResult(
+        file=str(model),
+        test=str(test),
+        rows=len(values),
         **found,
-        "value": {"name": posterior.value_name, "unit": posterior.value_unit},
-        "seconds": spent.seconds,
-        "core_seconds": spent.core_seconds,
-    }
+        value=Value(posterior.value_name, posterior.value_unit),
+        seconds=spent.seconds,
+        core_seconds=spent.core_seconds,
+    )
 
 
 def scene_file(
@@ -307,14 +315,14 @@ def scene_file(
     high: float | None = None,
     nodes: int = 96,
     force: bool = False,
-) -> dict[str, Any]:
-    """Save a model as a voxel field and return a summary as JSON values; see `as_field` for settings and errors."""
+) -> SceneResult:
+    """Save a model as a voxel field; see `as_field` for settings and errors."""
     not_itself(output, model)
     check_output(output, force)
     stored = as_field(load_posterior(model), quantity, low=low, high=high, nodes=nodes)
     save_field(output, stored)
     shown = {name: stored.provenance[name] for name in ("low", "high", "colours", "ranges", "modes")}
-    return {"output": str(output), "of": quantity, **shown, "nodes": nodes, "sha256": file_sha256(output)}
+    return SceneResult(output=str(output), of=quantity, **shown, nodes=nodes, sha256=file_sha256(output))
 
 
 def read_measurements(

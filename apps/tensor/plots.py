@@ -3,7 +3,6 @@
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
 
@@ -20,6 +19,7 @@ from fieldmorph.apps.tensor.jobs import read_measurements
 from fieldmorph.apps.tensor.labels import label, percent
 from fieldmorph.apps.tensor.maps import plot_maps
 from fieldmorph.apps.tensor.plot_style import FAINT, LINE, SOFT, name_axis, positions, save_figures, styled
+from fieldmorph.apps.tensor.results import PlotResult
 from fieldmorph.bayes.conformal import Intervals
 from fieldmorph.bayes.core import TuckerCore
 from fieldmorph.bayes.posterior import Posterior, Prediction
@@ -35,8 +35,8 @@ BINS = 20
 
 def plot_file(
     model: str | Path, output: str | Path, *, data: str | Path | None = None, force: bool = False
-) -> dict[str, Any]:
-    """Write plots as PNGs to a folder, and return their names as JSON values.
+) -> PlotResult:
+    """Write plots of a model as PNGs to a folder.
 
     Args:
         data: test measurements, for a plot of the calibration.
@@ -58,7 +58,7 @@ def plot_file(
         elif posterior.intervals.levels:
             figures["calibration.png"] = plot_intervals(posterior.intervals)
     save_figures(output, figures)
-    return {"output": str(output), "files": sorted(figures)}
+    return PlotResult(str(output), sorted(figures))
 
 
 def plot_factors(posterior: Posterior) -> Figure:

@@ -24,4 +24,4 @@ def run(args: Args) -> int:
         from fieldmorph.apps.tensor.plots import plot_file
 
         result = plot_file(args.model, args.output, data=args.data, force=args.force)
-        return show(result, args, lambda r: f"{r['output']}: {', '.join(r['files'])}")
+        return show(result, args, lambda r: f"{r.output}: {', '.join(r.files)}")

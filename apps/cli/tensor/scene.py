@@ -45,4 +45,4 @@ def run(args: Args) -> int:
             nodes=args.nodes,
             force=args.force,
         )
-        return show(result, args, lambda r: f"{r['output']}: {r['of']} from {r['low']:g} to {r['high']:g}")
+        return show(result, args, lambda r: f"{r.output}: {r.of} from {r.low:g} to {r.high:g}")

@@ -108,7 +108,7 @@ def test_modes_left_out_take_the_data_s_own(tensor_model: Path, tmp_path: Path) 
     grid = opened(tmp_path / "g.nc")
     points = load_posterior(tensor_model).processes[1].points
     assert grid["lon"].values.tolist() == points.tolist()
-    assert result["sizes"] == {"time": 1, "lat": 1, "lon": len(points)}
+    assert result.sizes == {"time": 1, "lat": 1, "lon": len(points)}
     assert grid["time"].values[0] == np.datetime64("2020-01-05T12:00")
 
 
