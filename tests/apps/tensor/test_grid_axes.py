@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fieldmorph.apps.tensor.grid_axes import DEFAULT_POINTS, OWN_POINTS, default_axis, parse_axis
+from fieldmorph.apps.tensor.grid_axes import DEFAULT_POINTS, MAX_OWN_POINTS, default_axis, parse_axis
 from fieldmorph.bayes.data.coordinates import Mode
 from fieldmorph.fields.errors import SettingError
 
@@ -88,7 +88,7 @@ def test_latitudes_end_at_the_poles() -> None:
 def test_modes_that_are_not_named() -> None:
     few = torch.tensor([1.0, 2.5, 7.0]).double()
     assert default_axis(PLAIN, few).written.tolist() == few.tolist()
-    many = torch.linspace(0, 98, OWN_POINTS + 1).double()
+    many = torch.linspace(0, 98, MAX_OWN_POINTS + 1).double()
     spread = default_axis(PLAIN, many).written
     assert (len(spread), spread[0], spread[1], spread[-1]) == (DEFAULT_POINTS, 0, 2, 98)
 
