@@ -65,9 +65,8 @@ def where_next(
     found = posterior.predict(places)
     samples = posterior.sample(places, n_samples, generator) - found.mean
     own = samples.square().mean(0).clamp(min=MIN_VARIANCE).sqrt()
-    root = (
-        samples * (found.latent_sd / own) / n_samples**0.5
-    )  # root' root is the covariance, exact on the diagonal
+    # root' root is the covariance, exact on the diagonal.
+    root = samples * (found.latent_sd / own) / n_samples**0.5
     noise = posterior.scale**2 * posterior.noise.variance
     wanted = slice(None) if references is None else slice(len(candidates), None)
     rows: list[int] = []

@@ -16,9 +16,7 @@ from fieldmorph.bayes.kalman import log_evidence
 from fieldmorph.bayes.state_space import from_gpytorch
 
 PRIOR_MEDIAN = 0.2  # of the lengthscale's prior, as a fraction of the mode's extent
-PRIOR_SD = (
-    1.0  # of the lengthscale's logarithm; without a prior, lengthscales collapse to the sampling interval
-)
+PRIOR_SD = 1.0  # of the lengthscale's logarithm; without a prior, lengthscales collapse to the sampling step
 ITERATIONS = 3
 MAX_CHANGE = 0.7  # of a logarithm in one update
 STEP = 1e-3  # finite difference of the logarithms, for the gradient

@@ -63,9 +63,8 @@ class Process:
         mean = (m + (p @ adjoint[:, :, None])[:, :, 0]) @ h.T
         covariance = h @ ph - ph.mT @ precision @ ph
         covariance = (covariance + covariance.mT) / 2
-        negative = (
-            torch.linalg.cholesky_ex(covariance).info > 0
-        )  # by rounding, where values are known almost exactly
+        # Rounding can make covariances of values that are known almost exactly indefinite.
+        negative = torch.linalg.cholesky_ex(covariance).info > 0
         root = _root(covariance[negative])
         covariance[negative] = root @ root.mT
         return mean, covariance
