@@ -114,7 +114,8 @@ def _factor(process: Process) -> Factor:
 
 
 def _rotated(tensor: Tensor, axis: int, rotation: Tensor) -> Tensor:
-    return torch.tensordot(rotation, tensor, dims=([1], [axis])).movedim(0, axis)
+    rotated: Tensor = torch.tensordot(rotation, tensor, dims=([1], [axis]))
+    return rotated.movedim(0, axis)
 
 
 def _outer(vectors: list[Tensor]) -> Tensor:

@@ -133,7 +133,8 @@ def blocks_of(observations: Observations, widths: Mapping[str, float]) -> Int[Te
         columns.append((column / width).floor() if width else column)
     if not columns:
         raise SettingError(f"blocks need at least one mode; known: {', '.join(names)}")
-    return torch.stack(columns, dim=1).unique(dim=0, return_inverse=True)[1]
+    labels: Tensor = torch.stack(columns, dim=1).unique(dim=0, return_inverse=True)[1]
+    return labels
 
 
 def _parts(n: int, fraction: float, rounds: int, seed: int) -> tuple[Tensor, ...]:
@@ -146,7 +147,8 @@ def _parts(n: int, fraction: float, rounds: int, seed: int) -> tuple[Tensor, ...
             f"{rounds!r} disjoint parts with a fraction of {fraction!r} each cannot be held out"
         )
     drawn = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    return drawn.split(size)[:rounds]
+    parts: tuple[Tensor, ...] = drawn.split(size)
+    return parts[:rounds]
 
 
 def _rows(observations: Observations, chosen: Tensor) -> Observations:

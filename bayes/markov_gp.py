@@ -57,7 +57,7 @@ class Process:
         p = prior + _congruence(forward, (states.covariance[left] - prior) * has_left[:, None, None], r)
         has_right = inside[1].double()
         adjoint = _move(backward, states.adjoint[right] * has_right[:, None], r)
-        precision = _congruence(backward, states.precision[right] * known[:, None, None], r)
+        precision = _congruence(backward, states.precision[right] * has_right[:, None, None], r)
         h = torch.kron(torch.eye(r, dtype=torch.float64), space.emission[None])
         ph = p @ h.T
         mean = (m + (p @ adjoint[:, :, None])[:, :, 0]) @ h.T
@@ -136,4 +136,5 @@ def _congruence(transition: Tensor, covariance: Tensor, r: int) -> Tensor:
 def _root(matrix: Tensor) -> Tensor:
     """Return B with B B' = the matrix, whose smallest eigenvalues may be negative by rounding."""
     values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
-    return vectors * values.clamp(min=0).sqrt()[..., None, :]
+    root: Tensor = vectors * values.clamp(min=0).sqrt()[..., None, :]
+    return root

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fieldmorph.bayes.conformal import GAUSSIAN, Intervals
 from fieldmorph.bayes.core import Core, Factor
-from fieldmorph.bayes.data.observations import Mode
+from fieldmorph.bayes.data.coordinates import Mode
 from fieldmorph.bayes.markov_gp import Process
 from fieldmorph.bayes.noise import Noise
 from fieldmorph.bayes.sparse_gp import SparseGP

@@ -17,7 +17,8 @@ except ImportError as error:
     raise ImportError("the regressor needs scikit-learn: install fieldmorph[bayes]") from error
 
 from fieldmorph.bayes.calibration import fit_calibrated
-from fieldmorph.bayes.data.observations import Mode, Observations
+from fieldmorph.bayes.data.coordinates import Mode
+from fieldmorph.bayes.data.observations import Observations
 from fieldmorph.bayes.fitting import FitConfig, fit
 from fieldmorph.bayes.posterior import Prediction
 from fieldmorph.bayes.store import build_posterior, describe_posterior
@@ -28,7 +29,7 @@ MAX_CORE_SIZE = 256  # entries up to which a core is learned by default
 DESCRIBED = "posterior_"  # attribute that is pickled in the form that files have
 
 
-class FunBaTRegressor(RegressorMixin, BaseEstimator):
+class FunBaTRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no annotations
     """Functional Bayesian Tucker or CP regression that passes scikit-learn's estimator checks.
 
     A value is a sum of products of one smooth function per column. This suits a few columns that act together, such as
@@ -154,7 +155,7 @@ class FunBaTRegressor(RegressorMixin, BaseEstimator):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return a state with the posterior as in its file, since kernels hold functions that cannot be pickled."""
-        state = super().__getstate__().copy()
+        state: dict[str, Any] = super().__getstate__().copy()
         if DESCRIBED in state:
             state[DESCRIBED] = describe_posterior(state[DESCRIBED])
         return state

@@ -93,7 +93,7 @@ class SparseGP:
             )
         found = self._process(places)
         noise = torch.randn(n_samples, len(places), generator=generator, dtype=torch.float64)
-        drawn = found.mean + noise @ psd_safe_cholesky(found.covariance_matrix).T
+        drawn: Tensor = found.mean + noise @ psd_safe_cholesky(found.covariance_matrix).T
         return self.amplitude * drawn[:, rows]
 
     def _moments(self, places: Float[Tensor, "n columns"]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
@@ -107,7 +107,8 @@ class SparseGP:
         kernel.lengthscale = self.lengthscale
         process = _Process(kernel, self.inducing)
         process.set_inducing_values(self.mean, self.root)
-        return process.eval()
+        process.eval()
+        return process
 
 
 def fit_sparse(
@@ -157,7 +158,7 @@ def fit_sparse(
     return SparseGP(prior.columns, kernel, prior.lengthscale, prior.amplitude, inducing, *known)
 
 
-class _Process(ApproximateGP):
+class _Process(ApproximateGP):  # type: ignore[misc]  # gpytorch has no annotations
     """gpytorch's sparse variational process with mean zero."""
 
     def __init__(self, kernel: Kernel, inducing: Float[Tensor, "m columns"]) -> None:
@@ -224,7 +225,7 @@ def _learn(
         mean, variance = process.marginals(x)
         left = (count * ((y - mean).square() + variance)).sum() + scatter
         fit = -(left / noise + count.sum() * noise.log()) / 2
-        bound = fit - process.variational_strategy.kl_divergence() + log_prior(kernel)
+        bound: Tensor = fit - process.variational_strategy.kl_divergence() + log_prior(kernel)
         (-bound).backward()
         return -bound.detach()
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from fieldmorph.bayes.conformal import Intervals
 from fieldmorph.bayes.core import Core, CPCore, TuckerCore
 from fieldmorph.bayes.covariances.table import class_names, of_description, of_kernel
-from fieldmorph.bayes.data.observations import Mode
+from fieldmorph.bayes.data.coordinates import Mode
 from fieldmorph.bayes.inference import space_of
 from fieldmorph.bayes.kernels.symmetric import pack, unpack_index
 from fieldmorph.bayes.markov_gp import Process

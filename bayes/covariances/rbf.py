@@ -20,7 +20,8 @@ def rbf(kernel: RBFKernel) -> StateSpace:
 
     def transition(distances: Tensor) -> Tensor:
         x = (rate * distances).clamp(max=MAX_DISTANCE)
-        return torch.linalg.matrix_exp(x[:, None, None] * feedback)
+        exponential: Tensor = torch.linalg.matrix_exp(x[:, None, None] * feedback)
+        return exponential
 
     return StateSpace(rate * feedback, first_state(ORDER), stationary, transition)
 

@@ -173,8 +173,11 @@ def _numbers(series: "pd.Series", name: str) -> NDArray[np.float64]:
     if pd.api.types.is_datetime64_any_dtype(series):
         raise InputError(f"{name} holds dates where numbers are expected")
     if pd.api.types.is_timedelta64_dtype(series):
-        return series.dt.total_seconds().to_numpy(np.float64, copy=True)
-    numbers = pd.to_numeric(series, errors="coerce").to_numpy(np.float64, na_value=np.nan, copy=True)
+        seconds: NDArray[np.float64] = series.dt.total_seconds().to_numpy(np.float64, copy=True)
+        return seconds
+    numbers: NDArray[np.float64] = pd.to_numeric(series, errors="coerce").to_numpy(
+        np.float64, na_value=np.nan, copy=True
+    )
     if (text := np.isnan(numbers) & series.notna().to_numpy()).any():
         row = first_row(text)
         raise InputError(f"{name}, row {row + 1}: expected a number, got {shown(series[row])}")

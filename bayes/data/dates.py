@@ -24,6 +24,8 @@ else:
 
     pd = _Pandas()
 
+__all__ = ["calendars_of", "first_row", "from_seconds", "pd", "shown", "to_seconds"]
+
 STANDARD = ("standard", "gregorian", "proleptic_gregorian")  # equal from 1582 on
 EPOCH = "microseconds since 1970-01-01"
 DATE_FORMATS = (

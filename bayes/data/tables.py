@@ -117,7 +117,8 @@ def bare_name(header: str) -> str:
 
 def unit_of(frame: "pd.DataFrame", column: str) -> str | None:
     """Return a column's unit from the table's attributes or its own header; None if neither has it."""
-    return frame.attrs.get("units", {}).get(column, _unit(column))
+    unit: str | None = frame.attrs.get("units", {}).get(column, _unit(column))
+    return unit
 
 
 def _unit(header: str) -> str | None:
