@@ -54,7 +54,7 @@ def table(path: Path, *rows: str, head: str = HEAD) -> Path:
         ([*ROWS, "5,1,someday,4"], MODES, "time, row 5: expected a date, got 'someday'"),
         ([*ROWS, "5,1,2020-01-05,inf"], MODES, "temp, row 5: infinite"),
         ([*ROWS, "91,1,2020-01-05,4"], MODES, "lat, row 5: 91 is not a latitude within ±90"),
-        ([*ROWS, "9,1000,2020-01-05,4"], MODES, "1000 is no longitude"),
+        ([*ROWS, "9,1000,2020-01-05,4"], MODES, "1000 is not a longitude"),
         ([r.rsplit(",", 1)[0] + ",7" for r in ROWS], MODES, "all values of temp are 7"),
         (ROWS[:1], MODES, "3 different rows are needed, without missing values; got 1"),
         ([], MODES, "no rows"),
@@ -260,7 +260,7 @@ def test_output_is_no_input(capsys: pytest.CaptureFixture[str], tensor_csv: Path
     ):
         code, message = refused(capsys, *line, "--force")
         assert code == 2
-        assert "would overwrite what is read" in message
+        assert "input and output are the same file" in message
     assert before == (tensor_csv.read_bytes(), tensor_model.read_bytes())
 
 

@@ -137,7 +137,7 @@ def test_one_measurement_can_be_learned_and_looked_at(
         (HEAD, [r.rsplit(",", 1)[0] + "," for r in ROWS], "d.csv has no row without missing values"),
         (HEAD, [*ROWS, "4,1,2020-01-04,warm"], "temp, row 4: expected a number, got 'warm'"),
         (HEAD, [*ROWS, "4,1,2020-01-04,inf"], "temp, row 4: infinite"),
-        (HEAD, [*ROWS, "91,1,2020-01-04,3"], "lat, row 4: 91 is no latitude"),
+        (HEAD, [*ROWS, "91,1,2020-01-04,3"], "lat, row 4: 91 is not a latitude"),
         (HEAD, [*ROWS, "4,1,someday,3"], "time, row 4: expected a date, got 'someday'"),
     ],
 )  # fmt: skip
@@ -167,7 +167,7 @@ def test_files_are_not_overwritten_unasked(
     before = tensor_model.read_bytes(), later.read_bytes()
     for output, options, told in (
         (tensor_model, [], "--force"),
-        (later, ["--force"], "would overwrite what is read"),
+        (later, ["--force"], "input and output are the same file"),
     ):
         assert main(["tensor", "update", str(tensor_model), str(later), "-o", str(output), *options]) == 2
         assert told in capsys.readouterr().err

@@ -128,7 +128,7 @@ def test_figures_are_drawn_once_for_all(served: Any) -> None:
 def test_calibration_is_shown_on_measurements_not_seen(explorer: Explorer, tensor_csv: Path) -> None:
     measured = read_measurements(tensor_csv, explorer.posterior)
     _, calibration = figure_sections(explorer.posterior, measured)
-    assert "480 measurements not seen before" in texts(calibration["figures"][0])
+    assert "480 test measurements" in texts(calibration["figures"][0])
     assert len(calibration["figures"]) == 2
 
 
