@@ -1,4 +1,4 @@
-"""Progressive volume distillation: any field into any other, without photographs."""
+"""Progressive volume distillation: any field into any other, without training images."""
 
 from typing import TYPE_CHECKING
 

@@ -1,8 +1,8 @@
-"""How well a student keeps to its teacher: pictures from poses that neither learned from, and photographs.
+"""Fidelity of a student to its teacher: images from poses that neither was trained on, and test images.
 
-Two sets of poses. *Held-out*: the cameras of photographs kept out of training or, without photographs, new places
-between the training cameras. *Off-trajectory*: to the side of training cameras and at other distances; a student can
-look right from wherever it was taught and have floaters in front of every other place.
+Two sets of poses. *Held-out*: the cameras of test images or, without any, new places between the training cameras.
+*Off-trajectory*: to the side of training cameras and at other distances; a student can look right from wherever it was
+trained and have floaters in front of every other place.
 """
 
 import math
@@ -16,18 +16,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fieldmorph.fields.budget import Spent, now
-from fieldmorph.fields.cameras import Cameras, look_at_point, sample_cameras
+from fieldmorph.fields.cameras import Cameras, look_at_point, resize, sample_cameras
 from fieldmorph.fields.metrics import SSIM_WINDOW, capped_psnr, ssim
-from fieldmorph.fields.renderable import RenderableField, picture, resize, view
+from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.scene import Split
 
-N_HELD_OUT = 12  # new poses where there are no photographs
-POSES_SEED = (
-    -1
-)  # blocks of training samples have seeds from 0 on; equal for all runs, so that figures compare
-LONGEST_SIDE = 200  # pixels of a picture from a new pose: the whole measurement shall take seconds
-MOST_PIXELS = 1 << 19  # of photographs that are looked at; where there are more, some, spread over the split
-FEWEST_PHOTOGRAPHS = 3
+POSES_SEED = -1  # equal for all runs, so that figures compare; blocks of training samples have seeds from 0 on
 TURN_DEGREES = 20.0
 DISTANCES = {"closer": 0.75, "farther": 1.25}
 SIDES = {"left": (0, -1.0), "right": (0, 1.0), "up": (1, -1.0), "down": (1, 1.0)}  # camera axis and sign
@@ -43,14 +37,32 @@ LOW_IS_BAD = (
 )
 
 
-@dataclass(frozen=True)
-class Exhibit:
-    """Pictures of one view, in [0, 1] over white.
+@dataclass(frozen=True, kw_only=True)
+class FidelityConfig:
+    """Settings of the comparison of a student with its teacher.
 
     Attributes:
-        poses: the set, `held_out` or `off_trajectory`.
-        rank: `typical` (the median to the teacher) or `worst`.
-        psnr: to the teacher.
+        n_held_out: new poses where there are no test images.
+        longest_side: pixels of an image from a new pose, so that the whole measurement takes seconds.
+        max_pixels: of all test images that are compared; where there are more, some, spread over the split.
+        min_images: test images that are compared even so.
+    """
+
+    n_held_out: int = 12
+    longest_side: int = 200
+    max_pixels: int = 1 << 19
+    min_images: int = 3
+
+
+@dataclass(frozen=True)
+class ExampleView:
+    """Images of one view, in [0, 1] over white.
+
+    Attributes:
+        poses: name of the set, `held_out` or `off_trajectory`.
+        rank: `typical` (of median PSNR to the teacher) or `worst`.
+        psnr: to the teacher, in dB; None where it is not finite.
+        photograph: the test image, where there is one.
     """
 
     poses: str
@@ -63,16 +75,16 @@ class Exhibit:
 
 
 @dataclass(frozen=True)
-class Poses:
-    """A set of poses with the teacher's pictures, to hold any number of students against.
+class EvaluationViews:
+    """A set of views with the teacher's images, with which any number of students is compared.
 
     Attributes:
         name: `held_out` or `off_trajectory`.
         source: where the poses come from.
-        photographs: over white, where there are some.
-        taught: what `view` gives of the teacher.
+        photographs: test images over white, where there are any.
+        teacher_views: what `RenderableField.render` returns for the teacher.
         distances: from the nearest training camera, in world units.
-        spent: on the teacher's pictures.
+        spent: on the teacher's images.
     """
 
     name: str
@@ -80,7 +92,7 @@ class Poses:
     cameras: Cameras
     views: list[str]
     photographs: list[Tensor] | None
-    taught: list[dict[str, Tensor]]
+    teacher_views: list[dict[str, Tensor]]
     distances: list[float]
     spent: Spent
 
@@ -89,21 +101,23 @@ def reference(
     teacher: RenderableField,
     photographs: Split | None = None,
     on_picture: OnPicture = lambda _done, _total: None,
-) -> tuple[Poses, Poses]:
-    """The held-out and the off-trajectory poses and the teacher's pictures from there, rendered once for all students.
+    config: FidelityConfig | None = None,
+) -> tuple[EvaluationViews, EvaluationViews]:
+    """Return the held-out and the off-trajectory views, the teacher rendered once for all students.
 
     Args:
-        photographs: kept out of training; their cameras are the held-out ones.
-        on_picture: is told how many pictures of how many are done.
+        photographs: test images; their cameras are the held-out ones.
+        on_picture: called with the number of images that are done and that of all.
     """
-    beyond, names = off_trajectory_cameras(teacher.cameras, teacher.field.box())
+    config = config or FidelityConfig()
+    beyond, names = off_trajectory_cameras(teacher.cameras, teacher.field.box(), config)
     shots = None
     if photographs is None:
-        held_out = held_out_cameras(teacher.cameras)
+        held_out = held_out_cameras(teacher.cameras, config)
         held_names = [f"pose {i + 1}" for i in range(len(held_out))]
         source = "new poses between the training cameras"
     else:
-        kept = _spread(len(photographs), photographs.cameras.width * photographs.cameras.height)
+        kept = _spread(len(photographs), photographs.cameras.width * photographs.cameras.height, config)
         held_out = photographs.cameras[torch.tensor(kept)]
         held_names = [photographs.names[i] for i in kept]
         shots = [photographs.view_over(i, torch.ones(3)) for i in kept]
@@ -113,11 +127,11 @@ def reference(
 
     def poses(
         name: str, source: str, cameras: Cameras, views: list[str], shots: list[Tensor] | None, first: int
-    ) -> Poses:
-        taught, spent = _views(teacher, cameras, first, total, on_picture)
+    ) -> EvaluationViews:
+        teacher_views, spent = _views(teacher, cameras, first, total, on_picture)
         here, there = (c.camera_to_world[:, :, 3].cpu() for c in (cameras, teacher.cameras))
         distances = torch.cdist(here, there).amin(1).tolist()
-        return Poses(name, source, cameras, views, shots, taught, distances, spent)
+        return EvaluationViews(name, source, cameras, views, shots, teacher_views, distances, spent)
 
     return (
         poses("held_out", source, held_out, held_names, shots, 0),
@@ -126,41 +140,47 @@ def reference(
 
 
 def measure(
-    against: tuple[Poses, Poses],
+    against: tuple[EvaluationViews, EvaluationViews],
     student: RenderableField,
     on_picture: OnPicture = lambda _done, _total: None,
-) -> tuple[dict[str, Any], list[Exhibit]]:
-    """Figures of both sets as JSON values, and the typical and the worst held-out and the worst off-trajectory view.
+) -> tuple[dict[str, Any], list[ExampleView]]:
+    """Compare a student with the views of its teacher.
 
     Each set has, for every view, as mean and as worst, `psnr_to_teacher` in dB, `ssim_to_teacher` and `opacity_error`
-    (mean absolute difference of opacities: floaters of the background's colour show in no picture). With photographs
-    the held-out set has PSNR and SSIM to them of both fields, and `psnr_drop`, the teacher's less the student's.
-    None is what cannot be told: SSIM of photographs smaller than its window, figures of a picture with NaN in it.
-    The same fields give the same figures, but for times.
+    (mean absolute difference of opacities: floaters of the background's color show in no image). With test images the
+    held-out set has PSNR and SSIM to them of both fields, and `psnr_drop`, the teacher's less the student's. None
+    stands for what is unknown: SSIM of images smaller than its window, figures of an image with NaN in it. The same
+    fields give the same figures, except for times.
 
     Args:
-        against: what `reference` made of the teacher.
+        against: from `reference`.
+        on_picture: called with the number of images that are done and that of all.
+
+    Returns:
+        The figures of both sets as JSON values; the typical and the worst held-out and the worst off-trajectory view.
     """
     held_out, beyond = against
     total = len(held_out.views) + len(beyond.views)
     figures: dict[str, Any] = {"background": "white"}
-    exhibits: list[Exhibit] = []
+    examples: list[ExampleView] = []
     for poses, first in ((held_out, 0), (beyond, len(held_out.views))):
-        learned, spent = _views(student, poses.cameras, first, total, on_picture)
-        figures[poses.name] = _compare(poses, learned, spent)
+        student_views, spent = _views(student, poses.cameras, first, total, on_picture)
+        figures[poses.name] = _compare(poses, student_views, spent)
         ranks = ("typical", "worst") if poses is held_out and len(poses.views) > 1 else ("worst",)
-        exhibits += [_exhibit(poses, learned, rank, figures[poses.name]) for rank in ranks]
-    return figures, exhibits
+        examples += [_example(poses, student_views, rank, figures[poses.name]) for rank in ranks]
+    return figures, examples
 
 
-def held_out_cameras(prior: Cameras) -> Cameras:
-    """New places between the training cameras, the same for all students of one teacher, at a size of `_fit`."""
-    generator = torch.Generator().manual_seed(POSES_SEED)
-    return _fit(sample_cameras(prior.to("cpu"), N_HELD_OUT, generator))
+def held_out_cameras(prior: Cameras, config: FidelityConfig | None = None) -> Cameras:
+    """Return new places between the training cameras, the same for all students of one teacher."""
+    config, generator = config or FidelityConfig(), torch.Generator().manual_seed(POSES_SEED)
+    return _fit(sample_cameras(prior.to("cpu"), config.n_held_out, generator), config)
 
 
-def off_trajectory_cameras(prior: Cameras, aabb: Sequence[float]) -> tuple[Cameras, list[str]]:
-    """Eight cameras where no training camera was, and what they are called.
+def off_trajectory_cameras(
+    prior: Cameras, aabb: Sequence[float], config: FidelityConfig | None = None
+) -> tuple[Cameras, list[str]]:
+    """Return eight cameras where no training camera was, and their names.
 
     Each is one of the training cameras, spread over their order, turned to its left, right, up or down about the common
     look-at point (moved into the box where it lies outside), drawn closer or pushed away, and aimed at that point.
@@ -182,35 +202,36 @@ def off_trajectory_cameras(prior: Cameras, aabb: Sequence[float]) -> tuple[Camer
     turn = math.radians(TURN_DEGREES)
     outward = F.normalize(math.cos(turn) * outward + math.sin(turn) * across, dim=-1)
     distance = torch.tensor([[DISTANCES[word]] for word, _ in moves]) * away.clamp(min=least)
-    # The old `down` keeps the picture upright; where it points at the scene the old `forward` takes its place.
+    # The old `down` keeps the image upright; where it points at the scene the old `forward` takes its place.
     down = pose[:, :, 1]
     down = torch.where((down * outward).sum(-1, keepdim=True).abs() < 0.99, down, pose[:, :, 2])
     right = F.normalize(torch.linalg.cross(down, -outward), dim=-1)
     aimed = torch.stack(
         [right, torch.linalg.cross(-outward, right), -outward, centre + distance * outward], -1
     )
-    cameras = _fit(Cameras(aimed, prior.intrinsics[which], prior.width, prior.height))
+    aimed_cameras = Cameras(aimed, prior.intrinsics[which], prior.width, prior.height)
+    cameras = _fit(aimed_cameras, config or FidelityConfig())
     return cameras, [f"{word}, turned {side}" for word, side in moves]
 
 
 def _views(
     stored: RenderableField, cameras: Cameras, first: int, total: int, on_picture: OnPicture
 ) -> tuple[list[dict[str, Tensor]], Spent]:
-    """What `view` gives for each camera, the pictures from `first` on of so many, and what that took."""
-    picture(stored, resize(cameras[0], 16, 16))  # kernels compile at their first use
+    """Render each camera; the images from `first` on of `total`. Return them and what that took."""
+    stored.render(resize(cameras[0], 16, 16))  # kernels compile at their first use
     seen, spent = [], Spent()
     for i, camera in enumerate(cameras):
         start = now()
-        seen.append(view(stored, camera))
+        seen.append(stored.render(camera))
         spent += now() - start
         on_picture(first + i + 1, total)
     return seen, spent
 
 
-def _compare(poses: Poses, learned: list[dict[str, Tensor]], spent: Spent) -> dict[str, Any]:
-    """Figures of one set of poses."""
+def _compare(poses: EvaluationViews, student_views: list[dict[str, Tensor]], spent: Spent) -> dict[str, Any]:
+    """Return the figures of one set of views as JSON values."""
     scores: dict[str, list[float | None]] = {}
-    for i, (teacher, student) in enumerate(zip(poses.taught, learned, strict=True)):
+    for i, (teacher, student) in enumerate(zip(poses.teacher_views, student_views, strict=True)):
         found: dict[str, float | None] = {
             "psnr_to_teacher": capped_psnr(student["colors"], teacher["colors"]),
             "ssim_to_teacher": _ssim(student["colors"], teacher["colors"]),
@@ -246,24 +267,27 @@ def _compare(poses: Poses, learned: list[dict[str, Tensor]], spent: Spent) -> di
     }
 
 
-def _exhibit(poses: Poses, learned: list[dict[str, Tensor]], rank: str, figures: dict[str, Any]) -> Exhibit:
+def _example(
+    poses: EvaluationViews, student_views: list[dict[str, Tensor]], rank: str, figures: dict[str, Any]
+) -> ExampleView:
+    """Return the images of the view of a rank."""
     i = figures[f"{rank}_view"]
-    teacher, student = poses.taught[i]["colors"], learned[i]["colors"]
+    teacher, student = poses.teacher_views[i]["colors"], student_views[i]["colors"]
     shot = None if poses.photographs is None else poses.photographs[i]
     psnr = figures["per_view"]["psnr_to_teacher"][i]
-    return Exhibit(poses.name, rank, poses.views[i], psnr, teacher, student, shot)
+    return ExampleView(poses.name, rank, poses.views[i], psnr, teacher, student, shot)
 
 
-def _fit(cameras: Cameras) -> Cameras:
-    """The same pictures with at most `LONGEST_SIDE` pixels along a side, and enough for SSIM along the other."""
-    scale = min(1.0, LONGEST_SIDE / max(cameras.width, cameras.height))
+def _fit(cameras: Cameras, config: FidelityConfig) -> Cameras:
+    """Return the same cameras with at most `longest_side` pixels along a side, and enough for SSIM along the other."""
+    scale = min(1.0, config.longest_side / max(cameras.width, cameras.height))
     width, height = (max(SSIM_WINDOW, round(n * scale)) for n in (cameras.width, cameras.height))
     return resize(cameras, width, height)
 
 
-def _spread(n: int, pixels: int) -> list[int]:
-    """Indices of the photographs that are looked at: all, or as many as `MOST_PIXELS` allow, evenly spread."""
-    kept = min(n, max(FEWEST_PHOTOGRAPHS, MOST_PIXELS // pixels))
+def _spread(n: int, pixels: int, config: FidelityConfig) -> list[int]:
+    """Return the indices of the test images that are compared: all, or as many as `max_pixels` allows, spread."""
+    kept = min(n, max(config.min_images, config.max_pixels // pixels))
     return [(2 * i + 1) * n // (2 * kept) for i in range(kept)]
 
 

@@ -1,7 +1,7 @@
-"""What teacher and student have at the same samples, and the losses that compare it.
+"""Teacher and student at the same samples, and the losses that compare them.
 
-Losses are means, so that they mean the same at any batch size, and compare densities as the share of light that one
-render step stops: what lies far under or over what a picture can show then has no pull.
+Losses are means, so that they mean the same at any batch size, and compare densities as the fraction of light that one
+render step stops: a density far below or above what an image can show then contributes no gradient.
 """
 
 from collections.abc import Callable
@@ -12,123 +12,161 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from fieldmorph.distill.active import salient_samples
 from fieldmorph.distill.teacher_samples import Pixels, TeacherSamples
+from fieldmorph.fields.kernels.composite import alpha_from_density
 
-SEEN = 1e-3  # rendering weight from which a sample's colour is compared
-FOG = 0.002  # share of light that counts in full in empty space: thin fog adds up along a ray
-
-
-def stopped(sigma: Float[Tensor, "n"], step_size: float) -> Float[Tensor, "n"]:
-    """The share of light, in [0, 1], that a step of this length stops at densities per world unit."""
-    return -torch.expm1(-sigma * step_size)
+MIN_WEIGHT = 1e-3  # rendering weight above which a sample's color and features are compared
+EMPTY_ALPHA = 0.002  # alpha up to which a step is empty space: thin fog adds up along a ray
 
 
 @dataclass(frozen=True)
 class StudentValues:
-    """What the student has at the teacher's samples; `colors`, `opacities` and `weights` only along rays."""
+    """The student at the teacher's samples: density per world unit, features, and color where a loss needs it."""
 
     sigma: Float[Tensor, "n"]
     features: Float[Tensor, "n features"]
     rgb: Float[Tensor, "n 3"] | None = None
-    colors: Float[Tensor, "n_rays 3"] | None = None
-    opacities: Float[Tensor, "n_rays"] | None = None
-    weights: Float[Tensor, "n"] | None = None
 
-    def at_samples(self, mask: Bool[Tensor, "n"]) -> "StudentValues":
-        """The same pixels with some of the samples."""
-        rgb = None if self.rgb is None else self.rgb[mask]
-        weights = None if self.weights is None else self.weights[mask]
-        return replace(self, sigma=self.sigma[mask], features=self.features[mask], rgb=rgb, weights=weights)
+    def __getitem__(self, index: Tensor) -> "StudentValues":
+        rgb = None if self.rgb is None else self.rgb[index]
+        return StudentValues(self.sigma[index], self.features[index], rgb)
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Everything a loss may look at."""
+class StudentPixels:
+    """The student's rays: color over black and opacity, and the rendering weights of their samples."""
+
+    colors: Float[Tensor, "n_rays 3"]
+    opacities: Float[Tensor, "n_rays"]
+    weights: Float[Tensor, "n"]
+
+
+@dataclass(frozen=True)
+class PointComparison:
+    """Teacher and student at the same points."""
 
     teacher: TeacherSamples
     student: StudentValues
     render_step_size: float
-    pixels: Pixels | None = None
-    background: Float[Tensor, "n_rays 3"] | None = None
 
-    def both_pixels(self) -> tuple[Float[Tensor, "n_rays 3"], Float[Tensor, "n_rays 3"]]:
-        """The student's and the teacher's pixels over the background."""
-        learned, taught = self.student, self.pixels
-        assert learned.colors is not None
-        assert learned.opacities is not None
-        assert taught is not None
-        assert self.background is not None
+    def alphas(self) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
+        """Return the fractions of light that one render step stops in the student and in the teacher."""
+        step = self.render_step_size
+        return alpha_from_density(self.student.sigma, step), alpha_from_density(self.teacher.sigma, step)
+
+    @torch.no_grad()
+    def errors(self) -> Float[Tensor, "..."]:
+        """Return how wrong the student is at each sample: in alpha and, where it is compared and seen, in color."""
+        student, teacher = self.alphas()
+        errors = (student - teacher).abs()
+        if self.student.rgb is None:
+            return errors
+        seen = self.teacher.weights > MIN_WEIGHT
+        return errors + (self.student.rgb - self.teacher.rgb).abs().mean(-1) * seen
+
+    def salient(self) -> "PointComparison":
+        """Return the comparison at the samples that matter most; points were drawn by that already."""
+        return self
+
+
+@dataclass(frozen=True)
+class RayComparison(PointComparison):
+    """Teacher and student at the same samples along rays, and the pixels of these rays."""
+
+    teacher_pixels: Pixels
+    student_pixels: StudentPixels
+    background: Float[Tensor, "n_rays 3"]
+
+    def pixels(self) -> tuple[Float[Tensor, "n_rays 3"], Float[Tensor, "n_rays 3"]]:
+        """Return the student's and the teacher's pixels over the background."""
+        student, teacher = self.student_pixels, self.teacher_pixels
         return (
-            learned.colors + (1 - learned.opacities)[:, None] * self.background,
-            taught.colors + (1 - taught.opacities)[:, None] * self.background,
+            student.colors + (1 - student.opacities)[:, None] * self.background,
+            teacher.colors + (1 - teacher.opacities)[:, None] * self.background,
         )
 
-    def both_stopped(self) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
-        """The shares of light that one render step stops in the student and in the teacher."""
-        return stopped(self.student.sigma, self.render_step_size), stopped(
-            self.teacher.sigma, self.render_step_size
-        )
+    @torch.no_grad()
+    def errors(self) -> Float[Tensor, "..."]:
+        """Return how wrong the student's pixels are, one number a ray."""
+        student, teacher = self.pixels()
+        return (student - teacher).abs().mean(-1)
 
-    def at_samples(self, mask: Bool[Tensor, "n"]) -> "Comparison":
-        """The same pixels, and of the samples those where mask is true."""
-        return replace(self, teacher=self.teacher[mask], student=self.student.at_samples(mask))
+    def salient(self) -> "RayComparison":
+        """Return the same pixels, and the samples that matter to the teacher's or to the student's image."""
+        rays, own = self.teacher_pixels.samples.ray_indices, self.student_pixels
+        teacher = salient_samples(self.teacher.weights, self.teacher_pixels.opacities, rays)
+        return self.at_samples(teacher | salient_samples(own.weights.detach(), own.opacities.detach(), rays))
 
-
-def density_loss(c: Comparison) -> Tensor:
-    """Smooth L1 between the shares of light that one step stops."""
-    return F.smooth_l1_loss(*c.both_stopped(), beta=0.05)
-
-
-def color_loss(c: Comparison) -> Tensor:
-    """L1 between colours of samples that the picture shows."""
-    assert c.student.rgb is not None
-    seen = (c.teacher.weights > SEEN).float()
-    return ((c.student.rgb - c.teacher.rgb).abs().mean(-1) * seen).sum() / seen.sum().clamp(min=1)
+    def at_samples(self, mask: Bool[Tensor, "n"]) -> "RayComparison":
+        """Return the same pixels, and the samples where mask is true."""
+        pixels = replace(self.student_pixels, weights=self.student_pixels.weights[mask])
+        return replace(self, teacher=self.teacher[mask], student=self.student[mask], student_pixels=pixels)
 
 
-def feature_loss(c: Comparison) -> Tensor:
-    """L1 between features, in units of the teacher's spread, of samples that the picture shows."""
-    assert c.teacher.features is not None
-    seen = (c.teacher.weights > SEEN).float()
-    spread = c.teacher.features.std(0, correction=0).clamp(min=1e-3)
-    error = ((c.student.features - c.teacher.features) / spread).abs().mean(-1)
+@dataclass(frozen=True)
+class Loss:
+    """A line of `LOSSES`: a function of a comparison and what it needs.
+
+    Attributes:
+        function: of a `PointComparison`, or of a `RayComparison` where it needs `rays`; a scalar.
+        needs: `rgb`, the student's colors; `decoder`, of the same kind on both sides; `rays`, the pixels.
+    """
+
+    function: Callable[..., Tensor]
+    needs: frozenset[str] = frozenset()
+
+    def __call__(self, comparison: PointComparison) -> Tensor:
+        return self.function(comparison)
+
+
+def density_loss(c: PointComparison) -> Tensor:
+    """Return the smooth L1 between the fractions of light that one step stops."""
+    return F.smooth_l1_loss(*c.alphas(), beta=0.05)
+
+
+def color_loss(c: PointComparison) -> Tensor:
+    """Return the L1 between colors of samples that the image shows."""
+    seen = (c.teacher.weights > MIN_WEIGHT).float()
+    rgb = _given(c.student.rgb, "rgb")
+    return ((rgb - c.teacher.rgb).abs().mean(-1) * seen).sum() / seen.sum().clamp(min=1)
+
+
+def feature_loss(c: PointComparison) -> Tensor:
+    """Return the L1 between features, in units of the teacher's spread, of samples that the image shows."""
+    features = _given(c.teacher.features, "decoder")
+    seen = (c.teacher.weights > MIN_WEIGHT).float()
+    spread = features.std(0, correction=0).clamp(min=1e-3)
+    error = ((c.student.features - features) / spread).abs().mean(-1)
     return (error * seen).sum() / seen.sum().clamp(min=1)
 
 
-def pixel_loss(c: Comparison) -> Tensor:
-    """Smooth L1 between pixels over the same background."""
-    return F.smooth_l1_loss(*c.both_pixels(), beta=0.05)
+def pixel_loss(c: RayComparison) -> Tensor:
+    """Return the smooth L1 between pixels over the same background."""
+    return F.smooth_l1_loss(*c.pixels(), beta=0.05)
 
 
-def empty_space_loss(learned: Float[Tensor, "n"], taught: Float[Tensor, "n"]) -> Tensor:
-    """Of shares of light at points anywhere: the thinnest fog counts where there is none, elsewhere squares do.
+def empty_space_loss(student: Float[Tensor, "n"], teacher: Float[Tensor, "n"]) -> Tensor:
+    """Return the smooth L1 on alpha where the teacher is empty, the squared error elsewhere.
 
-    Counted alike, the few points at surfaces would be noise beside what rays teach there: up to a decibel.
+    Counted alike, the few points at surfaces would be noise next to what rays teach there: up to a decibel.
+
+    Args:
+        student, teacher: alphas of one render step at points anywhere in the box.
     """
-    fog = F.smooth_l1_loss(learned, taught, beta=FOG, reduction="none")
-    return torch.where(taught < FOG, fog, (learned - taught).square()).mean()
+    fog = F.smooth_l1_loss(student, teacher, beta=EMPTY_ALPHA, reduction="none")
+    return torch.where(teacher < EMPTY_ALPHA, fog, (student - teacher).square()).mean()
 
 
-LOSSES: dict[str, Callable[[Comparison], Tensor]] = {
-    "features": feature_loss,
-    "density": density_loss,
-    "color": color_loss,
-    "pixel": pixel_loss,
+LOSSES: dict[str, Loss] = {
+    "features": Loss(feature_loss, needs=frozenset({"decoder"})),
+    "density": Loss(density_loss),
+    "color": Loss(color_loss, needs=frozenset({"rgb"})),
+    "pixel": Loss(pixel_loss, needs=frozenset({"rays"})),
 }
 
 
-@torch.no_grad()
-def point_errors(c: Comparison) -> Float[Tensor, "n"]:
-    """How wrong the student is at each sample: share of light that a step stops, and colour where it is seen."""
-    learned, taught = c.both_stopped()
-    errors = (learned - taught).abs()
-    if c.student.rgb is None:
-        return errors
-    return errors + (c.student.rgb - c.teacher.rgb).abs().mean(-1) * (c.teacher.weights > SEEN)
-
-
-@torch.no_grad()
-def ray_errors(c: Comparison) -> Float[Tensor, "n_rays"]:
-    """How wrong the student's pixels are."""
-    learned, taught = c.both_pixels()
-    return (learned - taught).abs().mean(-1)
+def _given(value: Tensor | None, need: str) -> Tensor:
+    if value is None:
+        raise ValueError(f"a loss uses what it does not declare: {need!r} is missing from its needs")
+    return value

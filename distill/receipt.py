@@ -1,4 +1,4 @@
-"""The receipt of a conversion: all that is needed to trust a student, or to make it again, as JSON values."""
+"""The receipt of a conversion, as JSON values: figures, settings and provenance, enough to repeat it."""
 
 import importlib.metadata
 import math
@@ -34,7 +34,7 @@ def receipt(
     gate: Mapping[str, Any] | None = None,
     device: torch.device | str = "cpu",
 ) -> dict[str, Any]:
-    """Everything in one object, whose values `json.dumps(..., allow_nan=False)` takes.
+    """Return everything in one object, whose values `json.dumps(..., allow_nan=False)` takes.
 
     Numbers that are not finite become None; dataclasses become objects.
 
@@ -43,13 +43,13 @@ def receipt(
         quality: the figures of `fidelity.measure`.
         settings: of the conversion, a dataclass or a mapping.
         runs: the conversion and, where it went on, every part, whether its student was kept or not.
-        photographs: what tells them from others: `scene`, `split`, `downscale`, `sha256`.
-        gate: what quality was asked for, whether it was `met`, and what was done for it.
+        photographs: the identity of the test images: `scene`, `split`, `downscale`, `sha256`.
+        gate: the requested quality, whether it was `met`, and what was done for it.
     """
     used = sum((run.loop.spent for run in runs), Spent())
     steps = sum(run.loop.steps for run in runs)
     sizes = {name: (teacher.get(name), student.get(name)) for name in ("params", "bytes")}
-    return plain(
+    values: dict[str, Any] = plain(
         {
             "format": FORMAT,
             "fieldmorph": importlib.metadata.version("fieldmorph"),
@@ -73,6 +73,7 @@ def receipt(
             "environment": environment(device),
         }
     )
+    return values
 
 
 def describe_field(
@@ -82,7 +83,7 @@ def describe_field(
     sha256: str | None = None,
     preset: str | None = None,
 ) -> dict[str, Any]:
-    """What a receipt says of one field. Of `file` only the name is kept: folders tell of the machine.
+    """Return the entry of a receipt for one field. Of `file` only the name is kept: folders tell of the machine.
 
     A field without parameters, such as a function, has None of them rather than 0.
     """
@@ -99,7 +100,7 @@ def describe_field(
 
 
 def provenance_chain(described: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every job that led to a field, oldest first, each with the field and the sha256 of what it made.
+    """Return every job that led to a field, oldest first, each with the field and the sha256 of what it made.
 
     A field of unknown origin still gives one entry.
     """
@@ -117,24 +118,24 @@ def provenance_chain(described: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def curve_of(runs: Sequence[ConvertReport]) -> list[dict[str, Any]]:
-    """Every look at the quality on the way: core-seconds since the first run began, PSNR, the stage that it ended."""
-    looks: list[dict[str, Any]] = []
+    """Return every evaluation: core-seconds since the first run began, PSNR in dB, and the stage at whose end it is."""
+    evaluations: list[dict[str, Any]] = []
     before = 0.0
     for run in runs:
         names = stages_of(run.loop.curve, run.stages)
-        looks += [
+        evaluations += [
             {"core_seconds": before + at, "psnr": psnr, "stage": name}
             for (at, psnr), name in zip(run.loop.curve, names, strict=True)
         ]
         before += run.loop.spent.core_seconds
-    return looks
+    return evaluations
 
 
 def stages_of(curve: Sequence[tuple[float, float]], stages: Sequence[StageReport]) -> list[str | None]:
-    """The name of the stage of one run that each look at the quality ended, told from the stages' own times.
+    """Return the name of the stage of one run that each evaluation belongs to, from the stages' own times.
 
-    These lack the start and the looks, all of which are taken for the start; that is right as long as the looks
-    together take less than one of them is apart from the next. None without stages.
+    These lack the start and the evaluations, all of which are counted with the start; that is right as long as the
+    evaluations together take less time than lies between two of them. None without stages.
     """
     if not (curve and stages):
         return [None] * len(curve)
@@ -145,7 +146,7 @@ def stages_of(curve: Sequence[tuple[float, float]], stages: Sequence[StageReport
 
 
 def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
-    """What times depend on; nothing that tells one machine's owner from another's."""
+    """Return what times depend on, and nothing that identifies the owner of the machine."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -158,7 +159,7 @@ def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """The same in JSON's types; what has no form there becomes its name, what is not finite None."""
+    """Return the value in JSON's types; what has no such form becomes its name, what is not finite None."""
     match value:
         case None | bool() | int() | str():
             return value
@@ -174,7 +175,7 @@ def plain(value: Any) -> Any:
 
 
 def _processor() -> str | None:
-    """The processor's model, as far as the system tells it."""
+    """Return the processor's model, as far as the system states it."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             models = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]

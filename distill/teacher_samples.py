@@ -1,6 +1,6 @@
-"""What the teacher shows the student: rays near the training cameras, marched, looked up and packed.
+"""The teacher's samples: rays near the training cameras, marched, evaluated and packed.
 
-The teacher is asked in blocks, for the density along rays and then for all of what light reaches; every step draws
+The teacher is evaluated in blocks, for the density along rays and then for all of what light reaches; every step draws
 from one block of a ring that is slowly renewed. Blocks depend on the seed and their number alone, so that a resumed run
 sees the same ones.
 """
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fieldmorph.distill.active import REPLAYED, hard_cameras
+from fieldmorph.distill.active import REPLAYED_FRACTION, hard_cameras
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.cameras import Cameras, Rays, camera_rays, nearest_cameras, sample_cameras
 from fieldmorph.fields.errors import InputError
@@ -21,19 +21,36 @@ from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.rendering import RaySamples, sample_rays, visible_samples
 from fieldmorph.fields.rng import seeded
 
-BLOCK_RAYS = 1 << 13
-BLOCK_EMPTY = 1 << 13  # points anywhere in the box, most of them in empty space
-N_BLOCKS = 32
-FILL_EVERY = 32  # steps between two new blocks until there are so many
-RENEW_EVERY = 128  # and from then on
-EARLY_STOP = 1e-4  # light left over behind which the student need not look
-IMPORTANCE = 20.0  # a sample of rendering weight w is drawn in proportion to min(1, 20 w) + 0.08
-BACKGROUND_SHARE = 0.08
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """Settings of how the teacher is sampled.
+
+    Attributes:
+        block_rays: rays of a block.
+        block_empty: points from anywhere in the box of a block, most of them in empty space.
+        n_blocks: of the ring.
+        fill_every: steps between two new blocks until there are so many.
+        renew_every: steps between two new blocks from then on.
+        early_stop: transmittance below which the student is not compared.
+        importance: a sample of rendering weight w is drawn in proportion to
+            min(1, importance w) + background_fraction.
+        background_fraction: see `importance`.
+    """
+
+    block_rays: int = 1 << 13
+    block_empty: int = 1 << 13
+    n_blocks: int = 32
+    fill_every: int = 32
+    renew_every: int = 128
+    early_stop: float = 1e-4
+    importance: float = 20.0
+    background_fraction: float = 0.08
 
 
 @dataclass(frozen=True)
 class TeacherSamples:
-    """Points with what the teacher has there.
+    """Points with the teacher's values.
 
     Attributes:
         sigma: density per world unit; 0 in cells that the teacher's occupancy grid leaves out.
@@ -61,7 +78,7 @@ class TeacherSamples:
 
 @dataclass(frozen=True)
 class Pixels:
-    """Rays with the teacher's samples along them and the teacher's colour over black and opacity."""
+    """Rays with the teacher's samples along them and the teacher's color over black and opacity."""
 
     samples: RaySamples
     colors: Float[Tensor, "n_rays 3"]
@@ -81,23 +98,23 @@ class Block:
     empty_sigma: Float[Tensor, "m"]
 
     def draw_points(self, n: int, generator: torch.Generator) -> Int[Tensor, "n"]:
-        """n samples (indices) with probability growing with their rendering weight, with replacement."""
+        """Return n samples (indices) with probability growing with their rendering weight, with replacement."""
         at = torch.rand(n, generator=generator, dtype=torch.float64).to(self.cumulative) * self.cumulative[-1]
         return torch.searchsorted(self.cumulative, at).clamp(max=len(self.along) - 1)
 
     def draw_empty(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Positions (n, 3) and densities (n,) from anywhere in the box."""
+        """Return positions (n, 3) and densities (n,) from anywhere in the box."""
         which = torch.randint(len(self.empty_sigma), (n,), generator=generator)
         return self.empty_positions[which], self.empty_sigma[which]
 
     def draw_rays(self, n_samples: int, generator: torch.Generator) -> Int[Tensor, "n_rays"]:
-        """Random rays (indices) with about n_samples samples altogether."""
+        """Return random rays (indices) with about n_samples samples altogether."""
         offsets = self.pixels.samples.offsets
         n_rays = max(1, round(n_samples * (len(offsets) - 1) / max(len(self.along), 1)))
         return torch.randint(len(offsets) - 1, (n_rays,), generator=generator)
 
     def rays(self, which: Int[Tensor, "n_rays"]) -> tuple[TeacherSamples, Pixels]:
-        """The given rays of this block, packed anew."""
+        """Return the given rays of this block, packed anew."""
         whole = self.pixels.samples
         which = which.to(whole.offsets.device)
         counts = whole.offsets.diff()[which]
@@ -115,14 +132,14 @@ class Block:
 class SamplePool:
     """A ring of blocks that first fills, then is renewed, as the steps go by.
 
-    It starts small, so that a conversion of seconds does not spend them on looking at the teacher.
+    It starts small, so that a conversion of seconds does not spend them on evaluating the teacher.
     """
 
-    def __init__(self, teacher: RenderableField, seed: int):
-        self.teacher, self.seed = teacher, seed
+    def __init__(self, teacher: RenderableField, seed: int, config: SamplingConfig | None = None):
+        self.teacher, self.seed, self.config = teacher, seed, config or SamplingConfig()
         self.newest = 0  # number of the newest block so far
         self.hard: dict[int, Tensor] = {}  # by block: the poses that were worst when it was made
-        self.blocks: dict[int, Block] = {0: make_block(teacher, seed, 0)}
+        self.blocks: dict[int, Block] = {0: make_block(teacher, seed, 0, config=self.config)}
         self.spare = self.blocks[0]  # for one in a great while whose rays all miss
         if not len(self.spare.along):
             raise InputError("the teacher is empty: no ray near its cameras meets an occupied cell")
@@ -130,13 +147,13 @@ class SamplePool:
     def block(
         self, step: int, generator: torch.Generator, worst: Int[Tensor, "n_worst"] | None = None
     ) -> Block:
-        """A random block of those that belong to this step, whatever steps came before.
+        """Return a random block of those that belong to this step, whatever steps came before.
 
         Args:
             worst: indices of poses near which a tenth of a new block's rays start.
         """
-        newest = _newest_block(step)
-        numbers = range(max(0, newest + 1 - N_BLOCKS), newest + 1)
+        newest = _newest_block(step, self.config)
+        numbers = range(max(0, newest + 1 - self.config.n_blocks), newest + 1)
         if worst is not None and len(worst):
             self.hard |= dict.fromkeys(range(self.newest + 1, newest + 1), worst)
         self.newest = newest
@@ -144,72 +161,81 @@ class SamplePool:
         self.blocks = {
             n: self.blocks[n]
             if n in self.blocks
-            else make_block(self.teacher, self.seed, n, self.hard.get(n))
+            else make_block(self.teacher, self.seed, n, self.hard.get(n), self.config)
             for n in numbers
         }
         block = self.blocks[numbers[int(torch.randint(len(numbers), (1,), generator=generator))]]
         return block if len(block.along) else self.spare
 
     def state(self) -> dict[str, Any]:
-        """What `load_state` takes; blocks themselves are made again."""
+        """Return what `load_state` takes; blocks themselves are made again."""
         return {"newest": self.newest, "hard": self.hard}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state."""
+        """Continue from a saved state."""
         self.newest, self.hard = state["newest"], state["hard"]
         self.blocks = {}
 
 
-def _newest_block(step: int) -> int:
-    """Number of the newest block at a step: two at first, then quickly N_BLOCKS, then one in a while."""
-    full = (N_BLOCKS - 2) * FILL_EVERY
-    return 1 + step // FILL_EVERY if step < full else N_BLOCKS - 1 + (step - full) // RENEW_EVERY
+def _newest_block(step: int, config: SamplingConfig) -> int:
+    """Return the number of the newest block at a step: two at first, then quickly `n_blocks`, then one in a while."""
+    full = (config.n_blocks - 2) * config.fill_every
+    if step < full:
+        return 1 + step // config.fill_every
+    return config.n_blocks - 1 + (step - full) // config.renew_every
 
 
 @torch.no_grad()
-def make_block(teacher: RenderableField, seed: int, number: int, worst: Tensor | None = None) -> Block:
-    """The block of this number: rays of new cameras near the teacher's own, and points in its box.
+def make_block(
+    teacher: RenderableField,
+    seed: int,
+    number: int,
+    worst: Int[Tensor, "n_worst"] | None = None,
+    config: SamplingConfig | None = None,
+) -> Block:
+    """Return the block of this number: rays of new cameras near the teacher's own, and points in its box.
 
     A tenth of the rays belong to cameras near the `worst` poses where there are some.
     """
-    generator = seeded(seed, "block", number)
+    config, generator = config or SamplingConfig(), seeded(seed, "block", number)
+    n_rays = config.block_rays
     field, device = teacher.field, teacher.field.aabb.device
-    cameras = sample_cameras(teacher.cameras, BLOCK_RAYS, generator)
+    cameras = sample_cameras(teacher.cameras, n_rays, generator)
     if worst is not None:
-        n_hard = int(REPLAYED * BLOCK_RAYS)
+        n_hard = int(REPLAYED_FRACTION * n_rays)
         hard = hard_cameras(teacher.cameras, worst, n_hard, generator)
         cameras = Cameras(
             torch.cat([hard.camera_to_world, cameras.camera_to_world[n_hard:]]),
             torch.cat([hard.intrinsics, cameras.intrinsics[n_hard:]]), cameras.width, cameras.height,
         )  # fmt: skip
-    pixels = torch.rand(BLOCK_RAYS, 2, generator=generator) * torch.tensor([cameras.width, cameras.height])
-    rays = camera_rays(cameras, torch.arange(BLOCK_RAYS), pixels - 0.5)
+    pixels = torch.rand(n_rays, 2, generator=generator) * torch.tensor([cameras.width, cameras.height])
+    rays = camera_rays(cameras, torch.arange(n_rays), pixels - 0.5)
     rays = Rays(rays.rays_o.to(device), rays.rays_d.to(device))
-    jitter = torch.rand(BLOCK_RAYS, generator=generator).to(device)
+    jitter = torch.rand(n_rays, generator=generator).to(device)
     samples = sample_rays(rays, field, teacher.occupancy, teacher.render_step_size, jitter)
-    samples = visible_samples(field, rays, samples, EARLY_STOP)
+    samples = visible_samples(field, rays, samples, config.early_stop)
     positions, directions = samples.positions(rays), rays.rays_d[samples.ray_indices]
-    rgb, sigma, features = _look(field, positions, directions)
+    rgb, sigma, features = _evaluate(field, positions, directions)
     weights, colors, opacities, _ = composite(sigma, rgb, samples.t_starts, samples.t_ends, samples.offsets)
     along = TeacherSamples(positions, directions, sigma, rgb, features, weights)
-    share = (IMPORTANCE * weights).clamp(max=1) + BACKGROUND_SHARE
-    unit = torch.rand(BLOCK_EMPTY, 3, generator=generator).to(device)
+    importance = (config.importance * weights).clamp(max=1) + config.background_fraction
+    unit = torch.rand(config.block_empty, 3, generator=generator).to(device)
     anywhere = field.aabb[:3] + unit * (field.aabb[3:] - field.aabb[:3])
-    cell = (unit * teacher.occupancy.resolution).long().clamp(max=teacher.occupancy.resolution - 1)
-    occupied = teacher.occupancy.occupied.to(device)[cell[:, 0], cell[:, 1], cell[:, 2]]
     return Block(
         number,
         along,
         Pixels(samples, colors, opacities),
         nearest_cameras(cameras, teacher.cameras).to(device),
-        share.double().cumsum(0),
+        importance.double().cumsum(0),
         anywhere,
-        field.query_density(anywhere) * occupied,
+        field.query_density(anywhere) * teacher.occupancy.at(unit),
     )
 
 
-def _look(field: VolumeField, positions: Tensor, directions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Colour, density and, where a decoder gives them a meaning, features."""
+def _evaluate(
+    field: VolumeField, positions: Tensor, directions: Tensor
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return color, density and, where a decoder gives them a meaning, features."""
     if field.decoder is None:
         return *field(positions, directions), None  # geometry and radiance would ask a black box each
     log_sigma, features = field.geometry(positions)

@@ -1,4 +1,4 @@
-"""The contract that every representation keeps: points in, density and colour out.
+"""The contract of every representation: points in, density and color out.
 
 A field never sees rays, images, stages, steps or options. Its keyword-only constructor arguments
 are its whole configuration and go into the checkpoint as they are.
@@ -20,7 +20,7 @@ MAX_LOG_DENSITY = 15.0  # exp(15) per box length is opaque at any step; beyond i
 
 
 class VolumeField(nn.Module, ABC):
-    """A density and a view-dependent colour at every point of a box.
+    """A density and a view-dependent color at every point of a box.
 
     Positions and directions are in world units, directions of unit length. Density is per world unit and
     zero outside the box. Raw network outputs are the logarithm of density *per box length*
@@ -35,8 +35,8 @@ class VolumeField(nn.Module, ABC):
     presets: ClassVar[dict[str, dict[str, Any]]]
     sizes: ClassVar[
         list[dict[str, Any]]
-    ] = []  # settings from small to large, for those who ask for a size in bytes
-    samples_per_step: ClassVar[int] = 1 << 14  # what a training step shades; small steps beat large ones
+    ] = []  # settings from small to large, to choose from by size in bytes
+    samples_per_step: ClassVar[int] = 1 << 14  # shaded samples of a training step; small steps beat large ones
     grows: ClassVar[bool] = False  # from coarse to fine, see `refine`
 
     aabb: Tensor
@@ -54,15 +54,15 @@ class VolumeField(nn.Module, ABC):
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
-        """Constructor arguments that rebuild this field, as JSON values (aabb included)."""
+        """Return the constructor arguments that rebuild this field, as JSON values (aabb included)."""
 
     @abstractmethod
     def geometry(
         self, positions: Float[Tensor, "*batch 3"]
     ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch features"]]:
-        """First part of PVD's split: the logarithm of density per world unit, unclamped, and features.
+        """Return the logarithm of density per world unit, unclamped, and features: the first part of PVD's split.
 
-        Says nothing about the outside of the box; `query_density` and `forward` do.
+        Values outside the box mean nothing; `query_density` and `forward` are zero there.
         """
 
     def radiance(
@@ -71,20 +71,21 @@ class VolumeField(nn.Module, ABC):
         positions: Float[Tensor, "*batch 3"],
         directions: Float[Tensor, "*batch 3"],
     ) -> Float[Tensor, "*batch 3"]:
-        """Second part of PVD's split: sRGB in [0, 1]. By default the decoder's."""
+        """Return sRGB in [0, 1], by default the decoder's: the second part of PVD's split."""
         assert self.decoder is not None, f"{type(self).__name__} has no decoder and must implement radiance"
-        return self.decoder(features, directions)
+        rgb: Tensor = self.decoder(features, directions)
+        return rgb
 
     def forward(
         self, positions: Float[Tensor, "*batch 3"], directions: Float[Tensor, "*batch 3"]
     ) -> tuple[Float[Tensor, "*batch 3"], Float[Tensor, "*batch"]]:
-        """Colour in [0, 1] sRGB and density per world unit; the density equals `query_density`."""
+        """Return sRGB in [0, 1] and density per world unit; the density equals `query_density`."""
         log_sigma, features = self.geometry(positions)
         rgb = self.radiance(features, positions, directions)
         return rgb, self.density(log_sigma, positions)
 
     def query_density(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
-        """Density per world unit, at least 0, exactly 0 outside the box."""
+        """Return the density per world unit, at least 0, exactly 0 outside the box."""
         return self.density(self.geometry(positions)[0], positions)
 
     @abstractmethod
@@ -92,30 +93,31 @@ class VolumeField(nn.Module, ABC):
         """Draw fresh initial parameters."""
 
     def param_groups(self, lr_grid: float = 2e-2, lr_network: float = 1e-2) -> list[dict[str, Any]]:
-        """Parameters with learning rates, grids' the higher ones, and an `optimizer` where it is not Adam."""
+        """Return parameters with learning rates, grids' the higher ones, and an `optimizer` where it is not Adam."""
         return [{"params": list(self.parameters()), "lr": lr_network}]
 
     def regularization(self, generator: torch.Generator | None = None) -> Float[Tensor, ""]:
-        """A penalty that belongs to the representation itself; 0 by default.
+        """Return a penalty that belongs to the representation itself; 0 by default.
 
         Args:
-            generator: with it penalties are estimated that would be too dear at every step. Without it they are left
-                out, as in a conversion: they make up for what photographs leave open, and a teacher leaves nothing.
+            generator: with it penalties are estimated that would be too expensive at every step. Without it they are
+                left out, as in a conversion: they make up for what images leave open, and a teacher leaves nothing.
         """
         return torch.zeros((), device=self.aabb.device)
 
     def refine(self, progress: float) -> bool:
-        """Take the resolution that suits this share of training, coarse to fine; 1 gives the final one.
+        """Take the resolution that suits this fraction of training, coarse to fine; 1 gives the final one.
 
-        True where parameters were replaced, so that an optimiser must start anew. Fields that do not grow have one
-        resolution.
+        Returns:
+            True where parameters were replaced, so that an optimizer must start anew. Fields that do not grow have
+            one resolution.
         """
         return False
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """As torch's, but where a field grows its own arrays take the shapes of what is loaded: a run may be coarse."""
+        """Load a state as torch does; where a field grows, its arrays take the loaded shapes: a run may be coarse."""
         if self.grows:
             for name, own in [*self.named_parameters(recurse=False), *self.named_buffers(recurse=False)]:
                 loaded = state_dict.get(name)
@@ -124,16 +126,16 @@ class VolumeField(nn.Module, ABC):
         return super().load_state_dict(state_dict, strict, assign)
 
     def unit_positions(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
-        """Positions rescaled so that the box is [0, 1]^3."""
+        """Return positions rescaled so that the box is [0, 1]^3."""
         return (positions - self.aabb[:3]) / (self.aabb[3:] - self.aabb[:3])
 
     def contains(self, positions: Float[Tensor, "*batch 3"]) -> Tensor:
-        """Whether each position lies in the closed box, shape (*batch,)."""
+        """Return whether each position lies in the closed box, shape (*batch,)."""
         return ((positions >= self.aabb[:3]) & (positions <= self.aabb[3:])).all(-1)
 
     @classmethod
     def storage_bytes(cls, settings: dict[str, Any], occupied: Bool[Tensor, "x y z"]) -> int:
-        """Bytes of the arrays that a field of these settings stores, at most, without making one.
+        """Return the bytes of the arrays that a field of these settings stores, at most, without making one.
 
         Args:
             settings: constructor arguments but for the aabb.
@@ -144,19 +146,20 @@ class VolumeField(nn.Module, ABC):
         return sum(array.numel() * array.element_size() for array in field.state_dict().values())
 
     def box(self) -> list[float]:
-        """The aabb as plain numbers."""
+        """Return the aabb as plain numbers."""
         return [float(v) for v in self.aabb]
 
     def n_parameters(self) -> int:
-        """How many numbers are trained."""
+        """Return how many numbers are trained."""
         return sum(p.numel() for p in self.parameters())
 
     def density(
         self, log_sigma: Float[Tensor, "*batch"], positions: Float[Tensor, "*batch 3"]
     ) -> Float[Tensor, "*batch"]:
-        """Density per world unit from its logarithm: exp in fp32 at least, 0 outside the box."""
+        """Return the density per world unit from its logarithm: exp in float32 at least, 0 outside the box."""
         limit = MAX_LOG_DENSITY - math.log(self.extent)
-        return _TruncatedExp.apply(log_sigma, limit) * self.contains(positions)
+        sigma: Tensor = _TruncatedExp.apply(log_sigma, limit)  # type: ignore[no-untyped-call]
+        return sigma * self.contains(positions)
 
 
 class _TruncatedExp(torch.autograd.Function):

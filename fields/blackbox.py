@@ -18,7 +18,7 @@ from fieldmorph.fields.rng import seeded
 Function = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 POINTS_PER_CALL = 1 << 16
-PRIOR_ELEVATIONS = (-30.0, 0.0, 30.0, 60.0)  # degrees; of the cameras round a box that nobody photographed
+PRIOR_ELEVATIONS = (-30.0, 0.0, 30.0, 60.0)  # degrees; of the cameras around a box without cameras of its own
 PRIOR_PER_TURN = 12
 
 
@@ -29,11 +29,11 @@ class CallableField(VolumeField):
 
     Args:
         function: gets positions (n, 3) in world units and unit directions (n, 3), float32 on the CPU, and returns sRGB
-            colours (n, 3) in [0, 1] and densities per world unit (n,), at least 0 and the same for all directions.
+            colors (n, 3) in [0, 1] and densities per world unit (n,), at least 0 and the same for all directions.
         aabb: the box in world units, min then max; it is never called for points outside.
 
     Raises:
-        InputError: at use, where a result is no such thing; it names the first point where that is so.
+        InputError: at use, where a result is not what it should be; the message names the first such point.
     """
 
     name = "callable"
@@ -50,7 +50,7 @@ class CallableField(VolumeField):
         return {"aabb": self.box()}
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """There are none."""
+        """Do nothing: there are no parameters."""
 
     def geometry(
         self, positions: Float[Tensor, "*batch 3"]
@@ -65,13 +65,14 @@ class CallableField(VolumeField):
         positions: Float[Tensor, "*batch 3"],
         directions: Float[Tensor, "*batch 3"],
     ) -> Float[Tensor, "*batch 3"]:
-        return self(positions, directions)[0]
+        result: Tensor = self(positions, directions)[0]
+        return result
 
     @torch.no_grad()
     def forward(
         self, positions: Float[Tensor, "*batch 3"], directions: Float[Tensor, "*batch 3"]
     ) -> tuple[Float[Tensor, "*batch 3"], Float[Tensor, "*batch"]]:
-        """Colour and density, each point asked once; black and empty outside the box."""
+        """Return color and density, each point queried once; black and empty outside the box."""
         inside = self.contains(positions)
         rgb, sigma = positions.new_zeros(positions.shape), positions.new_zeros(positions.shape[:-1])
         if inside.any():
@@ -81,7 +82,7 @@ class CallableField(VolumeField):
                 strict=True,
             )
             values = [self._call(p, d) for p, d in at]
-            rgb[inside] = torch.cat([colours for colours, _ in values])
+            rgb[inside] = torch.cat([colors for colors, _ in values])
             sigma[inside] = torch.cat([densities for _, densities in values])
         return rgb, sigma
 
@@ -98,7 +99,7 @@ class CallableField(VolumeField):
             )
         bad = {
             "a density that is not a finite number of at least 0": ~(sigma.isfinite() & (sigma >= 0)),
-            "a colour outside [0, 1]": ~((rgb >= 0) & (rgb <= 1)).all(-1),
+            "a color outside [0, 1]": ~((rgb >= 0) & (rgb <= 1)).all(-1),
         }
         for what, where in bad.items():
             if where.any():
@@ -119,18 +120,18 @@ def callable_teacher(
     render_step_size: float | None = None,
     seed: int = 0,
 ) -> RenderableField:
-    """A teacher for `distill.convert` out of any callable.
+    """Return a teacher for `fieldmorph.distill.convert` from any callable.
 
     Args:
         function, aabb: as `CallableField` takes them.
-        cameras: where it will be looked at from; by default four orbits round the box.
+        cameras: from which it will be seen; by default four orbits around the box.
         resolution: cells per axis of its occupancy grid.
         render_step_size: world units; by default a pixel's footprint at the box.
-        seed: of the points where the occupancy grid looks.
+        seed: of the points at which the occupancy grid samples it.
 
     Raises:
-        InputError: the callable's values are none, or it is empty everywhere.
-        SettingError: a box or a size that is none.
+        InputError: the callable's values cannot be used, or it is empty everywhere.
+        SettingError: a bad box, resolution or render step.
     """
     if resolution < 1 or not (render_step_size is None or render_step_size > 0):
         raise SettingError(
@@ -147,7 +148,7 @@ def callable_teacher(
 
 
 def box_cameras(aabb: Sequence[float]) -> Cameras:
-    """Cameras for a box that nobody photographed: four full turns that see all of it."""
+    """Return cameras for a box without any of its own: four full turns that see all of it."""
     turns = [orbit_box(aabb, PRIOR_PER_TURN, elevation=e) for e in PRIOR_ELEVATIONS]
     return Cameras(
         torch.cat([turn.camera_to_world for turn in turns]),

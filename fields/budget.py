@@ -1,4 +1,4 @@
-"""How long a run may take, in steps, seconds or core-seconds, and the clocks that measure it."""
+"""The length of a run, in steps, seconds or core-seconds, and the clocks that measure it."""
 
 import re
 import time
@@ -11,7 +11,11 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 @dataclass(frozen=True)
 class Budget:
-    """Exactly one of the three is set."""
+    """A limit in optimizer steps, wall-clock seconds or CPU seconds of all threads; exactly one is set.
+
+    Raises:
+        SettingError: none or several are set, or the number is not positive and finite.
+    """
 
     steps: int | None = None
     seconds: float | None = None
@@ -26,7 +30,7 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str) -> "Budget":
-        """`90s`, `2.5m`, `1h` of wall-clock time, or `150cs` of core-seconds (CPU time of all threads).
+        """Read `90s`, `2.5m`, `1h` of wall-clock time, or `150cs` of core-seconds (CPU time of all threads).
 
         Raises:
             SettingError: anything else.
@@ -37,17 +41,17 @@ class Budget:
         value, unit = float(match[1]), match[2] or "s"
         return cls(core_seconds=value) if unit == "cs" else cls(seconds=value * _UNITS[unit])
 
-    def part(self, share: float) -> "Budget":
-        """A budget of the same kind, of a share of the length."""
+    def part(self, fraction: float) -> "Budget":
+        """Return a budget of the same kind and a fraction of the length."""
         if self.steps is not None:
-            return Budget(steps=max(1, round(share * self.steps)))
+            return Budget(steps=max(1, round(fraction * self.steps)))
         if self.seconds is not None:
-            return Budget(seconds=share * self.seconds)
+            return Budget(seconds=fraction * self.seconds)
         assert self.core_seconds is not None
-        return Budget(core_seconds=share * self.core_seconds)
+        return Budget(core_seconds=fraction * self.core_seconds)
 
     def nth_part(self, i: int, n: int) -> "Budget":
-        """The i-th of n parts that make up the whole together.
+        """Return the i-th of n parts that make up the whole together.
 
         Raises:
             SettingError: there are fewer steps than parts and this one has none.
@@ -57,7 +61,7 @@ class Budget:
         return Budget(steps=(i + 1) * self.steps // n - i * self.steps // n)
 
     def progress(self, steps: int, spent: "Spent") -> float:
-        """Share of the budget that is used up; 1 or more when it is over."""
+        """Return the fraction of the budget that is used up; 1 or more when it is over."""
         if self.steps is not None:
             return steps / self.steps
         if self.seconds is not None:
@@ -81,5 +85,5 @@ class Spent:
 
 
 def now() -> Spent:
-    """Both clocks; differences of two readings are what was spent between them."""
+    """Read both clocks; the difference of two readings is what was spent between them."""
     return Spent(time.monotonic(), time.process_time())

@@ -41,7 +41,7 @@ class Cameras:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: int | slice | Tensor) -> "Cameras":
-        """The cameras at `index`; a single number gives Cameras of length 1."""
+        """Return the cameras at `index`; a single number gives Cameras of length 1."""
         rows = [index] if isinstance(index, int) else index
         return replace(self, camera_to_world=self.camera_to_world[rows], intrinsics=self.intrinsics[rows])
 
@@ -70,7 +70,7 @@ def camera_rays(
     camera_indices: Int[Tensor, "n_rays"],
     pixels: Float[Tensor, "n_rays 2"] | Int[Tensor, "n_rays 2"],
 ) -> Rays:
-    """The rays through the centres of the given pixels (x, y)."""
+    """Return the rays through the centers of the given pixels (x, y)."""
     pose = cameras.camera_to_world[camera_indices]
     focal, centre = cameras.intrinsics[camera_indices].split(2, dim=-1)
     slopes = (pixels + 0.5 - centre) / focal
@@ -79,7 +79,7 @@ def camera_rays(
 
 
 def image_rays(camera: Cameras) -> Rays:
-    """The height * width rays of a whole image, row after row.
+    """Return the height * width rays of a whole image, row after row.
 
     Raises:
         SettingError: `camera` is not exactly one camera.
@@ -96,7 +96,7 @@ def image_rays(camera: Cameras) -> Rays:
 def project(
     camera: Cameras, positions: Float[Tensor, "n 3"]
 ) -> tuple[Float[Tensor, "n 2"], Float[Tensor, "n"]]:
-    """Image points (x, y) in pixels and depths along the camera's axis in world units.
+    """Return image points (x, y) in pixels and depths along the camera's axis in world units.
 
     The image points of positions that are not in front of the camera (depth <= 0) mean nothing.
 
@@ -110,7 +110,7 @@ def project(
 
 
 def look_at_point(cameras: Cameras) -> Float[Tensor, "3"]:
-    """The point nearest to all optical axes in the least-squares sense.
+    """Return the point nearest to all optical axes in the least-squares sense.
 
     Where the axes leave it open (one camera, parallel cameras) it is the point nearest to the origin.
     """
@@ -119,7 +119,8 @@ def look_at_point(cameras: Cameras) -> Float[Tensor, "3"]:
     eye = torch.eye(3, dtype=pose.dtype, device=pose.device)
     across = eye - forward[:, :, None] * forward[:, None]  # projects onto the plane across each axis
     point = torch.linalg.solve(across.mean(0) + 1e-6 * eye, (across @ origins[:, :, None]).mean(0))
-    return point[:, 0].float()
+    result: Tensor = point[:, 0].float()
+    return result
 
 
 def orbit_cameras(
@@ -133,7 +134,7 @@ def orbit_cameras(
     height: int,
     up: Sequence[float] = (0.0, 0.0, 1.0),
 ) -> Cameras:
-    """`n` cameras on a full turn about `up`, all looking at `centre`.
+    """Return `n` cameras on a full turn about `up`, all looking at `centre`.
 
     Args:
         radius: distance from the centre, world units.
@@ -173,7 +174,7 @@ def orbit_box(
     width: int = 400,
     height: int = 400,
 ) -> Cameras:
-    """`n` cameras on a full turn about z, far enough for the whole box to be in every picture.
+    """Return `n` cameras on a full turn about z, far enough for the whole box to be in every image.
 
     Args:
         elevation: degrees above the horizontal.
@@ -182,7 +183,7 @@ def orbit_box(
     box = torch.tensor(aabb, dtype=torch.float32)
     half = math.radians(fov) / 2
     focal = 0.5 * min(width, height) / math.tan(half)
-    ball = 0.5 * float((box[3:] - box[:3]).norm())  # round the box; it just fits into the picture
+    ball = 0.5 * float((box[3:] - box[:3]).norm())  # around the box; it just fits into the image
     radius = ball / math.sin(half)
     return orbit_cameras(
         ((box[:3] + box[3:]) / 2).tolist(),
@@ -196,9 +197,9 @@ def orbit_box(
 
 
 def orbit_like(cameras: Cameras, aabb: Sequence[float], n: int) -> Cameras:
-    """A full turn that looks like the given cameras.
+    """Return `n` cameras on a full turn that resembles the given cameras.
 
-    It goes round their common look-at point (moved into the box where it lies outside) at their
+    It goes around their common look-at point (moved into the box where it lies outside) at their
     mean distance and median elevation, with their up direction and median intrinsics.
     """
     pose = cameras.camera_to_world.cpu()
@@ -221,14 +222,14 @@ def orbit_like(cameras: Cameras, aabb: Sequence[float], n: int) -> Cameras:
 
 
 def sample_cameras(prior: Cameras, n: int, generator: torch.Generator) -> Cameras:
-    """`n` new cameras where the given ones are: between neighbours, turned by a few degrees.
+    """Return `n` new cameras where the given ones are: between neighbors, turned by a few degrees.
 
     Each lies at a random place between a random camera of `prior`, whose intrinsics it takes, and one of
-    that camera's nearest neighbours. The same generator state gives the same cameras.
+    that camera's nearest neighbors. The same generator state gives the same cameras.
     """
     device, source = prior.intrinsics.device, generator.device
     first = torch.randint(len(prior), (n,), generator=generator, device=source).to(device)
-    share = torch.rand(n, 1, 1, generator=generator, device=source).to(device)
+    fraction = torch.rand(n, 1, 1, generator=generator, device=source).to(device)
     rank = torch.rand(n, generator=generator, device=source).to(device)
     turn = torch.randn(n, 3, generator=generator, device=source).to(device) * math.radians(JITTER_DEGREES)
 
@@ -239,7 +240,7 @@ def sample_cameras(prior: Cameras, n: int, generator: torch.Generator) -> Camera
         apart = torch.cdist(positions, positions).fill_diagonal_(math.inf)
         near = apart.topk(n_near, largest=False).indices
         second = near[first, (rank * n_near).long().clamp(max=n_near - 1)]
-    blend = torch.lerp(prior.camera_to_world[first], prior.camera_to_world[second], share)
+    blend = torch.lerp(prior.camera_to_world[first], prior.camera_to_world[second], fraction)
     rotations = _nearest_rotations(blend[:, :, :3]) @ _rotations(turn)
     return Cameras(
         torch.cat([rotations, blend[:, :, 3:]], dim=-1), prior.intrinsics[first], prior.width, prior.height
@@ -249,10 +250,10 @@ def sample_cameras(prior: Cameras, n: int, generator: torch.Generator) -> Camera
 def turn_cameras(
     prior: Cameras, which: Int[Tensor, "n"], degrees: float, generator: torch.Generator
 ) -> Cameras:
-    """The named cameras of `prior`, each turned about their common look-at point.
+    """Return the named cameras of `prior`, each turned about their common look-at point.
 
     Args:
-        degrees: the most that a camera is turned, about a random axis.
+        degrees: largest angle by which a camera is turned, about a random axis.
     """
     device, source = prior.intrinsics.device, generator.device
     axis = torch.nn.functional.normalize(
@@ -271,8 +272,28 @@ def turn_cameras(
 
 
 def nearest_cameras(cameras: Cameras, prior: Cameras) -> Int[Tensor, "n"]:
-    """Index of the camera of `prior` that stands nearest to each of `cameras`."""
+    """Return the index of the camera of `prior` that stands nearest to each of `cameras`."""
     return torch.cdist(cameras.camera_to_world[:, :, 3], prior.camera_to_world[:, :, 3]).argmin(1)
+
+
+def resize(cameras: Cameras, width: int, height: int) -> Cameras:
+    """Return the cameras with another image size, in pixels: the whole old image is in the new one, centered."""
+    scale = min(width / cameras.width, height / cameras.height)
+    old = torch.tensor([cameras.width / 2, cameras.height / 2]).to(cameras.intrinsics)
+    new = torch.tensor([width / 2, height / 2]).to(cameras.intrinsics)
+    focal, centre = cameras.intrinsics.split(2, dim=-1)
+    intrinsics = torch.cat([focal * scale, (centre - old) * scale + new], dim=-1)
+    return Cameras(cameras.camera_to_world, intrinsics, width, height)
+
+
+def up_direction(pose: Float[Tensor, "n 3 4"]) -> Float[Tensor, "3"]:
+    """Return the direction across all cameras' x axes (none is rolled), nearest to their mean up."""
+    right = pose[:, :, 0].double()
+    mean_up = -pose[:, :, 1].double().mean(0)
+    spread = right.T @ right / len(right) - 1e-6 * torch.outer(mean_up, mean_up)
+    up = torch.linalg.eigh(spread).eigenvectors[:, 0]
+    result: Tensor = (-up if up @ mean_up < 0 else up).float()
+    return result
 
 
 def _require_one(cameras: Cameras) -> None:
@@ -280,26 +301,19 @@ def _require_one(cameras: Cameras) -> None:
         raise SettingError(f"one camera expected; got {len(cameras)}")
 
 
-def up_direction(pose: Float[Tensor, "n 3 4"]) -> Float[Tensor, "3"]:
-    """The direction across all cameras' x axes (none is rolled), nearest to their mean up."""
-    right = pose[:, :, 0].double()
-    mean_up = -pose[:, :, 1].double().mean(0)
-    spread = right.T @ right / len(right) - 1e-6 * torch.outer(mean_up, mean_up)
-    up = torch.linalg.eigh(spread).eigenvectors[:, 0]
-    return (-up if up @ mean_up < 0 else up).float()
-
-
 def _nearest_rotations(matrices: Float[Tensor, "n 3 3"]) -> Float[Tensor, "n 3 3"]:
-    """The rotation nearest to each matrix in the Frobenius norm (orthogonal Procrustes)."""
+    """Return the rotation nearest to each matrix in the Frobenius norm (orthogonal Procrustes)."""
     u, _, vh = torch.linalg.svd(matrices)
     flip = torch.ones(len(matrices), 3, 1, device=matrices.device)
     flip[:, 2, 0] = torch.linalg.det(u @ vh).sign()
-    return u @ (flip * vh)
+    result: Tensor = u @ (flip * vh)
+    return result
 
 
 def _rotations(vectors: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3 3"]:
-    """Rotations about `vectors` by their length in radians."""
+    """Return the rotations about `vectors` by their length in radians."""
     x, y, z = vectors.unbind(-1)
     zero = torch.zeros_like(x)
     skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).reshape(-1, 3, 3)
-    return torch.linalg.matrix_exp(skew)
+    result: Tensor = torch.linalg.matrix_exp(skew)
+    return result

@@ -90,7 +90,7 @@ def write_file(path: str | Path, data: bytes) -> None:
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
-    """What a checkpoint of any kind holds, without reading its arrays.
+    """Return the contents of a checkpoint of any kind, without reading its arrays.
 
     Returns `format`, `kind`, `header` and `sha256` as written, and `arrays`: for each name its `dtype`
     (safetensors' names, such as `BF16`), `shape` and `bytes`. Raises what `read_checkpoint` does, but the
@@ -101,7 +101,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
 
 
 def read_checkpoint(path: str | Path, kind: str = "field") -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The header and the arrays (on the CPU, contiguous, each with memory of its own) of a checkpoint.
+    """Return the header and the arrays (on the CPU, contiguous, each with memory of its own) of a checkpoint.
 
     Raises:
         UnsafeError: A pickle or a zip file.
@@ -134,7 +134,7 @@ def describe_contents(kind: str, header: dict[str, Any], arrays: dict[str, Tenso
 
 
 def check_output(path: str | Path, force: bool = False) -> None:
-    """Fail before the work rather than after it: see that `write_checkpoint` can write this file.
+    """Check that `write_checkpoint` can write this file, to fail before the work rather than after it.
 
     Raises:
         SettingError: The file exists and `force` is false.
@@ -180,7 +180,7 @@ def pack_state(tree: Any) -> tuple[Any, dict[str, Tensor]]:
 
 
 def unpack_state(tree: Any, arrays: dict[str, Tensor]) -> Any:
-    """The state that `pack_state` split, with the very tensors of `arrays`.
+    """Return the state that `pack_state` split, with the very tensors of `arrays`.
 
     Raises:
         InputError: A tree that `pack_state` does not make, or an array that is missing.
@@ -263,7 +263,8 @@ def _parse(path: str | Path, head: bytes) -> dict[str, Any]:
     for name, entry in table.items():
         size = int(entry["data_offsets"][1]) - int(entry["data_offsets"][0])
         meta["arrays"][name] = {"dtype": entry["dtype"], "shape": entry["shape"], "bytes": size}
-    return meta
+    result: dict[str, Any] = meta
+    return result
 
 
 def _destination(path: str | Path) -> Path:

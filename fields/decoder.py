@@ -1,4 +1,4 @@
-"""The second part of a field: features and a direction become a colour."""
+"""The second part of a field: features and a direction become a color."""
 
 from typing import Any
 
@@ -26,13 +26,13 @@ class RadianceDecoder(nn.Module):
         self.network = Perceptron(16 + n_features + self.padding, 3, width=width, depth=depth, bias=False)
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Fresh random weights."""
+        """Draw He-uniform weights."""
         self.network.reset_parameters(generator)
 
     def forward(
         self, features: Float[Tensor, "*batch features"], directions: Float[Tensor, "*batch 3"]
     ) -> Float[Tensor, "*batch 3"]:
-        """sRGB in [0, 1]."""
+        """Return sRGB in [0, 1]."""
         parts = [spherical_harmonics(directions), features]
         if self.padding:
             parts.append(features.new_ones(*features.shape[:-1], self.padding))

@@ -8,13 +8,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fieldmorph.fields.kernels.example import KernelExample
 from fieldmorph.fields.kernels.launch import launch
+
+BENCH_SIZES = ({"n_samples": 1 << 16},)
 
 
 def positional_encoding(
     x: Float[Tensor, "*batch dims"], n_frequencies: int
 ) -> Float[Tensor, "*batch encoded"]:
-    """x, then sin(2^k pi x) and cos(2^k pi x) for k < n_frequencies (Mildenhall et al. 2020, eq. 4).
+    """Return x, then sin(2^k pi x) and cos(2^k pi x) for k < n_frequencies (Mildenhall et al. 2020, eq. 4).
 
     Returns dims * (1 + 2 n_frequencies) numbers; x is meant to lie in [-1, 1].
     """
@@ -24,7 +27,7 @@ def positional_encoding(
 
 
 def spherical_harmonics(directions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 16"]:
-    """The 16 real spherical harmonics of degree below 4 at unit directions, in the usual NeRF order.
+    """Return the 16 real spherical harmonics of degree below 4 at unit directions, in the usual NeRF order.
 
     No gradient flows to the directions on a CPU in float32, where a kernel does the work.
     """
@@ -37,7 +40,7 @@ def spherical_harmonics(directions: Float[Tensor, "*batch 3"]) -> Float[Tensor, 
 
 
 def spherical_harmonics_torch(directions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 16"]:
-    """The plain twin: any device, any dtype, differentiable. Sloan 2013, "Efficient Spherical Harmonic Evaluation"."""
+    """Return the same on any device, in any dtype, differentiable (Sloan 2013, "Efficient SH Evaluation")."""
     x, y, z = directions.unbind(-1)
     xx, yy, zz, xy, yz, xz = x * x, y * y, z * z, x * y, y * z, x * z
     basis = [
@@ -59,6 +62,18 @@ def spherical_harmonics_torch(directions: Float[Tensor, "*batch 3"]) -> Float[Te
         0.5900435899266435 * x * (3 * yy - xx),
     ]
     return torch.stack(basis, dim=-1)
+
+
+def example(generator: torch.Generator, n_samples: int = 64) -> KernelExample:
+    """Return random unit directions for `spherical_harmonics`."""
+    directions = torch.nn.functional.normalize(torch.randn(n_samples, 3, generator=generator), dim=-1)
+    return KernelExample(
+        "spherical harmonics of degree below 4",
+        spherical_harmonics,
+        spherical_harmonics_torch,
+        lambda harmonics, _: harmonics(directions),
+        n_samples,
+    )
 
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")

@@ -1,5 +1,7 @@
 """Errors whose message is one line for the user: what was expected, what came."""
 
+from collections.abc import Iterable
+
 
 class InputError(ValueError):
     """Data that cannot be used: a missing file, a bad pose, a damaged checkpoint (exit code 3)."""
@@ -14,9 +16,9 @@ class SettingError(ValueError):
 
 
 class FruitlessError(SettingError):
-    """A run that was begun and came to nothing: too short, or it diverged."""
+    """A run without a result: it was too short, or it diverged (exit code 2)."""
 
 
-def known(kind: str, name: str, names: "list[str] | dict") -> SettingError:
-    """The error for an unknown name, listing the known ones."""
+def known(kind: str, name: str, names: Iterable[str]) -> SettingError:
+    """Return the error for an unknown name, which lists the known ones."""
     return SettingError(f"unknown {kind} {name!r}; known: {', '.join(sorted(names))}")

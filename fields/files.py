@@ -1,4 +1,4 @@
-"""Checks of output paths before the work begins, and what tells one file from another."""
+"""Checks of output paths before the work begins, JSON files, digests and atomic replacement."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from fieldmorph.fields.errors import InputError, SettingError
 
 
 def check_folder(path: str | Path, force: bool = False) -> None:
-    """See that files can be written to a folder, which need not exist yet, without creating it.
+    """Check that files can be written to a folder, which need not exist yet, without creating it.
 
     Raises:
         SettingError: it has files in it and `force` is false.
@@ -34,19 +34,19 @@ def check_folder(path: str | Path, force: bool = False) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """One JSON text, readable, at once or not at all."""
+    """Write indented JSON, at once or not at all."""
     write_file(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
 def file_sha256(path: str | Path) -> str:
-    """What `sha256sum` prints."""
+    """Return the SHA-256 of a file, hexadecimal, as `sha256sum` prints it."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; the file takes its name when all has gone well, or is removed."""
+    """Give a temporary path next to `path`; its file takes the name when all has gone well, or is removed."""
     part = path.with_name(f".{path.name}.part")
     try:
         yield part

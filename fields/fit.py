@@ -1,7 +1,8 @@
-"""Training any field from photographs (Müller et al. 2022, appendix E)."""
+"""Training of any field from posed images (Müller et al. 2022, appendix E)."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from dataclasses import field as field_of
 from pathlib import Path
 from typing import Any
 
@@ -28,22 +29,22 @@ from fieldmorph.fields.rendering import (
 from fieldmorph.fields.rng import seeded
 from fieldmorph.fields.runtime import compile_kernels
 from fieldmorph.fields.scene import Split
-
-PROBE_RAYS = 2048
-WARMUP_STEPS = 50
+from fieldmorph.fields.settings import SINCE_0_2, saved_settings
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FitConfig:
     """Settings of a training run.
 
     Attributes:
         samples_per_step: shaded samples that a step aims at; None takes the field's own.
         lr_grid, lr_network: learning rates at the start; None takes the field's own.
-        lr_decay: their share that is left at the end.
+        lr_decay: fraction of them that is left at the end.
         occupancy_resolution: cells per axis.
-        occupancy_every: steps between two looks at the field.
+        occupancy_every: steps between two updates of the occupancy grid.
         seed: of everything random.
+        probe_rays: on which the quality is evaluated during training.
+        warmup_steps: over which the learning rates rise linearly.
     """
 
     samples_per_step: int | None = None
@@ -53,6 +54,8 @@ class FitConfig:
     occupancy_resolution: int = 64
     occupancy_every: int = 16
     seed: int = 0
+    probe_rays: int = field_of(default=2048, metadata=SINCE_0_2)
+    warmup_steps: int = field_of(default=50, metadata=SINCE_0_2)
 
     def __post_init__(self) -> None:
         counts = (self.samples_per_step, self.occupancy_resolution, self.occupancy_every)
@@ -71,15 +74,28 @@ def fit_images(
     settings: dict[str, Any] | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> tuple[RenderableField, LoopReport]:
-    """Train `field` in place on posed images; what there is to save, and a report.
+    """Train `field` in place on posed images.
 
-    Transparent images are seen over a random background, which leaves no reward for coloured fog.
-    State, `resume` and errors are `run_loop`'s.
+    Transparent images are composited over a random background, so that colored fog earns nothing.
+
+    Args:
+        field: a fresh one, from `make_field`.
+        views: training images with their cameras, such as `load_scene(...).splits["train"]`.
+        budget: steps or time.
+        state_path, resume, settings, on_progress: as `run_loop` takes them.
+
+    Returns:
+        The trained field with its occupancy grid, ready to be rendered or saved, and a report.
+
+    Raises:
+        SettingError: no image, or the saved run had other settings.
+        FruitlessError: the time was too short to do anything, or the run diverged.
+        Interrupted: after SIGINT or SIGTERM, the state being saved.
     """
     compile_kernels()
     config, started = config or FitConfig(), now()
     learner = _ImageLearner(field, views, config)
-    everything = {**(settings or {}), **asdict(config), "field": field.name, **field.config()}
+    everything = {**(settings or {}), **saved_settings(config), "field": field.name, **field.config()}
     best, report = run_loop(
         learner, budget, state_path=state_path, resume=resume, settings=everything, on_progress=on_progress,
         started=started,
@@ -91,7 +107,7 @@ def fit_images(
 
 
 class _ImageLearner:
-    """Field, optimiser, occupancy and generator of one training run."""
+    """The `Learner` of one training run: field, optimizer, occupancy grid and generator."""
 
     def __init__(self, field: VolumeField, views: Split, config: FitConfig):
         if not len(views):
@@ -104,17 +120,17 @@ class _ImageLearner:
         self.target = config.samples_per_step or field.samples_per_step
         self.n_steps = 0
         self.samples_per_ray = 64.0  # a guess that the first steps correct
-        probe = seeded(config.seed, "probe")
-        self.probe_rays, self.probe_pixels = self._pixels(PROBE_RAYS, probe, torch.ones(PROBE_RAYS, 3))
+        probe, n_probe = seeded(config.seed, "probe"), config.probe_rays
+        self.probe_rays, self.probe_pixels = self._pixels(n_probe, probe, torch.ones(n_probe, 3))
 
     def step(self, progress: float) -> None:
         config, generator, field = self.config, self.generator, self.field
         if field.refine(progress):
             self.optimizer = FieldOptimizer(field, config.lr_grid, config.lr_network)
         if self.n_steps % config.occupancy_every == 0:
-            # A dear field is asked at fewer cells, so that looking costs no more than learning.
-            looks = self.target * (16 if self.n_steps < 256 else 4)
-            fraction = 1.0 if self.n_steps == 0 else looks / self.occupancy.density.numel()
+            # Query expensive fields at fewer cells, so that the grid costs no more than the training.
+            queries = self.target * (16 if self.n_steps < 256 else 4)
+            fraction = 1.0 if self.n_steps == 0 else queries / self.occupancy.density.numel()
             self.occupancy.update(field, self.render_step_size, generator, fraction=fraction)
         n_rays = max(16, min(1 << 16, int(self.target / self.samples_per_ray)))
         background = torch.rand(n_rays, 3, generator=generator)
@@ -126,7 +142,9 @@ class _ImageLearner:
         rendered = shade_samples(field, rays, samples, background.to(rays.rays_o.device))
         loss = F.smooth_l1_loss(rendered.colors, pixels, beta=0.1)
         loss = loss + field.regularization(generator)
-        self.optimizer.step(loss, config.lr_decay**progress * min(1.0, (self.n_steps + 1) / WARMUP_STEPS))
+        self.optimizer.step(
+            loss, config.lr_decay**progress * min(1.0, (self.n_steps + 1) / config.warmup_steps)
+        )
         self.n_steps += 1
 
     def probe(self) -> float:
@@ -161,7 +179,7 @@ class _ImageLearner:
         self.n_steps, self.samples_per_ray = state["n_steps"], state["samples_per_ray"]
 
     def _pixels(self, n: int, generator: torch.Generator, background: Tensor) -> tuple[Rays, Tensor]:
-        """Random pixels of random views: their rays, and their colours over the background."""
+        """Return rays of random pixels of random views, and their colors over the background."""
         cameras = self.views.cameras
         which = torch.randint(len(cameras), (n,), generator=generator)
         x = torch.randint(cameras.width, (n,), generator=generator)

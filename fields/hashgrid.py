@@ -75,7 +75,7 @@ class HashGrid(VolumeField):
         self.decoder = RadianceDecoder(n_features=15)
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Table entries uniform within 1e-4 as the paper's, networks He-uniform."""
+        """Draw table entries uniformly within 1e-4 as the paper's, networks He-uniform."""
         nn.init.uniform_(self.table, -1e-4, 1e-4, generator=generator)
         self.density_network.reset_parameters(generator)
         self.decoder.reset_parameters(generator)

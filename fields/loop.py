@@ -1,6 +1,6 @@
 """The one training loop: steps until the budget ends, saved on the way, the best kept.
 
-`fit_images` trains a field from photographs with it, `distill.convert` a student from its teacher.
+`fit_images` trains a field from images with it, `distill.convert` a student from its teacher.
 """
 
 import json
@@ -19,43 +19,48 @@ from fieldmorph.fields.budget import Budget, Spent, now
 from fieldmorph.fields.checkpoint import pack_state, read_checkpoint, unpack_state, write_checkpoint
 from fieldmorph.fields.errors import FruitlessError, SettingError
 
-N_PROBES = 20  # looks at the quality over a run, at equal shares of the budget
-FEWEST_STEPS = 20  # a time that ends before is a mistake rather than a wish
+N_PROBES = 20  # evaluations over a run, at equal fractions of the budget
+MIN_STEPS = 20  # a budget of time that ends earlier is treated as a user error
 SAVE_SECONDS = 20.0  # at most this much work is lost to a crash
 
 
 @runtime_checkable
 class Learner(Protocol):
-    """What the loop needs of a thing that learns."""
+    """The interface that the loop trains."""
 
     def step(self, progress: float) -> None:
-        """One step of the optimiser; progress in [0, 1) is the share of the budget used."""
+        """Take one step of the optimizer; progress in [0, 1) is the fraction of the budget used."""
 
     def probe(self) -> float:
-        """PSNR in dB on a fixed set of rays; draws nothing from the learner's generators."""
+        """Return the PSNR in dB on a fixed set of rays; draws nothing from the learner's generators."""
 
     def result(self) -> dict[str, Any]:
-        """What is kept of the best probe: a tree of numbers and tensors."""
+        """Return what is kept of the best probe: a tree of numbers and tensors."""
 
     def state(self) -> dict[str, Any]:
-        """Everything a later `load_state` needs to go on exactly as if nothing had happened."""
+        """Return what a later `load_state` needs to continue exactly as if nothing had happened."""
 
     def load_state(self, state: dict[str, Any]) -> None: ...
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands."""
+    """The state of a run after a step.
+
+    Attributes:
+        fraction: of the budget that is used, in [0, 1].
+        psnr: of the last probe, in dB; None before the first.
+    """
 
     step: int
-    share: float
+    fraction: float
     psnr: float | None
     spent: Spent
 
 
 @dataclass(frozen=True)
 class LoopReport:
-    """How a run went: steps, time, the best probe, and every probe as (core-seconds, PSNR)."""
+    """The steps and time of a run, the best probe in dB, and every probe as (core-seconds, PSNR)."""
 
     steps: int
     spent: Spent
@@ -80,19 +85,19 @@ def run_loop(
     settings: dict[str, Any] | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
     started: Spent | None = None,
-    fewest_steps: int = FEWEST_STEPS,
+    min_steps: int = MIN_STEPS,
 ) -> tuple[dict[str, Any], LoopReport]:
-    """Run to the budget's end; the best result and a report.
+    """Run to the end of the budget and return the best result and a report.
 
     With a budget of steps everything that happens depends on the step alone, so that equal seeds give equal bytes,
     interrupted or not.
 
     Args:
         state_path: where the state is saved every 20 seconds, atomically; the caller removes it at the end.
-        resume: go on from `state_path` if it is there.
+        resume: continue from `state_path` if it exists.
         settings: JSON values that must be the same when the run is resumed.
         started: reading of the clocks from which time counts; by default now.
-        fewest_steps: with less a budget of time was too short.
+        min_steps: a budget of time that ends after fewer was too short.
 
     Raises:
         Interrupted: after SIGINT or SIGTERM, the state being saved.
@@ -121,12 +126,12 @@ def run_loop(
     start = started or now()
     total, saved_at = spent, now().seconds
     with _deferred_signals() as pending:
-        while (share := budget.progress(step, total)) < 1:
-            learner.step(share)
+        while (before := budget.progress(step, total)) < 1:
+            learner.step(before)
             step += 1
             total = spent + (now() - start)
             after = budget.progress(step, total)
-            if int(after * N_PROBES) > int(share * N_PROBES):
+            if int(after * N_PROBES) > int(before * N_PROBES):
                 psnr = learner.probe()
                 if psnr > best_psnr:
                     best, best_psnr = learner.result(), psnr
@@ -141,9 +146,9 @@ def run_loop(
                 saved_at = now().seconds
     if best is None and curve:
         raise FruitlessError(
-            f"the run diverged: its PSNR was {psnr} at every look; smaller learning rates may help"
+            f"the run diverged: its PSNR was {psnr} at every evaluation; smaller learning rates may help"
         )
-    if best is None or (budget.steps is None and step < fewest_steps):
+    if best is None or (budget.steps is None and step < min_steps):
         raise FruitlessError(f"the budget ended after {step} steps, too short to do anything; give more")
     return best, LoopReport(step, total, best_psnr, curve)
 
@@ -154,21 +159,22 @@ def describe_state(header: dict[str, Any], arrays: dict[str, Tensor]) -> dict[st
 
 
 def check_same(path: Path, before: dict[str, Any], settings: dict[str, Any]) -> None:
-    """See that what is saved in `path` was made with these settings, JSON values both.
+    """Check that what is saved in `path` was made with these settings, JSON values both.
 
     Raises:
         SettingError: it was not; what differs.
     """
     differ = [k for k in sorted({*before, *settings}) if before.get(k) != settings.get(k)]
     if differ:
-        told = "; ".join(f"{k} was {_short(before.get(k))}, is {_short(settings.get(k))}" for k in differ)
-        raise SettingError(f"{path} belongs to a run with other settings: {told}")
+        changes = "; ".join(f"{k} was {_short(before.get(k))}, is {_short(settings.get(k))}" for k in differ)
+        raise SettingError(f"{path} belongs to a run with other settings: {changes}")
 
 
 def _read_state(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     header, arrays = read_checkpoint(path, kind="state")
     check_same(path, header["settings"], settings)
-    return unpack_state(header["state"], arrays)
+    state: dict[str, Any] = unpack_state(header["state"], arrays)
+    return state
 
 
 def _short(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""How alike two images are: PSNR and SSIM."""
+"""Image quality: PSNR and SSIM."""
 
 import torch
 from jaxtyping import Float
@@ -7,11 +7,11 @@ from torch import Tensor
 from fieldmorph.fields.errors import InputError, SettingError
 
 SSIM_WINDOW = 11  # pixels; a Gaussian of sigma 1.5 cut off there, as in Wang et al. (2004)
-EQUAL_DB = 100.0  # PSNR of equal images, and the most that is stated: a mean with infinity in it says nothing
+EQUAL_DB = 100.0  # PSNR of equal images and the largest stated: a mean with infinity in it says nothing
 
 
 def psnr(image: Float[Tensor, "h w 3"], reference: Float[Tensor, "h w 3"]) -> float:
-    """Peak signal-to-noise ratio in dB of an image in [0, 1]; infinite for equal images.
+    """Return the peak signal-to-noise ratio in dB of an image in [0, 1]; infinite for equal images.
 
     Raises:
         InputError: Images of different shapes, or not floating-point RGB.
@@ -21,17 +21,17 @@ def psnr(image: Float[Tensor, "h w 3"], reference: Float[Tensor, "h w 3"]) -> fl
 
 
 def psnr_from_mse(error: Float[Tensor, ""]) -> float:
-    """Return the PSNR in dB of colours in [0, 1] with this mean squared error; infinite where it is 0."""
+    """Return the PSNR in dB of colors in [0, 1] with this mean squared error; infinite where it is 0."""
     return float(-10 * torch.log10(error.detach()))
 
 
 def capped_psnr(image: Float[Tensor, "h w 3"], reference: Float[Tensor, "h w 3"]) -> float:
-    """`psnr` in dB, at most 100."""
+    """Return `psnr` in dB, at most 100."""
     return min(psnr(image, reference), EQUAL_DB)
 
 
 def ssim(image: Float[Tensor, "h w 3"], reference: Float[Tensor, "h w 3"]) -> float:
-    """Structural similarity of images in [0, 1], at most 1; 1 for equal images.
+    """Return the structural similarity (SSIM, Wang et al. 2004) of images in [0, 1], at most 1; 1 for equal images.
 
     The mean over channels and all pixels, the border seen through reflection, by torchmetrics.
 

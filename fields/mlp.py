@@ -57,7 +57,7 @@ class MLP(VolumeField):
         self.decoder = RadianceDecoder(n_features=15)
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """He-uniform weights."""
+        """Draw He-uniform weights."""
         self.trunk.reset_parameters(generator)
         self.decoder.reset_parameters(generator)
 

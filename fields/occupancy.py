@@ -1,4 +1,4 @@
-"""Which cells of the box are worth a sample (Müller et al. 2022, appendix C)."""
+"""Occupancy grids: which cells of the box are worth a sample (Müller et al. 2022, appendix C)."""
 
 import numpy as np
 import torch
@@ -6,6 +6,8 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from fieldmorph.fields.base import VolumeField
+from fieldmorph.fields.kernels.composite import alpha_from_density
+from fieldmorph.fields.lattice import coordinates, dilate
 
 CELLS_PER_QUERY = 1 << 16
 OCCUPIED_ALPHA = 0.01  # a cell counts when one step through it would stop a hundredth of the light
@@ -15,7 +17,7 @@ class OccupancyGrid:
     """A density bound per cell, and the cells over a threshold.
 
     Attributes:
-        density: float32 (r, r, r), the largest density per world unit seen lately in each cell.
+        density: float32 (r, r, r), the largest density per world unit sampled lately in each cell.
         occupied: bool (r, r, r).
     """
 
@@ -27,14 +29,14 @@ class OccupancyGrid:
     def from_density(
         cls, density: Float[Tensor, "r r r"], occupied: Bool[Tensor, "r r r"]
     ) -> "OccupancyGrid":
-        """A saved grid."""
+        """Return a saved grid."""
         grid = cls(1)
         grid.density, grid.occupied = density, occupied
         return grid
 
     @classmethod
     def from_bits(cls, bits: UInt8[Tensor, "bytes"], resolution: int) -> "OccupancyGrid":
-        """A grid from a file, its remembered densities 0.
+        """Return a grid from a file, its remembered densities 0.
 
         Raises:
             ValueError: the bits are not a cube of this resolution.
@@ -46,13 +48,18 @@ class OccupancyGrid:
         return cls.from_density(torch.zeros(cells.shape), cells)
 
     def to_bits(self) -> UInt8[Tensor, "bytes"]:
-        """Which cells are occupied, eight in a byte."""
+        """Return which cells are occupied, eight in a byte."""
         return torch.from_numpy(np.packbits(self.occupied.cpu().numpy()))
 
     @property
     def resolution(self) -> int:
         """Cells per axis."""
         return self.occupied.shape[0]
+
+    def at(self, unit: Float[Tensor, "*batch 3"]) -> Bool[Tensor, "*batch"]:
+        """Return whether positions in the box, taken to [0, 1]^3, lie in occupied cells; on their device."""
+        cell = (unit * self.resolution).long().clamp(max=self.resolution - 1)
+        return self.occupied.to(unit.device)[cell.unbind(-1)]
 
     @torch.no_grad()
     def update(
@@ -64,11 +71,11 @@ class OccupancyGrid:
         decay: float = 0.95,
         fraction: float = 1.0,
     ) -> None:
-        """Look at the field again at one random point per cell.
+        """Sample the field again at one random point per cell.
 
         Args:
             decay: what the remembered density is multiplied with before the maximum is taken.
-            fraction: of all cells that are looked at, half at random and half among the occupied.
+            fraction: of all cells that are sampled, half at random and half among the occupied.
         """
         n_cells = self.density.numel()
         if fraction >= 1:
@@ -80,16 +87,16 @@ class OccupancyGrid:
             if len(busy):
                 cells = torch.cat([cells, busy[torch.randint(len(busy), (n,), generator=generator)]])
             cells = cells.unique()
-        fresh = self._look(field, cells, torch.rand(len(cells), 3, generator=generator))
+        fresh = self._query(field, cells, torch.rand(len(cells), 3, generator=generator))
         flat = self.density.flatten()
         flat[cells] = torch.maximum(flat[cells] * decay, fresh)
         self.density = flat.reshape(self.density.shape)
-        alpha = -torch.expm1(-self.density * render_step_size)
+        alpha = alpha_from_density(self.density, render_step_size)
         self.occupied = alpha > min(OCCUPIED_ALPHA, float(alpha.mean()))
 
     @torch.no_grad()
     def rebuild(
-        self, field: VolumeField, render_step_size: float, generator: torch.Generator, *, looks: int = 4
+        self, field: VolumeField, render_step_size: float, generator: torch.Generator, *, samples_per_cell: int = 4
     ) -> None:
         """Forget the past and bound the field afresh by several points per cell; one ring of cells is added.
 
@@ -97,25 +104,19 @@ class OccupancyGrid:
         """
         cells = torch.arange(self.density.numel())
         density = torch.zeros(len(cells))
-        for look in range(looks):
+        for sample in range(samples_per_cell):
             offsets = torch.rand(len(cells), 3, generator=generator)
-            density[cells] = torch.maximum(density[cells], self._look(field, cells, offsets))
-            if look == 0:  # look again only where something stirs nearby
-                stirs = -torch.expm1(-density * render_step_size) > OCCUPIED_ALPHA / 10
-                cells = _with_neighbours(stirs.reshape(self.density.shape)).flatten().nonzero()[:, 0]
+            density[cells] = torch.maximum(density[cells], self._query(field, cells, offsets))
+            if sample == 0:  # from now on only where there is something nearby
+                nearby = alpha_from_density(density, render_step_size) > OCCUPIED_ALPHA / 10
+                cells = dilate(nearby.reshape(self.density.shape)).flatten().nonzero()[:, 0]
         self.density = density.reshape(self.density.shape)
-        self.occupied = _with_neighbours(-torch.expm1(-self.density * render_step_size) > OCCUPIED_ALPHA)
+        self.occupied = dilate(alpha_from_density(self.density, render_step_size) > OCCUPIED_ALPHA)
 
-    def _look(self, field: VolumeField, cells: Tensor, offsets: Tensor) -> Tensor:
-        """Density at `offsets` in [0, 1]^3 within the given flat cells."""
-        r = self.resolution
-        corner = torch.stack([cells // (r * r), cells // r % r, cells % r], dim=-1)
+    def _query(self, field: VolumeField, cells: Tensor, offsets: Tensor) -> Tensor:
+        """Return the density at `offsets` in [0, 1]^3 within the given flat cells."""
         aabb = field.aabb.cpu()
-        positions = aabb[:3] + (corner + offsets) / r * (aabb[3:] - aabb[:3])
+        unit = (coordinates(cells, self.resolution) + offsets) / self.resolution
+        positions = aabb[:3] + unit * (aabb[3:] - aabb[:3])
         chunks = positions.to(field.aabb.device).split(CELLS_PER_QUERY)
         return torch.cat([field.query_density(chunk) for chunk in chunks]).cpu()
-
-
-def _with_neighbours(cells: Bool[Tensor, "x y z"]) -> Bool[Tensor, "x y z"]:
-    """The cells and all that touch them."""
-    return torch.nn.functional.max_pool3d(cells[None].float(), kernel_size=3, stride=1, padding=1)[0] > 0

@@ -1,4 +1,4 @@
-"""The optimisers of a field's parameters, stepped as one.
+"""The optimizers of a field's parameters, stepped as one.
 
 Grids, biases and small networks learn by Adam as Instant-NGP sets it, the hidden matrices of a large perceptron by Muon
 (Jordan et al. 2024): its orthogonalised momentum moves all directions of a matrix alike, as suits coordinate networks.
@@ -40,22 +40,22 @@ class FieldOptimizer:
         for group in self._groups():
             group["initial_lr"] = group["lr"]
 
-    def step(self, loss: Tensor, lr_share: float) -> None:
-        """Descend along the loss's gradient at a share of the initial learning rates."""
+    def step(self, loss: Tensor, lr_factor: float) -> None:
+        """Descend along the loss's gradient at a fraction of the initial learning rates."""
         for part in self.parts:
             part.zero_grad(set_to_none=True)
         loss.backward()
         for group in self._groups():
-            group["lr"] = group["initial_lr"] * lr_share
+            group["lr"] = group["initial_lr"] * lr_factor
         for part in self.parts:
             part.step()
 
     def state(self) -> list[dict[str, Any]]:
-        """What `load_state` takes."""
+        """Return what `load_state` takes."""
         return [part.state_dict() for part in self.parts]
 
     def load_state(self, state: list[dict[str, Any]]) -> None:
-        """Go on from a saved state."""
+        """Continue from a saved state."""
         for part, saved in zip(self.parts, state, strict=True):
             part.load_state_dict(saved)
 
@@ -71,7 +71,7 @@ class Muon(torch.optim.Optimizer):
 
     Args:
         params: groups of matrices with their learning rates.
-        momentum: share of the past that is kept.
+        momentum: fraction of the past that is kept.
     """
 
     def __init__(self, params: list[dict[str, Any]], momentum: float = 0.95):
@@ -79,7 +79,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One step of every matrix that has a gradient."""
+        """Take one step for every matrix that has a gradient."""
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is None:
@@ -95,7 +95,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalize(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
-    """About U V' of the singular value decomposition U S V', its singular values between 0.7 and 1.2."""
+    """Return about U V' of the singular value decomposition U S V', its singular values between 0.7 and 1.2."""
     a, b, c = NEWTON_SCHULZ
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
@@ -105,7 +105,8 @@ def orthogonalize(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows 
             gram = x @ x.T
             x = a * x + (b * gram + c * gram @ gram) @ x
     x = x.to(matrix.dtype)
-    return x.T if tall else x
+    result: Tensor = x.T if tall else x
+    return result
 
 
 def _plain(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ class Perceptron(nn.Module):
         width: width of the hidden layers.
         depth: number of hidden layers.
         bias: whether layers have one; tiny-cuda-nn's have none.
-        skip: index of the layer that sees the input again, beside its own (NeRF's fifth), or None.
+        skip: index of the layer that sees the input again, in addition to its own (NeRF's fifth), or None.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Perceptron(nn.Module):
         self.layers = nn.ModuleList(layers)
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """He-uniform weights, zero biases."""
+        """Draw He-uniform weights and zero biases."""
         *hidden, last = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
         for layer in hidden:
             nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu", generator=generator)
@@ -41,14 +41,14 @@ class Perceptron(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, inputs: Float[Tensor, "*batch n_in"]) -> Float[Tensor, "*batch n_out"]:
-        """Values of the last layer, without an activation.
+        """Return the values of the last layer, without an activation.
 
         tinycudann (where it works) serves float32 on CUDA, in half precision, where its fused kernels fit the layers
         and there are no biases and no skip; every other case takes torch's layers.
         """
         rows = inputs.reshape(-1, inputs.shape[-1])
         if _on_cuda(rows) and self.skip is None and self.layers[0].bias is None:
-            # Not before: the library is tested against layers like ours when it is first asked for.
+            # Not before: the library is tested against layers like ours when it is first needed.
             from fieldmorph.fields.kernels.accelerators import perceptron_cuda
 
             values = perceptron_cuda(rows, [layer.weight for layer in self.layers], self._layered)

@@ -1,4 +1,4 @@
-"""Every representation by name."""
+"""Fields by name: their settings, fresh ones, and those of files."""
 
 import inspect
 from collections.abc import Sequence
@@ -8,17 +8,12 @@ from torch import Tensor
 
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.errors import SettingError, known
-from fieldmorph.fields.hashgrid import HashGrid
-from fieldmorph.fields.mlp import MLP
+from fieldmorph.fields.kinds import FIELDS as FIELDS
 from fieldmorph.fields.rng import seeded
-from fieldmorph.fields.tensorf import CP, VM
-from fieldmorph.fields.voxels import Voxels
-
-FIELDS: dict[str, type[VolumeField]] = {field.name: field for field in (HashGrid, MLP, VM, CP, Voxels)}
 
 
 def field_settings(name: str, preset: str = "small", **overrides: Any) -> dict[str, Any]:
-    """Constructor arguments of a preset with some replaced, without building anything.
+    """Return the constructor arguments of a preset with some replaced, without building anything.
 
     Raises:
         SettingError: unknown field, preset or key, listing the known ones.
@@ -36,23 +31,24 @@ def field_settings(name: str, preset: str = "small", **overrides: Any) -> dict[s
 
 
 def settings_within(
-    name: str, max_bytes: int, occupied: Tensor, beside: int = 0, preset: str = "small", **overrides: Any
+    name: str, max_bytes: int, occupied: Tensor, other_bytes: int = 0, preset: str = "small", **overrides: Any
 ) -> dict[str, Any]:
-    """The largest of a field's sizes that takes at most `max_bytes`, over the preset and under the overrides.
+    """Return the settings of the largest of a field's sizes that takes at most `max_bytes`.
+
+    The size replaces the preset's settings, `overrides` replace both.
 
     Args:
-        beside: bytes that a file takes beside the field's arrays.
+        other_bytes: bytes that a file takes in addition to the field's arrays.
         occupied: (x, y, z) bool, cells of the box that have something in them: a sparse field's size depends on it.
 
     Raises:
         SettingError: unknown names, as `field_settings`; not even the smallest fits.
     """
     best = None
-    for size in (
-        FIELDS[name].sizes if name in FIELDS else [{}]
-    ):  # from small to large: the finest are dear to count
+    sizes: list[dict[str, Any]] = FIELDS[name].sizes if name in FIELDS else [{}]
+    for size in sizes:  # from small to large: the finest are expensive to count
         settings = field_settings(name, preset, **{**size, **overrides})
-        n_bytes = beside + FIELDS[name].storage_bytes(settings, occupied)
+        n_bytes = other_bytes + FIELDS[name].storage_bytes(settings, occupied)
         if n_bytes > max_bytes:
             if best is None:
                 raise SettingError(f"no {name} fits into {max_bytes} bytes; the smallest takes {n_bytes}")
@@ -70,7 +66,14 @@ def make_field(
     seed: int = 0,
     **overrides: Any,
 ) -> VolumeField:
-    """A freshly initialised field.
+    """Return a freshly initialized field.
+
+    Args:
+        name: a key of `FIELDS`: `hashgrid`, `mlp`, `vm`, `cp` or `voxels`.
+        preset: `small`, for CPUs, or `paper`, as published.
+        aabb: the box in world units, min then max.
+        seed: of the initial parameters.
+        overrides: constructor arguments of the field, over the preset's.
 
     Raises:
         SettingError: unknown names, as `field_settings`; a bad box or size.
@@ -82,7 +85,7 @@ def make_field(
 
 
 def rebuild_field(name: str, config: dict[str, Any]) -> VolumeField:
-    """A field from its own `config()`, parameters not yet filled in.
+    """Return a field from its own `config()`, parameters not yet filled in.
 
     Raises:
         SettingError: the configuration names no field of this version or does not fit it.

@@ -1,4 +1,4 @@
-"""Rays to pixels: march, look at the field, composite."""
+"""Rays to pixels: march, query the field, composite."""
 
 from dataclasses import dataclass
 
@@ -11,8 +11,8 @@ from fieldmorph.fields.cameras import Cameras, Rays, image_rays
 from fieldmorph.fields.kernels.ops import composite, march
 from fieldmorph.fields.occupancy import OccupancyGrid
 
-EARLY_STOP = 1e-3  # light left over behind which a sample changes no 8-bit pixel by more than a quarter
-STEPS_PER_BOX = (64, 512)  # fewest and most render steps across the longest side of a field's box
+EARLY_STOP = 1e-3  # transmittance below which a sample changes no 8-bit pixel by more than a quarter
+STEPS_PER_BOX = (64, 512)  # least and greatest number of render steps across the longest side of a field's box
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class RaySamples:
         return len(self.ray_indices)
 
     def positions(self, rays: Rays) -> Float[Tensor, "n_samples 3"]:
-        """Centres of the samples in world units."""
+        """Return the centers of the samples in world units."""
         t_mid = (self.t_starts + self.t_ends) / 2
         return torch.addcmul(rays.rays_o[self.ray_indices], rays.rays_d[self.ray_indices], t_mid[:, None])
 
     def keep(self, mask: Tensor) -> "RaySamples":
-        """The samples where mask (n_samples,) is true."""
+        """Return the samples where mask (n_samples,) is true."""
         before = torch.cat([mask.new_zeros(1, dtype=torch.int64), mask.cumsum(0)])
         return RaySamples(
             self.ray_indices[mask], self.t_starts[mask], self.t_ends[mask], before[self.offsets]
@@ -57,15 +57,15 @@ class RenderOutput:
 
 
 def step_size_for(cameras: Cameras, field: VolumeField) -> float:
-    """The render step in world units: one pixel's footprint at the centre of the box.
+    """Return the render step in world units: one pixel's footprint at the centre of the box.
 
-    Finer steps cost time and show nothing that the photographs do.
+    Finer steps cost time and show nothing that is in the training images.
     """
     centre = (field.aabb[:3] + field.aabb[3:]).cpu() / 2
     distances = (cameras.camera_to_world[:, :, 3].cpu() - centre).norm(dim=-1)
     footprint = float((distances / cameras.intrinsics[:, 0].cpu()).median())
-    fewest, most = STEPS_PER_BOX
-    return min(max(footprint, field.extent / most), field.extent / fewest)
+    n_min, n_max = STEPS_PER_BOX
+    return min(max(footprint, field.extent / n_max), field.extent / n_min)
 
 
 def sample_rays(
@@ -75,7 +75,7 @@ def sample_rays(
     render_step_size: float,
     jitter: Float[Tensor, "n_rays"] | None = None,
 ) -> RaySamples:
-    """Samples in occupied cells, at the middle of each step or jittered."""
+    """Return samples in occupied cells, at the middle of each step or jittered."""
     if jitter is None:
         jitter = torch.full((len(rays),), 0.5, device=rays.rays_o.device)
     occupied = occupancy.occupied.to(rays.rays_o.device)
@@ -86,7 +86,7 @@ def sample_rays(
 def visible_samples(
     field: VolumeField, rays: Rays, samples: RaySamples, early_stop: float = EARLY_STOP
 ) -> RaySamples:
-    """The samples that light reaches: a density-only pass spares the rest the whole field."""
+    """Return the samples that light reaches; a density-only pass spares the rest the whole field."""
     if not len(samples):
         return samples
     sigma = field.query_density(samples.positions(rays))
@@ -116,7 +116,7 @@ def render_rays(
     background: Float[Tensor, "n_rays 3"],
     jitter: Float[Tensor, "n_rays"] | None = None,
 ) -> RenderOutput:
-    """Pixels of rays; only samples that light reaches are shaded."""
+    """Return the pixels of rays; only samples that light reaches are shaded."""
     samples = sample_rays(rays, field, occupancy, render_step_size, jitter)
     return shade_samples(field, rays, visible_samples(field, rays, samples), background)
 
@@ -130,7 +130,16 @@ def render_image(
     background: float = 1.0,
     rays_per_chunk: int = 4096,
 ) -> dict[str, Tensor]:
-    """One view: `colors` (h, w, 3) in sRGB, `opacities` (h, w), `depths` (h, w) in world units."""
+    """Return one view: `colors` (h, w, 3) in sRGB, `opacities` (h, w), `depths` (h, w) in world units.
+
+    Args:
+        camera: exactly one.
+        render_step_size: distance between samples, in world units.
+        background: gray level in [0, 1].
+
+    Raises:
+        SettingError: `camera` is not exactly one camera.
+    """
     rays = image_rays(camera.to(field.aabb.device))
     chunks = []
     for start in range(0, len(rays), rays_per_chunk):

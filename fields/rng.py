@@ -6,7 +6,7 @@ import torch
 
 
 def seeded(seed: int, purpose: str, number: int = 0) -> torch.Generator:
-    """A generator whose stream has nothing to do with that of another seed, purpose or number.
+    """Return a generator whose stream is independent of that of another seed, purpose or number.
 
     They are hashed together: torch keeps 32 bits of a seed, and neighbouring ones (`seed + 1`) would meet again where
     somebody counts seeds.

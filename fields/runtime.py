@@ -1,20 +1,24 @@
-"""What the machine can do, probed once: bf16 on the CPU, threads, memory that is kept, the device."""
+"""The machine, probed once: bf16 on the CPU, threads, memory, the device."""
 
 import ctypes
 import functools
 import os
 import platform
+import sys
 import time
+from pathlib import Path
 
 import torch
 
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.kernels.launch import set_threads
 
+STATUS = Path("/proc/self/status")
+
 
 @functools.cache
 def bf16_on_cpu() -> bool:
-    """Whether the CPU multiplies bf16 natively (AVX512-BF16, AMX, Arm BF16).
+    """Return whether the CPU multiplies bf16 natively (AVX512-BF16, AMX, Arm BF16).
 
     `FIELDMORPH_BF16=0` or `1` overrides the probe.
     """
@@ -26,7 +30,7 @@ def bf16_on_cpu() -> bool:
 
 
 def network_autocast(tensor: torch.Tensor) -> torch.autocast:
-    """The precision in which networks run on this tensor's device; float64 is left alone."""
+    """Return the precision in which networks run on this tensor's device; float64 is left alone."""
     kind = tensor.device.type
     enabled = tensor.dtype == torch.float32 and (kind == "cuda" or (kind == "cpu" and bf16_on_cpu()))
     return torch.autocast(kind, dtype=torch.bfloat16, enabled=enabled)
@@ -51,41 +55,17 @@ def compile_kernels() -> float:
     Returns:
         Seconds it took: some forty the first time after an installation, half a one later.
     """
-    from fieldmorph.fields.encodings import spherical_harmonics
-    from fieldmorph.fields.kernels.cp import cp_products
-    from fieldmorph.fields.kernels.hash_levels import hash_levels
-    from fieldmorph.fields.kernels.normal_equations import normal_equations, table_products
-    from fieldmorph.fields.kernels.ops import composite, hash_encode, march
-    from fieldmorph.fields.kernels.total_variation import total_variation
-    from fieldmorph.fields.kernels.vm import vm_products
-    from fieldmorph.fields.kernels.voxels import NodeGrid, pack_mask, rank_words, sparse_trilinear
+    from fieldmorph.fields.kernels.table import KERNELS
 
     start = time.monotonic()
-    levels = hash_levels(2, 4, 2, 1.5)
-    table = torch.zeros(levels.n_entries, 2, requires_grad=True)
-    positions = torch.full((4, 3), 0.5)
-    hash_encode(positions, table, levels).sum().backward()
-    lines, planes = torch.ones(3, 2, 2, requires_grad=True), torch.ones(3, 2, 2, 2, requires_grad=True)
-    cp_products(positions, lines).sum().backward()
-    vm_products(positions, planes, lines).sum().backward()
-    grid = NodeGrid(*rank_words(pack_mask(torch.ones(8, dtype=torch.bool))), 2, 1.0)
-    sparse_trilinear(positions, rows := torch.ones(8, 3, requires_grad=True), grid, 0.0).sum().backward()
-    total_variation(rows, grid, 0, 8).backward()
-    some, nothing = (torch.ones(1, 2),) * 3, torch.zeros(4, dtype=torch.long)
-    table_products(some, (nothing,) * 3, torch.ones(1, 2))
-    normal_equations(some, (nothing,) * 3, torch.ones(4, 2), torch.arange(4), torch.tensor([0, 4]))
-    rays_o, rays_d = torch.tensor([[-1.0, 0.5, 0.5]]), torch.tensor([[1.0, 0.0, 0.0]])
-    box, occupied = torch.tensor([0.0, 0, 0, 1, 1, 1]), torch.ones(2, 2, 2, dtype=torch.bool)
-    _, t_starts, t_ends, offsets = march(rays_o, rays_d, box, occupied, 0.5, torch.full((1,), 0.5))
-    sigma = torch.ones(len(t_starts), requires_grad=True)
-    rgb = torch.ones(len(t_starts), 3, requires_grad=True)
-    composite(sigma, rgb, t_starts, t_ends, offsets)[1].sum().backward()
-    spherical_harmonics(rays_d)
+    for module in KERNELS.values():
+        example = module.example(torch.Generator().manual_seed(0))
+        example.run(example.kernel)
     return time.monotonic() - start
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """`auto` takes CUDA where it works.
+    """Return a device by name; `auto` takes CUDA where it works.
 
     Raises:
         SettingError: for `cuda` on a machine without it, or an unknown name.
@@ -93,8 +73,25 @@ def choose_device(name: str = "auto") -> torch.device:
     if name not in ("auto", "cpu", "cuda"):
         raise SettingError(f"device must be auto, cpu or cuda; got {name!r}")
     if name == "cuda" and not torch.cuda.is_available():
-        raise SettingError("device cuda was asked for, but torch sees no CUDA device; use --device cpu")
+        raise SettingError("device cuda was requested, but torch sees no CUDA device; use --device cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def peak_memory() -> int | None:
+    """Return the most memory that this process has held, in bytes, or None where the system does not count it.
+
+    On Linux this is the peak of this program: `getrusage` there begins with that of the process that started it.
+    """
+    if STATUS.exists():
+        for line in STATUS.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    try:
+        import resource  # Windows has none
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 @functools.cache

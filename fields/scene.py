@@ -1,4 +1,4 @@
-"""A scene to train from: photographs with their cameras by split, and the box that holds the content."""
+"""Scenes to train from: images with their cameras by split, and the box that holds the content."""
 
 import math
 from collections.abc import Sequence
@@ -13,12 +13,14 @@ from torch import Tensor
 from fieldmorph.fields.cameras import Cameras
 from fieldmorph.fields.errors import InputError, SettingError
 from fieldmorph.fields.scenes import blender, transforms
-from fieldmorph.fields.scenes.frames import read_images
+from fieldmorph.fields.scenes.frames import SceneReader, read_images
+
+READERS: tuple[SceneReader, ...] = (blender.BlenderReader(), transforms.TransformsReader())
 
 
 @dataclass(frozen=True)
 class Split:
-    """Views that are used together.
+    """The views of one split: images and their cameras.
 
     Attributes:
         cameras: one per image.
@@ -39,11 +41,11 @@ class Split:
         pixels: Int[Tensor, "n_rays 2"],
         render_bkgd: Float[Tensor, "n_rays 3"],
     ) -> Float[Tensor, "n_rays 3"]:
-        """Colours in [0, 1] of the pixels (x, y), each over its own background."""
+        """Return colors in [0, 1] of the pixels (x, y), each over its own background."""
         return _over(self.images[camera_indices, pixels[:, 1], pixels[:, 0]], render_bkgd)
 
     def view_over(self, index: int, render_bkgd: Float[Tensor, "3"]) -> Float[Tensor, "height width 3"]:
-        """A whole view in [0, 1] over one background."""
+        """Return a whole view in [0, 1] over one background."""
         return _over(self.images[index], render_bkgd)
 
 
@@ -63,11 +65,11 @@ def load_scene(
     aabb: Sequence[float] | None = None,
     splits: Sequence[str] | None = None,
 ) -> Scene:
-    """The scene in a folder (or of one transforms file), whatever format it has.
+    """Return the scene in a folder (or of one transforms file), whatever format it has.
 
     A folder with `transforms_train.json` is read as Blender's data sets, one with `transforms.json` as
     instant-ngp's or nerfstudio's. Poses keep the world units of the files. The box is `aabb` where given,
-    else that of the masks' visual hull, else instant-ngp's (`aabb_scale`), else a cube round the
+    else that of the masks' visual hull, else instant-ngp's (`aabb_scale`), else a cube around the
     point the cameras look at; it is estimated from the training views where they are read.
 
     Args:
@@ -82,38 +84,34 @@ def load_scene(
     if isinstance(downscale, bool) or not isinstance(downscale, int) or downscale < 1:
         raise SettingError(f"downscale must be a whole number of at least 1; got {downscale!r}")
     given = None if aabb is None else _checked_box(aabb)
-    file = _transforms_file(Path(path))
-    if file.name == "transforms_train.json" and Path(path).is_dir():
-        frames, content = blender.split_frames(file.parent, splits)
-    else:
-        frames, content = transforms.split_frames(file, splits)
-    if not frames:
+    files = _reader_for(Path(path)).read(Path(path), splits)
+    if not files.frames:
         raise SettingError("splits must name at least one split; got none")
     loaded = {
         name: Split(*read_images(part, downscale), tuple(frame.name for frame in part))
-        for name, part in frames.items()
+        for name, part in files.frames.items()
     }
     if not any(bool(split.images[..., 3].any()) for split in loaded.values()):
-        raise InputError(f"{file}: every pixel of every image is transparent")
+        raise InputError(f"{files.source}: every pixel of every image is transparent")
     reference = loaded.get("train") or next(iter(loaded.values()))
-    return Scene(file.parent.resolve().name, loaded, given or _estimate_box(reference, content))
+    return Scene(files.source.parent.resolve().name, loaded, given or _estimate_box(reference, files.values))
 
 
-def _transforms_file(path: Path) -> Path:
-    if path.is_file():
-        return path
-    if not path.is_dir():
+def _reader_for(path: Path) -> SceneReader:
+    """Return the first reader that matches."""
+    if not path.exists():
         raise InputError(f"{path}: no such folder or transforms file")
-    for name in ("transforms_train.json", "transforms.json"):
-        if (path / name).is_file():
-            return path / name
-    raise InputError(f"{path}: transforms_train.json or transforms.json expected; neither is there")
+    for reader in READERS:
+        if reader.matches(path):
+            return reader
+    expected = " or ".join(reader.file_name for reader in READERS)
+    raise InputError(f"{path}: {expected} expected; found none")
 
 
-def _estimate_box(split: Split, content: dict[str, Any]) -> tuple[float, ...]:
+def _estimate_box(split: Split, values: dict[str, Any]) -> tuple[float, ...]:
     return (
         blender.mask_box(split.cameras, split.images[..., 3])
-        or transforms.ngp_box(content)
+        or transforms.ngp_box(values)
         or transforms.camera_box(split.cameras)
     )
 

@@ -16,15 +16,19 @@ from fieldmorph.fields.registry import FIELDS, rebuild_field
 from fieldmorph.fields.renderable import RenderableField
 
 PREFIX = "field."  # of the parameters' names
-MOST_STEPS = 1 << 16  # across the box, in a file that can be trusted
-MOST_PIXELS = 1 << 16  # along one side of an image
+MAX_STEPS_PER_BOX = 1 << 16  # across the box, in a file that can be trusted
+MAX_PIXELS = 1 << 16  # along one side of an image
 
 
 def save_field(path: str | Path, stored: RenderableField) -> str:
-    """Write the file atomically; its sha256. Errors are `write_checkpoint`'s.
+    """Write a field to a file, atomically, and return the file's sha256 (hexadecimal).
+
+    The extension is yours; the format is that of `fieldmorph.fields.checkpoint`.
 
     Raises:
         SettingError: a field that no file can bring back, such as a callable.
+        InputError: a folder that does not exist.
+        OSError: the disk is full or fails; the old file is intact.
     """
     if stored.field.name not in FIELDS:
         raise known("field to save", stored.field.name, FIELDS)
@@ -46,7 +50,7 @@ def save_field(path: str | Path, stored: RenderableField) -> str:
 
 
 def load_field(path: str | Path) -> RenderableField:
-    """The field in a file. Nothing in the file is run.
+    """Return the field in a file, on the CPU. Nothing in the file is run.
 
     Raises:
         InputError: a damaged file, or one that does not fit this version.
@@ -97,16 +101,16 @@ def _check_shapes(field: VolumeField, state: dict[str, Tensor]) -> None:
     """Refuse arrays that are not what the configuration says; `load_state_dict` would take their shapes."""
     for name, own in field.state_dict().items():
         if name in state and state[name].shape != own.shape:
-            told = f"{tuple(state[name].shape)} instead of {tuple(own.shape)}"
-            raise ValueError(f"size mismatch for {name}: {told}")
+            sizes = f"{tuple(state[name].shape)} instead of {tuple(own.shape)}"
+            raise ValueError(f"size mismatch for {name}: {sizes}")
 
 
 def _check(field: VolumeField, render_step_size: float, cameras: Cameras) -> None:
     """Refuse values that would fail, or never end, later."""
-    if not field.extent / MOST_STEPS <= render_step_size < math.inf:
+    if not field.extent / MAX_STEPS_PER_BOX <= render_step_size < math.inf:
         raise ValueError(f"a render step of {render_step_size} does not suit a box of {field.extent}")
     sizes = (cameras.width, cameras.height)
-    if not all(type(n) is int and 0 < n <= MOST_PIXELS for n in sizes):
+    if not all(type(n) is int and 0 < n <= MAX_PIXELS for n in sizes):
         raise ValueError(f"an image size of {sizes} is not one")
     poses, intrinsics = cameras.camera_to_world, cameras.intrinsics
     if not len(poses) or poses.shape[1:] != (3, 4) or intrinsics.shape != (len(poses), 4):

@@ -18,13 +18,13 @@ from fieldmorph.fields.perceptron import Perceptron
 
 RANGES = {"resolution": (2, 4096), "density_components": (1, 1024), "app_components": (1, 1024)}
 
-COARSEST = 1 / 3  # of the final resolution, where training begins
-REFINE_AT = (0.05, 0.1, 0.17, 0.27, 0.4)  # shares of training where the resolution grows
+INITIAL_FRACTION = 1 / 3  # of the final resolution, where training begins
+REFINE_AT = (0.05, 0.1, 0.17, 0.27, 0.4)  # fractions of training where the resolution grows
 SHIFT = -1.5  # log density per box length where all components are zero: nearly clear
 
 
 class LowRank(VolumeField):
-    """What VM and CP share: grids of components, a basis matrix to 15 features, the decoder, coarse to fine.
+    """The common part of VM and CP: grids of components, a basis matrix to 15 features, the decoder, coarse to fine.
 
     Every grid is (mode, nodes, components) or (mode, nodes, nodes, components) with `resolution` nodes along each side
     of the box, the outermost on its faces: cells are as long, wide and high as the box. The density
@@ -36,10 +36,26 @@ class LowRank(VolumeField):
     grows = True
     INITIAL_STD: ClassVar[float]
     # Density grids start so much larger and learn so much faster: a logarithm spans more than a feature does.
-    DENSITY_PACE: ClassVar[float]
+    DENSITY_SCALE: ClassVar[float]
 
-    def __init__(self, aabb: Sequence[float], products: int, settings: dict[str, Any]):
+    def __init__(
+        self,
+        aabb: Sequence[float],
+        n_products: int,
+        resolution: int,
+        density_components: int,
+        app_components: int,
+        l1_weight: float,
+        tv_weight: float,
+    ):
         super().__init__(aabb)
+        settings: dict[str, Any] = {
+            "resolution": resolution,
+            "density_components": density_components,
+            "app_components": app_components,
+            "l1_weight": l1_weight,
+            "tv_weight": tv_weight,
+        }
         for key, (low, high) in RANGES.items():
             value = settings[key]
             if type(value) is not int or not low <= value <= high:  # a bool is no number here
@@ -51,24 +67,24 @@ class LowRank(VolumeField):
             if type(value) not in (int, float) or not 0 <= value < math.inf:
                 raise SettingError(f"{self.name} needs {key} to be a finite number >= 0; got {value!r}")
         self._settings = settings
-        self.basis = Perceptron(products, 15, width=0, depth=0, bias=False)
+        self.basis = Perceptron(n_products, 15, width=0, depth=0, bias=False)
         self.decoder = RadianceDecoder(n_features=15)
 
     @abstractmethod
     def _density_sum(self, unit: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
-        """Sum of the density components at positions in [0, 1]^3."""
+        """Return the sum of the density components at positions in [0, 1]^3."""
 
     @abstractmethod
     def _app_products(self, unit: Float[Tensor, "n 3"]) -> Float[Tensor, "n products"]:
-        """The appearance components at positions in [0, 1]^3."""
+        """Return the appearance components at positions in [0, 1]^3."""
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Grids normal, networks He-uniform."""
+        """Draw grids from a normal distribution, networks He-uniformly."""
         for grid in (*self._density_grids(), *self._app_grids()):
             nn.init.normal_(grid, std=self.INITIAL_STD, generator=generator)
         with torch.no_grad():
             for grid in self._density_grids():
-                grid.mul_(self.DENSITY_PACE)
+                grid.mul_(self.DENSITY_SCALE)
         self.basis.reset_parameters(generator)
         self.decoder.reset_parameters(generator)
 
@@ -93,13 +109,13 @@ class LowRank(VolumeField):
     def param_groups(self, lr_grid: float = 2e-2, lr_network: float = 3e-3) -> list[dict[str, Any]]:
         networks = [*self.basis.parameters(), *self.decoder.parameters()]
         return [
-            {"params": self._density_grids(), "lr": self.DENSITY_PACE * lr_grid},
+            {"params": self._density_grids(), "lr": self.DENSITY_SCALE * lr_grid},
             {"params": self._app_grids(), "lr": lr_grid},
             {"params": networks, "lr": lr_network},
         ]
 
     def regularization(self, generator: torch.Generator | None = None) -> Float[Tensor, ""]:
-        """L1 of the density components and total variation of all grids (TensoRF, section 4.4), weighted."""
+        """Return the weighted L1 of density components and total variation of all grids (TensoRF, section 4.4)."""
         l1_weight, tv_weight = self._settings["l1_weight"], self._settings["tv_weight"]
         total = torch.zeros((), device=self.aabb.device)
         if l1_weight:
@@ -131,14 +147,14 @@ class VM(LowRank):
         aabb: the box in world units, min then max.
         resolution: nodes along each side of the box.
         density_components, app_components: ranks of each of the three modes.
-        l1_weight: of the mean magnitude of the density components in the loss.
-        tv_weight: of the total variation of all grids in the loss.
+        l1_weight: weight in the loss of the mean magnitude of the density components.
+        tv_weight: weight in the loss of the total variation of all grids.
     """
 
     name = "vm"
     title = "Planes and lines (TensoRF-VM)"
     INITIAL_STD = 0.1  # TensoRF's
-    DENSITY_PACE = 1.75
+    DENSITY_SCALE = 1.75
     presets = {
         "small": {"resolution": 128, "density_components": 16, "app_components": 24},
         "paper": {"resolution": 300, "density_components": 16, "app_components": 48},
@@ -161,14 +177,9 @@ class VM(LowRank):
         l1_weight: float = 0.0,
         tv_weight: float = 0.0,
     ):
-        settings = {
-            "resolution": resolution,
-            "density_components": density_components,
-            "app_components": app_components,
-            "l1_weight": l1_weight,
-            "tv_weight": tv_weight,
-        }
-        super().__init__(aabb, 3 * app_components, settings)
+        super().__init__(
+            aabb, 3 * app_components, resolution, density_components, app_components, l1_weight, tv_weight
+        )
         self.density_planes = nn.Parameter(torch.zeros(3, resolution, resolution, density_components))
         self.density_lines = nn.Parameter(torch.zeros(3, resolution, density_components))
         self.app_planes = nn.Parameter(torch.zeros(3, resolution, resolution, app_components))
@@ -188,14 +199,14 @@ class CP(LowRank):
         aabb: the box in world units, min then max.
         resolution: nodes along each side of the box.
         density_components, app_components: ranks.
-        l1_weight: of the mean magnitude of the density components in the loss.
-        tv_weight: of the total variation of all grids in the loss.
+        l1_weight: weight in the loss of the mean magnitude of the density components.
+        tv_weight: weight in the loss of the total variation of all grids.
     """
 
     name = "cp"
     title = "Lines (TensoRF-CP)"
     INITIAL_STD = 0.2  # TensoRF's
-    DENSITY_PACE = 1.25
+    DENSITY_SCALE = 1.25
     presets = {
         "small": {"resolution": 256, "density_components": 96, "app_components": 96},
         "paper": {"resolution": 500, "density_components": 96, "app_components": 288},
@@ -218,14 +229,9 @@ class CP(LowRank):
         l1_weight: float = 0.0,
         tv_weight: float = 0.0,
     ):
-        settings = {
-            "resolution": resolution,
-            "density_components": density_components,
-            "app_components": app_components,
-            "l1_weight": l1_weight,
-            "tv_weight": tv_weight,
-        }
-        super().__init__(aabb, app_components, settings)
+        super().__init__(
+            aabb, app_components, resolution, density_components, app_components, l1_weight, tv_weight
+        )
         self.density_lines = nn.Parameter(torch.zeros(3, resolution, density_components))
         self.app_lines = nn.Parameter(torch.zeros(3, resolution, app_components))
 
@@ -237,7 +243,7 @@ class CP(LowRank):
 
 
 def resample(grid: Float[Tensor, "modes *nodes components"], resolution: int) -> Float[Tensor, "..."]:
-    """The grid with `resolution` nodes along each side, linearly interpolated; the outermost stay on the faces."""
+    """Return the grid with `resolution` nodes along each side, linearly interpolated; the outermost stay on faces."""
     for axis in range(1, grid.dim() - 1):
         last = grid.shape[axis] - 1
         at = torch.linspace(0, last, resolution, dtype=torch.float64, device=grid.device)
@@ -248,12 +254,13 @@ def resample(grid: Float[Tensor, "modes *nodes components"], resolution: int) ->
 
 
 def _resolution_at(progress: float, final: int) -> int:
-    """Nodes along each side at a share of training: TensoRF's, evenly spaced in logarithm."""
-    level = sum(progress >= share for share in REFINE_AT) / len(REFINE_AT)
-    return max(2, round(final * COARSEST ** (1 - level)))
+    """Return the nodes along each side at a fraction of training: TensoRF's, evenly spaced in logarithm."""
+    level = sum(progress >= start for start in REFINE_AT) / len(REFINE_AT)
+    resolution: float = max(2.0, final * INITIAL_FRACTION ** (1 - level))
+    return round(resolution)
 
 
 def _variation(grid: Float[Tensor, "modes *nodes components"]) -> Float[Tensor, ""]:
-    """Mean squared difference of neighbouring nodes, summed over the axes."""
+    """Return the mean squared difference of neighbouring nodes, summed over the axes."""
     differences = [grid.diff(dim=axis).square().mean() for axis in range(1, grid.dim() - 1)]
     return torch.stack(differences).sum()

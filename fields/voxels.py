@@ -13,35 +13,36 @@ from fieldmorph.fields.encodings import spherical_harmonics
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.kernels.total_variation import total_variation
 from fieldmorph.fields.kernels.voxels import NodeGrid, pack_mask, rank_words, sparse_trilinear, unpack_mask
+from fieldmorph.fields.lattice import coordinates, dilate_along
 
-N_HARMONICS = 9  # functions of degree 0, 1 and 2, per colour channel
+N_HARMONICS = 9  # functions of degree 0, 1 and 2, per color channel
 EMPTY = (
     -10.0
 )  # logarithm of density per box length where there is no node: a ray through the box loses 1 / 22,000
 FRESH = -1.5  # the same of a fresh field's nodes, give or take a little noise
 FAINT = 1.0  # below it a render step of a hundredth of the box stops less than a thirtieth of the light
-MOST_NODES = 1024  # per axis
-SLAB = 32  # planes of nodes that are looked at together
-RUNS = 32  # a step looks at the total variation of one in so many nodes, which takes a sixteenth of its time
+MAX_NODES = 1024  # per axis
+SLAB = 32  # planes of nodes that are processed together
+RUNS = 32  # a step takes the total variation of one in so many nodes, which is a sixteenth of its time
 COARSEST = 40  # a fresh field has at most so many nodes per axis
 
-# Share of training from which on every so manyth node along an axis stands; Plenoxels' rule of doubling.
+# Fraction of training from which on every n-th node along an axis is active; Plenoxels' rule of doubling.
 SCHEDULE = ((0.0, 16), (0.05, 8), (0.1, 4), (0.2, 2), (0.5, 1))
 
 
 class Voxels(VolumeField):
     """No network at all: 1 + 27 numbers on every active node, interpolated trilinearly.
 
-    An inactive node has no numbers: its density is `EMPTY`, its colour grey. Memory goes with the active nodes, at
+    An inactive node has no numbers: its density is `EMPTY`, its color gray. Memory scales with the active nodes, at
     112 bytes each, and 3 bits for every node there could be.
 
     Training goes from coarse to fine. A coarser grid takes every second (fourth, ...) node of the final one, so that
-    a refined grid holds exactly the function it had; where the last coarse cell reaches beyond the box, so be it.
+    a refined grid holds exactly the function it had; the last coarse cell may reach beyond the box.
 
     Args:
         aabb: the box in world units, min then max.
         resolution: nodes per axis of the final grid.
-        tv_weight: of the total variation of density and colour in the loss of training from photographs.
+        tv_weight: weight of the total variation of density and color in the loss of training from images.
         n_nodes: active nodes of a saved field; None for a fresh one, coarse and dense.
         divisor: how many times coarser than the final grid a saved field is; goes with n_nodes.
     """
@@ -68,9 +69,9 @@ class Voxels(VolumeField):
         divisor: int | None = None,
     ):
         super().__init__(aabb)
-        if type(resolution) is not int or not 2 <= resolution <= MOST_NODES:
+        if type(resolution) is not int or not 2 <= resolution <= MAX_NODES:
             raise SettingError(
-                f"voxels needs resolution to be a whole number 2..{MOST_NODES}; got {resolution!r}"
+                f"voxels needs resolution to be a whole number 2..{MAX_NODES}; got {resolution!r}"
             )
         if type(tv_weight) not in (int, float) or not 0 <= tv_weight < math.inf:
             raise SettingError(f"voxels needs tv_weight to be a finite number >= 0; got {tv_weight!r}")
@@ -99,22 +100,22 @@ class Voxels(VolumeField):
         if fresh:
             self.mask = pack_mask(torch.ones(most, dtype=torch.bool))
         self.words, self.n_active = rank_words(self.mask)
-        self.register_load_state_dict_post_hook(_adopt)
+        self.register_load_state_dict_post_hook(_adopt)  # type: ignore[no-untyped-call]
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Thin fog, a little uneven so that an occupancy grid finds something to compare, and grey."""
+        """Set thin gray fog, a little uneven so that an occupancy grid finds something to compare."""
         nn.init.normal_(self.density_values, FRESH, 0.1, generator=generator)
         nn.init.zeros_(self.sh_values)
 
     def config(self) -> dict[str, Any]:
         rows = {"n_nodes": len(self.density_values), "divisor": self.divisor}
-        # A file, or a run to go on with, that names no weight has none.
+        # A file, or a run to resume, that names no weight has none.
         weights = {"tv_weight": self.tv_weight} if self.tv_weight else {}
         return {"aabb": self.box(), "resolution": self.resolution, **weights, **rows}
 
     @classmethod
     def storage_bytes(cls, settings: dict[str, Any], occupied: Bool[Tensor, "x y z"]) -> int:
-        nodes = settings["resolution"]
+        nodes: int = settings["resolution"]
         return 4 * (1 + 3 * N_HARMONICS) * int(nodes_in_cells(occupied, nodes).sum()) + nodes**3 // 8
 
     def geometry(
@@ -129,7 +130,7 @@ class Voxels(VolumeField):
         positions: Float[Tensor, "*batch 3"],
         directions: Float[Tensor, "*batch 3"],
     ) -> Float[Tensor, "*batch 3"]:
-        """The logistic function of each channel's sum of harmonics."""
+        """Return the logistic function of each channel's sum of harmonics."""
         basis = spherical_harmonics(directions)[..., None, :N_HARMONICS]
         return torch.sigmoid((features.unflatten(-1, (3, N_HARMONICS)) * basis).sum(-1))
 
@@ -137,16 +138,16 @@ class Voxels(VolumeField):
         return self.density(self._log_density(positions), positions)
 
     def param_groups(self, lr_grid: float = 1e-1, lr_network: float = 1e-2) -> list[dict[str, Any]]:
-        """Log-densities travel from fog to surface, some ten units; harmonics a third of that. There is no network."""
+        """Return the rates: log-densities travel from fog to surface, some ten units; harmonics a third of that."""
         return [
             {"params": [self.density_values], "lr": 3 * lr_grid},
             {"params": [self.sh_values], "lr": lr_grid},
         ]
 
     def regularization(self, generator: torch.Generator | None = None) -> Float[Tensor, ""]:
-        """Mean of active nodes' squared steps to the next ones along each axis, weighted, over a random run of nodes.
+        """Return the weighted total variation, estimated on a random run of nodes.
 
-        Nodes next to none do not count there.
+        It is the mean of active nodes' squared steps to the next active ones along each axis.
         """
         n = self.n_active
         if generator is None or not self.tv_weight or not n:
@@ -159,7 +160,7 @@ class Voxels(VolumeField):
         return self.tv_weight * runs / n * total
 
     def refine(self, progress: float) -> bool:
-        target = [divisor for share, divisor in SCHEDULE if share <= progress][-1]
+        target = [divisor for start, divisor in SCHEDULE if start <= progress][-1]
         refined = False
         while self.divisor > target:
             self._double()
@@ -193,7 +194,7 @@ class Voxels(VolumeField):
         if not len(indices) or indices[0] < 0 or indices[-1] >= r**3 or bool((indices.diff() == 0).any()):
             raise SettingError(f"active nodes must be at least one, in 0..{r**3 - 1}, each once")
         if values is None:
-            unit = _coordinates(indices, r).float() / (r - 1)
+            unit = coordinates(indices, r).float() / (r - 1)
             density, sh = self._resampled(unit, self._grid())
         elif values.shape != (len(indices), 1 + 3 * N_HARMONICS):
             raise SettingError(f"{len(indices)} nodes need as many rows of 28; got {tuple(values.shape)}")
@@ -203,12 +204,12 @@ class Voxels(VolumeField):
         self._replace(indices, 1, density, sh)
 
     def node_indices(self) -> Int[Tensor, "n_nodes"]:
-        """Flat indices of the active nodes at the current resolution, ascending as their rows are."""
+        """Return the flat indices of the active nodes at the current resolution, ascending as their rows are."""
         return unpack_mask(self.mask, self.nodes**3).nonzero()[:, 0].to(self.aabb.device)
 
     def node_positions(self) -> Float[Tensor, "n_nodes 3"]:
-        """Active nodes in world units."""
-        unit = _coordinates(self.node_indices(), self.nodes) * (self.divisor / (self.resolution - 1))
+        """Return the positions of the active nodes in world units."""
+        unit = coordinates(self.node_indices(), self.nodes) * (self.divisor / (self.resolution - 1))
         return self.aabb[:3] + unit.to(self.aabb) * (self.aabb[3:] - self.aabb[:3])
 
     @property
@@ -238,7 +239,7 @@ class Voxels(VolumeField):
 
     @torch.no_grad()
     def _double(self) -> None:
-        """Half the spacing; nodes only in cells with a corner that can be seen, and in the cells round them.
+        """Halve the spacing; nodes only in cells with a corner that can be seen, and in the cells round them.
 
         The function stays what it was wherever it is not too faint to be seen.
         """
@@ -250,7 +251,7 @@ class Voxels(VolumeField):
             seen[indices] = True
         finer = self._nodes_at(divisor)
         fine = _nodes_between(seen.reshape(n, n, n), finer)
-        unit = _coordinates(fine, finer).float() / (2 * (n - 1))
+        unit = coordinates(fine, finer).float() / (2 * (n - 1))
         # In units of the old grid, not of the box: nodes beyond the box keep their values.
         grid = NodeGrid(self.words, self.n_active, n, float(n - 1))
         density, sh = self._resampled(unit, grid)
@@ -269,7 +270,7 @@ class Voxels(VolumeField):
 
 
 def nodes_in_cells(occupied: Bool[Tensor, "x y z"], resolution: int) -> Bool[Tensor, "r r r"]:
-    """Nodes in occupied cells of the box, faces included, and one more to every side.
+    """Return the nodes in occupied cells of the box, faces included, and one more to every side.
 
     Every point of these cells has all eight of its nodes among them, whatever the two resolutions.
     """
@@ -287,7 +288,11 @@ def nodes_in_cells(occupied: Bool[Tensor, "x y z"], resolution: int) -> Bool[Ten
 
 
 def _nodes_between(nodes: Bool[Tensor, "n n n"], finer: int) -> Int[Tensor, "n_fine"]:
-    """Flat indices, at half the spacing and with `finer` nodes per axis, of nodes at most two away from a true one."""
+    """Return the flat indices of nodes at most two away from a true one, on a grid of half the spacing.
+
+    Args:
+        finer: nodes per axis of that grid.
+    """
     found = []
     for first, slab in enumerate(_between(nodes, 0)[:finer].split(SLAB)):  # the whole mask takes memory
         slab = _between(_between(slab, 1), 2)[:, :finer, :finer]
@@ -297,17 +302,10 @@ def _nodes_between(nodes: Bool[Tensor, "n n n"], finer: int) -> Int[Tensor, "n_f
 
 def _between(nodes: Bool[Tensor, "x y z"], axis: int) -> Bool[Tensor, "..."]:
     """Along one axis at half the spacing: nodes at most two new spacings from a true one."""
-    near = nodes.clone()
-    n = nodes.shape[axis]
-    near.narrow(axis, 1, n - 1).logical_or_(nodes.narrow(axis, 0, n - 1))
-    near.narrow(axis, 0, n - 1).logical_or_(nodes.narrow(axis, 1, n - 1))
+    near, n = dilate_along(nodes, axis), nodes.shape[axis]
     middle = nodes.narrow(axis, 0, n - 1) | nodes.narrow(axis, 1, n - 1)
     both = torch.stack([near.narrow(axis, 0, n - 1), middle], dim=axis + 1).flatten(axis, axis + 1)
     return torch.cat([both, near.narrow(axis, n - 1, 1)], dim=axis)
-
-
-def _coordinates(indices: Int[Tensor, "n"], nodes: int) -> Int[Tensor, "n 3"]:
-    return torch.stack([indices // nodes**2, indices // nodes % nodes, indices % nodes], dim=-1)
 
 
 def _adopt(field: Voxels, _incompatible: Any) -> None:
@@ -328,5 +326,5 @@ def _adopt(field: Voxels, _incompatible: Any) -> None:
         raise ValueError("the node mask names nodes outside its grid")
     shapes = (tuple(field.density_values.shape), tuple(field.sh_values.shape))
     if shapes != ((n_active, 1), (n_active, 3 * N_HARMONICS)):
-        raise ValueError(f"{n_active} active nodes have densities and colours of shapes {shapes}")
+        raise ValueError(f"{n_active} active nodes have densities and colors of shapes {shapes}")
     field.divisor, field.n_active, field.words = sizes[n_bytes], n_active, words.to(device)

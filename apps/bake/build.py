@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from fieldmorph.apps.bake.baked_field import BakedField
 from fieldmorph.apps.bake.bricks import BRICK, ZERO, Bake, Lattice, into_bricks
-from fieldmorph.distill.warm_start.teacher_grid import NodeValues, look_around
+from fieldmorph.distill.warm_start.teacher_grid import NodeValues, sample_around
 from fieldmorph.fields.blackbox import box_cameras
 from fieldmorph.fields.cameras import (
     Cameras,
@@ -25,12 +25,13 @@ from fieldmorph.fields.cameras import (
     nearest_cameras,
     orbit_like,
     project,
+    resize,
     up_direction,
 )
 from fieldmorph.fields.encodings import spherical_harmonics
 from fieldmorph.fields.errors import InputError, SettingError
 from fieldmorph.fields.kernels.ops import composite
-from fieldmorph.fields.renderable import RenderableField, resize
+from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.rendering import sample_rays, visible_samples
 
 RESOLUTIONS = (16, 512)  # minimum and maximum number of cells along the longest side
@@ -144,7 +145,7 @@ def _evaluate(
 ) -> NodeValues:
     """Evaluate density and features of the field at and around nodes."""
     unit = lattice.unit_positions(nodes).to(stored.field.aabb)
-    return look_around(stored, unit, 1 / unit.new_tensor(lattice.cells), generator, SAMPLES_PER_NODE)
+    return sample_around(stored, unit, 1 / unit.new_tensor(lattice.cells), generator, SAMPLES_PER_NODE)
 
 
 def _density_codes(optical: Float[Tensor, "n"]) -> UInt8[Tensor, "n"]:

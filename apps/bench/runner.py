@@ -24,7 +24,7 @@ from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.checkpoint import write_file
 from fieldmorph.fields.errors import known
 from fieldmorph.fields.files import check_folder, file_sha256, write_json
-from fieldmorph.fields.memory import peak_memory
+from fieldmorph.fields.runtime import peak_memory
 from fieldmorph.fields.scene import Scene
 
 SHOWN = ("kind", "field", "teacher", "student", "data", "fold", "method", "coordinates", "rows", "seed")

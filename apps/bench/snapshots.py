@@ -45,9 +45,9 @@ class SnapshotRecorder:
     def __call__(self, progress: Progress) -> None:
         if self.early and progress.step == 1:
             self._record()
-        elif self.due <= progress.share < 1:
+        elif self.due <= progress.fraction < 1:
             self._record()
-            while self.due <= progress.share:
+            while self.due <= progress.fraction:
                 self.due *= FIRST_SNAPSHOT ** (-1 / self.n)
         self.line(progress)
 

@@ -23,7 +23,7 @@ from fieldmorph.bayes.residual_gp import ResidualConfig, fit_with_residual
 from fieldmorph.fields.budget import now
 from fieldmorph.fields.errors import SettingError, known
 from fieldmorph.fields.files import file_sha256
-from fieldmorph.fields.memory import peak_memory
+from fieldmorph.fields.runtime import peak_memory
 
 OURS = {
     "tucker3": FitConfig(ranks=(3,)),

@@ -13,7 +13,7 @@ from fieldmorph.bayes.fitting import FitConfig, fit
 from fieldmorph.bayes.metrics import scores_of
 from fieldmorph.fields.budget import Spent, now
 from fieldmorph.fields.errors import SettingError
-from fieldmorph.fields.memory import peak_memory
+from fieldmorph.fields.runtime import peak_memory
 
 COORDINATES = {f"{10**DIGITS + 1:,} a mode": DIGITS, "all different": None}
 TESTED = 10_000  # rows

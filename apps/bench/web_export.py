@@ -13,10 +13,8 @@ from fieldmorph.apps.bake.web_export import read_web, write_web
 from fieldmorph.apps.bench.runner import Bench, Row, chosen, failures, markdown
 from fieldmorph.apps.console.progress import ProgressLine
 from fieldmorph.apps.jobs.scenes import open_scene
-from fieldmorph.fields.memory import peak_memory
 from fieldmorph.fields.metrics import capped_psnr
-from fieldmorph.fields.renderable import picture
-from fieldmorph.fields.runtime import compile_kernels
+from fieldmorph.fields.runtime import compile_kernels, peak_memory
 from fieldmorph.fields.store import load_field
 
 FIELDS = {"hashgrid": 300.0, "mlp": 300.0}  # with core-seconds of training
@@ -82,7 +80,7 @@ def look(data: str, downscale: int, file: str, page: str, resolution: int, degre
     written, scores = baked_field(read_web(page), views), []
     with ProgressLine(f"{Path(page).stem} against its field", quiet) as line, torch.no_grad():
         for i, view in enumerate(views):
-            scores.append(capped_psnr(picture(written, view), picture(stored, view)))
+            scores.append(capped_psnr(written.render(view)["colors"], stored.render(view)["colors"]))
             line.count(i + 1, len(views))
     return {
         "bytes": n_bytes,

@@ -40,7 +40,7 @@ class ProgressLine:
     def __call__(self, progress: Progress) -> None:
         """Show the progress of a training loop, whose `on_progress` this is."""
         quality = "" if progress.psnr is None else f"  PSNR {progress.psnr:.2f} dB"
-        self.show(progress.share, progress.step, "step", quality)
+        self.show(progress.fraction, progress.step, "step", quality)
 
     def count(self, done: int, total: int) -> None:
         """Show that `done` of `total` images are done."""

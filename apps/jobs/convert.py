@@ -13,7 +13,7 @@ from fieldmorph.apps.jobs.resume import Outcome, convert_once, interruptible, st
 from fieldmorph.apps.jobs.scenes import digest, open_scene
 from fieldmorph.apps.receipt.page import receipt_paths, write_receipt
 from fieldmorph.distill.conversion import ConvertConfig, ConvertReport
-from fieldmorph.distill.fidelity import Exhibit, Poses, measure, reference
+from fieldmorph.distill.fidelity import ExampleView, Poses, measure, reference
 from fieldmorph.distill.receipt import describe_field, plain, receipt
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget, Spent
@@ -234,7 +234,7 @@ class ConversionRun:
             teacher_sha256=self.sha256,
         )
 
-    def assess(self, student: RenderableField) -> tuple[dict[str, Any], list[Exhibit]]:
+    def assess(self, student: RenderableField) -> tuple[dict[str, Any], list[ExampleView]]:
         """Measure a student: figures and example views."""
         if self._evaluation is None:  # the teacher's images are rendered once
             self._evaluation = reference(self.teacher, self.views, partial(self.on_image, "teacher"))

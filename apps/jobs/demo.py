@@ -16,12 +16,12 @@ from fieldmorph.apps.jobs.scenes import bundled_scene, open_scene
 from fieldmorph.apps.jobs.train import TrainResult, train_scene
 from fieldmorph.apps.media import ByteImage, difference, save_mp4, save_png, sheet, to_8bit
 from fieldmorph.fields.budget import Budget, now
-from fieldmorph.fields.cameras import orbit_like
+from fieldmorph.fields.cameras import orbit_like, resize
 from fieldmorph.fields.files import check_folder, write_json
 from fieldmorph.fields.loop import Interrupted
-from fieldmorph.fields.memory import peak_memory
 from fieldmorph.fields.metrics import capped_psnr
-from fieldmorph.fields.renderable import RenderableField, picture, resize
+from fieldmorph.fields.renderable import RenderableField
+from fieldmorph.fields.runtime import peak_memory
 from fieldmorph.fields.scene import Split
 from fieldmorph.fields.store import load_field
 
@@ -128,7 +128,7 @@ def comparison(teacher: RenderableField, student: RenderableField, views: Split)
     rows, captions = [], []
     for i in sorted({min(max(c, 0), len(views) - 1) for c in chosen}):
         truth = views.view_over(i, torch.ones(3))
-        by_teacher, by_student = (picture(stored, views.cameras[i]) for stored in (teacher, student))
+        by_teacher, by_student = (stored.render(views.cameras[i])["colors"] for stored in (teacher, student))
         apart = difference(by_student, by_teacher, DIFFERENCE_GAIN)
         rows.append([to_8bit(truth), to_8bit(by_teacher), to_8bit(by_student), apart])
         scores = [f"{capped_psnr(image, truth):.1f} dB" for image in (by_teacher, by_student)]
@@ -202,7 +202,7 @@ def _save_videos(
     cameras = resize(orbit_like(teacher.cameras, teacher.field.box(), ORBIT_FRAMES), ORBIT_SIZE, ORBIT_SIZE)
     frames: dict[str, list[ByteImage]] = {"teacher": [], "student": [], "side_by_side": []}
     for i, camera in enumerate(cameras):
-        pair = [to_8bit(picture(stored, camera)) for stored in (teacher, student)]
+        pair = [to_8bit(stored.render(camera)["colors"]) for stored in (teacher, student)]
         frames["teacher"].append(pair[0])
         frames["student"].append(pair[1])
         frames["side_by_side"].append(sheet([pair], _titles(teacher, student)[1:3]))

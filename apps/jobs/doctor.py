@@ -9,25 +9,9 @@ from collections.abc import Callable, Iterator
 import numba
 import torch
 
-from fieldmorph.fields.encodings import spherical_harmonics, spherical_harmonics_torch
 from fieldmorph.fields.kernels.accelerators import accelerators
-from fieldmorph.fields.kernels.composite import composite_torch
-from fieldmorph.fields.kernels.cp import cp_products, cp_products_torch
-from fieldmorph.fields.kernels.hash import hash_encode_torch
-from fieldmorph.fields.kernels.hash_levels import hash_levels
 from fieldmorph.fields.kernels.launch import threading_layer
-from fieldmorph.fields.kernels.march import march_torch
-from fieldmorph.fields.kernels.normal_equations import normal_equations, normal_equations_torch
-from fieldmorph.fields.kernels.ops import composite, hash_encode, march
-from fieldmorph.fields.kernels.total_variation import total_variation, total_variation_torch
-from fieldmorph.fields.kernels.vm import vm_products, vm_products_torch
-from fieldmorph.fields.kernels.voxels import (
-    NodeGrid,
-    pack_mask,
-    rank_words,
-    sparse_trilinear,
-    sparse_trilinear_torch,
-)
+from fieldmorph.fields.kernels.table import KERNELS
 from fieldmorph.fields.runtime import bf16_on_cpu
 
 Line = tuple[
@@ -90,46 +74,18 @@ def _kernels() -> Iterator[Line]:
 
 
 def _kernel_errors() -> dict[str, float]:
-    """Largest difference of every kernel from its twin."""
-    generator = torch.Generator().manual_seed(0)
-    rays_o = torch.nn.functional.normalize(torch.randn(256, 3, generator=generator), dim=-1)
-    box, occupied = torch.tensor([-1.0, -1, -1, 1, 1, 1]), torch.rand(16, 16, 16, generator=generator) < 0.3
-    rays = (2 * rays_o, -rays_o, box, occupied, 0.02, torch.rand(256, generator=generator))
-    samples, exact_samples = march(*rays), march_torch(*rays)
-    _, t_starts, t_ends, offsets = exact_samples
-    positions = torch.rand(len(t_starts), 3, generator=generator)
-    levels = hash_levels(16, 12, 16, 1.3)
-    table = torch.rand(levels.n_entries, 2, generator=generator)
-    volume = (10 * positions[:, 0], positions, t_starts, t_ends, offsets)
-    grids = torch.rand(3, 9, 9, 4, generator=generator), torch.rand(3, 9, 4, generator=generator)
-    voxels = NodeGrid(*rank_words(pack_mask(occupied.flatten())), 16, 15.0)
-    values = torch.rand(voxels.n_active, 5, generator=generator)
-    rows = torch.randint(27, (len(positions),), generator=generator)
-    starts = torch.cat([rows.new_zeros(1), torch.bincount(rows, minlength=27).cumsum(0)])
-    tables, indices = (grids[1].reshape(27, 4),) * 3, (rows, rows.roll(1), rows.roll(2))
-    normal = (tables, indices, torch.ones(len(rows), 4), rows.argsort(), starts)
-    pairs = {
-        "hash": ([hash_encode(positions, table, levels)], [hash_encode_torch(positions, table, levels)]),
-        "march": (samples, exact_samples),
-        "composite": (composite(*volume), composite_torch(*volume)),
-        "harmonics": ([spherical_harmonics(rays_o)], [spherical_harmonics_torch(rays_o)]),
-        "vm": ([vm_products(positions, *grids)], [vm_products_torch(positions, *grids)]),
-        "cp": ([cp_products(positions, grids[1])], [cp_products_torch(positions, grids[1])]),
-        "voxels": (
-            [sparse_trilinear(positions, values, voxels, -1.0)],
-            [sparse_trilinear_torch(positions, values, voxels, -1.0)],
-        ),
-        "variation": (
-            [total_variation(values, voxels, 0, len(values)) / len(values)],
-            [total_variation_torch(values, voxels, 0, len(values)) / len(values)],
-        ),
-        "normal": (normal_equations(*normal), normal_equations_torch(*normal)),
-    }
-    return {name: max(map(_difference, got, exact)) for name, (got, exact) in pairs.items()}
+    """Return the largest difference of every kernel from its twin, in units of the largest value or of 1."""
+    errors = {}
+    for name, module in KERNELS.items():
+        example = module.example(torch.Generator().manual_seed(0))
+        got, _ = example.run(example.kernel, backward=False)
+        exact, _ = example.run(example.twin, backward=False)
+        errors[name] = max(map(_difference, got, exact))
+    return errors
 
 
 def _difference(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float((a - b).abs().max()) if a.shape == b.shape else float("inf")
+    return float((a - b).abs().max() / b.abs().max().clamp(min=1)) if a.shape == b.shape else float("inf")
 
 
 def _policy() -> Iterator[Line]:

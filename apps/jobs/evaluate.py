@@ -10,10 +10,11 @@ import torch
 from fieldmorph.apps.jobs.scenes import open_scene
 from fieldmorph.distill.receipt import plain
 from fieldmorph.fields.budget import Spent, now
+from fieldmorph.fields.cameras import resize
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.files import file_sha256
 from fieldmorph.fields.metrics import SSIM_WINDOW, capped_psnr, ssim
-from fieldmorph.fields.renderable import RenderableField, picture, resize
+from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.runtime import choose_device
 from fieldmorph.fields.scene import Split
 from fieldmorph.fields.store import load_field
@@ -131,19 +132,19 @@ def evaluate(
         raise SettingError(
             f"SSIM needs at least {SSIM_WINDOW} x {SSIM_WINDOW} pixels; the views have {width} x {height}"
         )
-    picture(stored, resize(views.cameras[0], 16, 16))  # kernels compile at their first use
+    stored.render(resize(views.cameras[0], 16, 16))  # kernels compile at their first use
     psnr, similarity = list[float](), list[float]()
     psnr_to_teacher, ssim_to_teacher = list[float](), list[float]()
     spent = Spent()
     for i, camera in enumerate(views.cameras):
         start = now()
-        image = picture(stored, camera)
+        image = stored.render(camera)["colors"]
         spent += now() - start
         truth = views.view_over(i, torch.ones(3))
         psnr.append(capped_psnr(image, truth))
         similarity.append(ssim(image, truth))
         if teacher is not None:
-            expected = picture(teacher, camera)
+            expected = teacher.render(camera)["colors"]
             psnr_to_teacher.append(capped_psnr(image, expected))
             ssim_to_teacher.append(ssim(image, expected))
         on_image(i + 1, len(views))

@@ -10,10 +10,11 @@ from fieldmorph.apps.bake.baked_field import baked_field
 from fieldmorph.apps.bake.bricks import Bake
 from fieldmorph.apps.bake.build import BakeConfig, OnBakeProgress, bake
 from fieldmorph.apps.bake.web_export import is_page, write_web
+from fieldmorph.fields.cameras import resize
 from fieldmorph.fields.checkpoint import check_output
 from fieldmorph.fields.files import check_folder
 from fieldmorph.fields.metrics import capped_psnr
-from fieldmorph.fields.renderable import RenderableField, picture, resize
+from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.runtime import choose_device
 from fieldmorph.fields.store import load_field
 
@@ -114,7 +115,7 @@ def fidelity(
     other = baked_field(baked, views)
     scores = []
     for i, view in enumerate(views):
-        scores.append(capped_psnr(picture(other, view), picture(stored, view)))
+        scores.append(capped_psnr(other.render(view)["colors"], stored.render(view)["colors"]))
         on_progress("comparison with the field", i + 1, len(views))
     return sum(scores) / len(scores)
 

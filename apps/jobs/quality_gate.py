@@ -8,7 +8,7 @@ from typing import Any
 
 from fieldmorph.apps.jobs.resume import Outcome
 from fieldmorph.distill.conversion import ConvertConfig, ConvertReport
-from fieldmorph.distill.fidelity import Exhibit
+from fieldmorph.distill.fidelity import ExampleView
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.errors import FruitlessError
@@ -19,7 +19,7 @@ LR_SHARE = 0.2  # of the learning rates, so that what was learned is kept
 PICKED_BY = "the mean PSNR drop on the test images that this receipt reports"
 
 Learn = Callable[[int, VolumeField, Budget, ConvertConfig], Outcome]
-Assess = Callable[[RenderableField], tuple[dict[str, Any], list[Exhibit]]]
+Assess = Callable[[RenderableField], tuple[dict[str, Any], list[ExampleView]]]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Measured:
     stored: RenderableField
     made_by: tuple[ConvertReport, ...]
     quality: dict[str, Any]
-    images: list[Exhibit]
+    images: list[ExampleView]
 
     @property
     def drop(self) -> float:

@@ -12,11 +12,11 @@ import torch
 
 from fieldmorph.apps.jobs.scenes import open_scene
 from fieldmorph.apps.media import DEPTH_LEVELS, depth_16bit, open_video, save_mp4, save_png, to_8bit
-from fieldmorph.fields.cameras import Cameras, orbit_like
+from fieldmorph.fields.cameras import Cameras, orbit_like, resize
 from fieldmorph.fields.checkpoint import check_output
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.files import check_folder, write_json
-from fieldmorph.fields.renderable import RenderableField, resize, view
+from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.runtime import choose_device
 from fieldmorph.fields.store import load_field
 
@@ -162,7 +162,7 @@ def _frames(
     on_image: OnImage,
 ) -> Iterator[Images]:
     for i, camera in enumerate(cameras):
-        seen = view(stored, camera, background)
+        seen = stored.render(camera, background)
         depths = torch.where(
             seen["opacities"] > SOLID, seen["depths"] / seen["opacities"].clamp(min=SOLID), 0.0
         )

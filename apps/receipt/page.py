@@ -21,7 +21,7 @@ from fieldmorph.apps.receipt.html_parts import (
     table,
 )
 from fieldmorph.apps.web import assets
-from fieldmorph.distill.fidelity import Exhibit
+from fieldmorph.distill.fidelity import ExampleView
 from fieldmorph.fields.checkpoint import write_file
 from fieldmorph.fields.files import write_json
 
@@ -48,7 +48,7 @@ def receipt_paths(output: str | Path) -> tuple[Path, Path]:
     return Path(f"{output}.receipt.json"), Path(f"{output}.receipt.html")
 
 
-def write_receipt(output: str | Path, receipt: dict[str, Any], examples: Sequence[Exhibit]) -> None:
+def write_receipt(output: str | Path, receipt: dict[str, Any], examples: Sequence[ExampleView]) -> None:
     """Write the receipt next to the field as JSON and as a page, each atomically.
 
     Args:
@@ -65,7 +65,7 @@ def write_receipt(output: str | Path, receipt: dict[str, Any], examples: Sequenc
     write_file(page, text.encode())
 
 
-def receipt_html(receipt: Mapping[str, Any], examples: Sequence[Exhibit]) -> str:
+def receipt_html(receipt: Mapping[str, Any], examples: Sequence[ExampleView]) -> str:
     """Return the page; arguments as for `write_receipt`."""
     r = receipt
     style = parts_style() + assets.text("receipt/page.css")
@@ -149,12 +149,12 @@ def _gate(r: Mapping[str, Any]) -> str:
     )
 
 
-def _images(examples: Sequence[Exhibit]) -> str:
+def _images(examples: Sequence[ExampleView]) -> str:
     text = f"<p class='soft'>Differences between student and teacher are multiplied by {GAIN}; white means equal.</p>"
     return text + "".join(map(_example, examples)) if examples else ""
 
 
-def _example(example: Exhibit) -> str:
+def _example(example: ExampleView) -> str:
     """Return test image, teacher, student and difference of one view in a row."""
     row = [
         ("teacher", to_8bit(example.teacher)),

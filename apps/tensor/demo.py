@@ -36,7 +36,7 @@ from fieldmorph.bayes.store import load_posterior
 from fieldmorph.fields.budget import now
 from fieldmorph.fields.errors import InputError
 from fieldmorph.fields.files import check_folder, write_json
-from fieldmorph.fields.memory import peak_memory
+from fieldmorph.fields.runtime import peak_memory
 
 PACKAGE, FILE, VARIABLE = "iris_sample_data", "sample_data/ostia_monthly.nc", "surface_temperature"
 VALUE = "temperature [degC]"

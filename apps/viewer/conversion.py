@@ -220,7 +220,7 @@ class _ProgressReporter:
         psnr = now.psnr if now.psnr is not None and math.isfinite(now.psnr) else None
         if psnr != self._psnr or self._is_due():
             self._psnr = psnr
-            self._send({"fraction": now.share, "step": now.step, "psnr": psnr, **asdict(now.spent)})
+            self._send({"fraction": now.fraction, "step": now.step, "psnr": psnr, **asdict(now.spent)})
 
     def measuring(self, role: str, done: int, total: int) -> None:
         if done == total or self._is_due():

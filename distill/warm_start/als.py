@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fieldmorph.fields.kernels.normal_equations import normal_equations, table_products, table_rows
 
-MOST_FACTORS = 3
+MAX_FACTORS = 3
 SYSTEMS = 4096  # linear systems that are solved together
 ROUNDING = 100.0  # a matrix is off by so many units in the last place of its trace: sums of many samples
 
@@ -51,7 +51,7 @@ def alternate(
     solve_basis: bool,
     floor: float = -torch.inf,
 ) -> list[float]:
-    """Fit all tables, and the basis where asked to, in place; the mean squared error after each sweep.
+    """Fit all tables, and the basis on request, in place, and return the mean squared error after each sweep.
 
     Args:
         blocks: each with as many components in every factor, at most three; the basis has their columns side by side.
@@ -88,7 +88,7 @@ def _solve_block(block: list[Factor], column: Tensor, rest: Tensor, ridge: float
 
 def _tables(factors: list[Factor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Tables and indices, as many as the kernels take, those that are missing being ones."""
-    first, missing = factors[0], MOST_FACTORS - len(factors)
+    first, missing = factors[0], MAX_FACTORS - len(factors)
     one, nothing = torch.ones_like(first.table[:1]), torch.zeros_like(first.index)
     tables, indices = [f.table for f in factors], [f.index for f in factors]
     return (*tables, *[one] * missing), (*indices, *[nothing] * missing)

@@ -1,8 +1,8 @@
-"""A closed-form start for hash grids: level by level, what the coarser levels leave.
+"""A closed-form warm start for hash grids: level by level, what the coarser levels leave.
 
 As relu(x) - relu(-x) = x, a bias-free density network can be a linear map of the encoded features, and what comes out,
 the logarithm of density and the features, is linear in the table. In each level the first number of an entry then is
-a share of the logarithm, and the others go along the principal directions of what is left of the teacher's features.
+a part of the logarithm, and the others go along the principal directions of what is left of the teacher's features.
 """
 
 import math
@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fieldmorph.distill.teacher_samples import BACKGROUND_SHARE, IMPORTANCE, make_block
+from fieldmorph.distill.teacher_samples import SamplingConfig, make_block
+from fieldmorph.distill.warm_start.teacher_grid import MAX_OPTICAL_DEPTH, MIN_LOG_DENSITY
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.hashgrid import HashGrid
 from fieldmorph.fields.kernels.hash import hash_encode_torch
@@ -21,14 +22,25 @@ from fieldmorph.fields.kernels.hash_levels import HashLevels
 from fieldmorph.fields.kernels.ops import hash_encode
 from fieldmorph.fields.renderable import RenderableField
 
-BLOCKS = 8  # of the teacher's rays
-FINEST = (
-    100  # nodes per axis; finer levels are better learned: solved for, lego is 1 dB worse after two minutes
-)
-CLEAR, OPAQUE = -3.0, 6.0  # least log-density per box length, largest optical depth of a render step
-ITERATIONS = 3  # of conjugate gradients; more add nothing
-RIDGE = 0.1  # pull towards zero, in units of the mean number of an entry's samples
-USUAL = 0.3  # root mean square of encoded features in a trained grid
+
+@dataclass(frozen=True, kw_only=True)
+class HashGridStart:
+    """Settings of `start_hashgrid`.
+
+    Attributes:
+        n_blocks: of the teacher's rays.
+        max_resolution: of a level that is solved for; finer ones are better learned: solved for, lego is 1 dB worse
+            after two minutes.
+        iterations: of conjugate gradients; more add nothing.
+        ridge: pull towards zero, in units of the mean number of an entry's samples.
+        feature_rms: root mean square of encoded features, as in a trained grid, which its learning rates suit.
+    """
+
+    n_blocks: int = 8
+    max_resolution: int = 100
+    iterations: int = 3
+    ridge: float = 0.1
+    feature_rms: float = 0.3
 
 
 @dataclass(frozen=True)
@@ -43,18 +55,27 @@ class _Samples:
 
 
 @torch.no_grad()
-def start_hashgrid(teacher: RenderableField, student: VolumeField, generator: torch.Generator) -> None:
-    """Coarse levels one after the other, by ridge regression; features only where the decoder is the teacher's.
+def start_hashgrid(
+    teacher: RenderableField,
+    student: VolumeField,
+    generator: torch.Generator,
+    settings: HashGridStart | None = None,
+) -> None:
+    """Fill the coarse levels in place, one after the other, by ridge regression.
+
+    Features are solved for only where the decoder is the teacher's.
 
     A student without coarse levels, or with one number per entry, stays as it is, and so does one of a teacher that
     no ray meets.
     """
     assert isinstance(student, HashGrid)
-    coarse = (student.levels.resolutions <= FINEST).nonzero()[0].tolist()
+    settings = settings or HashGridStart()
+    coarse = (student.levels.resolutions <= settings.max_resolution).nonzero()[0].tolist()
     width = student.table.shape[1]
     if width < 2 or not coarse:
         return
-    samples = _look(teacher, student, int(torch.randint(1 << 20, (1,), generator=generator)))
+    seed = int(torch.randint(1 << 20, (1,), generator=generator))
+    samples = _sample(teacher, student, seed, settings.n_blocks)
     if not samples.feature_weights.any():
         return
     into, out = student.density_network.parameters()
@@ -65,17 +86,19 @@ def start_hashgrid(teacher: RenderableField, student: VolumeField, generator: to
         level, first = _level(student.levels, number), int(student.levels.offsets[number])
         table = student.table[first : first + level.n_entries]
         columns = loadings[:, number * width : (number + 1) * width]
-        entries, encoded = _solve(level, samples.unit, raw, samples.raw_weights)
+        entries, encoded = _solve(level, samples.unit, raw, samples.raw_weights, settings)
         raw = raw - encoded
-        scale = _scale(encoded, samples.feature_weights)
+        scale = _scale(encoded, samples.feature_weights, settings.feature_rms)
         table[:, :1], columns[:, 0] = entries / scale, 0
         columns[0] = torch.cat([scale, scale.new_zeros(width - 1)])
         if features.shape[1]:
             scatter = (features * samples.feature_weights).T @ features
             directions = torch.linalg.eigh(scatter).eigenvectors[:, 1 - width :]
-            entries, encoded = _solve(level, samples.unit, features @ directions, samples.feature_weights)
+            entries, encoded = _solve(
+                level, samples.unit, features @ directions, samples.feature_weights, settings
+            )
             features = features - encoded @ directions.T
-            scale = _scale(encoded, samples.feature_weights)
+            scale = _scale(encoded, samples.feature_weights, settings.feature_rms)
             table[:, 1:], columns[1:, 1:] = entries / scale, directions * scale
     # A pair of hidden units for each number that comes out; the other units stay random and have no say yet.
     one = torch.eye(n_out, device=out.device)
@@ -84,13 +107,14 @@ def start_hashgrid(teacher: RenderableField, student: VolumeField, generator: to
     out[:, : 2 * n_out] = torch.cat([one, -one], dim=1)
 
 
-def _look(teacher: RenderableField, student: HashGrid, seed: int) -> _Samples:
-    """Samples along the teacher's rays, by rendering weight, and from anywhere in the box."""
-    blocks = [make_block(teacher, seed, number) for number in range(BLOCKS)]
+def _sample(teacher: RenderableField, student: HashGrid, seed: int, n_blocks: int) -> _Samples:
+    """Return samples along the teacher's rays, by rendering weight, and from anywhere in the box."""
+    blocks = [make_block(teacher, seed, number) for number in range(n_blocks)]
     positions = torch.cat([p for b in blocks for p in (b.along.positions, b.empty_positions)])
     sigma = torch.cat([s for b in blocks for s in (b.along.sigma, b.empty_sigma)])[:, None]
     weights = torch.cat([w for b in blocks for w in (b.along.weights, torch.zeros_like(b.empty_sigma))])
-    seen = (IMPORTANCE * weights).clamp(max=1)[:, None]
+    sampling = SamplingConfig()
+    seen = (sampling.importance * weights).clamp(max=1)[:, None]
     features = sigma[:, :0]
     decoder = teacher.field.decoder
     if decoder is not None and decoder.spec == student.decoder.spec:
@@ -100,10 +124,14 @@ def _look(teacher: RenderableField, student: HashGrid, seed: int) -> _Samples:
             assert b.along.features is not None
             features[start : start + len(b.along)] = b.along.features
             start += len(b.along) + len(b.empty_sigma)
-    most = math.log(OPAQUE * student.extent / teacher.render_step_size)
-    raw = torch.log(sigma * student.extent).clamp(CLEAR, most)
+    highest = math.log(MAX_OPTICAL_DEPTH * student.extent / teacher.render_step_size)
+    raw = torch.log(sigma * student.extent).clamp(MIN_LOG_DENSITY, highest)
     return _Samples(
-        student.unit_positions(positions).clamp(0, 1), raw, features, seen + BACKGROUND_SHARE, seen
+        student.unit_positions(positions).clamp(0, 1),
+        raw,
+        features,
+        seen + sampling.background_fraction,
+        seen,
     )
 
 
@@ -112,8 +140,9 @@ def _solve(
     unit: Float[Tensor, "n 3"],
     targets: Float[Tensor, "n k"],
     weights: Float[Tensor, "n 1"],
+    settings: HashGridStart,
 ) -> tuple[Float[Tensor, "entries k"], Float[Tensor, "n k"]]:
-    """Entries by weighted ridge regression (preconditioned conjugate gradients), and what they give at the samples."""
+    """Return entries by weighted ridge regression (preconditioned conjugate gradients), and their values at samples."""
     # tinycudann knows whole grids only.
     encode = hash_encode_torch if unit.is_cuda else hash_encode
     with torch.enable_grad():
@@ -121,15 +150,15 @@ def _solve(
         encoded = encode(unit, leaf, level)
 
     def gather(values: Tensor) -> Tensor:
-        """The transpose of encoding, weighted."""
+        """Return the weighted transpose of encoding."""
         return torch.autograd.grad(encoded, leaf, weights * values, retain_graph=True)[0]
 
     counts = gather(torch.ones_like(targets))  # row sums of the normal matrix: at least its diagonal
-    pull = RIDGE * counts.mean() + 1e-9
+    pull = settings.ridge * counts.mean() + 1e-9
     solution, residual = torch.zeros_like(leaf, requires_grad=False), gather(targets)
     direction = residual / (counts + pull)
     size = (residual * direction).sum(0)
-    for _ in range(ITERATIONS):
+    for _ in range(settings.iterations):
         image = gather(encode(unit, direction, level)) + pull * direction
         step = size / (direction * image).sum(0).clamp(min=1e-20)
         solution, residual = solution + step * direction, residual - step * image
@@ -139,10 +168,12 @@ def _solve(
     return solution, encode(unit, solution, level)
 
 
-def _scale(encoded: Float[Tensor, "n k"], weights: Float[Tensor, "n 1"]) -> Float[Tensor, "k"]:
-    """What to divide entries by so that they are as large as a trained grid's, which its learning rates suit."""
+def _scale(
+    encoded: Float[Tensor, "n k"], weights: Float[Tensor, "n 1"], feature_rms: float
+) -> Float[Tensor, "k"]:
+    """Return what to divide entries by so that they are as large as a trained grid's."""
     mean = (encoded.square() * weights).sum(0) / weights.sum().clamp(min=1e-9)
-    return (mean.sqrt() / USUAL).clamp(min=0.01)
+    return (mean.sqrt() / feature_rms).clamp(min=0.01)
 
 
 def _level(levels: HashLevels, number: int) -> HashLevels:

@@ -34,7 +34,7 @@ TOLERANCE = {"tinycudann": 2e-3, "tinycudann-mlp": 5e-3, "nerfacc": 1e-4, "nerfa
 
 @dataclass(frozen=True)
 class Accelerator:
-    """What became of an optional library, or of one part of it.
+    """The result of probing an optional library, or one part of it.
 
     Attributes:
         name: of the package, and after a dash the part where it is not the first.
@@ -51,14 +51,14 @@ class Accelerator:
 
 @functools.cache
 def accelerators() -> dict[str, Accelerator]:
-    """Every known accelerator by name, probed once per process and only where torch sees a CUDA device."""
+    """Return every known accelerator by name, probed once per process and only where torch sees a CUDA device."""
     if not torch.cuda.is_available():
         return {name: Accelerator(name, False, False, "no CUDA device") for name in TOLERANCE}
     return {name: probe_accelerator(name, torch.device("cuda")) for name in TOLERANCE}
 
 
 def probe_accelerator(name: str, device: torch.device) -> Accelerator:
-    """Import a library and hold it against the torch twin on a device.
+    """Import a library and compare it with the torch twin on a device.
 
     nerfacc compiles itself at its first use, which takes minutes.
     """
@@ -76,7 +76,7 @@ def probe_accelerator(name: str, device: torch.device) -> Accelerator:
 
 
 def hash_encode_cuda(positions: Tensor, table: Tensor, levels: HashLevels) -> Tensor:
-    """`hash_encode` of float32 tensors on CUDA."""
+    """Return `hash_encode` of float32 tensors on CUDA."""
     # tinycudann has no gradient of a gradient for the table, and chokes on an empty batch.
     if len(positions) and not positions.requires_grad and accelerators()["tinycudann"].passed:
         return hash_encode_tcnn(positions, table, levels)
@@ -84,7 +84,7 @@ def hash_encode_cuda(positions: Tensor, table: Tensor, levels: HashLevels) -> Te
 
 
 def perceptron_cuda(rows: Tensor, weights: Sequence[Tensor], twin: Callable[[Tensor], Tensor]) -> Tensor:
-    """ReLU layers without biases of float32 rows on CUDA; `twin` does them where nothing else can."""
+    """Return the ReLU layers without biases of float32 rows on CUDA; `twin` serves where nothing else can."""
     if len(rows) and fits_tcnn(weights) and accelerators()["tinycudann-mlp"].passed:
         return perceptron_tcnn(rows, weights)
     return twin(rows)
@@ -93,7 +93,7 @@ def perceptron_cuda(rows: Tensor, weights: Sequence[Tensor], twin: Callable[[Ten
 def composite_cuda(
     sigma: Tensor, rgb: Tensor, t_starts: Tensor, t_ends: Tensor, offsets: Tensor
 ) -> Composited:
-    """`composite` of float32 tensors on CUDA."""
+    """Return `composite` of float32 tensors on CUDA."""
     if len(sigma) and accelerators()["nerfacc"].passed:
         return composite_nerfacc(sigma, rgb, t_starts, t_ends, offsets)
     return composite_torch(sigma, rgb, t_starts, t_ends, offsets)
@@ -109,7 +109,7 @@ def march_cuda(
     near_plane: float,
     far_plane: float,
 ) -> Packed:
-    """`march` of tensors on CUDA."""
+    """Return `march` of tensors on CUDA."""
     marcher = march_nerfacc if len(rays_o) and accelerators()["nerfacc-march"].passed else march_torch
     return marcher(rays_o, rays_d, aabb, occupied, render_step_size, jitter, near_plane, far_plane)
 

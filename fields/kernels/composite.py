@@ -8,12 +8,25 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fieldmorph.fields.kernels.example import SAMPLES_PER_RAY, KernelExample
 from fieldmorph.fields.kernels.launch import launch
 
 # weights per sample; colour, opacity and expected depth (not divided by opacity) per ray
 Composited = tuple[
     Float[Tensor, "n_samples"], Float[Tensor, "n_rays 3"], Float[Tensor, "n_rays"], Float[Tensor, "n_rays"]
 ]
+
+BENCH_SIZES = ({"n_samples": 1 << 16},)
+
+
+def alpha_from_density(sigma: Float[Tensor, "*batch"], step_size: float) -> Float[Tensor, "*batch"]:
+    """Return the fraction of light, in [0, 1], that a step of this length stops: 1 - exp(-sigma step) (Max 1995).
+
+    Args:
+        sigma: density per world unit.
+        step_size: in world units.
+    """
+    return -torch.expm1(-sigma * step_size)
 
 
 def composite_numba(
@@ -24,7 +37,8 @@ def composite_numba(
     offsets: Int[Tensor, "n_offsets"],
 ) -> Composited:
     """Return what `composite_torch` does, for float32 densities on a CPU."""
-    return _Composite.apply(sigma, rgb.float(), t_starts.float(), t_ends.float(), offsets)
+    result: Composited = _Composite.apply(sigma, rgb.float(), t_starts.float(), t_ends.float(), offsets)
+    return result
 
 
 def composite_torch(
@@ -34,7 +48,7 @@ def composite_torch(
     t_ends: Float[Tensor, "n_samples"],
     offsets: Int[Tensor, "n_offsets"],
 ) -> Composited:
-    """The plain twin of `composite`, on any device."""
+    """Return `composite` in plain torch, on any device."""
     n_rays = len(offsets) - 1
     counts = offsets.diff()
     ray_indices = torch.repeat_interleave(torch.arange(n_rays, device=sigma.device), counts)
@@ -48,6 +62,25 @@ def composite_torch(
     per_sample = torch.cat([rgb, torch.ones_like(rgb[:, :1]), centres[:, None]], dim=-1) * weights[:, None]
     rays = per_sample.new_zeros(n_rays, 5).index_add(0, ray_indices, per_sample)
     return weights, rays[:, :3], rays[:, 3], rays[:, 4]
+
+
+def example(generator: torch.Generator, n_samples: int = 64) -> KernelExample:
+    """Return rays with 32 samples of length 0.01 each."""
+    offsets = torch.arange(0, n_samples + 1, SAMPLES_PER_RAY)
+    sigma = torch.rand(n_samples, generator=generator) * 20
+    rgb = torch.rand(n_samples, 3, generator=generator)
+    t_starts = 2 + 0.01 * (torch.arange(n_samples) % SAMPLES_PER_RAY)
+    n_rays = len(offsets) - 1
+    shapes = ((n_samples,), (n_rays, 3), (n_rays,), (n_rays,))
+    return KernelExample(
+        f"compositing, {SAMPLES_PER_RAY} samples a ray",
+        composite_numba,
+        composite_torch,
+        lambda composite, leaves: composite(*leaves, t_starts, t_starts + 0.01, offsets),
+        n_samples,
+        (sigma, rgb),
+        tuple(torch.randn(shape, generator=generator) for shape in shapes),
+    )
 
 
 class _Composite(torch.autograd.Function):

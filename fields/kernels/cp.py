@@ -12,38 +12,44 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fieldmorph.fields.kernels.example import KernelExample, positions_along_rays
 from fieldmorph.fields.kernels.launch import launch
 
 CHUNK = 4096  # samples of a task of the forward pass
 LANES = 32  # most components that a task of the backward pass owns
 
 
+BENCH_SIZES = ({"n_samples": 1 << 16, "resolution": 500, "n_components": 96},)
+
+
 def cp_products(
     positions: Float[Tensor, "n 3"], lines: Float[Tensor, "3 resolution components"]
 ) -> Float[Tensor, "n components"]:
-    """The product of the lines along x, y and z for every component.
+    """Return the product of the lines along x, y and z for every component.
 
     Positions lie in [0, 1]^3; `lines[axis, node]` holds contiguous components. The numba kernel serves float32 on a
     CPU without gradients for the positions, the torch twin every other case.
     """
     if _served(positions, lines):
-        return _LineProduct.apply(positions, lines, lines.shape[2])
+        result: Tensor = _LineProduct.apply(positions, lines, lines.shape[2])
+        return result
     return cp_products_torch(positions, lines)
 
 
 def cp_sum(
     positions: Float[Tensor, "n 3"], lines: Float[Tensor, "3 resolution components"]
 ) -> Float[Tensor, "n"]:
-    """The sum of `cp_products` over all components, which are never written out."""
+    """Return the sum of `cp_products` over all components, which are never written out."""
     if _served(positions, lines):
-        return _LineProduct.apply(positions, lines, 1)[:, 0]
+        result: Tensor = _LineProduct.apply(positions, lines, 1)[:, 0]
+        return result
     return cp_products_torch(positions, lines).sum(-1)
 
 
 def cp_products_torch(
     positions: Float[Tensor, "n 3"], lines: Float[Tensor, "3 resolution components"]
 ) -> Float[Tensor, "n components"]:
-    """The plain twin of `cp_products`: any device, any dtype, gradients for positions too."""
+    """Return `cp_products` in plain torch: any device, any dtype, gradients for positions too."""
     last = lines.shape[1] - 1
     at = torch.where(positions > 0, positions * last, 0.0).clamp(
         max=last
@@ -55,6 +61,24 @@ def cp_products_torch(
         for axis in range(3)
     )
     return x * y * z
+
+
+def example(
+    generator: torch.Generator, n_samples: int = 64, resolution: int = 8, n_components: int = 4
+) -> KernelExample:
+    """Return positions along rays and three lines with `n_components` each."""
+    lines = torch.rand(3, resolution, n_components, generator=generator) - 0.5
+    grad = torch.randn(n_samples, n_components, generator=generator)
+    positions = positions_along_rays(n_samples, generator)
+    return KernelExample(
+        f"three lines of {resolution}, {n_components} components",
+        cp_products,
+        cp_products_torch,
+        lambda products, leaves: products(positions.to(leaves[0].dtype), *leaves),
+        n_samples,
+        (lines,),
+        (grad,),
+    )
 
 
 def _served(positions: Tensor, lines: Tensor) -> bool:

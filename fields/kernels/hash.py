@@ -13,7 +13,8 @@ from jaxtyping import Float
 from numba.extending import intrinsic
 from torch import Tensor
 
-from fieldmorph.fields.kernels.hash_levels import HashLevels
+from fieldmorph.fields.kernels.example import KernelExample, positions_along_rays
+from fieldmorph.fields.kernels.hash_levels import HashLevels, hash_levels
 from fieldmorph.fields.kernels.launch import launch
 
 PRIMES = (1, 2654435761, 805459861)
@@ -21,11 +22,18 @@ BLOCK = 64  # samples whose indices and weights are computed together: that loop
 CHUNK = 16384  # samples a task carries through one level, whose table stays in the L2 cache meanwhile
 
 
+BENCH_SIZES = (
+    {"n_samples": 1 << 16, "log2_hashmap_size": 15, "finest_resolution": 512},
+    {"n_samples": 1 << 16, "log2_hashmap_size": 19, "finest_resolution": 2048},
+)
+
+
 def hash_encode_numba(
     positions: Float[Tensor, "n 3"], table: Float[Tensor, "entries features"], levels: HashLevels
 ) -> Float[Tensor, "n encoded"]:
     """Return what `hash_encode_torch` does, for float32 on a CPU without gradients for the positions."""
-    return _HashEncode.apply(positions, table, levels)
+    result: Tensor = _HashEncode.apply(positions, table, levels)
+    return result
 
 
 def hash_encode_torch(
@@ -47,6 +55,25 @@ def hash_encode_torch(
             features = features + weight[:, None].to(table.dtype) * table[index + int(levels.offsets[level])]
         encoded.append(features)
     return torch.cat(encoded, dim=-1)
+
+
+def example(
+    generator: torch.Generator, n_samples: int = 64, log2_hashmap_size: int = 13, finest_resolution: int = 64
+) -> KernelExample:
+    """Return positions along rays in a grid of 16 levels with 2 features each, which start at resolution 16."""
+    levels = hash_levels(16, log2_hashmap_size, 16, (finest_resolution / 16) ** (1 / 15))
+    table = torch.rand(levels.n_entries, 2, generator=generator) - 0.5
+    grad = torch.randn(n_samples, 32, generator=generator)
+    positions = positions_along_rays(n_samples, generator)
+    return KernelExample(
+        f"hash grid 2^{log2_hashmap_size}, finest {finest_resolution}",
+        hash_encode_numba,
+        hash_encode_torch,
+        lambda encode, leaves: encode(positions, *leaves, levels),
+        n_samples,
+        (table,),
+        (grad,),
+    )
 
 
 def _corner_index(corner: Tensor, levels: HashLevels, level: int) -> Tensor:

@@ -33,14 +33,14 @@ class HashLevels:
 
     @property
     def n_entries(self) -> int:
-        """Entries of all levels together."""
+        """The number of entries of all levels together."""
         return int(self.offsets[-1])
 
 
 def hash_levels(
     n_levels: int, log2_hashmap_size: int, base_resolution: int, per_level_scale: float
 ) -> HashLevels:
-    """Level shapes from tiny-cuda-nn's four numbers, computed in float32 as it does.
+    """Return level shapes from tiny-cuda-nn's four numbers, computed in float32 as it does.
 
     The rounding is part of the format: a finest resolution of 512 or 1024 gives one vertex more on some
     level than real arithmetic would.

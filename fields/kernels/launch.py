@@ -9,10 +9,10 @@ import numba
 import torch
 
 _LOCK = threading.Lock()
-_GUARD: AbstractContextManager | None = None
+_GUARD: AbstractContextManager[Any] | None = None
 
 
-def launch(kernel: Callable, *args: Any) -> Any:
+def launch(kernel: Callable[..., Any], *args: Any) -> Any:
     """Call a numba kernel, one caller at a time where the threading layer demands it.
 
     The omp and tbb layers take concurrent callers; workqueue aborts the process on them.
@@ -28,15 +28,16 @@ def launch(kernel: Callable, *args: Any) -> Any:
 
 
 def threading_layer() -> str:
-    """The layer in use: 'omp', 'tbb' or 'workqueue'; 'not started' before the first parallel kernel."""
+    """Return the layer in use: 'omp', 'tbb' or 'workqueue'; 'not started' before the first parallel kernel."""
     try:
-        return numba.threading_layer()
+        result: str = numba.threading_layer()
+        return result
     except ValueError:
         return "not started"
 
 
 def set_threads(n: int) -> None:
-    """Cores that kernels use, at most those numba found at import."""
+    """Set the number of cores that kernels use, at most those that numba found at import."""
     with _torch_threads_kept():
         numba.set_num_threads(max(1, min(n, numba.config.NUMBA_NUM_THREADS)))
 

@@ -12,10 +12,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from fieldmorph.fields.kernels.example import KernelExample, rays_through_box
 from fieldmorph.fields.kernels.launch import launch
 
 BLOCK = 8  # a power of two: cells along an edge of the blocks that a ray crosses at once where they are empty
 CHUNK = 1 << 22  # steps that the twin holds at once, some hundred bytes each: half a GiB
+BENCH_SIZES = ({"n_rays": 2048, "resolution": 64}, {"n_rays": 2048, "resolution": 128})
 
 # What comes back from a march: ray_indices, t_starts, t_ends of the samples, and where each ray's begin.
 Packed = tuple[
@@ -65,7 +67,7 @@ def march_torch(
     near_plane: float = 0.0,
     far_plane: float = math.inf,
 ) -> Packed:
-    """The plain twin of `march`: every step of every ray is tested, on any device, CHUNK of them at a time."""
+    """Return `march` in plain torch: every step of every ray is tested, on any device, CHUNK of them at a time."""
     o, d, box = rays_o.float().double(), rays_d.float().double(), aabb.double()
     low, high = box[:3], box[3:]
     t_near, t_far, hit = cross_box(o, d, box, near_plane, far_plane)
@@ -92,6 +94,24 @@ def march_torch(
     return torch.cat(indices), (t_mid - half).float(), (t_mid + half).float(), offsets
 
 
+def example(generator: torch.Generator, n_rays: int = 64, resolution: int = 16) -> KernelExample:
+    """Return rays through a shell of occupied cells, about as full as the surface of an object."""
+    axis = (torch.arange(resolution) + 0.5) / resolution * 2 - 1
+    x, y, z = torch.meshgrid(axis, axis, axis, indexing="ij")
+    radius = (x * x + y * y + z * z).sqrt()
+    occupied = (radius > 0.55) & (radius < 0.65)
+    rays_o, rays_d = rays_through_box(n_rays, generator)
+    jitter, aabb = torch.rand(n_rays, generator=generator), torch.tensor([-1.0, -1, -1, 1, 1, 1])
+    return KernelExample(
+        f"marching an occupancy grid of {resolution}^3",
+        march_numba,
+        march_torch,
+        lambda march, _: march(rays_o, rays_d, aabb, occupied, 2 / 256, jitter),
+        n_rays,
+        items="rays",
+    )
+
+
 def cross_box(
     rays_o: Float[Tensor, "n_rays 3"],
     rays_d: Float[Tensor, "n_rays 3"],
@@ -99,7 +119,7 @@ def cross_box(
     near_plane: float,
     far_plane: float,
 ) -> tuple[Float[Tensor, "n_rays"], Float[Tensor, "n_rays"], Bool[Tensor, "n_rays"]]:
-    """Where rays enter the box and leave it between the planes, and whether they do; a nan never does."""
+    """Return where rays enter the box and leave it between the planes, and whether they do; a nan never does."""
     low, high = aabb[:3], aabb[3:]
     a, b = (low - rays_o) / rays_d, (high - rays_o) / rays_d
     # A ray parallel to a slab is inside it for ever, or never.

@@ -35,7 +35,7 @@ def march_nerfacc(
     near_plane: float,
     far_plane: float,
 ) -> Packed:
-    """`march` by traverse_grids, on our lattice.
+    """Return `march` by nerfacc's traverse_grids, on our lattice.
 
     With a constant step that function counts steps from the near plane of each ray, also over empty cells, and keeps
     those whose centre lies in an occupied cell (0.5.3, grid.cu, lines 153-261). So its samples are ours where a

@@ -11,11 +11,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fieldmorph.fields.kernels.example import KernelExample
 from fieldmorph.fields.kernels.launch import launch
 
 RUN = 256  # samples of a task; or summed in float32 before their sum goes into the row's, in float64
 PIECE = 64  # samples of a row that the twin multiplies at once
-MOST_NUMBERS = 1 << 24  # that it holds at a time, beside what it returns
+MAX_NUMBERS = 1 << 24  # that it holds at a time, beside what it returns
+BENCH_SIZES = ({"n_samples": 1 << 16, "n_rows": 4096, "n_components": 16},)
 
 Tables = tuple[Tensor, ...]  # three
 
@@ -23,7 +25,7 @@ Tables = tuple[Tensor, ...]  # three
 def table_products(
     tables: Tables, indices: Tables, columns: Float[Tensor, "channels r"]
 ) -> Float[Tensor, "n channels"]:
-    """`columns z` for every sample.
+    """Return `columns z` for every sample, z being the product of its three rows.
 
     The numba kernel serves float32 on a CPU, without gradients; every other case takes the torch twin.
     """
@@ -37,7 +39,7 @@ def table_products(
 def table_products_torch(
     tables: Tables, indices: Tables, columns: Float[Tensor, "channels r"]
 ) -> Float[Tensor, "n channels"]:
-    """The plain twin: any device, any dtype."""
+    """Return what the kernel does: any device, any dtype."""
     return table_rows(tables, indices) @ columns.T
 
 
@@ -48,7 +50,7 @@ def normal_equations(
     order: Int[Tensor, "n"],
     starts: Int[Tensor, "rows_and_one"],
 ) -> tuple[Float[Tensor, "rows r r"], Float[Tensor, "rows r"]]:
-    """Sums of z z' and of z wanted (elementwise) over the samples of every row.
+    """Return the sums of z z' and of z wanted (elementwise) over the samples of every row.
 
     Row k owns the samples order[starts[k]:starts[k + 1]]. Served as `table_products` is.
     """
@@ -67,7 +69,7 @@ def normal_equations_torch(
     order: Int[Tensor, "n"],
     starts: Int[Tensor, "rows_and_one"],
 ) -> tuple[Float[Tensor, "rows r r"], Float[Tensor, "rows r"]]:
-    """The plain twin: any device, any dtype.
+    """Return what the kernel does: any device, any dtype.
 
     Rows are cut into pieces of equal length, the last of a row padded, for a batch of matrix products: a loop over rows
     would start two kernels each, and a product for each sample would not fit into memory.
@@ -80,7 +82,7 @@ def normal_equations_torch(
     # As the kernel: sums of few in the tables' precision, sums of these in float64.
     grams = wanted.new_zeros(rows, r, r, dtype=torch.float64)
     sums = wanted.new_zeros(rows, r, dtype=torch.float64)
-    for part in torch.arange(len(row), device=starts.device).split(max(1, MOST_NUMBERS // (r * (PIECE + r)))):
+    for part in torch.arange(len(row), device=starts.device).split(max(1, MAX_NUMBERS // (r * (PIECE + r)))):
         at, end = first[part, None] + step, starts[row[part] + 1, None]
         sample = order[torch.minimum(at, end - 1)]
         z = table_rows(tables, tuple(index[sample] for index in indices)) * (at < end)[..., None]
@@ -90,9 +92,41 @@ def normal_equations_torch(
 
 
 def table_rows(tables: Tables, indices: Tables) -> Float[Tensor, "*n r"]:
-    """z of every sample; plain torch, since it is written out anyway."""
+    """Return z of every sample; plain torch, since it is written out anyway."""
     a, b, c = (table[index] for table, index in zip(tables, indices, strict=True))
     return a * b * c
+
+
+def example(
+    generator: torch.Generator, n_samples: int = 256, n_rows: int = 27, n_components: int = 4
+) -> KernelExample:
+    """Return samples that look up random rows; products with three columns, and the sums of every row."""
+    table = torch.rand(n_rows, n_components, generator=generator)
+    row = torch.randint(n_rows, (n_samples,), generator=generator)
+    starts = torch.cat([row.new_zeros(1), torch.bincount(row, minlength=n_rows).cumsum(0)])
+    wanted = torch.rand(n_samples, n_components, generator=generator)
+    indices = (row, row.roll(1), row.roll(2))
+    return KernelExample(
+        f"normal equations of {n_rows} rows, {n_components} components",
+        _products_and_sums,
+        _products_and_sums_torch,
+        lambda sums, _: sums((table,) * 3, indices, wanted, row.argsort(), starts),
+        n_samples,
+    )
+
+
+def _products_and_sums(
+    tables: Tables, indices: Tables, wanted: Tensor, order: Tensor, starts: Tensor
+) -> tuple[Tensor, ...]:
+    sums = normal_equations(tables, indices, wanted, order, starts)
+    return table_products(tables, indices, wanted[:3]), *sums
+
+
+def _products_and_sums_torch(
+    tables: Tables, indices: Tables, wanted: Tensor, order: Tensor, starts: Tensor
+) -> tuple[Tensor, ...]:
+    sums = normal_equations_torch(tables, indices, wanted, order, starts)
+    return table_products_torch(tables, indices, wanted[:3]), *sums
 
 
 def _served(values: Tensor) -> bool:

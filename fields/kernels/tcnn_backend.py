@@ -26,13 +26,13 @@ _ONE_CALLER = threading.Lock()  # modules are shared between fields, and hold on
 
 
 def hash_encode_tcnn(positions: Tensor, table: Tensor, levels: HashLevels) -> Tensor:
-    """`hash_encode` by the library's Encoding."""
+    """Return `hash_encode` by the library's Encoding."""
     encoding = _encoding(tuple(levels.settings.items()), table.shape[1], str(table.device))
     return _call(encoding, table.reshape(-1), positions.float()).float()
 
 
 def fits_tcnn(weights: Sequence[Tensor]) -> bool:
-    """Whether the fused kernels do layers of these weights, [out, in] each.
+    """Return whether the fused kernels do layers of these weights, [out, in] each.
 
     Only inputs of a multiple of 16: what others are padded with has changed between versions of the library.
     """
@@ -48,7 +48,7 @@ def fits_tcnn(weights: Sequence[Tensor]) -> bool:
 
 
 def perceptron_tcnn(rows: Tensor, weights: Sequence[Tensor]) -> Tensor:
-    """ReLU layers without biases, computed in half precision by the library's FullyFusedMLP; returns float32.
+    """Return ReLU layers without biases, computed in half precision by the library's FullyFusedMLP, in float32.
 
     Gradients reach rows and weights, once: there is no gradient of a gradient.
     """
@@ -59,7 +59,8 @@ def perceptron_tcnn(rows: Tensor, weights: Sequence[Tensor]) -> Tensor:
     params = torch.cat([weight.reshape(-1) for weight in (*hidden, padded)])
     network = _network(rows.shape[1], len(last), len(hidden[0]), len(hidden), str(rows.device))
     if torch.is_grad_enabled() and (rows.requires_grad or params.requires_grad):
-        return _ScaledBackward.apply(rows, params, network)
+        result: Tensor = _ScaledBackward.apply(rows, params, network)
+        return result
     return _call(network, params, rows).float()
 
 
@@ -74,7 +75,8 @@ class _ScaledBackward(torch.autograd.Function):
             pairs = zip((rows, params), ctx.needs_input_grad, strict=False)
             ctx.leaves = [leaf.detach().requires_grad_(needed) for leaf, needed in pairs]
             ctx.outputs = _call(network, ctx.leaves[1], ctx.leaves[0])
-        return ctx.outputs.detach().float()
+        result: Tensor = ctx.outputs.detach().float()
+        return result
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -90,7 +92,8 @@ class _ScaledBackward(torch.autograd.Function):
 
 def _call(module: Any, params: Tensor, inputs: Tensor) -> Tensor:
     with _ONE_CALLER:
-        return torch.func.functional_call(module, {"params": params}, (inputs,))
+        result: Tensor = torch.func.functional_call(module, {"params": params}, (inputs,))
+        return result
 
 
 @functools.lru_cache(maxsize=8)

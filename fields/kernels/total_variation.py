@@ -12,17 +12,20 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fieldmorph.fields.kernels.example import KernelExample
 from fieldmorph.fields.kernels.launch import launch
-from fieldmorph.fields.kernels.voxels import NodeGrid, find_rows, row_of
+from fieldmorph.fields.kernels.voxels import NodeGrid, ball_grid, find_rows, row_of
 
 CHUNK = 1024  # rows of one task
 LOWER = 0xFFFFFFFF  # the half of a word that holds its bits
+
+BENCH_SIZES = ({"resolution": 128, "fraction": 0.15},)
 
 
 def total_variation(
     values: Float[Tensor, "rows features"], grid: NodeGrid, first: int, last: int
 ) -> Float[Tensor, ""]:
-    """Sum of the squared steps that belong to the rows first .. last - 1, over all columns.
+    """Return the sum of the squared steps that belong to the rows first .. last - 1, over all columns.
 
     The numba kernel serves float32 on a CPU, the torch twin the rest. Of a part of the rows the kernel's gradient is
     sparse: to add it to a dense one costs what its own rows do.
@@ -33,14 +36,15 @@ def total_variation(
     if len(values) != grid.n_active:
         raise ValueError(f"{grid.n_active} active nodes need as many rows; got {len(values)}")
     if values.device.type == "cpu" and values.dtype == torch.float32 and first < last:
-        return _TotalVariation.apply(values, grid, first, last)
+        result: Tensor = _TotalVariation.apply(values, grid, first, last)
+        return result
     return total_variation_torch(values, grid, first, last)
 
 
 def total_variation_torch(
     values: Float[Tensor, "rows features"], grid: NodeGrid, first: int, last: int
 ) -> Float[Tensor, ""]:
-    """The plain twin: any device, any dtype."""
+    """Return what the kernel does: any device, any dtype."""
     row = torch.arange(first, last, device=values.device)
     node, n = find_nodes(row, grid), grid.nodes
     total = values.new_zeros(())
@@ -53,7 +57,7 @@ def total_variation_torch(
 
 
 def find_nodes(row: Int[Tensor, "n"], grid: NodeGrid) -> Int[Tensor, "n"]:
-    """Flat indices of the nodes of rows, the inverse of `find_rows`."""
+    """Return the flat indices of the nodes of rows, the inverse of `find_rows`."""
     word = (
         torch.searchsorted(grid.words, row << 32 | LOWER, right=True) - 1
     )  # the last that begins at the row or before
@@ -64,6 +68,22 @@ def find_nodes(row: Int[Tensor, "n"], grid: NodeGrid) -> Int[Tensor, "n"]:
         beyond = left >= ones
         left, bit = left - ones * beyond, bit + width * beyond
     return word * 32 + bit
+
+
+def example(generator: torch.Generator, resolution: int = 8, fraction: float = 0.3) -> KernelExample:
+    """Return all rows of a ball of active nodes with 27 numbers each; the output is the mean over the numbers."""
+    grid = ball_grid(resolution, fraction)
+    values = torch.rand(grid.n_active, 27, generator=generator) - 0.5
+    return KernelExample(
+        f"total variation of voxels {resolution}^3, {fraction:.0%} active, 27 numbers each",
+        total_variation,
+        total_variation_torch,
+        lambda variation, leaves: variation(*leaves, grid, 0, grid.n_active) / values.numel(),
+        grid.n_active,
+        (values,),
+        (torch.ones(()),),
+        items="nodes",
+    )
 
 
 class _TotalVariation(torch.autograd.Function):

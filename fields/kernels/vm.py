@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
+from fieldmorph.fields.kernels.example import KernelExample, positions_along_rays
 from fieldmorph.fields.kernels.launch import launch
 
 PLANE_AXES = ((0, 1), (0, 2), (1, 2))  # columns, rows of each plane
@@ -19,18 +21,22 @@ LINE_AXES = (2, 1, 0)
 CHUNK = 4096  # samples a task of the forward pass carries through one mode
 
 
+BENCH_SIZES = ({"n_samples": 1 << 16, "resolution": 128, "n_components": 48},)
+
+
 def vm_products(
     positions: Float[Tensor, "n 3"],
     planes: Float[Tensor, "3 resolution resolution components"],
     lines: Float[Tensor, "3 resolution components"],
 ) -> Float[Tensor, "n products"]:
-    """Plane times line for every component, modes side by side: (n, 3 * components).
+    """Return plane times line for every component, modes side by side: (n, 3 * components).
 
     Positions lie in [0, 1]^3; `planes[m, row, column]` and `lines[m, node]` hold contiguous components. The numba
     kernel serves float32 on a CPU without gradients for the positions, the torch twin every other case.
     """
     if _served(positions, planes):
-        return _VectorMatrix.apply(positions, planes, lines, 3 * lines.shape[2])
+        result: Tensor = _VectorMatrix.apply(positions, planes, lines, 3 * lines.shape[2])
+        return result
     return vm_products_torch(positions, planes, lines)
 
 
@@ -39,9 +45,10 @@ def vm_sum(
     planes: Float[Tensor, "3 resolution resolution components"],
     lines: Float[Tensor, "3 resolution components"],
 ) -> Float[Tensor, "n"]:
-    """The sum of `vm_products` over all modes and components, which are never written out."""
+    """Return the sum of `vm_products` over all modes and components, which are never written out."""
     if _served(positions, planes):
-        return _VectorMatrix.apply(positions, planes, lines, 1)[:, 0]
+        result: Tensor = _VectorMatrix.apply(positions, planes, lines, 1)[:, 0]
+        return result
     return vm_products_torch(positions, planes, lines).sum(-1)
 
 
@@ -50,7 +57,7 @@ def vm_products_torch(
     planes: Float[Tensor, "3 resolution resolution components"],
     lines: Float[Tensor, "3 resolution components"],
 ) -> Float[Tensor, "n products"]:
-    """The plain twin of `vm_products`: any device, any dtype, gradients for positions too."""
+    """Return `vm_products` in plain torch: any device, any dtype, gradients for positions too."""
     last = lines.shape[1] - 1
     at = torch.where(positions > 0, positions * last, 0.0).clamp(
         max=last
@@ -66,6 +73,36 @@ def vm_products_torch(
         line = (1 - w) * lines[mode, k] + w * lines[mode, k + 1]
         products.append(((1 - v) * near + v * far) * line)
     return torch.cat(products, dim=-1)
+
+
+def vm_products_grid_sample(positions: Tensor, planes: Tensor, lines: Tensor) -> Tensor:
+    """Return `vm_products` as most would write it; torch reads channels-last grids no slower than its own layout."""
+    x, y, z = (2 * positions - 1).unbind(-1)
+    on_plane = torch.stack([torch.stack(pair, dim=-1) for pair in ((x, y), (x, z), (y, z))])
+    on_line = torch.stack([torch.stack([torch.zeros_like(c), c], dim=-1) for c in (z, y, x)])
+    plane = F.grid_sample(planes.permute(0, 3, 1, 2), on_plane[:, :, None], align_corners=True)
+    line = F.grid_sample(lines.permute(0, 2, 1)[..., None], on_line[:, :, None], align_corners=True)
+    return (plane * line)[..., 0].flatten(0, 1).t()
+
+
+def example(
+    generator: torch.Generator, n_samples: int = 64, resolution: int = 8, n_components: int = 4
+) -> KernelExample:
+    """Return positions along rays, and three planes and lines with `n_components` each."""
+    planes = torch.rand(3, resolution, resolution, n_components, generator=generator) - 0.5
+    lines = torch.rand(3, resolution, n_components, generator=generator) - 0.5
+    grad = torch.randn(n_samples, 3 * n_components, generator=generator)
+    positions = positions_along_rays(n_samples, generator)
+    return KernelExample(
+        f"vector-matrix {resolution}^3, 3 x {n_components} (torch: grid_sample)",
+        vm_products,
+        vm_products_torch,
+        lambda products, leaves: products(positions.to(leaves[0].dtype), *leaves),
+        n_samples,
+        (planes, lines),
+        (grad,),
+        baseline=vm_products_grid_sample,
+    )
 
 
 def _served(positions: Tensor, planes: Tensor) -> bool:

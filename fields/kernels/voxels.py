@@ -16,16 +16,19 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from fieldmorph.fields.kernels.example import KernelExample, positions_along_rays
 from fieldmorph.fields.kernels.launch import launch
 
 CHUNK = 1024  # samples of one task of the gather
 SPREAD = 16  # neighbouring tasks of the scatter are so many planes apart: full planes lie side by side
 BYTE_COUNTS = np.array([bin(byte).count("1") for byte in range(256)], np.uint8)
 
+BENCH_SIZES = ({"n_samples": 1 << 16, "resolution": 128, "fraction": 0.15},)
+
 
 @dataclass(frozen=True)
 class NodeGrid:
-    """Which nodes of a cubic grid are active.
+    """The active nodes of a cubic grid.
 
     Attributes:
         words: int64, one per 32 nodes: bits below, active nodes before them above.
@@ -41,18 +44,18 @@ class NodeGrid:
 
 
 def pack_mask(active: Bool[Tensor, "nodes"]) -> UInt8[Tensor, "bytes"]:
-    """One bit per node, eight in a byte, the first in the lowest bit."""
+    """Return one bit per node, eight in a byte, the first in the lowest bit."""
     return torch.from_numpy(np.packbits(active.cpu().numpy(), bitorder="little"))
 
 
 def unpack_mask(bits: UInt8[Tensor, "bytes"], n_nodes: int) -> Bool[Tensor, "nodes"]:
-    """The first n_nodes bits."""
+    """Return the first n_nodes bits of a packed mask."""
     flat = np.unpackbits(bits.cpu().numpy(), count=n_nodes, bitorder="little")
     return torch.from_numpy(flat.view(np.bool_))
 
 
 def rank_words(bits: UInt8[Tensor, "bytes"]) -> tuple[Int[Tensor, "words"], int]:
-    """The words of a packed mask, on the CPU, and how many nodes are active."""
+    """Return the words of a packed mask, on the CPU, and how many nodes are active."""
     padded = np.zeros(-(-len(bits) // 4) * 4, np.uint8)
     padded[: len(bits)] = bits.cpu().numpy()
     counts = BYTE_COUNTS[padded].reshape(-1, 4).sum(1, dtype=np.int64)
@@ -64,7 +67,7 @@ def rank_words(bits: UInt8[Tensor, "bytes"]) -> tuple[Int[Tensor, "words"], int]
 def sparse_trilinear(
     positions: Float[Tensor, "n 3"], values: Float[Tensor, "rows features"], grid: NodeGrid, empty: float
 ) -> Float[Tensor, "n features"]:
-    """Interpolated rows; an inactive node counts as `empty` in every column.
+    """Return trilinearly interpolated rows; an inactive node counts as `empty` in every column.
 
     Positions are relative to the box, [0, 1]^3; beyond it they are taken to its faces, and a nan to its lower ones.
     The numba kernel serves float32 on a CPU without gradients for the positions, the torch twin the rest.
@@ -75,14 +78,15 @@ def sparse_trilinear(
     if len(values) != grid.n_active:
         raise ValueError(f"{grid.n_active} active nodes need as many rows; got {len(values)}")
     if values.device.type == "cpu" and values.dtype == torch.float32 and not positions.requires_grad:
-        return _SparseTrilinear.apply(positions, values, grid, empty)
+        result: Tensor = _SparseTrilinear.apply(positions, values, grid, empty)
+        return result
     return sparse_trilinear_torch(positions, values, grid, empty)
 
 
 def sparse_trilinear_torch(
     positions: Float[Tensor, "n 3"], values: Float[Tensor, "rows features"], grid: NodeGrid, empty: float
 ) -> Float[Tensor, "n features"]:
-    """The plain twin: any device, any dtype, gradients for positions too."""
+    """Return what the kernel does: any device, any dtype, gradients for positions too."""
     out = positions.new_zeros(len(positions), values.shape[1]).to(values.dtype)
     if not len(values):
         return out + empty
@@ -100,7 +104,7 @@ def sparse_trilinear_torch(
 
 
 def find_rows(node: Int[Tensor, "n"], grid: NodeGrid) -> tuple[Int[Tensor, "n"], Bool[Tensor, "n"]]:
-    """Rows of nodes by flat index, 0 where inactive; and whether they are active."""
+    """Return the rows of nodes by flat index, 0 where inactive; and whether they are active."""
     word, bit = grid.words[node >> 5], node & 31
     below = word & ((torch.ones_like(bit) << bit) - 1)
     active = (word >> bit & 1).bool()
@@ -110,6 +114,32 @@ def find_rows(node: Int[Tensor, "n"], grid: NodeGrid) -> tuple[Int[Tensor, "n"],
     below = below + (below >> 4) & 0x0F0F0F0F
     below = (below * 0x01010101 & 0xFFFFFFFF) >> 24
     return torch.where(active, (word >> 32) + below, 0), active
+
+
+def example(
+    generator: torch.Generator, n_samples: int = 64, resolution: int = 8, fraction: float = 0.3
+) -> KernelExample:
+    """Return positions along rays in a ball of active nodes with 27 numbers each."""
+    grid = ball_grid(resolution, fraction)
+    values = torch.rand(grid.n_active, 27, generator=generator) - 0.5
+    grad = torch.randn(n_samples, 27, generator=generator)
+    positions = positions_along_rays(n_samples, generator)
+    return KernelExample(
+        f"sparse voxels {resolution}^3, {fraction:.0%} active, 27 numbers each",
+        sparse_trilinear,
+        sparse_trilinear_torch,
+        lambda interpolate, leaves: interpolate(positions.to(leaves[0].dtype), *leaves, grid, -1.0),
+        n_samples,
+        (values,),
+        (grad,),
+    )
+
+
+def ball_grid(resolution: int, fraction: float) -> NodeGrid:
+    """Return a grid with this fraction of its nodes active, those nearest to its center."""
+    radius = torch.cartesian_prod(*[torch.linspace(-1, 1, resolution)] * 3).norm(dim=-1)
+    active = radius <= radius.kthvalue(max(1, round(fraction * resolution**3))).values
+    return NodeGrid(*rank_words(pack_mask(active)), resolution, float(resolution - 1))
 
 
 class _SparseTrilinear(torch.autograd.Function):
@@ -159,7 +189,7 @@ def _place(at, scale, nodes):
 
 @numba.njit(inline="always")
 def row_of(node, words):
-    """Row of a node by flat index, -1 where it is inactive."""
+    """Return the row of a node by flat index, -1 where it is inactive."""
     word, bit = words[node >> 5], np.uint64(node & 31)
     if not (word >> bit) & np.uint64(1):
         return np.int64(-1)

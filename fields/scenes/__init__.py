@@ -1,1 +1,1 @@
-"""One loader per data format; `fieldmorph.fields.scene.load_scene` chooses."""
+"""One reader per data format; `fieldmorph.fields.scene.READERS` lists them and `load_scene` chooses."""

@@ -9,23 +9,36 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from fieldmorph.fields.cameras import Cameras, look_at_point, project
-from fieldmorph.fields.scenes.frames import Frame, choose_splits, read_frames, read_transforms
+from fieldmorph.fields.scenes.frames import Frame, SceneFiles, choose_splits, read_frames, read_transforms
 
 FOREGROUND = 5  # alpha above this, of 255, is content
 MAX_VIEWS = 40  # as many carve the hull
 RESOLUTION = 48  # cells along each side of the carved box
-MISSES = 0.05  # share of the views that judge a cell and may find it empty before it goes
-PADDING = 0.03  # share of the box's sides added all round
+MISSES = 0.05  # fraction of the views that judge a cell and may find it empty before it goes
+PADDING = 0.03  # fraction of the box's sides added all around
+
+
+class BlenderReader:
+    """A folder with `transforms_train.json` and, where there are held-out views, `transforms_test.json` or `_val`.
+
+    Only the files of the requested splits are read. Held-out views are under `test`: where there is no
+    `transforms_test.json`, `transforms_val.json` stands in for it.
+    """
+
+    file_name = "transforms_train.json"
+
+    def matches(self, path: Path) -> bool:
+        return (path / self.file_name).is_file()
+
+    def read(self, path: Path, splits: Sequence[str] | None = None) -> SceneFiles:
+        frames, values = split_frames(path, splits)
+        return SceneFiles(path / self.file_name, frames, values)
 
 
 def split_frames(
     folder: Path, splits: Sequence[str] | None = None
 ) -> tuple[dict[str, list[Frame]], dict[str, Any]]:
-    """The frames of each split, and the first file's other values.
-
-    Only the files of the asked splits are read. Held-out views are under `test`: where there is no
-    `transforms_test.json`, `transforms_val.json` stands in for it.
-    """
+    """Return the frames of each split, and the first file's other values."""
     files = {name: folder / f"transforms_{name}.json" for name in ("train", "val", "test")}
     files = {name: file for name, file in files.items() if file.exists()}
     if "test" not in files and "val" in files:
@@ -36,11 +49,11 @@ def split_frames(
 
 
 def mask_box(cameras: Cameras, alpha: UInt8[Tensor, "n height width"]) -> tuple[float, ...] | None:
-    """A box round the visual hull of the masks, or None where they show no object.
+    """Return a box around the visual hull of the masks, or None where they show no object.
 
     A cube round the cameras' look-at point is carved twice, the second time inside the first result. A cell
     goes when more than a few views find only background where it may be. A view whose content keeps clear
-    of the picture's edge shows all there is, so it finds background outside the picture too; any other
+    of the image's edge shows all there is, so it finds background outside the image too; any other
     view judges only what it sees. The hull holds all that the masks hold, so the box clips nothing.
     """
     step = -(-len(cameras) // MAX_VIEWS)
@@ -67,7 +80,7 @@ def _carve(
     lower: Float[Tensor, "3"],
     upper: Float[Tensor, "3"],
 ) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]] | None:
-    """The corners of the cells that stay."""
+    """Return the corners of the cells that stay."""
     cell = (upper - lower) / RESOLUTION
     ticks = torch.arange(RESOLUTION) + 0.5
     indices = torch.cartesian_prod(ticks, ticks, ticks)
@@ -85,9 +98,9 @@ def _carve(
 def _judge(
     camera: Cameras, mask: Bool[Tensor, "height width"], positions: Float[Tensor, "n 3"], radius: float
 ) -> tuple[Bool[Tensor, "n"], Bool[Tensor, "n"]]:
-    """Which balls this view can judge, and which can touch none of its foreground."""
+    """Return which balls this view can judge, and which can touch none of its foreground."""
     points, depths = project(camera, positions)
-    near = depths.abs() <= 2 * radius  # round the camera: too large in the picture to say
+    near = depths.abs() <= 2 * radius  # around the camera: too large in the image to say
     in_front = depths > 2 * radius
     margin = camera.intrinsics[0, :2] * radius / (depths[:, None] - radius)
     size = torch.tensor([camera.width, camera.height])

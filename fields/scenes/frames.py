@@ -1,4 +1,4 @@
-"""What the loaders share: transforms files in, checked cameras and premultiplied images out.
+"""The common part of the readers: transforms files in, checked cameras and premultiplied images out.
 
 The files hold OpenGL camera-to-world matrices (x right, y up, z backward); they become OpenCV's here
 and nowhere else. World units stay those of the file. Every refusal is one line that names the frame.
@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -34,7 +34,7 @@ DECODE_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 @dataclass(frozen=True)
 class Frame:
-    """One listed photograph, checked but not decoded.
+    """One listed image, checked but not decoded.
 
     Attributes:
         name: the file's path inside the data folder.
@@ -52,8 +52,44 @@ class Frame:
     height: int
 
 
+@dataclass(frozen=True)
+class SceneFiles:
+    """The contents of a scene's files, images not decoded.
+
+    Attributes:
+        source: the file that messages name; its folder gives the scene its name.
+        frames: by split.
+        values: the other values of the file, such as `aabb_scale`.
+    """
+
+    source: Path
+    frames: dict[str, list[Frame]]
+    values: dict[str, Any]
+
+
+@runtime_checkable
+class SceneReader(Protocol):
+    """A reader of one data format; the first of `fieldmorph.fields.scene.READERS` that matches a path reads it."""
+
+    @property
+    def file_name(self) -> str:
+        """The file by which a folder of this format is known."""
+
+    def matches(self, path: Path) -> bool:
+        """Return whether a path, a folder or a file that exists, has this format."""
+
+    def read(self, path: Path, splits: Sequence[str] | None = None) -> SceneFiles:
+        """Return the frames of the given splits, by default of all there are.
+
+        Raises:
+            InputError: a file that cannot be used.
+            UnsafeError: a frame's file lies outside the folder.
+            SettingError: a split that does not exist.
+        """
+
+
 def read_transforms(path: Path) -> dict[str, Any]:
-    """The JSON object in a transforms file, with a non-empty list of objects under `frames`.
+    """Return the JSON object in a transforms file, with a non-empty list of objects under `frames`.
 
     Raises:
         InputError: it is missing, malformed (the message says on which line) or has no frames.
@@ -73,7 +109,7 @@ def read_transforms(path: Path) -> dict[str, Any]:
 
 
 def read_frames(content: dict[str, Any], path: Path) -> list[Frame]:
-    """The frames of the transforms file `path`, in its order; images beside it are opened, not decoded.
+    """Return the frames of the transforms file `path`, in its order; its images are opened, not decoded.
 
     Raises:
         InputError: a value or an image that cannot be used.
@@ -83,7 +119,7 @@ def read_frames(content: dict[str, Any], path: Path) -> list[Frame]:
 
 
 def read_images(frames: Sequence[Frame], downscale: int) -> tuple[Cameras, UInt8[Tensor, "n height width 4"]]:
-    """Undistorted cameras and premultiplied sRGB RGBA images, both smaller by `downscale`.
+    """Return undistorted cameras and premultiplied sRGB RGBA images, both smaller by `downscale`.
 
     Raises:
         InputError: an image is damaged or of another size than the first.
@@ -109,17 +145,17 @@ def read_images(frames: Sequence[Frame], downscale: int) -> tuple[Cameras, UInt8
 
 
 def choose_splits(available: Iterable[str], splits: Sequence[str] | None) -> list[str]:
-    """The splits to read: the asked ones, else all."""
+    """Return the splits to read: the requested ones, else all."""
     names = list(available)
-    asked = names if splits is None else [splits] if isinstance(splits, str) else list(splits)
-    for name in asked:
+    requested = names if splits is None else [splits] if isinstance(splits, str) else list(splits)
+    for name in requested:
         if name not in names:
             raise known("split", name, names)
-    return asked
+    return requested
 
 
 def number(values: dict[str, Any], key: str, where: str, default: float = 0.0) -> float:
-    """A finite number, or `default` where there is none."""
+    """Return a finite number, or `default` where there is none."""
     value = values.get(key)
     if value is None:
         return default

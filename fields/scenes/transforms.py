@@ -7,17 +7,37 @@ from typing import Any
 
 from fieldmorph.fields.cameras import Cameras, look_at_point
 from fieldmorph.fields.errors import InputError
-from fieldmorph.fields.scenes.frames import Frame, choose_splits, number, read_frames, read_transforms
+from fieldmorph.fields.scenes.frames import (
+    Frame,
+    SceneFiles,
+    choose_splits,
+    number,
+    read_frames,
+    read_transforms,
+)
 
 HELD_OUT = 8  # every so many views become test where the file names no split
 NGP_SCALE = 0.33  # instant-ngp's scale and offset where the file has none
 NGP_OFFSET = (0.5, 0.5, 0.5)
 
 
+class TransformsReader:
+    """A transforms file of any name, or a folder with `transforms.json`."""
+
+    file_name = "transforms.json"
+
+    def matches(self, path: Path) -> bool:
+        return path.is_file() or (path / self.file_name).is_file()
+
+    def read(self, path: Path, splits: Sequence[str] | None = None) -> SceneFiles:
+        file = path if path.is_file() else path / self.file_name
+        return SceneFiles(file, *split_frames(file, splits))
+
+
 def split_frames(
     file: Path, splits: Sequence[str] | None = None
 ) -> tuple[dict[str, list[Frame]], dict[str, Any]]:
-    """The frames of each split, and the file's other values.
+    """Return the frames of each split, and the file's other values.
 
     The split is nerfstudio's (`train_filenames` and so on) where the file has one; otherwise the 1st, 9th,
     17th ... view by name are `test` and the rest `train`. A single view is `train`.
@@ -38,10 +58,10 @@ def split_frames(
 
 
 def ngp_box(content: dict[str, Any]) -> tuple[float, ...] | None:
-    """instant-ngp's box in the world units of the file, or None where it has no `aabb_scale`.
+    """Return instant-ngp's box in the world units of the file, or None where it has no `aabb_scale`.
 
     instant-ngp works in units of its own, `scale * position + offset`, where the scene fills a cube of side
-    `aabb_scale` round 0.5. Poses are left in the file's units, so that cube is mapped back instead.
+    `aabb_scale` around 0.5. Poses are left in the file's units, so that cube is mapped back instead.
     """
     if content.get("aabb_scale") is None:
         return None
@@ -57,7 +77,7 @@ def ngp_box(content: dict[str, Any]) -> tuple[float, ...] | None:
 
 
 def camera_box(cameras: Cameras) -> tuple[float, ...]:
-    """The cube round the cameras' look-at point that reaches the farthest camera.
+    """Return the cube around the cameras' look-at point that reaches the farthest camera.
 
     Raises:
         InputError: the cameras do not look at a common point, so nothing says how far the scene goes.

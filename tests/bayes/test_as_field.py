@@ -15,7 +15,6 @@ from fieldmorph.distill.conversion import convert
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.errors import InputError, SettingError
 from fieldmorph.fields.registry import make_field
-from fieldmorph.fields.renderable import picture
 from fieldmorph.fields.store import load_field, save_field
 
 pytestmark = pytest.mark.numerical
@@ -62,7 +61,7 @@ def test_it_is_saved_rendered_and_converted_like_any_scene(posterior: Posterior,
     stored = as_field(posterior, nodes=32)
     save_field(tmp_path / "scene.fm", stored)
     loaded = load_field(tmp_path / "scene.fm")
-    shot = picture(loaded, loaded.cameras[0])
+    shot = loaded.render(loaded.cameras[0])["colors"]
     assert 0.02 < float((shot < 0.95).any(-1).float().mean()) < 0.9
     assert loaded.provenance["modes"] == ["depth", "salt", "day"]
     _, report = convert(

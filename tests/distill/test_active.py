@@ -9,9 +9,9 @@ from fieldmorph.distill.active import (
     POOL_SIZE,
     HardPoses,
     ReplayPool,
-    carriers,
     check_levels,
     hard_cameras,
+    salient_samples,
 )
 from fieldmorph.fields.cameras import look_at_point, orbit_cameras
 from fieldmorph.fields.errors import SettingError
@@ -37,9 +37,9 @@ def test_the_worst_poses_are_those_with_the_largest_mean_error() -> None:
     poses.note(index, torch.where(index == 7, 0.9, torch.where(index == 3, 0.5, 0.1)), "point")
     assert poses.worst().tolist() == [7, 3]
     poses.note(torch.tensor([7, 7]), torch.tensor([0.0, 0.2]), "point")
-    (hardness,) = poses.hardness.values()
-    assert hardness[7].item() == pytest.approx(0.9 * 0.9 + 0.1 * 0.1)
-    assert hardness[0].item() == pytest.approx(0.1)  # not seen, not changed
+    (difficulty,) = poses.difficulty.values()
+    assert difficulty[7].item() == pytest.approx(0.9 * 0.9 + 0.1 * 0.1)
+    assert difficulty[0].item() == pytest.approx(0.1)  # not seen, not changed
 
 
 def test_poses_learned_well_leave_the_worst() -> None:
@@ -57,10 +57,10 @@ def test_errors_of_another_kind_begin_a_new_memory() -> None:
     poses.note(torch.tensor([4, 5]), torch.tensor([0.02, 0.01]), "ray")  # a hundredth, and yet the worst
     assert poses.worst().tolist() == [4, 5]
     poses.note(torch.tensor([5]), torch.tensor([0.11]), "ray")
-    (hardness,) = poses.hardness.values()
-    assert hardness[[4, 5, 29]].tolist() == pytest.approx([0.02, 0.9 * 0.01 + 0.1 * 0.11, 0])
+    (difficulty,) = poses.difficulty.values()
+    assert difficulty[[4, 5, 29]].tolist() == pytest.approx([0.02, 0.9 * 0.01 + 0.1 * 0.11, 0])
     again = HardPoses(30)
-    again.hardness = poses.hardness  # as a resumed run has it
+    again.difficulty = poses.difficulty  # as a resumed run has it
     for run in (poses, again):
         run.note(torch.tensor([6]), torch.tensor([0.03]), "ray")
     assert again.worst().tolist() == poses.worst().tolist() == [6, 4, 5]
@@ -132,16 +132,18 @@ def test_the_memory_is_bounded_and_keeps_the_worst(generator: torch.Generator) -
     assert pool.pools == {}
 
 
-def test_carriers_are_heavy_samples_on_rays_that_meet_a_surface() -> None:
+def test_salient_samples_are_heavy_samples_on_rays_that_meet_a_surface() -> None:
     weights = torch.tensor([0.7, 0.1, 0.05, 0.3, 0.02, 0.6, 0.2, 0.01, 0.0, 0.15])
     ray_indices = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2, 2])
-    got = carriers(weights, torch.tensor([0.85, 0.32, 0.96]), ray_indices)
+    got = salient_samples(weights, torch.tensor([0.85, 0.32, 0.96]), ray_indices)
     # the top 3 of 10 are 0.7, 0.6 and 0.3, and 0.3 lies on a ray of opacity 0.32
     assert got.nonzero()[:, 0].tolist() == [0, 5]
-    assert carriers(torch.tensor([0.9, 0.1]), torch.tensor([1.0]), torch.tensor([0, 0])).tolist() == [
+    assert salient_samples(torch.tensor([0.9, 0.1]), torch.tensor([1.0]), torch.tensor([0, 0])).tolist() == [
         True,
         True,
     ]
-    faint = carriers(weights, torch.tensor([0.2, 0.3, 0.1]), ray_indices)
+    faint = salient_samples(weights, torch.tensor([0.2, 0.3, 0.1]), ray_indices)
     assert faint.all()  # nothing but fog
-    assert carriers(torch.zeros(0), torch.tensor([0.0]), torch.zeros(0, dtype=torch.long)).shape == (0,)
+    assert salient_samples(torch.zeros(0), torch.tensor([0.0]), torch.zeros(0, dtype=torch.long)).shape == (
+        0,
+    )

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fieldmorph.distill import teacher_samples as samples
 from fieldmorph.distill.conversion import ConvertConfig, ConvertReport, convert
 from fieldmorph.distill.stages import Stage
+from fieldmorph.distill.teacher_samples import SamplingConfig
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.cameras import orbit_cameras
@@ -31,20 +31,13 @@ pytestmark = pytest.mark.numerical
 
 BOX = (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0)
 STEP = 2 / 64
-CONFIG = ConvertConfig(samples_per_step=2048)
+SAMPLING = SamplingConfig(block_rays=512, block_empty=1024)
+CONFIG = ConvertConfig(samples_per_step=2048, probe_rays=256, warmup_steps=10, sampling=SAMPLING)
 SMALL: dict[str, dict[str, Any]] = {
     "hashgrid": {"n_levels": 4, "log2_hashmap_size": 12, "base_resolution": 8, "finest_resolution": 32},
     "mlp": {"width": 64, "depth": 3, "n_frequencies": 4},
 }
 _learned: dict[str, RenderableField] = {}  # teachers that are made once
-
-
-@pytest.fixture(autouse=True)
-def _short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fieldmorph.distill.conversion.WARMUP_STEPS", 10)
-    monkeypatch.setattr("fieldmorph.distill.conversion.PROBE_RAYS", 256)
-    monkeypatch.setattr(samples, "BLOCK_RAYS", 512)
-    monkeypatch.setattr(samples, "BLOCK_EMPTY", 1024)
 
 
 @pytest.fixture

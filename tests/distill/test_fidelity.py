@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from fieldmorph.distill import fidelity
-from fieldmorph.distill.fidelity import held_out_cameras, off_trajectory_cameras, reference
+from fieldmorph.distill.fidelity import FidelityConfig, held_out_cameras, off_trajectory_cameras, reference
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.cameras import Cameras, orbit_cameras, project
 from fieldmorph.fields.metrics import EQUAL_DB, capped_psnr, ssim
 from fieldmorph.fields.occupancy import OccupancyGrid
-from fieldmorph.fields.renderable import RenderableField, picture
+from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.scene import Split
 
 pytestmark = pytest.mark.numerical
@@ -42,13 +42,13 @@ def photographs_of(field: RenderableField, n: int = 3, size: tuple[int, int] = (
     """The field's own pictures as photographs, from cameras of their own."""
     cameras = replace(ring(n, size), camera_to_world=ring(2 * n).camera_to_world[1::2])
     opaque = torch.full((*size[::-1], 1), 255, dtype=torch.uint8)
-    images = [torch.cat([(picture(field, c) * 255).round().to(torch.uint8), opaque], -1) for c in cameras]
+    images = [torch.cat([(field.render(c)["colors"] * 255).round().to(torch.uint8), opaque], -1) for c in cameras]
     return Split(cameras, torch.stack(images), tuple(f"test/{i}.png" for i in range(n)))
 
 
 def measure(
     teacher: RenderableField, student: RenderableField, photographs: Split | None = None
-) -> tuple[dict[str, Any], list[fidelity.Exhibit]]:
+) -> tuple[dict[str, Any], list[fidelity.ExampleView]]:
     return fidelity.measure(reference(teacher, photographs), student)
 
 
@@ -88,7 +88,7 @@ def test_figures_are_those_of_the_pictures_and_worst_is_worst(
         ("held_out", held_out_cameras(sphere.cameras)),
         ("off_trajectory", off_trajectory_cameras(sphere.cameras, BOX)[0]),
     ):
-        pairs = [(picture(smaller, c), picture(sphere, c)) for c in cameras]
+        pairs = [(smaller.render(c)["colors"], sphere.render(c)["colors"]) for c in cameras]
         values = [capped_psnr(*pair) for pair in pairs]
         told = figures[poses]
         assert told["per_view"]["psnr_to_teacher"] == pytest.approx(values)
@@ -131,7 +131,7 @@ def test_photographs_are_held_against_both(sphere: RenderableField, smaller: Ren
     assert told["views"] == list(split.names)
     assert told["mean"]["teacher_psnr"] > 50  # its own pictures, rounded to 8 bits
     expected = [
-        capped_psnr(picture(smaller, split.cameras[i]), split.view_over(i, torch.ones(3))) for i in range(3)
+        capped_psnr(smaller.render(split.cameras[i])["colors"], split.view_over(i, torch.ones(3))) for i in range(3)
     ]
     assert told["per_view"]["student_psnr"] == pytest.approx(expected)
     drop = told["mean"]["teacher_psnr"] - told["mean"]["student_psnr"]
@@ -144,21 +144,21 @@ def test_a_teacher_is_rendered_once_for_all_students(
     monkeypatch: pytest.MonkeyPatch, sphere: RenderableField, smaller: RenderableField
 ) -> None:
     split, calls, rendered = photographs_of(sphere), list[tuple[int, int]](), list[str]()
-    view, names = fidelity.view, {id(sphere.field): "teacher", id(smaller.field): "student"}
+    render, names = RenderableField.render, {id(sphere.field): "teacher", id(smaller.field): "student"}
 
     def noted(stored: RenderableField, *more: Any) -> Any:
         rendered.append(names[id(stored.field)])
-        return view(stored, *more)
+        return render(stored, *more)
 
-    monkeypatch.setattr(fidelity, "view", noted)
+    monkeypatch.setattr(RenderableField, "render", noted)
     against = reference(sphere, split, lambda *at: calls.append(at))
-    assert rendered == ["teacher"] * 11
+    assert rendered == ["teacher"] * (11 + 2)  # and a small image of each set, for kernels to compile
     assert calls == [(i + 1, 11) for i in range(11)]
     calls.clear(), rendered.clear()
     both = [
         fidelity.measure(against, student, lambda *at: calls.append(at)) for student in (smaller, smaller)
     ]
-    assert rendered == ["student"] * 22
+    assert rendered == ["student"] * 2 * (11 + 2)
     assert calls == [(i + 1, 11) for i in range(11)] * 2
     for figures, _ in both:
         for poses in ("held_out", "off_trajectory"):
@@ -166,11 +166,9 @@ def test_a_teacher_is_rendered_once_for_all_students(
     assert both[0][0] == both[1][0]
 
 
-def test_many_photographs_are_thinned_evenly_and_it_is_said(
-    monkeypatch: pytest.MonkeyPatch, sphere: RenderableField
-) -> None:
-    monkeypatch.setattr(fidelity, "MOST_PIXELS", 4 * 24 * 20)
-    figures, _ = measure(sphere, sphere, photographs_of(sphere, 8))
+def test_many_photographs_are_thinned_evenly_and_it_is_said(sphere: RenderableField) -> None:
+    config = FidelityConfig(max_pixels=4 * 24 * 20)
+    figures, _ = fidelity.measure(reference(sphere, photographs_of(sphere, 8), config=config), sphere)
     assert figures["held_out"]["views"] == [f"test/{i}.png" for i in (1, 3, 5, 7)]
     assert "4 of 8 photographs" in figures["held_out"]["source"]
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from fieldmorph.distill import teacher_samples as samples
 from fieldmorph.distill.conversion import ConvertConfig, ConvertReport, StageReport, convert
 from fieldmorph.distill.fidelity import measure, reference
 from fieldmorph.distill.receipt import curve_of, describe_field, plain, provenance_chain, receipt, stages_of
+from fieldmorph.distill.teacher_samples import SamplingConfig
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget, Spent
 from fieldmorph.fields.cameras import orbit_cameras
@@ -60,11 +60,9 @@ def made(sphere: RenderableField, **changes: Any) -> dict[str, Any]:
     return receipt(**{**known, **changes})
 
 
-def test_a_real_conversion_has_a_receipt(monkeypatch: pytest.MonkeyPatch, sphere: RenderableField) -> None:
-    monkeypatch.setattr("fieldmorph.distill.conversion.PROBE_RAYS", 256)
-    monkeypatch.setattr(samples, "BLOCK_RAYS", 512)
-    monkeypatch.setattr(samples, "BLOCK_EMPTY", 1024)
-    config, budget = ConvertConfig(samples_per_step=2048, seed=3), Budget(steps=40)
+def test_a_real_conversion_has_a_receipt(sphere: RenderableField) -> None:
+    sampling, budget = SamplingConfig(block_rays=512, block_empty=1024), Budget(steps=40)
+    config = ConvertConfig(samples_per_step=2048, seed=3, probe_rays=256, sampling=sampling)
     small = make_field("mlp", aabb=BOX, seed=3, width=32, depth=2, n_frequencies=4)
     student, report = convert(sphere, small, budget, config)
     assert student.provenance["dropped"] == report.dropped

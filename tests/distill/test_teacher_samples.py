@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers.defaults import SAMPLING
 from torch import Tensor
 
 from fieldmorph.distill import teacher_samples as samples
@@ -26,8 +27,8 @@ STEP = 2 / 64
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(samples, "BLOCK_RAYS", 256)
-    monkeypatch.setattr(samples, "BLOCK_EMPTY", 2048)
+    monkeypatch.setattr(SAMPLING, "block_rays", 256)
+    monkeypatch.setattr(SAMPLING, "block_empty", 2048)
 
 
 def stored(field: VolumeField, occupancy: OccupancyGrid | None = None) -> RenderableField:
@@ -162,7 +163,7 @@ def test_drawn_rays_have_about_the_samples_asked_for(
 def test_points_are_drawn_in_proportion_to_what_is_stated(
     teacher: RenderableField, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(samples, "BLOCK_RAYS", 48)
+    monkeypatch.setattr(SAMPLING, "block_rays", 48)
     block = make_block(teacher, 0, 0)
     n, draws = len(block.along), 200_000
     drawn = block.draw_points(draws, generator)
@@ -215,13 +216,13 @@ def made(teacher: RenderableField, monkeypatch: pytest.MonkeyPatch) -> list[int]
     """Numbers of the blocks that are made; each block carries its number as its only empty density."""
     block, numbers = make_block(teacher, 0, 0), list[int]()
 
-    def numbered(_teacher: RenderableField, _seed: int, number: int, _worst: Tensor | None = None) -> Block:
+    def numbered(_teacher: RenderableField, _seed: int, number: int, *_rest: Any, **_config: Any) -> Block:
         numbers.append(number)
         return replace(block, empty_positions=torch.zeros(1, 3), empty_sigma=torch.tensor([float(number)]))
 
     monkeypatch.setattr(samples, "make_block", numbered)
-    for name, value in (("N_BLOCKS", 4), ("FILL_EVERY", 8), ("RENEW_EVERY", 32)):
-        monkeypatch.setattr(samples, name, value)
+    for name, value in (("n_blocks", 4), ("fill_every", 8), ("renew_every", 32)):
+        monkeypatch.setattr(SAMPLING, name, value)
     return numbers
 
 

@@ -80,8 +80,8 @@ def test_a_module_of_the_user_s_is_not_taken_for_parameters(tmp_path: Path) -> N
             lambda c, s: (c, torch.where(torch.arange(3) == 1, torch.nan, s)),
             r"at \(0\.5, 0, 0\).*sigma nan",
         ),
-        (lambda c, s: (c + 0.5, s), r"colour outside \[0, 1\] at \(0, 0\.25, 0\)"),
-        (lambda c, s: (c * torch.nan, s), r"colour outside \[0, 1\]"),
+        (lambda c, s: (c + 0.5, s), r"color outside \[0, 1\] at \(0, 0\.25, 0\)"),
+        (lambda c, s: (c * torch.nan, s), r"color outside \[0, 1\]"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")

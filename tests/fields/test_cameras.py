@@ -13,6 +13,7 @@ from fieldmorph.fields.cameras import (
     orbit_cameras,
     orbit_like,
     project,
+    resize,
     sample_cameras,
 )
 from fieldmorph.fields.errors import SettingError
@@ -211,3 +212,12 @@ def test_nearest_rotation_of_a_reflection_is_a_rotation():
     rotations = _nearest_rotations(matrices)
     torch.testing.assert_close(torch.linalg.det(rotations), torch.ones(3))
     torch.testing.assert_close(rotations[2], torch.eye(3))
+
+
+def test_resized_cameras_see_the_same_picture() -> None:
+    camera = orbit_box((-1, -1, -1, 1, 1, 1), 1, width=40, height=30)
+    wide = resize(camera, 120, 60)
+    old = image_rays(camera).rays_d.reshape(30, 40, 3)
+    new = image_rays(wide).rays_d.reshape(60, 120, 3)[:, 20:100]  # 80 x 60 shows what 40 x 30 did
+    corners = torch.stack([new[0::2, 0::2], new[1::2, 0::2], new[0::2, 1::2], new[1::2, 1::2]]).mean(0)
+    torch.testing.assert_close(torch.nn.functional.normalize(corners, dim=-1), old, atol=2e-4, rtol=0)

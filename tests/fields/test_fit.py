@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.defaults import FIT
 from torch import Tensor
 
 from fieldmorph.fields import fit
@@ -31,8 +32,8 @@ CONFIG = FitConfig(samples_per_step=4096, occupancy_resolution=16)
 
 @pytest.fixture(autouse=True)
 def _short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit, "WARMUP_STEPS", 10)
-    monkeypatch.setattr(fit, "PROBE_RAYS", 256)
+    monkeypatch.setattr(FIT, "warmup_steps", 10)
+    monkeypatch.setattr(FIT, "probe_rays", 256)
 
 
 def ring(n: int, elevation: float, focal: float = 40.0, radius: float = 3.0) -> Cameras:

@@ -100,7 +100,7 @@ def test_progress_is_the_share_used_before_the_step_and_told_after_it() -> None:
     run_loop(learner, Budget(steps=5), on_progress=told.append)
     assert learner.shares == [0.0, 0.2, 0.4, 0.6, 0.8]
     assert [p.step for p in told] == [1, 2, 3, 4, 5]
-    assert [p.share for p in told] == [0.2, 0.4, 0.6, 0.8, 1.0]
+    assert [p.fraction for p in told] == [0.2, 0.4, 0.6, 0.8, 1.0]
     assert all(p.psnr is not None for p in told)
 
 

@@ -140,3 +140,12 @@ def test_bits_come_back_as_the_same_cells(resolution: int, generator: torch.Gene
 def test_bits_of_another_resolution_are_refused() -> None:
     with pytest.raises(ValueError, match="64 bytes of occupancy do not hold 9"):
         OccupancyGrid.from_bits(OccupancyGrid(8).to_bits(), 9)
+
+
+def test_positions_lie_in_occupied_cells_or_not() -> None:
+    grid = OccupancyGrid(4)
+    grid.occupied[:] = False
+    grid.occupied[1, 2, 3] = True
+    unit = torch.tensor([[0.25, 0.5, 0.75], [0.49, 0.74, 1.0], [0.24, 0.5, 0.75], [0.5, 0.5, 0.75]])
+    assert grid.at(unit).tolist() == [True, True, False, False]  # the last face, too
+    assert grid.at(unit.reshape(2, 2, 3)).shape == (2, 2)

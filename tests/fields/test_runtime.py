@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from fieldmorph.fields.runtime import (
     choose_device,
     compile_kernels,
     network_autocast,
+    peak_memory,
     use_threads,
 )
 
@@ -211,3 +213,23 @@ assert compiled() == before, (before, compiled())
 def test_nothing_is_left_to_compile() -> None:
     done = python(COMPILED)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_peak_remembers_what_was_freed() -> None:
+    before = peak_memory()
+    if before is None:
+        pytest.skip("this system does not count it")
+    ballast = bytearray(before + (64 << 20))  # more than what is free now, used page by page
+    ballast[:: 1 << 12] = b"x" * len(ballast[:: 1 << 12])
+    del ballast
+    assert peak_memory() > before + (32 << 20)
+
+
+def test_memory_is_not_stated_where_the_system_does_not_count_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(runtime, "STATUS", tmp_path / "none")
+    stated = peak_memory()
+    assert stated is None or 1 << 24 < stated < 1 << 40
+    monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows: its import fails
+    assert peak_memory() is None

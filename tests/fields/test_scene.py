@@ -12,7 +12,8 @@ from PIL import Image
 
 from fieldmorph.fields.cameras import image_rays, orbit_cameras, project
 from fieldmorph.fields.errors import InputError, SettingError, UnsafeError
-from fieldmorph.fields.scene import Scene, load_scene
+from fieldmorph.fields.scene import READERS, Scene, load_scene
+from fieldmorph.fields.scenes.transforms import TransformsReader
 
 NERF_DATA = SHARED_DATA / "nerf"
 POSE = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 4], [0, 0, 0, 1]]  # OpenGL: at (0, 0, 4), looking at the origin
@@ -316,3 +317,16 @@ def test_fox_has_instant_ngps_box_and_a_given_split():
     assert scene.splits["test"].images.shape == (6, 240, 135, 4)
     assert scene.aabb == pytest.approx((-2 / 0.33,) * 3 + (2 / 0.33,) * 3)
     assert (scene.splits["train"].images[..., 3] == 255).all()
+
+
+def test_one_more_format_is_one_more_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Renamed(TransformsReader):
+        file_name = "views.json"
+
+    write_scene(tmp_path / "spot", name="views.json", aabb_scale=2)
+    with pytest.raises(InputError, match=r"transforms_train\.json or transforms\.json expected; found none$"):
+        load_scene(tmp_path / "spot")
+    monkeypatch.setattr("fieldmorph.fields.scene.READERS", (*READERS, Renamed()))
+    assert load_scene(tmp_path / "spot").name == "spot"
+    with pytest.raises(InputError, match=r"or transforms\.json or views\.json expected; found none$"):
+        load_scene(tmp_path)

@@ -14,7 +14,7 @@ from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.registry import make_field
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.store import load_field, save_field
-from fieldmorph.fields.tensorf import COARSEST, REFINE_AT, SHIFT, LowRank, resample
+from fieldmorph.fields.tensorf import INITIAL_FRACTION, REFINE_AT, SHIFT, LowRank, resample
 
 pytestmark = pytest.mark.numerical
 
@@ -114,7 +114,7 @@ def test_resolutions_grow_to_the_final_one(name: str) -> None:
         resolutions = {p.shape[1] for p in field.parameters(recurse=False)}
         assert len(resolutions) == 1
         seen.append(resolutions.pop())
-    assert seen[0] == round(100 * COARSEST)
+    assert seen[0] == round(100 * INITIAL_FRACTION)
     assert seen == sorted(seen)
     assert seen[math.ceil(100 * REFINE_AT[-1])] == seen[-1] == 100
     assert sum(changes) == 1 + len(REFINE_AT)  # down at first, then up

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.defaults import FIT
 from helpers.voxel_fields import CUBE, fresh, lively, points, sparse
 from torch import Tensor
 
-from fieldmorph.fields import fit, voxels
+from fieldmorph.fields import voxels
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.cameras import orbit_box
 from fieldmorph.fields.fit import FitConfig, fit_images
@@ -75,8 +76,8 @@ CONFIG = FitConfig(samples_per_step=1024, occupancy_resolution=8)
 @pytest.fixture
 def views(soft_sphere: Any, monkeypatch: pytest.MonkeyPatch) -> Split:
     """Four little pictures of the sphere, for short runs."""
-    monkeypatch.setattr(fit, "WARMUP_STEPS", 2)
-    monkeypatch.setattr(fit, "PROBE_RAYS", 64)
+    monkeypatch.setattr(FIT, "warmup_steps", 2)
+    monkeypatch.setattr(FIT, "probe_rays", 64)
     cameras = orbit_box(CUBE, 4, width=16, height=16)
     pictures = [
         render_image(soft_sphere, camera, OccupancyGrid(8), 0.05, background=0.0) for camera in cameras

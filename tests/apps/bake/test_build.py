@@ -12,10 +12,10 @@ from fieldmorph.apps.bake.bricks import BRICK, Bake, Lattice, into_bricks
 from fieldmorph.apps.bake.build import DENSITY_STEP, HARMONIC_STEP, LOG_RANGE, BakeConfig, bake
 from fieldmorph.apps.jobs.export import fidelity
 from fieldmorph.fields.blackbox import box_cameras, callable_teacher
-from fieldmorph.fields.cameras import Cameras, orbit_box
+from fieldmorph.fields.cameras import Cameras, orbit_box, resize
 from fieldmorph.fields.encodings import spherical_harmonics
 from fieldmorph.fields.errors import InputError, SettingError
-from fieldmorph.fields.renderable import RenderableField, resize
+from fieldmorph.fields.renderable import RenderableField
 
 pytestmark = pytest.mark.numerical
 

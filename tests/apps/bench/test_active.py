@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.defaults import CONVERT, FIT, SAMPLING
 
 from fieldmorph.apps.bench import runner as bench_runs
 from fieldmorph.apps.bench.active import SETTINGS, active_table, bench_active, summarize
 from fieldmorph.distill import conversion as distillation
-from fieldmorph.distill import teacher_samples as samples
 from fieldmorph.fields import fit, loop
 from fieldmorph.fields.hashgrid import HashGrid
 from fieldmorph.fields.mlp import MLP
@@ -19,12 +19,12 @@ from fieldmorph.fields.mlp import MLP
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Jobs run here, in small; what they were asked for."""
-    for name, value in {"BLOCK_RAYS": 256, "BLOCK_EMPTY": 256, "N_BLOCKS": 2}.items():
-        monkeypatch.setattr(samples, name, value)
-    monkeypatch.setattr(fit, "PROBE_RAYS", 256)
-    monkeypatch.setattr(distillation, "PROBE_RAYS", 256)
-    monkeypatch.setattr(fit, "run_loop", partial(loop.run_loop, fewest_steps=1))
-    monkeypatch.setattr(distillation, "FEWEST_STEPS", 1)
+    for name, value in {"block_rays": 256, "block_empty": 256, "n_blocks": 2}.items():
+        monkeypatch.setattr(SAMPLING, name, value)
+    monkeypatch.setattr(FIT, "probe_rays", 256)
+    monkeypatch.setattr(CONVERT, "probe_rays", 256)
+    monkeypatch.setattr(fit, "run_loop", partial(loop.run_loop, min_steps=1))
+    monkeypatch.setattr(distillation, "MIN_STEPS", 1)
     monkeypatch.setenv("FIELDMORPH_DEBUG", "1")
     monkeypatch.setitem(MLP.presets, "small", {"width": 16, "depth": 1})
     monkeypatch.setitem(HashGrid.presets, "small", {"n_levels": 4, "log2_hashmap_size": 12})
@@ -79,7 +79,7 @@ def test_all_settings_run_once_with_each_seed_in_another_order(
     monkeypatch: pytest.MonkeyPatch, asked: list[dict[str, Any]], few_views: Path, tmp_path: Path
 ) -> None:
     seen = []
-    monkeypatch.setattr(distillation, "check_levels", seen.append)
+    monkeypatch.setattr("fieldmorph.distill.config.check_levels", seen.append)
     result = bench_active(few_views, tmp_path, n_seeds=2, scale=0.001, quiet=True)
     assert result["failed"] == 0, result["rows"]
     names = list(SETTINGS)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.defaults import CONVERT, FIT, SAMPLING
 
 from fieldmorph.apps.bench import convert as bench
 from fieldmorph.apps.bench import runner as bench_runs
@@ -13,7 +14,6 @@ from fieldmorph.apps.bench import snapshots as bench_looks
 from fieldmorph.apps.bench.convert import bench_convert, convert_table, summarize
 from fieldmorph.apps.cli.main import main
 from fieldmorph.distill import conversion as distillation
-from fieldmorph.distill import teacher_samples as samples
 from fieldmorph.fields import fit, loop
 from fieldmorph.fields.hashgrid import HashGrid
 from fieldmorph.fields.mlp import MLP
@@ -22,17 +22,17 @@ from fieldmorph.fields.mlp import MLP
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Jobs run here, in small; their names."""
-    for name, value in {"BLOCK_RAYS": 256, "BLOCK_EMPTY": 256, "N_BLOCKS": 2}.items():
-        monkeypatch.setattr(samples, name, value)
-    monkeypatch.setattr(fit, "PROBE_RAYS", 256)
-    monkeypatch.setattr(distillation, "PROBE_RAYS", 256)
+    for name, value in {"block_rays": 256, "block_empty": 256, "n_blocks": 2}.items():
+        monkeypatch.setattr(SAMPLING, name, value)
+    monkeypatch.setattr(FIT, "probe_rays", 256)
+    monkeypatch.setattr(CONVERT, "probe_rays", 256)
     monkeypatch.setattr(bench_looks, "EVALUATION_PIXELS", 256)
     monkeypatch.setattr(bench, "STUDENTS", {"small": 0.3})
     monkeypatch.setattr(bench, "TEACHER_CORE_SECONDS", 1.0)
     monkeypatch.setattr(bench, "MIN_CORE_SECONDS", 0.2)
     monkeypatch.setattr(bench, "EVALUATIONS", 2)
-    monkeypatch.setattr(fit, "run_loop", partial(loop.run_loop, fewest_steps=1))
-    monkeypatch.setattr(distillation, "FEWEST_STEPS", 1)
+    monkeypatch.setattr(fit, "run_loop", partial(loop.run_loop, min_steps=1))
+    monkeypatch.setattr(distillation, "MIN_STEPS", 1)
     monkeypatch.setenv("FIELDMORPH_DEBUG", "1")
     monkeypatch.setitem(MLP.presets, "small", {"width": 16, "depth": 1})
     monkeypatch.setitem(HashGrid.presets, "small", {"n_levels": 4, "log2_hashmap_size": 12})

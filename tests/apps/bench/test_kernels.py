@@ -7,17 +7,29 @@ import torch
 
 from fieldmorph.apps.bench import kernels as module
 from fieldmorph.apps.bench.kernels import bench_kernels, kernels_table
+from fieldmorph.fields.kernels import composite
+from fieldmorph.fields.kernels.table import KERNELS
 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "N_SAMPLES", 1 << 12)
-    monkeypatch.setattr(module, "N_RAYS", 128)
-    monkeypatch.setattr(module, "HASH_GRIDS", ((12, 64), (15, 512)))
-    monkeypatch.setattr(module, "VM_GRID", (16, 5))
-    monkeypatch.setattr(module, "CP_GRID", (20, 6))
-    monkeypatch.setattr(module, "VOXEL_GRID", (12, 0.3))
-    monkeypatch.setattr(module, "MARCH_GRIDS", (16, 32))
+    sizes: dict[str, tuple[dict[str, float], ...]] = {
+        "hash": (
+            {"n_samples": 1 << 12, "log2_hashmap_size": 12, "finest_resolution": 64},
+            {"n_samples": 1 << 12, "log2_hashmap_size": 15, "finest_resolution": 512},
+        ),
+        "march": ({"n_rays": 128, "resolution": 16}, {"n_rays": 128, "resolution": 32}),
+        "composite": ({"n_samples": 1 << 12},),
+        "harmonics": ({"n_samples": 1 << 12},),
+        "vm": ({"n_samples": 1 << 12, "resolution": 16, "n_components": 5},),
+        "cp": ({"n_samples": 1 << 12, "resolution": 20, "n_components": 6},),
+        "voxels": ({"n_samples": 1 << 12, "resolution": 12, "fraction": 0.3},),
+        "variation": ({"resolution": 12, "fraction": 0.3},),
+        "normal": ({"n_samples": 1 << 12, "n_rows": 256, "n_components": 4},),
+    }
+    assert set(sizes) == set(KERNELS)
+    for name, small in sizes.items():
+        monkeypatch.setattr(KERNELS[name], "BENCH_SIZES", small)
 
 
 def test_every_kernel_has_its_rows_and_small_errors() -> None:
@@ -31,6 +43,11 @@ def test_every_kernel_has_its_rows_and_small_errors() -> None:
         "hash grid 2^12, finest 64, forward + backward",
         "hash grid 2^15, finest 512, forward",
         "hash grid 2^15, finest 512, forward + backward",
+        "marching an occupancy grid of 16^3",
+        "marching an occupancy grid of 32^3",
+        "compositing, 32 samples a ray, forward",
+        "compositing, 32 samples a ray, forward + backward",
+        "spherical harmonics of degree below 4",
         "vector-matrix 16^3, 3 x 5 (torch: grid_sample), forward",
         "vector-matrix 16^3, 3 x 5 (torch: grid_sample), forward + backward",
         "three lines of 20, 6 components, forward",
@@ -39,10 +56,7 @@ def test_every_kernel_has_its_rows_and_small_errors() -> None:
         "sparse voxels 12^3, 30% active, 27 numbers each, forward + backward",
         "total variation of voxels 12^3, 30% active, 27 numbers each, forward",
         "total variation of voxels 12^3, 30% active, 27 numbers each, forward + backward",
-        "marching an occupancy grid of 16^3",
-        "marching an occupancy grid of 32^3",
-        "compositing, 32 samples a ray, forward",
-        "compositing, 32 samples a ray, forward + backward",
+        "normal equations of 256 rows, 4 components",
     ]
     for row in result["rows"]:
         assert row["ratio"] == row["numba"] / row["torch"] > 0
@@ -51,9 +65,9 @@ def test_every_kernel_has_its_rows_and_small_errors() -> None:
 
 
 def test_a_wrong_kernel_shows_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = module.composite
-    monkeypatch.setattr(module, "composite", lambda *a: tuple(1.01 * x for x in right(*a)))
-    rows = module._composite_rows(0.01, torch.Generator().manual_seed(0))
+    right = composite.composite_numba
+    monkeypatch.setattr(composite, "composite_numba", lambda *a: tuple(1.01 * x for x in right(*a)))
+    rows = module._rows(composite.example(torch.Generator().manual_seed(0)), 0.01)
     assert all(row["error"] > 1e-3 for row in rows)
     assert rows[1]["gradient_error"] == pytest.approx(0.01, rel=0.01)
 

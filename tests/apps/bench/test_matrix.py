@@ -12,8 +12,8 @@ from fieldmorph.apps.bench import matrix as module
 from fieldmorph.apps.bench import runner as bench_runs
 from fieldmorph.apps.bench.matrix import bench_matrix, matrix_table
 from fieldmorph.apps.cli.main import main
-from fieldmorph.fields.memory import STATUS
 from fieldmorph.fields.registry import FIELDS
+from fieldmorph.fields.runtime import STATUS
 
 NAMES = list(FIELDS)
 

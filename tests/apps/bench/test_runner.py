@@ -16,7 +16,7 @@ import pytest
 from fieldmorph.apps.bench import runner as bench_runs
 from fieldmorph.apps.bench.runner import Bench, chosen, failures, in_child, markdown
 from fieldmorph.fields.errors import SettingError
-from fieldmorph.fields.memory import peak_memory
+from fieldmorph.fields.runtime import peak_memory
 
 WHAT = {"kind": "conversion", "budget": 1.5, "seed": 0}
 

@@ -19,7 +19,7 @@ from fieldmorph.bayes.data.observations import Observations
 from fieldmorph.bayes.fitting import FitConfig
 from fieldmorph.bayes.posterior import Prediction
 from fieldmorph.fields.errors import SettingError
-from fieldmorph.fields.memory import STATUS
+from fieldmorph.fields.runtime import STATUS
 
 N, PLACES = 400, 50
 METHODS = ("tucker3", "kNN")

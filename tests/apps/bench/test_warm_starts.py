@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.defaults import CONVERT, FIT, SAMPLING
 
 from fieldmorph.apps.bench import runner as bench_runs
 from fieldmorph.apps.bench import snapshots as bench_looks
@@ -13,7 +14,6 @@ from fieldmorph.apps.bench import warm_starts as module
 from fieldmorph.apps.bench.snapshots import SnapshotRecorder
 from fieldmorph.apps.bench.warm_starts import RUNS, bench_starts, starts_table, summarize
 from fieldmorph.distill import conversion as distillation
-from fieldmorph.distill import teacher_samples as samples
 from fieldmorph.distill.warm_start.registry import STARTS
 from fieldmorph.fields import fit, loop
 from fieldmorph.fields.budget import Spent
@@ -27,14 +27,14 @@ from fieldmorph.fields.voxels import Voxels
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Jobs run here, in small; what they were asked for."""
-    for name, value in {"BLOCK_RAYS": 256, "BLOCK_EMPTY": 256, "N_BLOCKS": 2}.items():
-        monkeypatch.setattr(samples, name, value)
-    monkeypatch.setattr(fit, "PROBE_RAYS", 256)
-    monkeypatch.setattr(distillation, "PROBE_RAYS", 256)
+    for name, value in {"block_rays": 256, "block_empty": 256, "n_blocks": 2}.items():
+        monkeypatch.setattr(SAMPLING, name, value)
+    monkeypatch.setattr(FIT, "probe_rays", 256)
+    monkeypatch.setattr(CONVERT, "probe_rays", 256)
     monkeypatch.setattr(bench_looks, "EVALUATION_PIXELS", 256)
     monkeypatch.setattr(module, "EVALUATIONS", 3)
-    monkeypatch.setattr(fit, "run_loop", partial(loop.run_loop, fewest_steps=1))
-    monkeypatch.setattr(distillation, "FEWEST_STEPS", 1)
+    monkeypatch.setattr(fit, "run_loop", partial(loop.run_loop, min_steps=1))
+    monkeypatch.setattr(distillation, "MIN_STEPS", 1)
     monkeypatch.setenv("FIELDMORPH_DEBUG", "1")
     small = {"resolution": 16, "density_components": 4, "app_components": 4}
     monkeypatch.setitem(HashGrid.presets, "small", {"n_levels": 4, "log2_hashmap_size": 12})

@@ -8,15 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.defaults import CONVERT, FIDELITY, FIT, LOWRANK_START, SAMPLING
 
 from fieldmorph.apps.cli.main import main
 from fieldmorph.apps.jobs import lifecycle as jobs
 from fieldmorph.apps.jobs.request import parse_bytes
-from fieldmorph.distill import conversion as convert
-from fieldmorph.distill import fidelity, losses
+from fieldmorph.distill import losses
 from fieldmorph.distill import teacher_samples as samples
-from fieldmorph.distill.warm_start import teacher_grid as nodes
-from fieldmorph.fields import fit
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.fit import FitConfig, fit_images
@@ -33,8 +31,9 @@ SMALL = {
     "voxels": ["--set=resolution=20"],
 }
 PATCHES = (
-    (samples, "BLOCK_RAYS", 128), (samples, "BLOCK_EMPTY", 128), (samples, "N_BLOCKS", 3), (convert, "PROBE_RAYS", 64),
-    (fit, "PROBE_RAYS", 64), (nodes, "VIEW_BLOCKS", 2), (fidelity, "LONGEST_SIDE", 11), (fidelity, "N_HELD_OUT", 2),
+    (SAMPLING, "block_rays", 128), (SAMPLING, "block_empty", 128), (SAMPLING, "n_blocks", 3),
+    (CONVERT, "probe_rays", 64), (FIT, "probe_rays", 64), (LOWRANK_START, "view_blocks", 2),
+    (FIDELITY, "longest_side", 11), (FIDELITY, "n_held_out", 2),
     *((field, "samples_per_step", 1 << 10) for field in FIELDS.values()),
     (FIELDS["voxels"], "sizes", FIELDS["voxels"].sizes[:11]),  # to count the nodes of the largest takes seconds
 )  # fmt: skip
@@ -115,14 +114,16 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
 
     Poses of each block, rays and points of each batch in place of random ones, samples that carry the picture.
     """
-    counts: dict[str, list[int]] = {"pose": [], "ray": [], "point": [], "carriers": []}
+    counts: dict[str, list[int]] = {"pose": [], "ray": [], "point": [], "salient": []}
     fresh: dict[str, torch.Tensor] = {}
-    make_block, at_samples = samples.make_block, losses.Comparison.at_samples
+    make_block, at_samples = samples.make_block, losses.RayComparison.at_samples
     rays, points = samples.Block.rays, samples.TeacherSamples.__getitem__
 
-    def made(teacher: Any, seed: int, number: int, worst: torch.Tensor | None = None) -> samples.Block:
+    def made(
+        teacher: Any, seed: int, number: int, worst: torch.Tensor | None = None, config: Any = None
+    ) -> samples.Block:
         counts["pose"].append(0 if worst is None else len(worst))
-        return make_block(teacher, seed, number, worst)
+        return make_block(teacher, seed, number, worst, config)
 
     def noted(level: str, draw: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         def drawn(block: samples.Block, n: int, generator: torch.Generator) -> torch.Tensor:
@@ -139,18 +140,18 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
 
         return got
 
-    def carried(comparison: losses.Comparison, mask: torch.Tensor) -> losses.Comparison:
-        counts["carriers"].append(int(mask.sum()))
+    def carried(comparison: losses.RayComparison, mask: torch.Tensor) -> losses.RayComparison:
+        counts["salient"].append(int(mask.sum()))
         return at_samples(comparison, mask)
 
     monkeypatch.setattr(samples, "make_block", made)
-    monkeypatch.setattr(samples, "FILL_EVERY", 2)
-    monkeypatch.setattr(samples, "RENEW_EVERY", 4)
+    monkeypatch.setattr(SAMPLING, "fill_every", 2)
+    monkeypatch.setattr(SAMPLING, "renew_every", 4)
     monkeypatch.setattr(samples.Block, "draw_rays", noted("ray", samples.Block.draw_rays))
     monkeypatch.setattr(samples.Block, "draw_points", noted("point", samples.Block.draw_points))
     monkeypatch.setattr(samples.Block, "rays", looked_up("ray", rays))
     monkeypatch.setattr(samples.TeacherSamples, "__getitem__", looked_up("point", points))
-    monkeypatch.setattr(losses.Comparison, "at_samples", carried)
+    monkeypatch.setattr(losses.RayComparison, "at_samples", carried)
     return counts
 
 
@@ -165,7 +166,7 @@ def test_each_level_shows_again_what_is_hard(
     assert all(map(len, (shown["pose"], shown["ray"], shown["point"])))
     assert {level for level in ("pose", "ray", "point") if any(shown[level])} == levels
     assert shown["pose"][0] == shown["ray"][0] == shown["point"][0] == 0  # nothing is known to be hard yet
-    assert any(shown["carriers"]) == ("point" in levels)
+    assert any(shown["salient"]) == ("point" in levels)
 
 
 def test_levels_and_the_start_can_be_left_out(command: Command, teachers: Path, tmp_path: Path) -> None:

@@ -7,14 +7,13 @@ from pathlib import Path
 import imageio.v2 as imageio
 import numpy as np
 import pytest
+from helpers.defaults import CONVERT, FIT, SAMPLING
 from PIL import Image
 
 from fieldmorph.apps.cli.main import main
 from fieldmorph.apps.jobs import demo
 from fieldmorph.apps.jobs.demo import demo_table, run_demo
 from fieldmorph.apps.jobs.scenes import bundled_scene
-from fieldmorph.distill import teacher_samples as samples
-from fieldmorph.fields import fit
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.hashgrid import HashGrid
 from fieldmorph.fields.mlp import MLP
@@ -24,10 +23,10 @@ from fieldmorph.fields.store import load_field
 
 @pytest.fixture(autouse=True)
 def _small_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"BLOCK_RAYS": 256, "BLOCK_EMPTY": 256, "N_BLOCKS": 2}.items():
-        monkeypatch.setattr(samples, name, value)
-    monkeypatch.setattr(fit, "PROBE_RAYS", 256)
-    monkeypatch.setattr("fieldmorph.distill.conversion.PROBE_RAYS", 256)
+    for name, value in {"block_rays": 256, "block_empty": 256, "n_blocks": 2}.items():
+        monkeypatch.setattr(SAMPLING, name, value)
+    monkeypatch.setattr(FIT, "probe_rays", 256)
+    monkeypatch.setattr(CONVERT, "probe_rays", 256)
     monkeypatch.setitem(MLP.presets, "small", {"width": 16, "depth": 1})
     monkeypatch.setitem(HashGrid.presets, "small", {"n_levels": 4, "log2_hashmap_size": 12})
 

@@ -9,6 +9,7 @@ import torch
 from fieldmorph.apps.jobs import doctor as module
 from fieldmorph.apps.jobs.doctor import TINYCUDANN_COMMAND, diagnose, doctor
 from fieldmorph.fields.kernels.accelerators import Accelerator
+from fieldmorph.fields.kernels.table import KERNELS
 
 NAMES = [
     "fieldmorph",
@@ -43,8 +44,9 @@ def test_json_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
 def test_kernels_are_held_against_their_twins(monkeypatch: pytest.MonkeyPatch) -> None:
     names = "hash, march, composite, harmonics, vm, cp, voxels, variation, normal"
     assert ("kernels", "ok", f"{names} agree with torch") in diagnose()
-    monkeypatch.setattr(module, "hash_encode", lambda *a: module.hash_encode_torch(*a) + 0.01)
-    monkeypatch.setattr(module, "march", lambda *a: tuple(x[:-1] for x in module.march_torch(*a)))
+    hashing, marching = KERNELS["hash"], KERNELS["march"]
+    monkeypatch.setattr(hashing, "hash_encode_numba", lambda *a: hashing.hash_encode_torch(*a) + 0.01)
+    monkeypatch.setattr(marching, "march_numba", lambda *a: tuple(x[:-1] for x in marching.march_torch(*a)))
     status, detail = next((s, d) for name, s, d in diagnose() if name == "kernels")
     assert status == "broken"
     assert detail == "hash is off by 1.0e-02; march is off by inf"
@@ -54,7 +56,7 @@ def test_kernels_are_held_against_their_twins(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("name", "kernel"),
     [
-        ("composite", "composite"),
+        ("composite", "composite_numba"),
         ("harmonics", "spherical_harmonics"),
         ("vm", "vm_products"),
         ("cp", "cp_products"),
@@ -64,13 +66,13 @@ def test_kernels_are_held_against_their_twins(monkeypatch: pytest.MonkeyPatch) -
     ],
 )
 def test_a_wrong_kernel_is_named(monkeypatch: pytest.MonkeyPatch, name: str, kernel: str) -> None:
-    right = getattr(module, kernel)
+    right = getattr(KERNELS[name], kernel)
 
     def wrong(*arguments: Any) -> Any:
         values = right(*arguments)
         return tuple(1.01 * v for v in values) if isinstance(values, tuple) else 1.01 * values
 
-    monkeypatch.setattr(module, kernel, wrong)
+    monkeypatch.setattr(KERNELS[name], kernel, wrong)
     errors = module._kernel_errors()
     assert [name for name, error in errors.items() if not error < 1e-4] == [name]
 
@@ -79,7 +81,7 @@ def test_a_check_that_fails_is_a_line_not_a_traceback(monkeypatch: pytest.Monkey
     def fail() -> bool:
         raise OSError("no such device")
 
-    monkeypatch.setattr(module, "march", lambda *a: fail())
+    monkeypatch.setattr(KERNELS["march"], "march_numba", lambda *a: fail())
     monkeypatch.setattr(module, "bf16_on_cpu", fail)
     lines = diagnose()
     assert ("kernels", "broken", "OSError: no such device") in lines

@@ -9,15 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.defaults import CONVERT, FIDELITY, SAMPLING
 
 from fieldmorph.apps.cli.main import main
 from fieldmorph.apps.jobs import quality_gate as extension
 from fieldmorph.apps.jobs import resume as outcome
 from fieldmorph.apps.jobs.convert import convert_file
 from fieldmorph.apps.jobs.request import ConversionRequest
-from fieldmorph.distill import conversion as convert
-from fieldmorph.distill import fidelity
-from fieldmorph.distill import teacher_samples as samples
+from fieldmorph.distill import learner
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.errors import FruitlessError
 from fieldmorph.fields.files import file_sha256
@@ -27,8 +26,8 @@ from fieldmorph.fields.store import load_field
 STEPS = 40
 NET = {"width": 16, "depth": 2, "n_frequencies": 4}
 PATCHES = (
-    (samples, "BLOCK_RAYS", 64), (samples, "BLOCK_EMPTY", 64), (samples, "N_BLOCKS", 3), (convert, "PROBE_RAYS", 64),
-    (fidelity, "LONGEST_SIDE", 11),
+    (SAMPLING, "block_rays", 64), (SAMPLING, "block_empty", 64), (SAMPLING, "n_blocks", 3), (CONVERT, "probe_rays", 64),
+    (FIDELITY, "longest_side", 11),
 )  # fmt: skip
 
 
@@ -147,12 +146,15 @@ def test_the_receipt_tells_of_each_part_s_settings_and_all_look_at_the_same_rays
     monkeypatch: pytest.MonkeyPatch, convert_to_mlp: Any, altered: Any
 ) -> None:
     looked_at, calls = [], altered({})
-    make_block = convert.make_block
-    monkeypatch.setattr(
-        convert, "make_block", lambda teacher, *which: looked_at.append(which) or make_block(teacher, *which)
-    )
+    make_block = learner.make_block
+
+    def noted(teacher: Any, *which: int, **config: Any) -> Any:
+        looked_at.append(which)
+        return make_block(teacher, *which, **config)
+
+    monkeypatch.setattr(learner, "make_block", noted)
     result, told = convert_to_mlp()
-    assert looked_at == [(0, convert.PROBE_BLOCK)] * 5
+    assert looked_at == [(0, learner.PROBE_BLOCK)] * 5
     parts = told["gate"]["extensions"]
     assert [(part["stage"], part["steps"], part["seed"], part["lr_share"]) for part in parts] == [
         (f"longer {i}", STEPS // 4, i, extension.LR_SHARE) for i in range(1, 5)

@@ -19,17 +19,15 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.defaults import CONVERT, FIDELITY, FIT, LOWRANK_START, SAMPLING
 
 from fieldmorph.apps.cli.main import main
 from fieldmorph.apps.console.progress import ProgressLine
 from fieldmorph.apps.jobs import quality_gate as extension
 from fieldmorph.apps.jobs.convert import ConvertResult, convert_file
 from fieldmorph.apps.jobs.request import ConversionRequest
-from fieldmorph.distill import conversion as convert
-from fieldmorph.distill import fidelity
 from fieldmorph.distill import teacher_samples as samples
-from fieldmorph.distill.warm_start import teacher_grid as nodes
-from fieldmorph.fields import fit, loop
+from fieldmorph.fields import loop
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.errors import SettingError
@@ -42,9 +40,10 @@ from fieldmorph.fields.scene import load_scene
 PARTS = 3
 # Blocks of the teacher's samples are renewed every fourth step from the second on: a ring of three turns over.
 PATCHES = (
-    (samples, "BLOCK_RAYS", 64), (samples, "BLOCK_EMPTY", 64), (samples, "N_BLOCKS", 3), (samples, "FILL_EVERY", 2),
-    (samples, "RENEW_EVERY", 4), (convert, "PROBE_RAYS", 64), (fit, "PROBE_RAYS", 64), (nodes, "VIEW_BLOCKS", 2),
-    (fidelity, "N_HELD_OUT", 2), (fidelity, "LONGEST_SIDE", 11), (loop, "SAVE_SECONDS", 0),
+    (SAMPLING, "block_rays", 64), (SAMPLING, "block_empty", 64), (SAMPLING, "n_blocks", 3), (SAMPLING, "fill_every", 2),
+    (SAMPLING, "renew_every", 4), (CONVERT, "probe_rays", 64), (FIT, "probe_rays", 64),
+    (LOWRANK_START, "view_blocks", 2),
+    (FIDELITY, "n_held_out", 2), (FIDELITY, "longest_side", 11), (loop, "SAVE_SECONDS", 0),
     (extension, "PARTS", PARTS),
     *((field, "samples_per_step", 1 << 10) for field in FIELDS.values()),
 )  # fmt: skip
@@ -187,9 +186,9 @@ def test_killed_in_every_stage_and_resumed_gives_the_same_bytes(
         assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == ["o.fm.state"]
     made, make_block = set[int](), samples.make_block
 
-    def noted(teacher: Any, seed: int, number: int, worst: Any = None) -> samples.Block:
+    def noted(teacher: Any, seed: int, number: int, worst: Any = None, config: Any = None) -> samples.Block:
         made.add(number)
-        return make_block(teacher, seed, number, worst)
+        return make_block(teacher, seed, number, worst, config)
 
     monkeypatch.setattr(samples, "make_block", noted)
     assert events_of({**cut, "resume": True}) == [("step", i) for i in range(20, STEPS + 1)]

@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.defaults import CONVERT, FIT, SAMPLING
 
 from fieldmorph.apps.cli.main import main
 from fieldmorph.apps.console.progress import ProgressLine
 from fieldmorph.apps.jobs.lifecycle import state_path
 from fieldmorph.apps.jobs.scenes import bundled_scene
 from fieldmorph.apps.jobs.train import train_scene
-from fieldmorph.distill import teacher_samples as samples
-from fieldmorph.fields import fit, loop
+from fieldmorph.fields import loop
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.checkpoint import read_header
 from fieldmorph.fields.errors import SettingError
@@ -35,7 +35,7 @@ NET = ["--to", "mlp", "--set=width=32", "--set=depth=2", "--set=n_frequencies=5"
 STEPS = 40
 STOP_AT = 25  # between two probes, at 24 and 26
 
-SMALL_BLOCKS = {"BLOCK_RAYS": 256, "BLOCK_EMPTY": 256, "N_BLOCKS": 4}  # of the teacher's samples
+SMALL_BLOCKS = {"block_rays": 256, "block_empty": 256, "n_blocks": 4}  # of the teacher's samples
 
 Run = Callable[..., dict[str, Any]]
 
@@ -44,9 +44,9 @@ Run = Callable[..., dict[str, Any]]
 def _small_work() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in SMALL_BLOCKS.items():
-            patch.setattr(samples, name, value)
-        patch.setattr(fit, "PROBE_RAYS", 256)
-        patch.setattr("fieldmorph.distill.conversion.PROBE_RAYS", 256)
+            patch.setattr(SAMPLING, name, value)
+        patch.setattr(FIT, "probe_rays", 256)
+        patch.setattr(CONVERT, "probe_rays", 256)
         yield
 
 
@@ -194,10 +194,13 @@ def test_kill_loses_one_interval_and_resume_gives_the_same_bytes(
 import os, signal, sys
 from fieldmorph.apps.cli.main import main
 from fieldmorph.apps.console.progress import ProgressLine
-from fieldmorph.distill import conversion, teacher_samples
-from fieldmorph.fields import fit, loop
-fit.PROBE_RAYS = conversion.PROBE_RAYS = 256
-vars(teacher_samples).update({SMALL_BLOCKS})
+from fieldmorph.distill.config import ConvertConfig
+from fieldmorph.distill.teacher_samples import SamplingConfig
+from fieldmorph.fields import loop
+from fieldmorph.fields.fit import FitConfig
+for config in (ConvertConfig, FitConfig):
+    config.__init__.__kwdefaults__["probe_rays"] = 256
+SamplingConfig.__init__.__kwdefaults__.update({SMALL_BLOCKS})
 loop.SAVE_SECONDS = 0
 def kill(_, progress):
     if progress.step == {STOP_AT}:

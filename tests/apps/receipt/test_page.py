@@ -18,7 +18,7 @@ from PIL import Image
 
 from fieldmorph.apps.receipt.curve import curve_html, nice_ticks
 from fieldmorph.apps.receipt.page import GAIN, receipt_html, receipt_paths, write_receipt
-from fieldmorph.distill.fidelity import Exhibit
+from fieldmorph.distill.fidelity import ExampleView
 
 HOSTILE = "<script>alert(1)</script>\" onload='x' & https://evil.example/"
 
@@ -80,11 +80,11 @@ def a_receipt(with_photographs: bool = True) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def examples(size: tuple[int, int] = (30, 40)) -> list[Exhibit]:
+def examples(size: tuple[int, int] = (30, 40)) -> list[ExampleView]:
     teacher, student = torch.full((*size, 3), 0.5), torch.full((*size, 3), 0.55)
     return [
-        Exhibit("held_out", "worst", "pose 1", 31.25, teacher, student, photograph=torch.zeros(*size, 3)),
-        Exhibit("off_trajectory", "worst", "closer, turned up", 31.25, teacher, student),
+        ExampleView("held_out", "worst", "pose 1", 31.25, teacher, student, photograph=torch.zeros(*size, 3)),
+        ExampleView("off_trajectory", "worst", "closer, turned up", 31.25, teacher, student),
     ]
 
 
@@ -246,7 +246,7 @@ def test_images_are_those_of_the_views() -> None:
 def test_a_page_of_large_noise_stays_small() -> None:
     generator = torch.Generator().manual_seed(0)
     noise = [torch.rand(800, 800, 3, generator=generator) for _ in range(3)]
-    example = Exhibit("held_out", "worst", "noise", 9.0, *noise)
+    example = ExampleView("held_out", "worst", "noise", 9.0, *noise)
     page = receipt_html(a_receipt(), [example] * 3)
     assert len(page) < 2_000_000  # nothing is worse than noise
     assert max(image.width for image in images_in(page)) == 360

@@ -19,8 +19,8 @@ from fieldmorph.apps.media import to_8bit
 from fieldmorph.apps.viewer.app import Viewer, listen, make_viewer, page_url
 from fieldmorph.apps.viewer.scenes import byte_text, quality_facts
 from fieldmorph.apps.viewer.tiles import read_messages
+from fieldmorph.fields.cameras import resize
 from fieldmorph.fields.errors import InputError, SettingError
-from fieldmorph.fields.renderable import picture, resize
 
 pytest.importorskip("gradio")
 
@@ -49,7 +49,7 @@ def assembled(content: bytes, n: int = 1) -> list[np.ndarray]:
 def test_an_image_comes_in_tiles_and_is_the_renderer_s(server: Any) -> None:
     client, viewer = server
     answer = client.post("/tiles", json=request_of(CAMERA, scenes=[s.id for s in viewer.scenes]))
-    expected = to_8bit(picture(STORED, CAMERA))
+    expected = to_8bit(STORED.render(CAMERA)["colors"])
     for found in assembled(answer.content, 2):
         assert np.abs(found.astype(int) - expected).max() <= 1
 
@@ -133,7 +133,7 @@ def test_a_video_passes_through_its_keyframes_and_is_fetched_by_its_id(server: A
     frames = iio.imread(video.content, extension=".mp4")
     assert frames.shape == (12, 48, 64, 3)
     for at, which in ((0, 0), (-1, 2)):
-        expected = to_8bit(picture(STORED, resize(STORED.cameras[which], 64, 48)))
+        expected = to_8bit(STORED.render(resize(STORED.cameras[which], 64, 48))["colors"])
         assert np.abs(frames[at].astype(int) - expected).mean() < 8
 
 

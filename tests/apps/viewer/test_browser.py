@@ -15,7 +15,7 @@ from PIL import Image
 
 from fieldmorph.apps.media import to_8bit
 from fieldmorph.apps.viewer.app import Viewer
-from fieldmorph.fields.renderable import picture, resize
+from fieldmorph.fields.cameras import resize
 
 pytest.importorskip("gradio")
 pytestmark = pytest.mark.browser
@@ -147,7 +147,7 @@ def test_image_of_the_server_is_in_the_viewport(browser: Any, server: Any) -> No
     for i, name in enumerate(("right", "down", "forward", "eye")):
         camera.camera_to_world[0, :, i] = camera.camera_to_world.new_tensor(pose[name])
     camera.intrinsics[0] = camera.intrinsics.new_tensor(pose["intrinsics"])
-    expected = to_8bit(picture(viewer.scenes[0].stored, camera))
+    expected = to_8bit(viewer.scenes[0].stored.render(camera)["colors"])
     assert np.abs(found.astype(int) - expected).max() <= 1
     bake = Image.fromarray(visit.pixels(".bake")[..., :3]).resize(found.shape[1::-1])
     assert np.abs(np.asarray(bake).astype(int) - expected).mean() < 6

@@ -25,8 +25,8 @@ from fieldmorph.apps.viewer.tiles import (
     tile_message,
     tiles,
 )
+from fieldmorph.fields.cameras import resize
 from fieldmorph.fields.errors import SettingError
-from fieldmorph.fields.renderable import picture, resize
 
 STORED = ball_field()
 CAMERA = resize(STORED.cameras[0], 50, 37)
@@ -41,7 +41,7 @@ def test_tiles_of_a_view_make_the_image_that_the_renderer_makes() -> None:
     found = np.zeros((37, 50, 3), np.uint8)
     for tile in tiles(50, 37, 16):
         found[tile.y : tile.y + tile.height, tile.x : tile.x + tile.width] = render_tile(STORED, view, tile)
-    expected = to_8bit(picture(STORED, CAMERA, background=0.0))
+    expected = to_8bit(STORED.render(CAMERA, background=0.0)["colors"])
     assert np.abs(found.astype(int) - expected).max() <= 1
     assert expected.max() > 100
 

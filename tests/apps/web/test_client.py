@@ -21,9 +21,8 @@ from fieldmorph.apps.bake.build import BakeConfig, bake
 from fieldmorph.apps.bake.web_export import page, write_web
 from fieldmorph.apps.bench.load_clients import request_of
 from fieldmorph.fields.blackbox import callable_teacher
-from fieldmorph.fields.cameras import Cameras
+from fieldmorph.fields.cameras import Cameras, resize
 from fieldmorph.fields.metrics import psnr
-from fieldmorph.fields.renderable import resize, view
 
 pytestmark = pytest.mark.browser
 
@@ -139,7 +138,7 @@ def test_shader_agrees_with_our_own_renderer(
     stored, cameras = baked_field(baked, prior), resize(prior, WIDTH, HEIGHT)
     near, far = float("inf"), 0.0
     for i in VIEWS:
-        truth = view(stored, cameras[i])
+        truth = stored.render(cameras[i])
         got = drawn(opened, cameras[i], background="white")[..., :3]
         assert psnr(got, truth["colors"]) > 50
         solid = truth["opacities"] > 0.5

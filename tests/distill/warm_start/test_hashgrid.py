@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.defaults import HASHGRID_START, SAMPLING
 from torch import Tensor
 
 from fieldmorph.distill import teacher_samples as samples
 from fieldmorph.distill.stages import transplant_decoder
 from fieldmorph.distill.warm_start import hashgrid as module
-from fieldmorph.distill.warm_start.hashgrid import start_hashgrid
+from fieldmorph.distill.warm_start.hashgrid import HashGridStart, start_hashgrid
+from fieldmorph.distill.warm_start.teacher_grid import MAX_OPTICAL_DEPTH
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.cameras import orbit_box
 from fieldmorph.fields.decoder import RadianceDecoder
@@ -35,9 +37,9 @@ SHAPE: dict[str, Any] = {
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(samples, "BLOCK_RAYS", 512)
-    monkeypatch.setattr(samples, "BLOCK_EMPTY", 1024)
-    monkeypatch.setattr(module, "BLOCKS", 4)
+    monkeypatch.setattr(SAMPLING, "block_rays", 512)
+    monkeypatch.setattr(SAMPLING, "block_empty", 1024)
+    monkeypatch.setattr(HASHGRID_START, "n_blocks", 4)
 
 
 @pytest.fixture
@@ -130,11 +132,11 @@ def test_levels_have_the_size_that_learning_rates_suit(teacher: RenderableField)
     along = samples.make_block(teacher, 9, 9).along
     unit = student.unit_positions(along.positions[along.weights > 0.02]).clamp(0, 1)
     sizes = hash_encode_torch(unit, student.table.detach(), student.levels).square().mean(0).sqrt()
-    torch.testing.assert_close(sizes, torch.full_like(sizes, module.USUAL), rtol=0.4, atol=0)
+    torch.testing.assert_close(sizes, torch.full_like(sizes, HashGridStart().feature_rms), rtol=0.4, atol=0)
 
 
 def test_fine_levels_stay_as_they_were(teacher: RenderableField, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "FINEST", 8)
+    monkeypatch.setattr(HASHGRID_START, "max_resolution", 8)
     student = student_of(teacher)
     assert student.levels.resolutions.tolist() == [4, 8, 16, 32]
     before, first = start(teacher, student), int(student.levels.offsets[2])
@@ -177,7 +179,7 @@ def test_density_beyond_what_shows_is_not_learned(soft_sphere: VolumeField) -> N
     wall = type(soft_sphere)(BOX, lambda p: torch.full(p.shape[:-1], math.inf))
     student = student_of(stored(wall))
     start(stored(wall), student)
-    shows = module.OPAQUE / STEP  # the first samples of a ray stop it: where they are there is no more
+    shows = MAX_OPTICAL_DEPTH / STEP  # the first samples of a ray stop it: where they are there is no more
     assert (
         shows / 2 < student.query_density(torch.tensor([[-1.0, 0.6, 0.5], [0.0, 0.6, 0.9]])).max() < 2 * shows
     )
@@ -201,9 +203,8 @@ def test_entries_may_have_more_than_two_numbers(teacher: RenderableField, n_feat
     assert (loadings[0, ::n_features] > 0).all()
 
 
-def test_a_level_is_a_weighted_ridge_regression(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ITERATIONS", 30)  # steepest descent would need many more
-    monkeypatch.setattr(module, "RIDGE", 0.003)
+def test_a_level_is_a_weighted_ridge_regression() -> None:
+    settings = HashGridStart(iterations=30, ridge=0.003)  # steepest descent would need many more
     level, generator = (
         hash_levels(1, 6, 5, 1.0),
         torch.Generator().manual_seed(0),
@@ -211,10 +212,10 @@ def test_a_level_is_a_weighted_ridge_regression(monkeypatch: pytest.MonkeyPatch)
     assert level.hashed[0]
     unit, targets = torch.rand(400, 3, generator=generator), torch.randn(400, 2, generator=generator)
     weights = torch.rand(400, 1, generator=generator)
-    entries, values = module._solve(level, unit, targets, weights)
+    entries, values = module._solve(level, unit, targets, weights, settings)
     # Columns of the design are what single entries of 1 give.
     design = hash_encode_torch(unit.double(), torch.eye(64, dtype=torch.float64), level)
-    pull = module.RIDGE * float((weights * design).sum(0).mean())
+    pull = settings.ridge * float((weights * design).sum(0).mean())
     root = weights.double().sqrt()
     rows = torch.cat([root * design, math.sqrt(pull) * torch.eye(64, dtype=torch.float64)])
     wanted = torch.cat([root * targets, torch.zeros(64, 2, dtype=torch.float64)])
@@ -226,7 +227,7 @@ def test_a_level_is_a_weighted_ridge_regression(monkeypatch: pytest.MonkeyPatch)
 def test_entries_that_no_sample_meets_are_zero() -> None:
     level = hash_levels(1, 12, 5, 1.0)
     unit = torch.full((50, 3), 0.1)
-    entries, _ = module._solve(level, unit, torch.ones(50, 1), torch.ones(50, 1))
+    entries, _ = module._solve(level, unit, torch.ones(50, 1), torch.ones(50, 1), HashGridStart())
     assert int((entries != 0).sum()) == 8
-    nothing, _ = module._solve(level, unit, torch.ones(50, 1), torch.zeros(50, 1))
+    nothing, _ = module._solve(level, unit, torch.ones(50, 1), torch.zeros(50, 1), HashGridStart())
     assert not nothing.any()

@@ -6,19 +6,20 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.defaults import CONVERT, LOWRANK_START, SAMPLING, VOXEL_START
 from torch import Tensor
 from torch.nn import functional as F
 
 from fieldmorph.distill import teacher_samples as samples
 from fieldmorph.distill.conversion import ConvertConfig, convert
 from fieldmorph.distill.stages import transplant_decoder
-from fieldmorph.distill.warm_start import registry as starts
 from fieldmorph.distill.warm_start.registry import STARTS
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.blackbox import callable_teacher
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.cameras import orbit_box
 from fieldmorph.fields.decoder import RadianceDecoder
+from fieldmorph.fields.encodings import spherical_harmonics
 from fieldmorph.fields.metrics import psnr
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.registry import make_field
@@ -46,10 +47,11 @@ lowrank = pytest.mark.parametrize("name", ["vm", "cp"])
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(samples, "BLOCK_RAYS", 512)
-    monkeypatch.setattr(samples, "BLOCK_EMPTY", 1024)
-    monkeypatch.setattr(starts, "NODES_AT_ONCE", 5000)
-    monkeypatch.setattr("fieldmorph.distill.conversion.PROBE_RAYS", 256)
+    monkeypatch.setattr(SAMPLING, "block_rays", 512)
+    monkeypatch.setattr(SAMPLING, "block_empty", 1024)
+    for defaults in (LOWRANK_START, VOXEL_START):
+        monkeypatch.setattr(defaults, "nodes_per_query", 5000)
+    monkeypatch.setattr(CONVERT, "probe_rays", 256)
 
 
 def test_every_start_is_tested() -> None:
@@ -185,8 +187,8 @@ def test_voxels_take_colours_by_direction() -> None:
 
 def test_harmonics_of_every_degree_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """From many cameras all round, and not pulled towards grey, coefficients are the teacher's."""
-    monkeypatch.setattr(starts, "DIRECTIONS", 400)
-    monkeypatch.setattr(starts, "SH_RIDGE", (1e-4, 1e-4, 1e-4))
+    monkeypatch.setattr(VOXEL_START, "directions", 400)
+    monkeypatch.setattr(VOXEL_START, "ridge", (1e-4, 1e-4, 1e-4))
     rings = [orbit_box(CUBE, 12, elevation=e) for e in (-75, -45, -15, 15, 45, 75)]
     cameras = type(rings[0])(
         torch.cat([r.camera_to_world for r in rings]), torch.cat([r.intrinsics for r in rings]), 40, 40
@@ -197,7 +199,7 @@ def test_harmonics_of_every_degree_are_found(monkeypatch: pytest.MonkeyPatch) ->
     expected[2, [2, 5, 7, 8]] = torch.tensor([0.9, 0.5, -0.4, 0.3])
 
     def function(positions: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        rgb = torch.sigmoid(starts.spherical_harmonics(directions)[:, :9] @ expected.T)
+        rgb = torch.sigmoid(spherical_harmonics(directions)[:, :9] @ expected.T)
         return rgb, 60 * torch.sigmoid((0.6 - positions.norm(dim=-1)) / 0.04)
 
     teacher = callable_teacher(function, CUBE, cameras=cameras, render_step_size=STEP)
@@ -311,7 +313,7 @@ def test_grids_finer_than_the_lattice_are_solved_for_on_it(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teacher = smooth()
-    monkeypatch.setattr(starts, "FINEST_LATTICE", 12)
+    monkeypatch.setattr(LOWRANK_START, "max_resolution", 12)
     student = started(name, teacher, resolution=34)
     assert isinstance(student, LowRank)
     assert student.density_lines.shape[1] == 34

@@ -6,13 +6,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.defaults import SAMPLING
 from torch import Tensor
 
-from fieldmorph.distill import teacher_samples as samples
-from fieldmorph.distill.warm_start.teacher_grid import coordinates, look_at_nodes, stopped, visible_nodes
+from fieldmorph.distill.warm_start.teacher_grid import sample_nodes, visible_nodes
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.blackbox import CallableField
 from fieldmorph.fields.cameras import orbit_cameras
+from fieldmorph.fields.kernels.composite import alpha_from_density
+from fieldmorph.fields.lattice import coordinates
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.registry import make_field
 from fieldmorph.fields.renderable import RenderableField
@@ -26,8 +28,8 @@ STEP = 2 / 64
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(samples, "BLOCK_RAYS", 2048)
-    monkeypatch.setattr(samples, "BLOCK_EMPTY", 16)
+    monkeypatch.setattr(SAMPLING, "block_rays", 2048)
+    monkeypatch.setattr(SAMPLING, "block_empty", 16)
 
 
 def stored(field: VolumeField, occupied: Tensor | None = None, n_cameras: int = 6) -> RenderableField:
@@ -53,11 +55,6 @@ def all_nodes(resolution: int) -> Tensor:
     return torch.arange(resolution**3)
 
 
-def test_flat_indices_count_z_first() -> None:
-    at = coordinates(torch.tensor([0, 1, 5, 25, 124]), 5)
-    assert at.tolist() == [[0, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0], [4, 4, 4]]
-
-
 @pytest.mark.parametrize("resolution", [2, 3, 9, 50])
 def test_values_at_nodes_are_the_teacher_s(
     resolution: int, generator: torch.Generator, soft_sphere: VolumeField
@@ -65,7 +62,7 @@ def test_values_at_nodes_are_the_teacher_s(
     sphere = type(soft_sphere)(
         BOX, lambda p: p.sum(-1)
     )  # the corners of the box differ, and nothing is clear
-    values = look_at_nodes(stored(sphere), all_nodes(resolution), resolution, generator, looks=1)
+    values = sample_nodes(stored(sphere), all_nodes(resolution), resolution, generator, n_samples=1)
     at = node_positions(resolution, BOX)
     torch.testing.assert_close(values.positions.double(), at, rtol=0, atol=1e-6)
     torch.testing.assert_close(values.sigma.double(), at.sum(-1).exp(), rtol=1e-4, atol=0)
@@ -75,17 +72,17 @@ def test_values_at_nodes_are_the_teacher_s(
 
 def test_a_subset_of_the_nodes_is_that_of_all(soft_sphere: VolumeField, generator: torch.Generator) -> None:
     teacher, some = stored(soft_sphere), torch.tensor([3, 700, 77, 0])
-    whole = look_at_nodes(teacher, all_nodes(9), 9, generator, looks=1)
-    part = look_at_nodes(teacher, some, 9, generator, looks=1)
+    whole = sample_nodes(teacher, all_nodes(9), 9, generator, n_samples=1)
+    part = sample_nodes(teacher, some, 9, generator, n_samples=1)
     assert torch.equal(part.sigma, whole.sigma[some])
-    nothing = look_at_nodes(teacher, some[:0], 9, generator)
+    nothing = sample_nodes(teacher, some[:0], 9, generator)
     assert (len(nothing.sigma), nothing.positions.shape, nothing.features.shape) == (0, (0, 3), (0, 3))
 
 
 def test_occupancy_leaves_cells_out(fog: Callable[..., VolumeField], generator: torch.Generator) -> None:
     occupied = torch.zeros(4, 4, 4, dtype=torch.bool)
     occupied[1, 2, 3] = True
-    values = look_at_nodes(stored(fog(2.0, BOX), occupied), all_nodes(17), 17, generator, looks=1)
+    values = sample_nodes(stored(fog(2.0, BOX), occupied), all_nodes(17), 17, generator, n_samples=1)
     # Cells are 4 nodes wide; a node on a face belongs to the upper cell, on the last face to the last.
     expected = torch.zeros(17, 17, 17)
     expected[4:8, 8:12, 12:17] = 2.0
@@ -101,7 +98,7 @@ def test_densities_are_averaged_as_stopped_light(
         asked.append(positions)
         return 4 * positions[:, 0] + math.log(30)  # up to 1600 per unit, 51 per step
 
-    values = look_at_nodes(stored(type(soft_sphere)(CUBE, log_density)), all_nodes(6), 6, generator, looks=5)
+    values = sample_nodes(stored(type(soft_sphere)(CUBE, log_density)), all_nodes(6), 6, generator, n_samples=5)
     looks = torch.stack(asked).double()
     assert looks.shape == (5, 216, 3)
     apart = (looks - node_positions(6, CUBE)).abs()
@@ -112,7 +109,7 @@ def test_densities_are_averaged_as_stopped_light(
     alpha = 1 - torch.exp(-30 * torch.exp(4 * looks[..., 0]) * STEP)
     sigma = -torch.log(1 - alpha.mean(0).clamp(max=1 - 1e-6)) / STEP
     torch.testing.assert_close(
-        stopped(values.sigma, stored(soft_sphere)).double(), alpha.mean(0), atol=2e-6, rtol=0
+        alpha_from_density(values.sigma, STEP).double(), alpha.mean(0), atol=2e-6, rtol=0
     )
     thin = sigma * STEP < 3
     torch.testing.assert_close(values.sigma[thin].double(), sigma[thin], rtol=1e-3, atol=0)
@@ -124,16 +121,16 @@ def test_densities_are_averaged_as_stopped_light(
 
 def test_an_opaque_teacher_is_finite(soft_sphere: VolumeField, generator: torch.Generator) -> None:
     walls = type(soft_sphere)(CUBE, lambda p: torch.where(p[..., 0] > 0, math.inf, -math.inf))
-    values = look_at_nodes(stored(walls), all_nodes(6), 6, generator)
+    values = sample_nodes(stored(walls), all_nodes(6), 6, generator)
     assert values.sigma.isfinite().all()
     x = coordinates(all_nodes(6), 6)[:, 0]
-    assert (stopped(values.sigma[x > 3], stored(walls)) > 0.99999).all()
+    assert (alpha_from_density(values.sigma[x > 3], STEP) > 0.99999).all()
     assert not values.sigma[x < 2].any()
 
 
 def test_a_teacher_without_features_has_none(generator: torch.Generator) -> None:
     ball = CallableField(lambda p, d: (p * 0, 3 * (p.norm(dim=-1) < 0.5)), CUBE)
-    values = look_at_nodes(stored(ball), all_nodes(9), 9, generator)
+    values = sample_nodes(stored(ball), all_nodes(9), 9, generator)
     assert values.features.shape == (729, 0)
     assert values.sigma.max() == pytest.approx(3, rel=1e-3)
     assert not values.sigma[0]
@@ -141,7 +138,7 @@ def test_a_teacher_without_features_has_none(generator: torch.Generator) -> None
 
 def test_a_teacher_with_parameters_is_only_looked_at(generator: torch.Generator) -> None:
     field = make_field("mlp", aabb=CUBE, width=16, depth=2, n_frequencies=2)
-    values = look_at_nodes(stored(field), all_nodes(4), 4, generator)
+    values = sample_nodes(stored(field), all_nodes(4), 4, generator)
     assert not values.sigma.requires_grad
     assert not values.features.requires_grad
 

@@ -120,7 +120,7 @@ def test_the_twin_does_not_go_from_row_to_row() -> None:
 def test_the_twin_s_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     given = inputs(5000, 9, 6)
     expected = normal_equations_torch(*given)
-    monkeypatch.setattr(module, "MOST_NUMBERS", 2000)
+    monkeypatch.setattr(module, "MAX_NUMBERS", 2000)
     with Operations() as operations:
         got = normal_equations_torch(*given)
     assert operations.largest <= 5000  # all pieces at once would be 9 x 9 x 64 x 6 numbers

@@ -1,0 +1,53 @@
+"""Settings of a conversion."""
+
+from dataclasses import dataclass, field
+
+from fieldmorph.distill.active import LEVELS, check_levels
+from fieldmorph.distill.stages import PVD_STAGES, Stage
+from fieldmorph.distill.teacher_samples import SamplingConfig
+from fieldmorph.fields.settings import SINCE_0_2
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertConfig:
+    """Settings of a conversion.
+
+    Attributes:
+        stages: in order; those that do not suit the pair are dropped.
+        start: whether a closed form begins, where the student has one; None: where that helps.
+        active: levels of active learning: `pose`, `ray`, `point`.
+        samples_per_step: samples of a step; None takes the student's own.
+        empty_share: points from anywhere in the box, as a fraction of the samples of a step and in addition to them.
+        lr_grid, lr_network: learning rates at the start; None takes the student's own.
+        lr_share: factor of all learning rates.
+        lr_decay: fraction of them that an exponential decay leaves, in addition to a linear decay to zero.
+        fresh: the student knows nothing yet: it takes the teacher's decoder and grows from coarse to fine.
+        seed: of everything random.
+        probe_seed: of the rays on which the quality is evaluated during training; None takes `seed`.
+        probe_rays: how many these are.
+        warmup_steps: over which the learning rates rise linearly.
+        lr_final: fraction of the learning rates that is left at the very end.
+        note_every: steps between two updates of the difficulty of poses, rays and points.
+        sampling: how the teacher is sampled.
+    """
+
+    stages: tuple[Stage, ...] = PVD_STAGES
+    start: bool | None = None
+    active: tuple[str, ...] = LEVELS
+    samples_per_step: int | None = None
+    empty_share: float = 0.2
+    lr_grid: float | None = None
+    lr_network: float | None = None
+    lr_share: float = 1.0
+    lr_decay: float = 0.1
+    fresh: bool = True
+    seed: int = 0
+    probe_seed: int | None = None
+    probe_rays: int = field(default=2048, metadata=SINCE_0_2)
+    warmup_steps: int = field(default=30, metadata=SINCE_0_2)
+    lr_final: float = field(default=0.005, metadata=SINCE_0_2)
+    note_every: int = field(default=4, metadata=SINCE_0_2)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig, metadata=SINCE_0_2)
+
+    def __post_init__(self) -> None:
+        check_levels(self.active)
