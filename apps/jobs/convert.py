@@ -13,7 +13,7 @@ from fieldmorph.apps.jobs.resume import Outcome, convert_once, interruptible, st
 from fieldmorph.apps.jobs.scenes import digest, open_scene
 from fieldmorph.apps.receipt.page import receipt_paths, write_receipt
 from fieldmorph.distill.conversion import ConvertConfig, ConvertReport
-from fieldmorph.distill.fidelity import ExampleView, Poses, measure, reference
+from fieldmorph.distill.fidelity import EvaluationViews, ExampleView, measure, reference
 from fieldmorph.distill.receipt import describe_field, plain, receipt
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget, Spent
@@ -153,7 +153,7 @@ class ConversionRun:
         }
         self.overrides = request.student_settings(self.teacher, self.origin)
         check_settings(request.to, request.preset, self.overrides, self.teacher.occupancy.occupied)
-        self._evaluation: tuple[Poses, Poses] | None = None
+        self._evaluation: tuple[EvaluationViews, EvaluationViews] | None = None
         self.views: Split | None = None
         self.images: dict[str, Any] | None = None
         if data is not None:
