@@ -27,7 +27,7 @@ pytestmark = pytest.mark.numerical
 
 BOX = (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0)
 SIZE = 24
-CONFIG = FitConfig(samples_per_step=4096, occupancy_resolution=16)
+CONFIG = FitConfig(probe_rays=256, warmup_steps=10, samples_per_step=4096, occupancy_resolution=16)
 
 
 @pytest.fixture(autouse=True)
