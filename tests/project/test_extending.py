@@ -22,6 +22,18 @@ FILES = {
     if (match := re.match(r"# (\w+\.py)\n", block)) is not None
 }
 USES = [block for block in blocks(PAGE, "python") if not re.match(r"# \w+\.py\n", block)]
+VIEW = """
+import json, sys, urllib.request
+import register_field
+from helpers.view_fields import request_of, served
+from pathlib import Path
+with served([Path("student_blobs.fm")]) as (url, viewer):
+    scene = viewer.scenes[0]
+    camera = scene.stored.cameras[0]
+    body = json.dumps({"scenes": [scene.id], **request_of(camera)}).encode()
+    request = urllib.request.Request(f"{url}tiles", body, {"content-type": "application/json"})
+    print(len(urllib.request.urlopen(request, timeout=60).read()))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +69,34 @@ def run(folder: Path, *arguments: str, cwd: Path | None = None) -> str:
     return done.stdout
 
 
+def test_the_field_has_at_most_60_lines() -> None:
+    assert FILES["gaussians.py"].count("\n") <= 60
+
+
+def test_the_field_passes_the_contract_suite(desk: Path) -> None:
+    suite = str(TESTS / "fields" / "test_field_contract.py")
+    flags = ["-q", "-p", "no:cacheprovider", "-p", "register_field", "-k", "gaussians"]
+    told = run(desk, "-m", "pytest", *flags, suite, cwd=ROOT)
+    passed = re.search(r"(\d+) passed", told)
+    assert passed is not None
+    assert int(passed.group(1)) > 25
+    assert "failed" not in told
+
+
 def test_every_use_on_the_page_runs(desk: Path) -> None:
     run(desk, "-c", "\n".join(USES))
+    assert {"blobs.fm", "student_blobs.fm", "blobs.html", "orbit"} <= {path.name for path in desk.iterdir()}
+
+
+def test_the_field_shows_in_the_viewer(desk: Path) -> None:
+    if not (desk / "student_blobs.fm").exists():
+        run(desk, "-c", USES[0])
+    assert int(run(desk, "-c", VIEW).split()[-1]) > 100
 
 
 def test_the_page_names_every_table() -> None:
     page = (ROOT / PAGE).read_text()
     tables = re.findall(r"\| `([A-Z]+)` in `([\w/.]+)` \|", page)
-    assert tables
+    assert len(tables) >= 6
     for name, file in tables:
         assert re.search(rf"^{name}\b", (ROOT / file).read_text(), re.MULTILINE), (name, file)
