@@ -60,9 +60,15 @@ def open_video(path: Path, fps: int = 30) -> Iterator[Callable[[ByteImage], None
         raise SettingError(f"fps must be at least 1; got {fps}")
     part, empty = path.with_name(f".{path.stem}.part.mp4"), True
     writer = imageio.get_writer(
-        str(part), format="FFMPEG", fps=fps, codec="libx264", pixelformat="yuv420p",
-        macro_block_size=2, quality=8, ffmpeg_log_level="error",
-    )  # fmt: skip
+        str(part),
+        format="FFMPEG",
+        fps=fps,
+        codec="libx264",
+        pixelformat="yuv420p",
+        macro_block_size=2,
+        quality=8,
+        ffmpeg_log_level="error",
+    )
 
     def add_frame(frame: ByteImage) -> None:
         nonlocal empty

@@ -77,8 +77,10 @@ def fit_calibrated(
     if intervals.guaranteed < COMMON_LEVEL:
         log.warning(
             "%d held-out %s guarantee intervals only up to %.0f %%; hold out a larger fraction or use more rounds",
-            n_blocks, "rows" if blocks is None else "blocks", 100 * intervals.guaranteed,
-        )  # fmt: skip
+            n_blocks,
+            "rows" if blocks is None else "blocks",
+            100 * intervals.guaranteed,
+        )
     posterior, report = chosen(observations, config, weights=weights, kernels=kernels, on_sweep=on_sweep)
     calibration = {"share": fraction, "rounds": rounds, "rows": int(held.sum()), "blocks": n_blocks}
     provenance = {**posterior.provenance, "calibration": calibration}

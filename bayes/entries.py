@@ -67,9 +67,15 @@ def merge_rows(
         values.new_zeros(len(index)).index_add_(0, place, x) for x in (weights, weights * values)
     )
     return Entries(
-        points, index, weight, total, place, float(weights.sum()), float((weights * values.square()).sum()),
+        points,
+        index,
+        weight,
+        total,
+        place,
+        float(weights.sum()),
+        float((weights * values.square()).sum()),
         *_by_point(index, [len(unique) for unique in points]),
-    )  # fmt: skip
+    )
 
 
 def _by_point(index: Tensor, sizes: list[int]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:

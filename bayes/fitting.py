@@ -177,10 +177,17 @@ def fit(
     until = config.sweeps + (len(best.bounds) if config.prune else 0)
     converged = _run(best, config, until, on_sweep)
     posterior = Posterior(
-        observations.modes, observations.value_name, observations.value_unit, tuple(best.kernels),
-        tuple(best.processes), best.core, best.noise, shift + scale * best.intercept, scale,
+        observations.modes,
+        observations.value_name,
+        observations.value_unit,
+        tuple(best.kernels),
+        tuple(best.processes),
+        best.core,
+        best.noise,
+        shift + scale * best.intercept,
+        scale,
         provenance={"job": "tensor fit", **asdict(config), "rows": len(values)},
-    )  # fmt: skip
+    )
     return posterior, FitReport(tuple(best.bounds), converged, seed)
 
 

@@ -32,10 +32,12 @@ class Noise:
         """Return the KL divergence from the prior, in nats."""
         digamma = float(torch.digamma(torch.tensor(self.shape, dtype=torch.float64)))
         return (
-            (self.shape - prior.shape) * digamma - math.lgamma(self.shape) + math.lgamma(prior.shape)
+            (self.shape - prior.shape) * digamma
+            - math.lgamma(self.shape)
+            + math.lgamma(prior.shape)
             + prior.shape * (math.log(self.rate) - math.log(prior.rate))
             + self.shape * (prior.rate - self.rate) / self.rate
-        )  # fmt: skip
+        )
 
     def given(self, rows: float, loss: float) -> "Noise":
         """Return the posterior after so many more rows, of which the expected sum of squared errors is `loss`."""

@@ -147,9 +147,16 @@ class FunBaTRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # s
         kernels = (self.kernel,) if isinstance(self.kernel, str) else tuple(self.kernel)
         seed = int(check_random_state(self.random_state).randint(2**31))
         config = FitConfig(
-            ranks, kernels, cp=bool(self.cp), prune=self.prune, centre=self.centre, restarts=self.restarts,
-            sweeps=self.sweeps, tolerance=self.tol, seed=seed,
-        )  # fmt: skip
+            ranks,
+            kernels,
+            cp=bool(self.cp),
+            prune=self.prune,
+            centre=self.centre,
+            restarts=self.restarts,
+            sweeps=self.sweeps,
+            tolerance=self.tol,
+            seed=seed,
+        )
         large = len({*ranks}) == 1 and ranks[0] ** k > MAX_CORE_SIZE
         return replace(config, cp=large) if self.cp is None else config
 

@@ -71,9 +71,14 @@ def fit_with_residual(
             raise known("mode", name, names)
     columns = sorted({names.index(name) for name in residual.modes})
     process = fit_sparse(
-        observations.coordinates, observations.values, columns=columns, n_inducing=residual.n_inducing,
-        kernel=residual.kernel, weights=weights, seed=config.seed,
-    )  # fmt: skip
+        observations.coordinates,
+        observations.values,
+        columns=columns,
+        n_inducing=residual.n_inducing,
+        kernel=residual.kernel,
+        weights=weights,
+        seed=config.seed,
+    )
     left = observations.values - process.at(observations.coordinates)[0]
     posterior, report = fit(
         replace(observations, values=left), config, weights=weights, kernels=kernels, on_sweep=on_sweep

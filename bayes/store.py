@@ -94,13 +94,21 @@ def build_posterior(header: dict[str, Any], arrays: dict[str, Tensor]) -> Poster
         parts: Any = {name: arrays[f"residual.{name}"] for name in RESIDUAL_ARRAYS}
         residual = SparseGP(**{**numbers, "columns": tuple(numbers["columns"])}, **parts)
     return Posterior(
-        tuple(Mode(**mode) for mode in header["modes"]), header["value"]["name"], header["value"]["unit"],
-        tuple(kernels), tuple(processes), core, Noise(**header["noise"]), header["shift"], header["scale"],
+        tuple(Mode(**mode) for mode in header["modes"]),
+        header["value"]["name"],
+        header["value"]["unit"],
+        tuple(kernels),
+        tuple(processes),
+        core,
+        Noise(**header["noise"]),
+        header["shift"],
+        header["scale"],
         Intervals(
             **{**intervals, "levels": tuple(intervals["levels"]), "factors": tuple(intervals["factors"])}
         ),
-        header["provenance"], residual,
-    )  # fmt: skip
+        header["provenance"],
+        residual,
+    )
 
 
 def describe_kernel(kernel: Kernel) -> dict[str, Any]:

@@ -88,9 +88,12 @@ def update(
     latest = {"rows": rows, "sweeps": len(state.bounds), "converged": converged}
     updates = {"rows": before.get("rows", 0) + rows, "updates": [*before.get("updates", []), latest]}
     learned = replace(
-        posterior, processes=tuple(state.processes), core=state.core, noise=state.noise,
+        posterior,
+        processes=tuple(state.processes),
+        core=state.core,
+        noise=state.noise,
         provenance={**before, **updates},
-    )  # fmt: skip
+    )
     return learned, UpdateReport(tuple(state.bounds), converged)
 
 
@@ -107,12 +110,19 @@ def _begin(
     processes = [_joined(*pair) for pair in pairs]
     marginals = [process.marginals() for process in processes]
     state = State(
-        entries, list(posterior.kernels), posterior.core.as_prior(), processes,
-        [_drawn(*pair, found, generator) for pair, found in zip(pairs, marginals, strict=True)], posterior.noise,
-        [PriorMessage(p.eta, p.lam, found.log_evidence) for p, found in zip(processes, marginals, strict=True)],
+        entries,
+        list(posterior.kernels),
+        posterior.core.as_prior(),
+        processes,
+        [_drawn(*pair, found, generator) for pair, found in zip(pairs, marginals, strict=True)],
+        posterior.noise,
+        [
+            PriorMessage(p.eta, p.lam, found.log_evidence)
+            for p, found in zip(processes, marginals, strict=True)
+        ],
         posterior.noise,
         None if degrees is None else StudentTRows(degrees, values, entries.rows, weights),
-    )  # fmt: skip
+    )
     # Functions at new coordinates are updated first, with the noise set to the residual of the current fit; otherwise
     # well-determined functions would adapt to arbitrary initial values.
     new = [mode for mode, (process, points) in enumerate(pairs) if len(points) > len(process.points)]

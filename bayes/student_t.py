@@ -94,8 +94,13 @@ class StudentTRows:
         )
         mean_log = float(torch.digamma(torch.tensor(shape).double())) - rate.log()
         divergence = (
-            (shape - nu / 2) * mean_log - math.lgamma(shape) + math.lgamma(nu / 2)
-            + shape * rate.log() - nu / 2 * math.log(nu / 2) - shape + nu / 2 * scale
-        )  # fmt: skip
+            (shape - nu / 2) * mean_log
+            - math.lgamma(shape)
+            + math.lgamma(nu / 2)
+            + shape * rate.log()
+            - nu / 2 * math.log(nu / 2)
+            - shape
+            + nu / 2 * scale
+        )
         gain = float((self.weights * (mean_log / 2 - divergence)).sum())
         return replace(entries, weight=weight, total=total, squares=float((weights * y.square()).sum())), gain

@@ -41,9 +41,19 @@ import pandas as pd
 
 HOME = "https://archive.ics.uci.edu/dataset/501/beijing+multi+site+air+quality+data"
 STATIONS = (
-    "Aotizhongxin", "Changping", "Dingling", "Dongsi", "Guanyuan", "Gucheng", "Huairou", "Nongzhanguan", "Shunyi",
-    "Tiantan", "Wanliu", "Wanshouxigong",
-)  # fmt: skip
+    "Aotizhongxin",
+    "Changping",
+    "Dingling",
+    "Dongsi",
+    "Guanyuan",
+    "Gucheng",
+    "Huairou",
+    "Nongzhanguan",
+    "Shunyi",
+    "Tiantan",
+    "Wanliu",
+    "Wanshouxigong",
+)
 NUMBERS = ("TEMP", "PRES", "DEWP", "RAIN", "WSPM", "PM2.5", "PM10", "SO2", "NO2", "CO", "O3")
 MEASURED = (*NUMBERS, "wd")
 DAY = ["year", "month", "day"]

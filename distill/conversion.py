@@ -70,9 +70,15 @@ def convert(
     learner = ConvertLearner(teacher, student, stages, config)
     everything = {**(settings or {}), **saved_settings(config), "student": student.name, **student.config()}
     best, report = run_loop(
-        learner, budget, state_path=state_path, resume=resume, settings=everything, on_progress=on_progress,
-        started=started, min_steps=1 if learner.solves else MIN_STEPS,
-    )  # fmt: skip
+        learner,
+        budget,
+        state_path=state_path,
+        resume=resume,
+        settings=everything,
+        on_progress=on_progress,
+        started=started,
+        min_steps=1 if learner.solves else MIN_STEPS,
+    )
     looped = now()
     if learner.solves and (report.steps == 1 or learner.begun > LONG_START):
         log.warning(
@@ -83,10 +89,14 @@ def convert(
     occupancy = OccupancyGrid(teacher.occupancy.resolution)
     occupancy.rebuild(student, teacher.render_step_size, seeded(config.seed, "occupancy"))
     provenance = {
-        "job": "convert", "teacher": {"field": teacher.field.name, "provenance": teacher.provenance},
-        "stages": [stage.name for stage in stages], "dropped": dropped, "seed": config.seed, "steps": report.steps,
+        "job": "convert",
+        "teacher": {"field": teacher.field.name, "provenance": teacher.provenance},
+        "stages": [stage.name for stage in stages],
+        "dropped": dropped,
+        "seed": config.seed,
+        "steps": report.steps,
         "fieldmorph": importlib.metadata.version("fieldmorph"),
-    }  # fmt: skip
+    }
     stored = RenderableField(student, occupancy, teacher.render_step_size, teacher.cameras, provenance)
     report = replace(report, spent=report.spent + (now() - looped))
     return stored, ConvertReport(report, tuple(learner.reports.values()), dropped)

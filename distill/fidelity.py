@@ -21,7 +21,9 @@ from fieldmorph.fields.metrics import SSIM_WINDOW, capped_psnr, ssim
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.scene import Split
 
-POSES_SEED = -1  # equal for all runs, so that figures compare; blocks of training samples have seeds from 0 on
+POSES_SEED = (
+    -1
+)  # equal for all runs, so that figures compare; blocks of training samples have seeds from 0 on
 TURN_DEGREES = 20.0
 DISTANCES = {"closer": 0.75, "farther": 1.25}
 SIDES = {"left": (0, -1.0), "right": (0, 1.0), "up": (1, -1.0), "down": (1, 1.0)}  # camera axis and sign

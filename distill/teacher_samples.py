@@ -71,9 +71,13 @@ class TeacherSamples:
     def __getitem__(self, index: Tensor) -> "TeacherSamples":
         features = None if self.features is None else self.features[index]
         return TeacherSamples(
-            self.positions[index], self.directions[index], self.sigma[index], self.rgb[index], features,
+            self.positions[index],
+            self.directions[index],
+            self.sigma[index],
+            self.rgb[index],
+            features,
             self.weights[index],
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True)
@@ -206,8 +210,10 @@ def make_block(
         hard = hard_cameras(teacher.cameras, worst, n_hard, generator)
         cameras = Cameras(
             torch.cat([hard.camera_to_world, cameras.camera_to_world[n_hard:]]),
-            torch.cat([hard.intrinsics, cameras.intrinsics[n_hard:]]), cameras.width, cameras.height,
-        )  # fmt: skip
+            torch.cat([hard.intrinsics, cameras.intrinsics[n_hard:]]),
+            cameras.width,
+            cameras.height,
+        )
     pixels = torch.rand(n_rays, 2, generator=generator) * torch.tensor([cameras.width, cameras.height])
     rays = camera_rays(cameras, torch.arange(n_rays), pixels - 0.5)
     rays = Rays(rays.rays_o.to(device), rays.rays_d.to(device))

@@ -36,7 +36,9 @@ class VolumeField(nn.Module, ABC):
     sizes: ClassVar[
         list[dict[str, Any]]
     ] = []  # settings from small to large, to choose from by size in bytes
-    samples_per_step: ClassVar[int] = 1 << 14  # shaded samples of a training step; small steps beat large ones
+    samples_per_step: ClassVar[int] = (
+        1 << 14
+    )  # shaded samples of a training step; small steps beat large ones
     grows: ClassVar[bool] = False  # from coarse to fine, see `refine`
 
     aabb: Tensor

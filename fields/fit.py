@@ -97,9 +97,14 @@ def fit_images(
     learner = _ImageLearner(field, views, config)
     everything = {**(settings or {}), **saved_settings(config), "field": field.name, **field.config()}
     best, report = run_loop(
-        learner, budget, state_path=state_path, resume=resume, settings=everything, on_progress=on_progress,
+        learner,
+        budget,
+        state_path=state_path,
+        resume=resume,
+        settings=everything,
+        on_progress=on_progress,
         started=started,
-    )  # fmt: skip
+    )
     field.load_state_dict(best["field"])
     field.refine(1.0)
     occupancy = OccupancyGrid.from_density(best["density"], best["occupied"])

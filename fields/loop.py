@@ -117,9 +117,14 @@ def run_loop(
     def save() -> None:
         if state_path is not None:
             tree = {
-                "learner": learner.state(), "step": step, "best": best, "best_psnr": best_psnr,
-                "psnr": psnr, "spent": [total.seconds, total.core_seconds], "curve": curve,
-            }  # fmt: skip
+                "learner": learner.state(),
+                "step": step,
+                "best": best,
+                "best_psnr": best_psnr,
+                "psnr": psnr,
+                "spent": [total.seconds, total.core_seconds],
+                "curve": curve,
+            }
             packed, arrays = pack_state(tree)
             write_checkpoint(state_path, {"settings": settings, "state": packed}, arrays, kind="state")
 

@@ -96,7 +96,12 @@ class OccupancyGrid:
 
     @torch.no_grad()
     def rebuild(
-        self, field: VolumeField, render_step_size: float, generator: torch.Generator, *, samples_per_cell: int = 4
+        self,
+        field: VolumeField,
+        render_step_size: float,
+        generator: torch.Generator,
+        *,
+        samples_per_cell: int = 4,
     ) -> None:
         """Forget the past and bound the field afresh by several points per cell; one ring of cells is added.
 

@@ -12,7 +12,10 @@ from fieldmorph.fields.kernels.ops import composite, march
 from fieldmorph.fields.occupancy import OccupancyGrid
 
 EARLY_STOP = 1e-3  # transmittance below which a sample changes no 8-bit pixel by more than a quarter
-STEPS_PER_BOX = (64, 512)  # least and greatest number of render steps across the longest side of a field's box
+STEPS_PER_BOX = (
+    64,
+    512,
+)  # least and greatest number of render steps across the longest side of a field's box
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from fieldmorph.apps.tensor.plot_style import (
     name_axis,
     save_figures,
     styled,
-)  # fmt: skip
+)
 from fieldmorph.apps.tensor.plots import plot_calibration, plot_factors
 from fieldmorph.apps.tensor.results import DemoScores, DemoSummary
 from fieldmorph.bayes.data.dates import pd
@@ -72,18 +72,28 @@ def run_demo(output: str | Path, *, seed: int = 0, force: bool = False, quiet: b
     config = FitConfig(ranks=RANKS, kernels=KERNELS, seed=seed)
     with ProgressLine("fit", quiet) as progress:
         fitted = fit_file(
-            folder / "measurements.csv", folder / "model.fm", config, calibrate=Calibration(HELD_OUT), force=True,
+            folder / "measurements.csv",
+            folder / "model.fm",
+            config,
+            calibrate=Calibration(HELD_OUT),
+            force=True,
             on_sweep=progress.sweep,
-        )  # fmt: skip
+        )
     posterior = load_posterior(folder / "model.fm")
     scores = {}
     for name in ("test", "month"):
         found = evaluate_file(folder / "model.fm", folder / f"{name}.csv")
         baselines = without_model(posterior, folder / "measurements.csv", folder / f"{name}.csv")
         scores[name] = DemoScores(
-            rows=found.rows, rmse=found.rmse, mae=found.mae, crps=found.crps, nlpd=found.nlpd, cov95=found.cov95,
-            width=found.width, **baselines,
-        )  # fmt: skip
+            rows=found.rows,
+            rmse=found.rmse,
+            mae=found.mae,
+            crps=found.crps,
+            nlpd=found.nlpd,
+            cov95=found.cov95,
+            width=found.width,
+            **baselines,
+        )
     date = pd.Timestamp(month).isoformat(timespec="minutes")
     grid = grid_file(folder / "model.fm", folder / "month.nc", {**GRID, "time": date}, force=True)
     with styled():
@@ -97,10 +107,18 @@ def run_demo(output: str | Path, *, seed: int = 0, force: bool = False, quiet: b
     save_figures(folder, figures)
     spent = now() - start
     summary = DemoSummary(
-        output=str(folder), cells=len(cells), months=len(months), month=date[:10], fit=fitted, scores=scores,
-        grid=grid, seconds=spent.seconds, core_seconds=spent.core_seconds, peak_memory_bytes=peak_memory(),
+        output=str(folder),
+        cells=len(cells),
+        months=len(months),
+        month=date[:10],
+        fit=fitted,
+        scores=scores,
+        grid=grid,
+        seconds=spent.seconds,
+        core_seconds=spent.core_seconds,
+        peak_memory_bytes=peak_memory(),
         files=sorted(["model.fm", "month.nc", *tables, *figures]),
-    )  # fmt: skip
+    )
     write_json(folder / "summary.json", summary.as_json())
     return summary
 

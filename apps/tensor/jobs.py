@@ -128,9 +128,12 @@ def update_file(
         raise InputError(f"{model} was already updated with {source['data']}; its rows would count twice")
     coordinates, values = read_measurements(data, before)
     posterior, report = update(
-        before, coordinates, values, sweeps=sweeps,
+        before,
+        coordinates,
+        values,
+        sweeps=sweeps,
         on_sweep=lambda done, bound: on_sweep(done, sweeps, bound / len(values)),
-    )  # fmt: skip
+    )
     *earlier, latest = posterior.provenance["updates"]
     updates = [*earlier, {**latest, **source}]
     posterior = replace(posterior, provenance={**posterior.provenance, "updates": updates})

@@ -93,9 +93,15 @@ def draw_maps(
         for i, title in enumerate(titles):
             panel = panels[i, kind]
             image = panel.imshow(
-                cells[i], origin="lower", aspect="auto", cmap=colormap, vmin=low, vmax=high,
-                interpolation="nearest", extent=extent,
-            )  # fmt: skip
+                cells[i],
+                origin="lower",
+                aspect="auto",
+                cmap=colormap,
+                vmin=low,
+                vmax=high,
+                interpolation="nearest",
+                extent=extent,
+            )
             if title and (wide or kind == 0):
                 panel.set_title(title)
             where = panel.get_subplotspec()

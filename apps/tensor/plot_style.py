@@ -25,12 +25,25 @@ MEAN_MAP, SD_MAP, DIFFERENCE_MAP = "viridis", "magma_r", "RdBu_r"
 DPI = 160
 DAY, YEAR = 86400.0, 365.2425 * 86400
 STYLE = {
-    "font.size": 8.5, "axes.titlesize": 8.5, "axes.titlelocation": "left", "figure.titlesize": 9.5,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#666666", "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.major.size": 3, "ytick.major.size": 3,
-    "xtick.color": "#444444", "ytick.color": "#444444", "axes.labelcolor": INK, "text.color": INK,
-    "legend.frameon": False, "figure.constrained_layout.use": True,
-}  # fmt: skip
+    "font.size": 8.5,
+    "axes.titlesize": 8.5,
+    "axes.titlelocation": "left",
+    "figure.titlesize": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#666666",
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+}
 
 
 @contextmanager
@@ -103,9 +116,13 @@ def place(mode: Mode, value: float) -> str:
 def color_bar(figure: Figure, image: Any, panels: list[Any], words: str, below: bool) -> None:
     """Add one color bar for several panels."""
     bar = figure.colorbar(
-        image, ax=panels, location="bottom" if below else "right", shrink=0.6 if below else 0.8,
-        aspect=36 if below else 24, pad=0.02,
-    )  # fmt: skip
+        image,
+        ax=panels,
+        location="bottom" if below else "right",
+        shrink=0.6 if below else 0.8,
+        aspect=36 if below else 24,
+        pad=0.02,
+    )
     bar.set_label(words)
     bar.outline.set_linewidth(0)
     bar.ax.tick_params(width=0.6, length=3)

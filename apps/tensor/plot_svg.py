@@ -15,10 +15,17 @@ from matplotlib.figure import Figure
 from fieldmorph.apps.tensor.plot_style import FAINT, INK, LINE, SOFT, styled
 
 PAGE_COLORS = {
-    INK: "var(--plot-ink)", LINE: "var(--plot-line)", SOFT: "var(--plot-band)", FAINT: "var(--plot-faint)",
-    "#444444": "var(--plot-soft)", "#666666": "var(--plot-soft)", "#777777": "var(--plot-soft)",
-    "#999999": "var(--plot-soft)", "#e6ecf0": "var(--plot-wash)", "#e9e9e9": "var(--plot-wash)",
-}  # fmt: skip
+    INK: "var(--plot-ink)",
+    LINE: "var(--plot-line)",
+    SOFT: "var(--plot-band)",
+    FAINT: "var(--plot-faint)",
+    "#444444": "var(--plot-soft)",
+    "#666666": "var(--plot-soft)",
+    "#777777": "var(--plot-soft)",
+    "#999999": "var(--plot-soft)",
+    "#e6ecf0": "var(--plot-wash)",
+    "#e9e9e9": "var(--plot-wash)",
+}
 _style_lock = threading.Lock()  # matplotlib's style belongs to the whole process
 
 

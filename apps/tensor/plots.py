@@ -70,8 +70,9 @@ def plot_factors(posterior: Posterior) -> Figure:
         draw_functions(panels[:, k].tolist(), posterior, k, fractions)
     figure.suptitle(
         "Functions of each mode with 95 % bands; at the right the fraction of the variance that each explains",
-        x=0.01, ha="left",
-    )  # fmt: skip
+        x=0.01,
+        ha="left",
+    )
     return figure
 
 

@@ -97,8 +97,13 @@ def write_with_columns(source: str | Path, output: str | Path, added: "pd.DataFr
             for chunk in _as_text(source):
                 new = added.iloc[done : done + len(chunk)].set_axis(chunk.index)
                 pd.concat([chunk, new], axis=1).to_csv(
-                    file, sep=TABLES[suffix], index=False, header=done == 0, lineterminator="\n", float_format=digits
-                )  # fmt: skip
+                    file,
+                    sep=TABLES[suffix],
+                    index=False,
+                    header=done == 0,
+                    lineterminator="\n",
+                    float_format=digits,
+                )
                 done += len(chunk)
         if done != len(added):
             raise InputError(f"{source} changed while it was read: {done} rows, {len(added)} before")
@@ -125,6 +130,11 @@ def _as_text(source: str | Path) -> Iterator["pd.DataFrame"]:
     opener = gzip.open if suffix.endswith(".gz") else open
     with opener(source, "rt", encoding="utf-8-sig", newline="") as file:
         yield from pd.read_csv(
-            file, sep=TABLES[suffix], index_col=False, dtype=str, keep_default_na=False, na_filter=False,
+            file,
+            sep=TABLES[suffix],
+            index_col=False,
+            dtype=str,
+            keep_default_na=False,
+            na_filter=False,
             chunksize=ROWS_AT_ONCE,
-        )  # fmt: skip
+        )

@@ -143,9 +143,14 @@ def serve(
     sys.setswitchinterval(SWITCH_SECONDS)
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of browsers that close a connection early
     config = uvicorn.Config(
-        viewer.app, log_level="warning", access_log=False, timeout_graceful_shutdown=2, limit_concurrency=512,
-        server_header=False, ws="none",
-    )  # fmt: skip
+        viewer.app,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=2,
+        limit_concurrency=512,
+        server_header=False,
+        ws="none",
+    )
     try:
         Server(config).run([listening])
     finally:

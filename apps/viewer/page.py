@@ -40,11 +40,22 @@ def make_page(routes: Sequence[Route], blocks: gr.Blocks) -> FastAPI:
     """Return an ASGI application that serves `routes`, and Gradio's page below all other paths."""
     app = FastAPI(routes=list(routes), docs_url=None, redoc_url=None, openapi_url=None)
     gr.mount_gradio_app(
-        app, blocks, path="/", footer_links=[], run_history=False, allowed_paths=[], max_file_size=0, show_error=False,
-        ssr_mode=False, enable_monitoring=False, pwa=False, mcp_server=False, theme=make_theme(),
+        app,
+        blocks,
+        path="/",
+        footer_links=[],
+        run_history=False,
+        allowed_paths=[],
+        max_file_size=0,
+        show_error=False,
+        ssr_mode=False,
+        enable_monitoring=False,
+        pwa=False,
+        mcp_server=False,
+        theme=make_theme(),
         head=f"<style>{MARGINS}</style>",
         css=assets.text("gradio/theme.css"),
-    )  # fmt: skip
+    )
     return app
 
 
@@ -76,6 +87,9 @@ def make_blocks(
 def make_theme() -> gr.themes.Base:
     """Return Gradio's base theme in fieldmorph's colors, with fonts of the system: none is downloaded."""
     return gr.themes.Base(
-        primary_hue=colors.teal, neutral_hue=colors.slate, radius_size=sizes.radius_md,
-        font=[fonts.Font(name) for name in SANS], font_mono=[fonts.Font(name) for name in MONO],
-    )  # fmt: skip
+        primary_hue=colors.teal,
+        neutral_hue=colors.slate,
+        radius_size=sizes.radius_md,
+        font=[fonts.Font(name) for name in SANS],
+        font_mono=[fonts.Font(name) for name in MONO],
+    )

@@ -80,9 +80,13 @@ def add_convert_tab(
                 stop = gr.Button("Cancel", interactive=False, min_width=100)
         with gr.Column(scale=3, min_width=320):
             card = gr.HTML(
-                EMPTY, html_template='<div class="converter">${value}</div>', css_template=_style(), js_on_load=None,
-                apply_default_css=False, padding=False,
-            )  # fmt: skip
+                EMPTY,
+                html_template='<div class="converter">${value}</div>',
+                css_template=_style(),
+                js_on_load=None,
+                apply_default_css=False,
+                padding=False,
+            )
             with gr.Row(visible=False) as done:
                 compare = gr.Button("Compare with teacher", variant="primary", min_width=220)
                 files = [
@@ -93,11 +97,8 @@ def add_convert_tab(
     async def run(request: gr.Request, *values: Any) -> AsyncIterator[dict[Any, Any]]:
         owner, settings = str(request.session_hash), dict(zip(form, values, strict=True))
         ready = {start: gr.Button(interactive=True), stop: gr.Button(interactive=False)}
-        yield {
-            start: gr.Button(interactive=False),
-            stop: gr.Button(interactive=True),
-            done: gr.Row(visible=False),
-        }
+        busy = {start: gr.Button(interactive=False), stop: gr.Button(interactive=True)}
+        yield {**busy, done: gr.Row(visible=False)}
         try:
             teacher = store.get(settings.pop("teacher"))
             async with aclosing(convert(owner, teacher, read_form(**settings), store, baker, slot)) as steps:
@@ -108,9 +109,12 @@ def add_convert_tab(
                     paths = dict(zip(files, map(str, result.files), strict=True))
                     # The last message: after one that skips it a button to download has no file any more.
                     yield {
-                        card: html, done: gr.Row(visible=True), pair: (teacher.id, result.student.id),
-                        **paths, **ready,
-                    }  # fmt: skip
+                        card: html,
+                        done: gr.Row(visible=True),
+                        pair: (teacher.id, result.student.id),
+                        **paths,
+                        **ready,
+                    }
                     return
         except Exception as error:
             yield {card: failed_html(error)}
@@ -125,7 +129,7 @@ def add_convert_tab(
     hidden: Any = {"show_progress": "hidden", "api_visibility": "private"}
     start.click(
         run, list(form.values()), [start, stop, done, card, pair, *files], concurrency_limit=None, **hidden
-    )  # fmt: skip
+    )
     stop.click(cancel, concurrency_limit=None, **hidden)
     compare.click(open_pair, pair, scene_tab.outputs, concurrency_limit=None, **hidden)
     blocks.unload(cancel)
@@ -237,16 +241,25 @@ def _add_form(scenes: Sequence[OpenScene]) -> dict[str, Any]:
     budget = gr.Textbox("2m", label="Time", info="90s, 2m, or 150cs for core-seconds", max_lines=1)
     with gr.Accordion("More settings", open=False):
         max_size = gr.Dropdown(
-            SIZES, value=ANY_SIZE, allow_custom_value=True, label="Maximum file size",
+            SIZES,
+            value=ANY_SIZE,
+            allow_custom_value=True,
+            label="Maximum file size",
             info="takes the largest size of the field that fits",
-        )  # fmt: skip
+        )
         active = gr.CheckboxGroup(list(LEVELS), value=list(LEVELS), label="Active sampling")
         warm_start = gr.Radio(list(WARM_STARTS), value="where it helps", label="Closed-form warm start")
         seed = gr.Number(0, precision=0, minimum=0, label="Seed")
     return {
-        "teacher": teacher, "to": to, "preset": preset, "budget": budget, "max_size": max_size, "active": active,
-        "warm_start": warm_start, "seed": seed,
-    }  # fmt: skip
+        "teacher": teacher,
+        "to": to,
+        "preset": preset,
+        "budget": budget,
+        "max_size": max_size,
+        "active": active,
+        "warm_start": warm_start,
+        "seed": seed,
+    }
 
 
 def _bar(fraction: float | None) -> str:

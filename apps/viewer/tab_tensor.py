@@ -48,11 +48,14 @@ def add_tensor_tab(
     """
     with gr.Tab(title, id="tensor"):
         gr.HTML(
-            page_model(explorer), html_template=assets.text("tensor/tensor.html"),
+            page_model(explorer),
+            html_template=assets.text("tensor/tensor.html"),
             css_template=assets.style("tensor/map.css", "tensor/tensor.css"),
-            js_on_load=assets.script("tensor/main.js"), apply_default_css=False, padding=False,
+            js_on_load=assets.script("tensor/main.js"),
+            apply_default_css=False,
+            padding=False,
             server_functions=[_in_pool(f, pool) for f in tensor_answers(explorer, measured)],
-        )  # fmt: skip
+        )
 
 
 def tensor_answers(explorer: Explorer, measured: Measured | None = None) -> list[Answer]:
@@ -215,9 +218,14 @@ def _page_map(explorer: Explorer) -> dict[str, Any]:
         table = (colormaps[colors](range(256))[:, :3] * 255).round().astype(int)
         ticks = [[(value - low) / (high - low), f"{value:g}"] for value in nice_ticks(low, high)]
         scales[quantity] = {
-            "name": words, "low": low, "high": high, "digits": _digits(high - low),
-            "unit": with_unit("", posterior.value_unit), "ticks": ticks, "colors": table.flatten().tolist(),
-        }  # fmt: skip
+            "name": words,
+            "low": low,
+            "high": high,
+            "digits": _digits(high - low),
+            "unit": with_unit("", posterior.value_unit),
+            "ticks": ticks,
+            "colors": table.flatten().tolist(),
+        }
     sides = {"x": explorer.across, "y": explorer.up}
     stops = {side: explorer.stops[k] for side, k in sides.items() if k is not None}
     modes = {side: posterior.modes[k] for side, k in sides.items() if k is not None}

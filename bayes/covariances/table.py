@@ -70,20 +70,34 @@ class Covariance:
 
 COVARIANCES: dict[str, Covariance] = {
     "matern12": Covariance(
-        "Matern-1/2", "gpytorch.kernels:MaternKernel", f"{HERE}.matern:matern", {"nu": 0.5}, ("lengthscale",),
+        "Matern-1/2",
+        "gpytorch.kernels:MaternKernel",
+        f"{HERE}.matern:matern",
+        {"nu": 0.5},
+        ("lengthscale",),
         smoothness="rough",
     ),
     "matern32": Covariance(
-        "Matern-3/2", "gpytorch.kernels:MaternKernel", f"{HERE}.matern:matern", {"nu": 1.5}, ("lengthscale",),
+        "Matern-3/2",
+        "gpytorch.kernels:MaternKernel",
+        f"{HERE}.matern:matern",
+        {"nu": 1.5},
+        ("lengthscale",),
         smoothness="differentiable",
     ),
     "matern52": Covariance(
-        "Matern-5/2", "gpytorch.kernels:MaternKernel", f"{HERE}.matern:matern", {"nu": 2.5}, ("lengthscale",),
+        "Matern-5/2",
+        "gpytorch.kernels:MaternKernel",
+        f"{HERE}.matern:matern",
+        {"nu": 2.5},
+        ("lengthscale",),
         smoothness="twice differentiable",
     ),
     "rbf": Covariance("RBF", "gpytorch.kernels:RBFKernel", f"{HERE}.rbf:rbf", numbers=("lengthscale",)),
     "periodic": Covariance(
-        "Periodic", "gpytorch.kernels:PeriodicKernel", f"{HERE}.harmonics:periodic",
+        "Periodic",
+        "gpytorch.kernels:PeriodicKernel",
+        f"{HERE}.harmonics:periodic",
         numbers=("lengthscale", "period_length"),
     ),
     "cosine": Covariance(
@@ -93,17 +107,23 @@ COVARIANCES: dict[str, Covariance] = {
         "Constant", "gpytorch.kernels:ConstantKernel", f"{HERE}.harmonics:constant", numbers=("constant",)
     ),
     "scaled": Covariance(
-        "Scaled", "gpytorch.kernels:ScaleKernel", f"{HERE}.composite:scaled", numbers=("outputscale",),
+        "Scaled",
+        "gpytorch.kernels:ScaleKernel",
+        f"{HERE}.composite:scaled",
+        numbers=("outputscale",),
         parts="base_kernel",
     ),
     "sum": Covariance(
         "Sum", "gpytorch.kernels:AdditiveKernel", f"{HERE}.composite:added", parts="kernels", joiner="; plus "
     ),
     "product": Covariance(
-        "Product", "gpytorch.kernels:ProductKernel", f"{HERE}.composite:multiplied", parts="kernels",
+        "Product",
+        "gpytorch.kernels:ProductKernel",
+        f"{HERE}.composite:multiplied",
+        parts="kernels",
         joiner="; times ",
     ),
-}  # fmt: skip
+}
 
 
 def choices() -> dict[str, Covariance]:

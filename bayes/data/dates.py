@@ -29,9 +29,14 @@ __all__ = ["calendars_of", "first_row", "from_seconds", "pd", "shown", "to_secon
 STANDARD = ("standard", "gregorian", "proleptic_gregorian")  # equal from 1582 on
 EPOCH = "microseconds since 1970-01-01"
 DATE_FORMATS = (
-    "ISO8601", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %I:%M %p", "%Y-%m-%d %I:%M:%S %p",
-    "%d %b %Y", "%d-%b-%Y",
-)  # fmt: skip
+    "ISO8601",
+    "%Y-%m-%d %H:%M",
+    "%Y-%m-%d %H:%M:%S",
+    "%Y-%m-%d %I:%M %p",
+    "%Y-%m-%d %I:%M:%S %p",
+    "%d %b %Y",
+    "%d-%b-%Y",
+)
 UTC = r"(:\d\d(?:\.\d+)?) ?(?:UTC|GMT)$"  # other abbreviations of time zones are ambiguous
 ISO = r"(\d{1,4})-(\d\d?)-(\d\d?)(?:[T ](\d\d?):(\d\d)(?::(\d\d)(?:\.(\d{1,6}))?)?)?Z?"
 
@@ -138,8 +143,9 @@ def _calendar_dates(texts: "pd.Series", calendar: str) -> "pd.Series":
             return None
         *parts, fraction = match.groups()
         try:
-            date = cftime.datetime(*map(int, (p or 0 for p in parts)), int((fraction or "0").ljust(6, "0")),
-                                   calendar=calendar)  # fmt: skip
+            date = cftime.datetime(
+                *map(int, (p or 0 for p in parts)), int((fraction or "0").ljust(6, "0")), calendar=calendar
+            )
         except ValueError:
             return None
         return int(cftime.date2num(date, EPOCH, calendar))

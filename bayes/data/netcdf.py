@@ -66,9 +66,13 @@ def read_grid(
     points = torch.stack(columns, dim=1)
     whole = ~points.isnan().any(dim=1)
     return Rows(
-        tuple(read), points[whole], values[whole], value, measured.attrs.get("units"),
+        tuple(read),
+        points[whole],
+        values[whole],
+        value,
+        measured.attrs.get("units"),
         missing + int((~whole).sum()),
-    )  # fmt: skip
+    )
 
 
 def _modes_of(variables: Mapping[str, Any], value: str, label: str) -> list[str]:
@@ -85,8 +89,10 @@ def _modes_of(variables: Mapping[str, Any], value: str, label: str) -> list[str]
         across = [name for name, dims in known.items() if dim in dims]
         found = [dim] if dim in known else alone or own or across
         if not found:
-            raise InputError(f"{label}: dimension {dim} of {value} has no coordinates; name the modes among: "
-                             f"{listed(n for n in variables if n != value)}")  # fmt: skip
+            raise InputError(
+                f"{label}: dimension {dim} of {value} has no coordinates; name the modes among: "
+                f"{listed(n for n in variables if n != value)}"
+            )
         names += [name for name in found if name not in names]
     if not names:
         raise InputError(f"{label}: {value} is a single number")

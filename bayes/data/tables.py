@@ -55,8 +55,13 @@ def read_table(frame: "pd.DataFrame", modes: Sequence[str] | None, value: str | 
     table = torch.stack([*coordinates, Mode(value).parse(frame[measured])], dim=1)
     whole = ~table.isnan().any(dim=1)
     return Rows(
-        read, table[whole, :-1], table[whole, -1], value, unit_of(frame, measured), int((~whole).sum()),
-    )  # fmt: skip
+        read,
+        table[whole, :-1],
+        table[whole, -1],
+        value,
+        unit_of(frame, measured),
+        int((~whole).sum()),
+    )
 
 
 def find_column(columns: Iterable[str], wanted: str, label: str) -> str:

@@ -141,9 +141,14 @@ def _blank_scratch(r: int, s: int) -> _Scratch:
     """Return scratch whose states are zero."""
     n = r * s
     return _Scratch(
-        np.zeros((2, n)), np.zeros((2, n, n)), np.empty((n, n)), np.empty((2, n, r)), np.empty((3, r, r)),
-        np.empty((s, s)), np.empty((2, r)),
-    )  # fmt: skip
+        np.zeros((2, n)),
+        np.zeros((2, n, n)),
+        np.empty((n, n)),
+        np.empty((2, n, r)),
+        np.empty((3, r, r)),
+        np.empty((s, s)),
+        np.empty((2, r)),
+    )
 
 
 @numba.njit(**OPTIONS)

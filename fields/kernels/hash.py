@@ -198,9 +198,19 @@ def _gather(x, scales, resolutions, sizes, offsets, hashed, table, out):
         for lo in range(chunk * CHUNK, stop, BLOCK):
             m = min(BLOCK, stop - lo)
             _corners(
-                x, lo, m, scales[level], resolutions[level], sizes[level], offsets[level], hashed[level],
-                index, weight, cell, fraction,
-            )  # fmt: skip
+                x,
+                lo,
+                m,
+                scales[level],
+                resolutions[level],
+                sizes[level],
+                offsets[level],
+                hashed[level],
+                index,
+                weight,
+                cell,
+                fraction,
+            )
             if n_features == 2:  # the usual width, unrolled: twice as fast as the loop below
                 for i in range(m):
                     f0, f1 = np.float32(0), np.float32(0)
@@ -232,9 +242,19 @@ def _scatter(x, scales, resolutions, sizes, offsets, hashed, grad, out):
         for lo in range(0, n, BLOCK):
             m = min(BLOCK, n - lo)
             _corners(
-                x, lo, m, scales[level], resolutions[level], sizes[level], offsets[level], hashed[level],
-                index, weight, cell, fraction,
-            )  # fmt: skip
+                x,
+                lo,
+                m,
+                scales[level],
+                resolutions[level],
+                sizes[level],
+                offsets[level],
+                hashed[level],
+                index,
+                weight,
+                cell,
+                fraction,
+            )
             if n_features == 2:
                 for i in range(m):
                     g0, g1 = grad[2 * level, lo + i], grad[2 * level + 1, lo + i]

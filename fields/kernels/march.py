@@ -245,6 +245,20 @@ def _write(
         if n > 0:
             o, d = rays_o[r].astype(np.float64), rays_d[r].astype(np.float64)
             _walk(
-                o, d, aabb, occupied, step, np.float64(jitter[r]), near, far,
-                blocks, firsts[r], n, r, offsets[r], ray_indices, t_starts, t_ends,
-            )  # fmt: skip
+                o,
+                d,
+                aabb,
+                occupied,
+                step,
+                np.float64(jitter[r]),
+                near,
+                far,
+                blocks,
+                firsts[r],
+                n,
+                r,
+                offsets[r],
+                ray_indices,
+                t_starts,
+                t_ends,
+            )

@@ -211,5 +211,7 @@ def test_films_that_fail_leave_nothing(tmp_path: Path) -> None:
         raise RuntimeError("out of pictures")
 
     with pytest.raises(RuntimeError, match="out of pictures"):
-        _save_videos({kind: tmp_path / f"{kind}.mp4" for kind in ("colors", "opacity", "depth")}, frames(), 30)
+        _save_videos(
+            {kind: tmp_path / f"{kind}.mp4" for kind in ("colors", "opacity", "depth")}, frames(), 30
+        )
     assert list(tmp_path.iterdir()) == []

@@ -62,9 +62,9 @@ def test_the_true_ranks_are_found_from_too_many(ranks: tuple[int, ...]) -> None:
 
 
 def moments(state: State) -> tuple[Tensor, Tensor]:
-    return state.core.moments([
-        type(f)(f.mean[i], f.second[i]) for f, i in zip(state.factors, state.entries.index.T, strict=True)
-    ])  # fmt: skip
+    return state.core.moments(
+        [type(f)(f.mean[i], f.second[i]) for f, i in zip(state.factors, state.entries.index.T, strict=True)]
+    )
 
 
 def test_aligning_changes_no_prediction_and_orders_the_slices() -> None:

@@ -135,20 +135,24 @@ def test_messages_and_moments_are_expectations(ranks: tuple[int, ...]) -> None:
     choices = [corners(m, c) for m, c in zip(means, covariances, strict=True)]
     cores = torch.stack(corners(core.mean, core.covariance)).unflatten(1, ranks)
     letters = "abcd"[: len(ranks)]
-    values = torch.stack([
-        torch.einsum(f"n{letters}," + ",".join(letters) + "->n", cores, *chosen)
-        for chosen in itertools.product(*choices)
-    ])  # fmt: skip
+    values = torch.stack(
+        [
+            torch.einsum(f"n{letters}," + ",".join(letters) + "->n", cores, *chosen)
+            for chosen in itertools.product(*choices)
+        ]
+    )
     mean, square = core.moments(given)
     torch.testing.assert_close(mean[0], values.mean(), rtol=1e-11, atol=1e-11)
     torch.testing.assert_close(square[0], values.square().mean(), rtol=1e-11, atol=1e-11)
     for mode in range(len(ranks)):
         rest = [m for m in range(len(ranks)) if m != mode]
         left = ",".join(letters[m] for m in rest)
-        a = torch.stack([
-            torch.einsum(f"n{letters},{left}->n{letters[mode]}", cores, *chosen)
-            for chosen in itertools.product(*[choices[m] for m in rest])
-        ]).flatten(0, 1)  # fmt: skip
+        a = torch.stack(
+            [
+                torch.einsum(f"n{letters},{left}->n{letters[mode]}", cores, *chosen)
+                for chosen in itertools.product(*[choices[m] for m in rest])
+            ]
+        ).flatten(0, 1)
         eta, lam = core.messages(mode, given, at)
         torch.testing.assert_close(eta[0], 2.0 * 0.75 * a.mean(0), rtol=1e-11, atol=1e-11)
         torch.testing.assert_close(lam[0], 2.0 * a.T @ a / len(a), rtol=1e-11, atol=1e-11)

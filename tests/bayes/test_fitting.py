@@ -59,9 +59,10 @@ def test_a_weight_of_two_is_a_row_given_twice() -> None:
     rows = waves(200)
     weights = 1 + (torch.arange(200) < 80).double()
     twice = replace(
-        rows, coordinates=torch.cat([rows.coordinates, rows.coordinates[:80]]),
+        rows,
+        coordinates=torch.cat([rows.coordinates, rows.coordinates[:80]]),
         values=torch.cat([rows.values, rows.values[:80]]),
-    )  # fmt: skip
+    )
     weighted, given = fit(rows, brief(), weights=weights)[0], fit(twice, brief())[0]
     assert torch.allclose(
         weighted.predict(rows.coordinates).mean, given.predict(rows.coordinates).mean, atol=1e-6

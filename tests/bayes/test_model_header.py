@@ -43,8 +43,13 @@ def test_every_kind_of_checkpoint_is_described_by_its_owner(kind: str) -> None:
     header = {
         "noise": {"shape": 1.0, "rate": 1.0},
         "core": {"kind": "cp", "ranks": []},
-        "modes": [], "kernels": [], "provenance": {}, "value": {}, "scale": 1.0, "settings": {},
-    }  # fmt: skip
+        "modes": [],
+        "kernels": [],
+        "provenance": {},
+        "value": {},
+        "scale": 1.0,
+        "settings": {},
+    }
     assert set(describe_contents(kind, header, {})) <= {
         *("field", "config", "aabb", "params", "render_step_size", "image_size", "cameras", "provenance"),
         *("settings", "value", "rows", "core", "noise_sd", "modes", "residual"),

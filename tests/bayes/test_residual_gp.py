@@ -102,8 +102,10 @@ def test_the_model_is_fitted_to_what_the_process_leaves(
     bare = replace(posterior, residual=None)
     assert torch.equal(bare.predict(rows.coordinates).mean, expected.predict(rows.coordinates).mean)
     assert posterior.provenance["residual"] == {
-        "modes": ("lat", "lon"), "n_inducing": 256, "kernel": "matern12",
-    }  # fmt: skip
+        "modes": ("lat", "lon"),
+        "n_inducing": 256,
+        "kernel": "matern12",
+    }
 
 
 def test_a_grid_is_its_cells_also_in_parts(posterior: Posterior) -> None:

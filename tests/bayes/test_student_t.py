@@ -65,9 +65,9 @@ def test_without_wild_values_little_is_lost() -> None:
 def test_the_bound_never_falls(cp: bool) -> None:
     at, values, _ = wild(300)
     entries = merge_rows(at, values)
-    tails = StudentTRows(NU, values, entries.rows, torch.ones_like(values))
+    rows = StudentTRows(NU, values, entries.rows, torch.ones_like(values))
     kernels = [default_kernel("matern32", points) for points in entries.points]
-    state = begin(entries, kernels, (2, 2), torch.Generator().manual_seed(0), cp, tails)
+    state = begin(entries, kernels, (2, 2), torch.Generator().manual_seed(0), cp, rows)
     bounds = torch.tensor([sweep(state) for _ in range(40)])
     assert (bounds.diff() > -1e-7 * bounds[1:].abs()).all()
 
@@ -77,9 +77,9 @@ def test_a_constant_is_taken_off_where_the_bound_gains(student: float | None) ->
     at, values, _ = wild(400)
     values = values + 0.07
     entries = merge_rows(at, values)
-    tails = student and StudentTRows(student, values, entries.rows, torch.ones_like(values))
+    rows = student and StudentTRows(student, values, entries.rows, torch.ones_like(values))
     kernels = [default_kernel("matern32", points) for points in entries.points]
-    state = begin(entries, kernels, (1, 1), torch.Generator().manual_seed(0), tails=tails)
+    state = begin(entries, kernels, (1, 1), torch.Generator().manual_seed(0), student=rows)
     for _ in range(15):
         sweep(state)
     before = state.bounds[-1]
@@ -97,11 +97,11 @@ def test_a_constant_is_taken_off_where_the_bound_gains(student: float | None) ->
 def test_weights_are_the_posterior_means_of_their_gammas() -> None:
     at, values, _ = wild(200)
     entries = merge_rows(at, values)
-    tails = StudentTRows(NU, values, entries.rows, torch.ones_like(values))
+    rows = StudentTRows(NU, values, entries.rows, torch.ones_like(values))
     kernels = [default_kernel("matern32", points) for points in entries.points]
-    state = begin(entries, kernels, (2, 2), torch.Generator().manual_seed(0), tails=tails)
+    state = begin(entries, kernels, (2, 2), torch.Generator().manual_seed(0), student=rows)
     mean, second = place_moments(state)
-    found, gain = tails.reweigh(entries, mean, second, precision=4.0)
+    found, gain = rows.reweigh(entries, mean, second, precision=4.0)
     row = int(values.abs().argmax())
     here = entries.rows == entries.rows[row]
     squared = (values - mean[entries.rows]).square() + (second - mean.square())[entries.rows]

@@ -211,9 +211,13 @@ def test_a_run_with_another_config_is_not_resumed(sphere: RenderableField, tmp_p
     path = tmp_path / "run.state"
     with pytest.raises(Interrupted):
         convert(
-            sphere, small("mlp"), Budget(steps=9), CONFIG, state_path=path,
+            sphere,
+            small("mlp"),
+            Budget(steps=9),
+            CONFIG,
+            state_path=path,
             on_progress=lambda _: signal.raise_signal(signal.SIGTERM),
-        )  # fmt: skip
+        )
     config = replace(CONFIG, empty_share=0.1)
     with pytest.raises(SettingError, match=r"empty_share was 0\.2, is 0\.1$"):
         convert(sphere, small("mlp"), Budget(steps=9), config, state_path=path, resume=True)

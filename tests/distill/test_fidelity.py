@@ -42,7 +42,9 @@ def photographs_of(field: RenderableField, n: int = 3, size: tuple[int, int] = (
     """The field's own pictures as photographs, from cameras of their own."""
     cameras = replace(ring(n, size), camera_to_world=ring(2 * n).camera_to_world[1::2])
     opaque = torch.full((*size[::-1], 1), 255, dtype=torch.uint8)
-    images = [torch.cat([(field.render(c)["colors"] * 255).round().to(torch.uint8), opaque], -1) for c in cameras]
+    images = [
+        torch.cat([(field.render(c)["colors"] * 255).round().to(torch.uint8), opaque], -1) for c in cameras
+    ]
     return Split(cameras, torch.stack(images), tuple(f"test/{i}.png" for i in range(n)))
 
 
@@ -131,7 +133,8 @@ def test_photographs_are_held_against_both(sphere: RenderableField, smaller: Ren
     assert told["views"] == list(split.names)
     assert told["mean"]["teacher_psnr"] > 50  # its own pictures, rounded to 8 bits
     expected = [
-        capped_psnr(smaller.render(split.cameras[i])["colors"], split.view_over(i, torch.ones(3))) for i in range(3)
+        capped_psnr(smaller.render(split.cameras[i])["colors"], split.view_over(i, torch.ones(3)))
+        for i in range(3)
     ]
     assert told["per_view"]["student_psnr"] == pytest.approx(expected)
     drop = told["mean"]["teacher_psnr"] - told["mean"]["student_psnr"]

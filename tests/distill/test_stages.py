@@ -44,8 +44,10 @@ def test_a_start_is_made_where_it_helps_or_is_wanted(field: str, helps: bool) ->
     teacher, student = pair()[0], make_field(field, aabb=BOX, resolution=8)
     made = {start: plan_stages(PVD_STAGES, teacher, student, start) for start in (None, True, False)}
     assert {start: kept[0].name == "start" for start, (kept, _) in made.items()} == {
-        None: helps, True: True, False: False,
-    }  # fmt: skip
+        None: helps,
+        True: True,
+        False: False,
+    }
     assert made[False][1]["start"] == "disabled by --no-start"
     assert helps or made[None][1]["start"] == "disabled by default for this student"
 

@@ -202,7 +202,9 @@ def test_points_of_the_box_are_empty_outside_occupied_cells(fog: Callable[..., V
         assert values.std().item() == pytest.approx((high - low) / 12**0.5, rel=0.05)
 
 
-def test_empty_points_are_drawn_with_their_density(teacher: RenderableField, generator: torch.Generator) -> None:
+def test_empty_points_are_drawn_with_their_density(
+    teacher: RenderableField, generator: torch.Generator
+) -> None:
     block = make_block(teacher, 0, 0)
     positions, sigma = block.draw_empty(500, generator)
     assert (sigma > 0).any()

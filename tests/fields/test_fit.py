@@ -161,9 +161,13 @@ def test_a_run_with_another_config_is_not_resumed(views: Split, tmp_path: Path) 
     path = tmp_path / "run.state"
     with pytest.raises(Interrupted):
         fit_images(
-            small(), views, Budget(steps=9), CONFIG, state_path=path,
+            small(),
+            views,
+            Budget(steps=9),
+            CONFIG,
+            state_path=path,
             on_progress=lambda _: signal.raise_signal(signal.SIGINT),
-        )  # fmt: skip
+        )
     for config, field, told in (
         (replace(CONFIG, lr_decay=0.5), small(), r"lr_decay was 0\.05, is 0\.5"),
         (CONFIG, make_field("hashgrid", aabb=BOX, n_levels=3), "n_levels was 4, is 3"),

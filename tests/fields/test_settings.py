@@ -7,7 +7,8 @@ from fieldmorph.fields.settings import saved_settings
 
 FIT_OF_0_1 = "samples_per_step lr_grid lr_network lr_decay occupancy_resolution occupancy_every seed"
 CONVERT_OF_0_1 = (
-    "stages start active samples_per_step empty_share lr_grid lr_network lr_share lr_decay fresh seed probe_seed"
+    "stages start active samples_per_step empty_share lr_grid lr_network "
+    "lr_share lr_decay fresh seed probe_seed"
 )
 
 

@@ -62,9 +62,13 @@ def run(folder: Path, *arguments: str, cwd: Path | None = None) -> str:
     """Standard output of a Python process that finds the files of the page and the helpers of the tests."""
     paths = [str(folder), str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", *arguments], cwd=cwd or folder, capture_output=True, text=True, timeout=600,
+        [sys.executable, "-W", "ignore", *arguments],
+        cwd=cwd or folder,
+        capture_output=True,
+        text=True,
+        timeout=600,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 

@@ -49,16 +49,30 @@ def test_an_interrupted_training_is_resumed(tmp_path: Path) -> None:
     config = FitConfig(occupancy_resolution=16, samples_per_step=1 << 12)
     steps = []
     _, report = fit_images(
-        field, scene.splits["train"], Budget(steps=24), config,
-        state_path=state, resume=True, on_progress=lambda progress: steps.append(progress.step),
-    )  # fmt: skip
+        field,
+        scene.splits["train"],
+        Budget(steps=24),
+        config,
+        state_path=state,
+        resume=True,
+        on_progress=lambda progress: steps.append(progress.step),
+    )
     assert (steps[0], report.steps) == (13, 24)
 
 
 def test_an_interrupted_conversion_is_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "student_run.fm"
     shutil.copy(FILES / "student_run.fm.state", tmp_path)
-    words = ["convert", str(FILES / "hashgrid.fm"), "--to", "mlp", "--steps", "40", "--no-receipt", "--resume"]
+    words = [
+        "convert",
+        str(FILES / "hashgrid.fm"),
+        "--to",
+        "mlp",
+        "--steps",
+        "40",
+        "--no-receipt",
+        "--resume",
+    ]
     settings = ["--set", "width=16", "--set", "depth=2", "--set", "n_frequencies=4"]
     assert main([*words, *settings, "-o", str(output), "--threads", "1", "--quiet", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["steps"] == 40

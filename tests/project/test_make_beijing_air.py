@@ -31,10 +31,25 @@ def hour(no: int, station: str, day: int, hour: int, **values: Any) -> dict[str,
     """One line of a file: the station's number in the temperature, the day's in the pressure."""
     s = beijing.STATIONS.index(station)
     usual = {
-        "No": no, "year": 2013, "month": 3, "day": day, "hour": hour, "PM2.5": 10 * s + hour, "PM10": 100 + s * day,
-        "SO2": s + day, "NO2": 17, "CO": 300, "O3": 89, "TEMP": s + 0.04 * hour, "PRES": 1000 + day + 0.1 * s,
-        "DEWP": -21.4, "RAIN": 0, "wd": "NNW", "WSPM": 5.7, "station": station,
-    }  # fmt: skip
+        "No": no,
+        "year": 2013,
+        "month": 3,
+        "day": day,
+        "hour": hour,
+        "PM2.5": 10 * s + hour,
+        "PM10": 100 + s * day,
+        "SO2": s + day,
+        "NO2": 17,
+        "CO": 300,
+        "O3": 89,
+        "TEMP": s + 0.04 * hour,
+        "PRES": 1000 + day + 0.1 * s,
+        "DEWP": -21.4,
+        "RAIN": 0,
+        "wd": "NNW",
+        "WSPM": 5.7,
+        "station": station,
+    }
     return usual | values
 
 
@@ -104,8 +119,10 @@ def test_arrays_are_as_described(made: Path) -> None:
     n, numbers = len(ROWS), np.array([beijing.STATIONS.index(station) for _, station in ROWS])
     day = np.array([day for day, _ in ROWS])
     for pollutant, value, data_sets in (
-        ("PM2.5", 10 * numbers + 1, 8), ("PM10", 100 + numbers * day, 12), ("SO2", numbers + day, 16),
-    ):  # fmt: skip
+        ("PM2.5", 10 * numbers + 1, 8),
+        ("PM10", 100 + numbers * day, 12),
+        ("SO2", numbers + day, 16),
+    ):
         found = dict(np.load(made / f"beijing_{pollutant}.npz"))
         np.testing.assert_allclose(found["y"] * value.std(ddof=1) + value.mean(), value, atol=1e-12)
         np.testing.assert_allclose([found["y_mean"], found["y_std"]], [value.mean(), value.std(ddof=1)])

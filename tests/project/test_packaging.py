@@ -95,8 +95,10 @@ def test_the_version_stands_in_one_place() -> None:
     assert PROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "fieldmorph.__version__"}
     done = subprocess.run(
         [sys.executable, "-c", "import sys, fieldmorph; print(fieldmorph.__version__, len(sys.modules))"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     version, modules = done.stdout.split()
     assert re.fullmatch(r"\d+\.\d+\.\d+", version)
     assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()

@@ -28,8 +28,11 @@ def test_every_command_parses(name: str, command: str) -> None:
     if not arguments or arguments in (["--help"], ["--version"], ["tensor"]):
         return
     if not [word for word in arguments if word.startswith("-")] and arguments[0] in (
-        "train", "convert", "export", "tensor",
-    ):  # fmt: skip
+        "train",
+        "convert",
+        "export",
+        "tensor",
+    ):
         arguments.append("--help")  # the name of a command in a sentence
     if arguments[-1] == "--help":
         with pytest.raises(SystemExit, match=r"^0$"):

@@ -195,5 +195,7 @@ def test_rows_come_from_whole_jobs(monkeypatch: pytest.MonkeyPatch, few_views: P
         assert row["steps"] >= 20
         assert 0.2e9 < row["peak_memory_bytes"] < 4e9 or not STATUS.exists()
     assert {path.name for path in (tmp_path / "matrix_fields").iterdir()} == {
-        "hashgrid_0.fm", "hashgrid_to_hashgrid_0.fm", "hashgrid_alone_0.fm",
-    }  # fmt: skip
+        "hashgrid_0.fm",
+        "hashgrid_to_hashgrid_0.fm",
+        "hashgrid_alone_0.fm",
+    }

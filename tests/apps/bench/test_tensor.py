@@ -48,8 +48,11 @@ def folder(tmp_path: Path) -> Path:
     new = place < 10
     row = random.permutation(N)
     arrays: dict[str, Any] = {
-        "y": y, "coords": coords, "train": np.stack([row[100:], row[:300]]), "test": np.stack([row[:100], row[300:]]),
-    }  # fmt: skip
+        "y": y,
+        "coords": coords,
+        "train": np.stack([row[100:], row[:300]]),
+        "test": np.stack([row[:100], row[300:]]),
+    }
     made = tmp_path / "data"
     made.mkdir()
     np.savez(made / "sea.npz", **arrays)
@@ -128,9 +131,11 @@ def test_the_table_says_what_the_json_says(asked: list[Any], folder: Path, tmp_p
         spread = "" if entry["rmse_sd"] is None else f" ± {entry['rmse_sd']:.3f}"
         assert row[:2] == [entry["method"], f"{entry['rmse']:.4f}{spread}"]
         assert row[5:9] == [
-            f"{100 * entry['cov95']:.1f} %", f"{entry['width']:.3f}",
-            f"{100 * entry['calibrated_cov95']:.1f} %", f"{entry['calibrated_width']:.3f}",
-        ]  # fmt: skip
+            f"{100 * entry['cov95']:.1f} %",
+            f"{entry['width']:.3f}",
+            f"{100 * entry['calibrated_cov95']:.1f} %",
+            f"{entry['calibrated_width']:.3f}",
+        ]
 
 
 def test_a_mean_without_deviation_gets_that_of_rows_held_out(

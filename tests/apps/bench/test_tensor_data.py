@@ -25,12 +25,17 @@ def write(path: Path, **changes: Any) -> Path:
     y = np.arange(12.0)
     y[11] = y[0]
     arrays: dict[str, Any] = {
-        "y": y, "coords": coords / 7, "coords_raw": coords, "mode_names": np.array(NAMES),
+        "y": y,
+        "coords": coords / 7,
+        "coords_raw": coords,
+        "mode_names": np.array(NAMES),
         "train": np.array([[0, 1, 2, 3, 4, 5, 6, 7], [4, 5, 6, 7, 8, 9, 10, 11]]),
         "test": np.array([[8, 9, 10, 11], [0, 1, 2, 3]]),
-        "place_train0": np.arange(8), "place_test0": np.arange(8, 11),
-        "decade_train0": np.arange(10), "decade_test0": np.array([10]),
-    }  # fmt: skip
+        "place_train0": np.arange(8),
+        "place_test0": np.arange(8, 11),
+        "decade_train0": np.arange(10),
+        "decade_test0": np.array([10]),
+    }
     np.savez(path, **{name: value for name, value in (arrays | changes).items() if value is not None})
     return path
 

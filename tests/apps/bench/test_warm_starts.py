@@ -56,9 +56,14 @@ def run_of(
 ) -> dict[str, Any]:
     start = {"start_seconds": 6.0, "start_core_seconds": 5.0} if "with," in f"{run}," else {}
     return {
-        "kind": "conversion", "student": student, "run": run, "seed": seed, "curve": curve,
-        "psnr_to_teacher": end, **start,
-    }  # fmt: skip
+        "kind": "conversion",
+        "student": student,
+        "run": run,
+        "seed": seed,
+        "curve": curve,
+        "psnr_to_teacher": end,
+        **start,
+    }
 
 
 def test_near_is_within_a_decibel_of_the_end_without_a_start() -> None:

@@ -73,9 +73,17 @@ def test_unknown_fields_are_refused(few_views: Path, tmp_path: Path) -> None:
 
 def test_the_table_is_markdown() -> None:
     row = {
-        "kind": "bake", "field": "mlp", "resolution": 256, "degree": 1, "seed": 0, "bytes": 9_324_000,
-        "psnr_to_field": 37.851, "worst_to_field": 32.2, "core_seconds": 26.04, "peak_memory_bytes": None,
-    }  # fmt: skip
+        "kind": "bake",
+        "field": "mlp",
+        "resolution": 256,
+        "degree": 1,
+        "seed": 0,
+        "bytes": 9_324_000,
+        "psnr_to_field": 37.851,
+        "worst_to_field": 32.2,
+        "core_seconds": 26.04,
+        "peak_memory_bytes": None,
+    }
     failed = {**{name: row[name] for name in ("kind", "field", "seed")}, "error": "no room"}
     result = {"scene": "tea", "downscale": 2, "threads": 1, "rows": [{"kind": "teacher"}, row, failed]}
     lines = bake_table(result).splitlines()

@@ -40,13 +40,15 @@ def truth(table: pd.DataFrame) -> np.ndarray:
 def points(tmp_path: Path) -> Path:
     """Places and times between those that were measured."""
     random = np.random.default_rng(1)
-    table = pd.DataFrame({
-        "station": [f"{i:03}" for i in range(50)],
-        "lat": random.uniform(-25, 25, 50).round(3),
-        "lon": random.uniform(-18, 18, 50).round(3),
-        "time": pd.Timestamp("2020-01-05") + pd.to_timedelta(random.integers(0, 48 * 24, 50), unit="h"),
-        "note": ["1.50", "NA"] * 25,
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "station": [f"{i:03}" for i in range(50)],
+            "lat": random.uniform(-25, 25, 50).round(3),
+            "lon": random.uniform(-18, 18, 50).round(3),
+            "time": pd.Timestamp("2020-01-05") + pd.to_timedelta(random.integers(0, 48 * 24, 50), unit="h"),
+            "note": ["1.50", "NA"] * 25,
+        }
+    )
     table.to_csv(tmp_path / "points.csv", index=False)
     return tmp_path / "points.csv"
 
@@ -57,21 +59,37 @@ def points(tmp_path: Path) -> Path:
         (
             "fit d.csv --modes lat,lon,time --value temp --rank 3,3,5 --kernel matern12,matern32,matern52 -o m.fm",
             tensor_cli.fit.run,
-            {"modes": ("lat", "lon", "time"), "rank": (3, 3, 5), "kernel": ("matern12", "matern32", "matern52")},
+            {
+                "modes": ("lat", "lon", "time"),
+                "rank": (3, 3, 5),
+                "kernel": ("matern12", "matern32", "matern52"),
+            },
         ),
         ("fit d.nc -o m.fm", tensor_cli.fit.run, {"rank": (3,), "kernel": ("matern12",), "restarts": 3}),
         (
             "fit d.csv --cp --no-centre --restarts 1 --sweeps 9 --calibrate 0.1 --sample 50 --seed 2 --threads 1 "
             "--json --force -o m.fm",
             tensor_cli.fit.run,
-            {"cp": True, "no_centre": True, "restarts": 1, "sweeps": 9, "calibrate": 0.1, "sample": 50, "seed": 2},
+            {
+                "cp": True,
+                "no_centre": True,
+                "restarts": 1,
+                "sweeps": 9,
+                "calibrate": 0.1,
+                "sample": 50,
+                "seed": 2,
+            },
         ),
         (
             "fit d.csv --residual lat,lon --residual-points 99 -o m.fm",
             tensor_cli.fit.run,
             {"residual": ("lat", "lon"), "residual_points": 99},
         ),
-        ("predict m.fm p.csv --level 0.9 -o o.csv", tensor_cli.predict.run, {"level": 0.9, "points": "p.csv"}),
+        (
+            "predict m.fm p.csv --level 0.9 -o o.csv",
+            tensor_cli.predict.run,
+            {"level": 0.9, "points": "p.csv"},
+        ),
         ("eval m.fm t.csv --json", tensor_cli.evaluate.run, {"test": "t.csv", "json": True}),
         (
             "grid m.fm --lat -30:60:0.5 --time 2020-01-01:2020-12-31:1D --axis temp=0:30:1 -o g.nc",
@@ -81,7 +99,7 @@ def points(tmp_path: Path) -> Path:
         ("plot m.fm --data t.csv -o p", tensor_cli.plot.run, {"data": "t.csv"}),
         ("demo", tensor_cli.demo.run, {"output": "demo_output/tensor", "seed": 0}),
     ],
-)  # fmt: skip
+)
 def test_command_line_is_understood(line: str, handler: Any, expected: dict[str, Any]) -> None:
     args = vars(build_parser().parse_args(joined(["tensor", *line.split()])))
     assert args["handler"] is handler
@@ -93,8 +111,10 @@ def test_fit_says_what_it_found(capsys: pytest.CaptureFixture[str], tensor_csv: 
     result = json.loads(run(capsys, "tensor", "fit", tensor_csv, *options, "--json", "-o", tmp_path / "a.fm"))
     assert (result["rows"], result["dropped"], result["merged"], result["core"]) == (480, 0, 0, "tucker")
     assert [(mode["name"], mode["kind"], mode["rank"]) for mode in result["modes"]] == [
-        ("lat", "latitude", 2), ("lon", "longitude", 2), ("time", "time", 2),
-    ]  # fmt: skip
+        ("lat", "latitude", 2),
+        ("lon", "longitude", 2),
+        ("time", "time", 2),
+    ]
     assert result["modes"][2]["points"] == 59  # no row is of January 25
     assert 0.04 < result["noise_sd"] < 0.08
     assert result["converged"]
@@ -128,9 +148,19 @@ def test_fit_clips_ranks_and_says_so(
     table.to_csv(tmp_path / "d.csv", index=False)
     with caplog.at_level(logging.WARNING):
         out = run(
-            capsys, "tensor", "fit", tmp_path / "d.csv", "--modes", "a,b", "--rank", "4", "--sweeps", "3", "-o",
+            capsys,
+            "tensor",
+            "fit",
+            tmp_path / "d.csv",
+            "--modes",
+            "a,b",
+            "--rank",
+            "4",
+            "--sweeps",
+            "3",
+            "-o",
             tmp_path / "m.fm",
-        )  # fmt: skip
+        )
     assert "Tucker 2 x 4" in out
     assert "rank 4 of mode a" in caplog.text
 
@@ -296,9 +326,13 @@ def test_a_residual_process_is_told_and_used(
 def test_info_shows_a_model(capsys: pytest.CaptureFixture[str], tensor_model: Path) -> None:
     shown = run(capsys, "info", tensor_model)
     for told in (
-        "kind: posterior", "value: temp (K)", "rows: 480", "core: tucker, 2 x 2 x 2", "noise: 0.0",
+        "kind: posterior",
+        "value: temp (K)",
+        "rows: 480",
+        "core: tucker, 2 x 2 x 2",
+        "noise: 0.0",
         "mode time: 59 points from 2020-01-01 to 2020-02-29, rank 2, Matern-5/2, lengthscale",
-    ):  # fmt: skip
+    ):
         assert told in shown
     told = json.loads(run(capsys, "info", tensor_model, "--json"))
     assert [mode["rank"] for mode in told["modes"]] == [2, 2, 2]

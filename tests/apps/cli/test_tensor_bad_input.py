@@ -47,7 +47,11 @@ def table(path: Path, *rows: str, head: str = HEAD) -> Path:
 @pytest.mark.parametrize(
     ("rows", "options", "told"),
     [
-        (ROWS, ["--modes", "lat,lon,day", "--value", "temp"], "no column 'day'; there are: lat, lon, time, temp"),
+        (
+            ROWS,
+            ["--modes", "lat,lon,day", "--value", "temp"],
+            "no column 'day'; there are: lat, lon, time, temp",
+        ),
         (ROWS, ["--modes", "lat,lon,time", "--value", "t"], "no column 't'; there are: lat, lon, time, temp"),
         ([*ROWS, "5,1,2020-01-05,warm"], MODES, "temp, row 5: expected a number, got 'warm'"),
         ([*ROWS, "north,1,2020-01-05,4"], MODES, "lat, row 5: expected a number, got 'north'"),
@@ -62,7 +66,7 @@ def table(path: Path, *rows: str, head: str = HEAD) -> Path:
         ([f"{k},2,2020-01-01," for k in range(5)], MODES, "got 0"),
         ([*ROWS, "1,2,2020-01-01,3,9"], MODES, "cannot be read"),
     ],
-)  # fmt: skip
+)
 def test_data_that_cannot_be_fitted(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
@@ -90,12 +94,18 @@ def test_data_that_cannot_be_fitted(
         (["--calibrate", "0.01"], "cannot be held out"),
         (["--calibrate-by", "lat"], "--calibrate-by and --calibrate-rounds need --calibrate FRACTION"),
         (["--calibrate-rounds", "2"], "--calibrate-by and --calibrate-rounds need --calibrate FRACTION"),
-        (["--calibrate", "0.5", "--calibrate-rounds", "3"], "3 disjoint parts with a fraction of 0.5 each cannot"),
+        (
+            ["--calibrate", "0.5", "--calibrate-rounds", "3"],
+            "3 disjoint parts with a fraction of 0.5 each cannot",
+        ),
         (["--calibrate", "0.5", "--calibrate-by", "depth"], "unknown mode 'depth'; known: lat, lon, time"),
         (["--calibrate", "0.5", "--calibrate-by", "lat,,lon"], "blocks look like lat,lon or lat,lon,year=10"),
         (["--calibrate", "0.5", "--calibrate-by", "lat,lat=2"], "blocks look like"),
         (["--calibrate", "0.5", "--calibrate-by", "lat,latitude=2"], "lat is given twice"),
-        (["--calibrate", "0.5", "--calibrate-by", "lat=-1"], "lat: expected a block width such as 10; got '-1'"),
+        (
+            ["--calibrate", "0.5", "--calibrate-by", "lat=-1"],
+            "lat: expected a block width such as 10; got '-1'",
+        ),
         (
             ["--calibrate", "0.5", "--calibrate-by", "time=1"],
             "time: expected a block width such as 30D (s, min, h, D, W)",
@@ -144,7 +154,11 @@ def test_files_that_are_no_data(capsys: pytest.CaptureFixture[str], tmp_path: Pa
 @pytest.mark.parametrize(
     ("head", "row", "told"),
     [
-        ("depth,lon,time", "1,2,2020-01-01", "p.csv has no column lat; the model has the modes lat, lon, time"),
+        (
+            "depth,lon,time",
+            "1,2,2020-01-01",
+            "p.csv has no column lat; the model has the modes lat, lon, time",
+        ),
         ("a,b", "1,2", "has no column lat, lon, time"),
         ("lat,latitude,longitude,date", "91,2,3,2020-01-01", "lat, row 1: 91 is not a latitude within ±90"),
         ("lat,lon,time", "1,2,5", "time holds dates: expected dates such as"),
@@ -152,7 +166,7 @@ def test_files_that_are_no_data(capsys: pytest.CaptureFixture[str], tmp_path: Pa
         ("lat,lon,time,mean", "1,2,2020-01-01,3", "already has a column mean"),
         ("latitude,Latitude,lon,time", "1,1,2,2020-01-01", "has no column lat"),
     ],
-)  # fmt: skip
+)
 def test_points_that_cannot_be_predicted(
     capsys: pytest.CaptureFixture[str],
     tensor_model: Path,

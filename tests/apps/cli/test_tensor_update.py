@@ -39,10 +39,14 @@ def later(tmp_path: Path) -> Path:
     lat, lon = random.uniform(-30, 30, 300).round(2), random.uniform(-20, 20, 300).round(2)
     day = random.integers(60, 90, 300)
     value = (2 + np.sin(lat / 10)) * (1 + lon / 40) * np.cos(2 * np.pi * day / 60)
-    frame = pd.DataFrame({
-        "lat": lat, "lon": lon, "time": pd.Timestamp("2020-01-01") + pd.to_timedelta(day, unit="D"),
-        "temp": (value + 0.05 * random.standard_normal(300)).round(5),
-    })  # fmt: skip
+    frame = pd.DataFrame(
+        {
+            "lat": lat,
+            "lon": lon,
+            "time": pd.Timestamp("2020-01-01") + pd.to_timedelta(day, unit="D"),
+            "temp": (value + 0.05 * random.standard_normal(300)).round(5),
+        }
+    )
     frame[:200].to_csv(tmp_path / "later.csv", index=False)
     frame[200:].to_csv(tmp_path / "test.csv", index=False)
     return tmp_path / "later.csv"
@@ -54,8 +58,12 @@ def test_command_line_is_understood() -> None:
     )
     assert args.handler is tensor_cli.update.run
     assert (args.model, args.data, args.sweeps, args.output, args.force) == (
-        "m.fm", "new.csv", 7, "o.fm", True,
-    )  # fmt: skip
+        "m.fm",
+        "new.csv",
+        7,
+        "o.fm",
+        True,
+    )
 
 
 def test_a_model_learns_the_month_after(
@@ -140,7 +148,7 @@ def test_one_measurement_can_be_learned_and_looked_at(
         (HEAD, [*ROWS, "91,1,2020-01-04,3"], "lat, row 4: 91 is not a latitude"),
         (HEAD, [*ROWS, "4,1,someday,3"], "time, row 4: expected a date, got 'someday'"),
     ],
-)  # fmt: skip
+)
 def test_rows_that_cannot_be_learned(
     capsys: pytest.CaptureFixture[str],
     tensor_model: Path,

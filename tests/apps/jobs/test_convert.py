@@ -31,12 +31,21 @@ SMALL = {
     "voxels": ["--set=resolution=20"],
 }
 PATCHES = (
-    (SAMPLING, "block_rays", 128), (SAMPLING, "block_empty", 128), (SAMPLING, "n_blocks", 3),
-    (CONVERT, "probe_rays", 64), (FIT, "probe_rays", 64), (LOWRANK_START, "view_blocks", 2),
-    (FIDELITY, "longest_side", 11), (FIDELITY, "n_held_out", 2),
+    (SAMPLING, "block_rays", 128),
+    (SAMPLING, "block_empty", 128),
+    (SAMPLING, "n_blocks", 3),
+    (CONVERT, "probe_rays", 64),
+    (FIT, "probe_rays", 64),
+    (LOWRANK_START, "view_blocks", 2),
+    (FIDELITY, "longest_side", 11),
+    (FIDELITY, "n_held_out", 2),
     *((field, "samples_per_step", 1 << 10) for field in FIELDS.values()),
-    (FIELDS["voxels"], "sizes", FIELDS["voxels"].sizes[:11]),  # to count the nodes of the largest takes seconds
-)  # fmt: skip
+    (
+        FIELDS["voxels"],
+        "sizes",
+        FIELDS["voxels"].sizes[:11],
+    ),  # to count the nodes of the largest takes seconds
+)
 
 Command = Callable[..., tuple[int, Any, str]]
 

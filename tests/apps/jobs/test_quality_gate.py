@@ -26,9 +26,12 @@ from fieldmorph.fields.store import load_field
 STEPS = 40
 NET = {"width": 16, "depth": 2, "n_frequencies": 4}
 PATCHES = (
-    (SAMPLING, "block_rays", 64), (SAMPLING, "block_empty", 64), (SAMPLING, "n_blocks", 3), (CONVERT, "probe_rays", 64),
+    (SAMPLING, "block_rays", 64),
+    (SAMPLING, "block_empty", 64),
+    (SAMPLING, "n_blocks", 3),
+    (CONVERT, "probe_rays", 64),
     (FIDELITY, "longest_side", 11),
-)  # fmt: skip
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -189,9 +192,14 @@ def test_a_quality_that_is_met_asks_for_no_more(convert_to_mlp: Any) -> None:
     assert result["steps"] == STEPS
     drop = told["quality"]["held_out"]["mean"]["psnr_drop"]
     assert told["gate"] == {
-        "max_psnr_drop": 90.0, "psnr_drop": drop, "met": True, "kept": "the conversion itself", "picked_by": None,
-        "extensions": [], "stopped": None,
-    }  # fmt: skip
+        "max_psnr_drop": 90.0,
+        "psnr_drop": drop,
+        "met": True,
+        "kept": "the conversion itself",
+        "picked_by": None,
+        "extensions": [],
+        "stopped": None,
+    }
 
 
 def test_a_missed_quality_is_one_line_and_5(

@@ -40,13 +40,20 @@ from fieldmorph.fields.scene import load_scene
 PARTS = 3
 # Blocks of the teacher's samples are renewed every fourth step from the second on: a ring of three turns over.
 PATCHES = (
-    (SAMPLING, "block_rays", 64), (SAMPLING, "block_empty", 64), (SAMPLING, "n_blocks", 3), (SAMPLING, "fill_every", 2),
-    (SAMPLING, "renew_every", 4), (CONVERT, "probe_rays", 64), (FIT, "probe_rays", 64),
+    (SAMPLING, "block_rays", 64),
+    (SAMPLING, "block_empty", 64),
+    (SAMPLING, "n_blocks", 3),
+    (SAMPLING, "fill_every", 2),
+    (SAMPLING, "renew_every", 4),
+    (CONVERT, "probe_rays", 64),
+    (FIT, "probe_rays", 64),
     (LOWRANK_START, "view_blocks", 2),
-    (FIDELITY, "n_held_out", 2), (FIDELITY, "longest_side", 11), (loop, "SAVE_SECONDS", 0),
+    (FIDELITY, "n_held_out", 2),
+    (FIDELITY, "longest_side", 11),
+    (loop, "SAVE_SECONDS", 0),
     (extension, "PARTS", PARTS),
     *((field, "samples_per_step", 1 << 10) for field in FIELDS.values()),
-)  # fmt: skip
+)
 STEPS = 24
 STUDENTS = {
     "mlp": {"width": 16, "depth": 2, "n_frequencies": 4},
@@ -173,9 +180,13 @@ def outcome(folder: Path) -> tuple[bytes, Any, list[str]]:
     [("vm", (2, 10, 20)), ("voxels", (2, 20))],  # after the start, in volume and in render
 )
 def test_killed_in_every_stage_and_resumed_gives_the_same_bytes(
-    monkeypatch: pytest.MonkeyPatch, server: subprocess.Popen[str], job: Any, tmp_path: Path,
-    to: str, steps: tuple[int, ...],
-) -> None:  # fmt: skip
+    monkeypatch: pytest.MonkeyPatch,
+    server: subprocess.Popen[str],
+    job: Any,
+    tmp_path: Path,
+    to: str,
+    steps: tuple[int, ...],
+) -> None:
     whole, cut = (job(tmp_path / name, to, receipt=False) for name in ("whole", "cut"))
     assert events_of(whole) == [("step", i + 1) for i in range(STEPS)]
     at = 0  # the last step that was saved
@@ -226,9 +237,13 @@ def test_killed_while_measured_and_in_an_extension_goes_on_there(
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_while_measured_is_one_line_and_loses_nothing(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, teacher: Path, tmp_path: Path,
-    signum: int, code: int,
-) -> None:  # fmt: skip
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    teacher: Path,
+    tmp_path: Path,
+    signum: int,
+    code: int,
+) -> None:
     output, events = tmp_path / "o.fm", list[Event]()
     words = [
         "convert",
@@ -333,9 +348,14 @@ def test_training_from_coarse_to_fine_resumes_exactly(
 
             with contextlib.suppress(Interrupted):
                 stored, _ = fit_images(
-                    field, views, Budget(steps=24), FitConfig(),
-                    state_path=tmp_path / "o.state", resume=True, on_progress=halt,
-                )  # fmt: skip
+                    field,
+                    views,
+                    Budget(steps=24),
+                    FitConfig(),
+                    state_path=tmp_path / "o.state",
+                    resume=True,
+                    on_progress=halt,
+                )
         (tmp_path / "o.state").unlink(missing_ok=True)
         return {k: v.clone() for k, v in stored.field.state_dict().items()}, seen
 

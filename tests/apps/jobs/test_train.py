@@ -122,8 +122,18 @@ def test_train_says_what_it_made(run: Run, tmp_path: Path) -> None:
     output = tmp_path / "t.fm"
     result = run("train", SCENE, *GRID, *THREADS, "--steps", 20, "--seed", 3, "-o", output)
     assert list(result) == [
-        "output", "field", "preset", "params", "bytes", "sha256", "steps", "seconds", "core_seconds", "psnr", "seed",
-    ]  # fmt: skip
+        "output",
+        "field",
+        "preset",
+        "params",
+        "bytes",
+        "sha256",
+        "steps",
+        "seconds",
+        "core_seconds",
+        "psnr",
+        "seed",
+    ]
     assert (result["steps"], result["seed"], result["field"]) == (20, 3, "hashgrid")
     assert result["bytes"] == output.stat().st_size
     stored = load_field(output)

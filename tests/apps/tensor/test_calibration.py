@@ -69,12 +69,14 @@ def test_what_is_no_length_of_times(text: str) -> None:
 
 def test_rows_alike_in_all_modes_that_are_named_are_a_block() -> None:
     rows = read_observations(
-        pd.DataFrame({
-            "latitude": [1.0, 1.0, 1.0, 2.0, 2.0],
-            "time": ["2020-01-01", "2020-01-09", "2020-02-20", "2020-01-01", "2020-01-02"],
-            "y": [1.0, 2.0, 3.0, 4.0, 5.0],
-        })
-    )  # fmt: skip
+        pd.DataFrame(
+            {
+                "latitude": [1.0, 1.0, 1.0, 2.0, 2.0],
+                "time": ["2020-01-01", "2020-01-09", "2020-02-20", "2020-01-01", "2020-01-02"],
+                "y": [1.0, 2.0, 3.0, 4.0, 5.0],
+            }
+        )
+    )
 
     def together(**by: str) -> set[tuple[int, ...]]:
         blocks = Calibration(0.5, by).blocks(rows)

@@ -162,11 +162,20 @@ def video_plan(viewer: Viewer, keyframes: list[int], **others: Any) -> dict[str,
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"keyframes": []}, {"keyframes": "ab"}, {"keyframes": [{"eye": [0, 0, 0], "target": [0, 0, 0]}]},
-        {"seconds": 1e9}, {"seconds": -1}, {"width": 10**6}, {"height": 1}, {"up": [0, 0, 0]}, {"focal": 0},
-        {"split": 2}, {"scenes": []}, {"scenes": ["x"] * 3},
+        {"keyframes": []},
+        {"keyframes": "ab"},
+        {"keyframes": [{"eye": [0, 0, 0], "target": [0, 0, 0]}]},
+        {"seconds": 1e9},
+        {"seconds": -1},
+        {"width": 10**6},
+        {"height": 1},
+        {"up": [0, 0, 0]},
+        {"focal": 0},
+        {"split": 2},
+        {"scenes": []},
+        {"scenes": ["x"] * 3},
     ],
-)  # fmt: skip
+)
 def test_a_bad_video_is_refused_in_one_line(server: Any, wrong: dict[str, Any]) -> None:
     client, viewer = server
     answer = client.post("/videos", json={**video_plan(viewer, keyframes=[0]), **wrong})
@@ -260,7 +269,9 @@ def test_a_tensor_model_has_a_tab_of_its_own(tensor_model: Path) -> None:
 def test_words_for_people() -> None:
     assert [byte_text(n) for n in (5, 3_733_776, 2.5e9)] == ["5 bytes", "3.73 MB", "2.5 GB"]
     assert [page_url(h, 80) for h in ("127.0.0.1", "0.0.0.0", "fe80::1")] == [
-        "http://localhost:80/", "http://localhost:80/", "http://[fe80::1]:80/",
-    ]  # fmt: skip
+        "http://localhost:80/",
+        "http://localhost:80/",
+        "http://[fe80::1]:80/",
+    ]
     for strange in ({}, {"quality": 3}, {"quality": {"held_out": {"mean": {"psnr_to_teacher": "x"}}}}):
         assert quality_facts(strange) == []

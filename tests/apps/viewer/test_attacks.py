@@ -117,9 +117,14 @@ def test_a_symbolic_link_in_the_videos_folder_leads_nowhere(server: Any, folder:
 
 @pytest.mark.parametrize(
     "target",
-    ["/gradio_api/proxy=http://127.0.0.1:1/", "/proxy=http://127.0.0.1:1/", "/gradio_api/file=http://127.0.0.1:1/",
-     "/gradio_api/file=http:%2F%2F127.0.0.1:1%2F", "/gradio_api/file=%68ttp:%2f%2f127.0.0.1:1"],
-)  # fmt: skip
+    [
+        "/gradio_api/proxy=http://127.0.0.1:1/",
+        "/proxy=http://127.0.0.1:1/",
+        "/gradio_api/file=http://127.0.0.1:1/",
+        "/gradio_api/file=http:%2F%2F127.0.0.1:1%2F",
+        "/gradio_api/file=%68ttp:%2f%2f127.0.0.1:1",
+    ],
+)
 def test_the_server_asks_no_other_host(server: Any, target: str) -> None:
     assert status(raw(server[0], target)) == 404
 
@@ -207,10 +212,14 @@ def test_a_body_that_is_too_long_is_refused(server: Any, route: str) -> None:
 
 
 BODIES = {
-    "not JSON": b"{", "a list": b"[]", "a number": b"7", "null": b"null", "nested deep": b"[" * 100_000,
+    "not JSON": b"{",
+    "a list": b"[]",
+    "a number": b"7",
+    "null": b"null",
+    "nested deep": b"[" * 100_000,
     "wrong text": b"\xff\xfe",
     "a compressed bomb": gzip.compress(b" " * (1 << 20)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("content", BODIES.values(), ids=BODIES)
@@ -223,10 +232,20 @@ def test_a_body_of_the_wrong_kind_gets_one_line(server: Any, route: str, content
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"width": 1 << 20, "height": 1 << 20}, {"width": 10**30}, {"eye": [1e38, 0, 0]}, {"intrinsics": [1e-38] * 4},
-     {"viewer": "x"}, {"viewer": "x" * 10**5}, {"viewer": {"a": 1}}, {"scenes": [{"a": 1}]}, {"scenes": ["../x"]},
-     {"scenes": [None]}, {"spans": [[float("nan"), 1]]}],
-)  # fmt: skip
+    [
+        {"width": 1 << 20, "height": 1 << 20},
+        {"width": 10**30},
+        {"eye": [1e38, 0, 0]},
+        {"intrinsics": [1e-38] * 4},
+        {"viewer": "x"},
+        {"viewer": "x" * 10**5},
+        {"viewer": {"a": 1}},
+        {"scenes": [{"a": 1}]},
+        {"scenes": ["../x"]},
+        {"scenes": [None]},
+        {"spans": [[float("nan"), 1]]},
+    ],
+)
 def test_an_image_that_would_take_too_much_is_refused(server: Any, wrong: dict[str, Any]) -> None:
     client, viewer = server
     body = {**request_of(CAMERA, scenes=[viewer.scenes[0].id]), **wrong}
@@ -274,13 +293,15 @@ def test_a_script_in_a_scene_s_name_stays_a_text(folder: Path) -> None:
     assert described.json()["name"] == file.stem
 
 
-@pytest.mark.parametrize(
-    "route",
-    ["/docs", "/redoc", "/openapi.json", "/gradio_api/info/../openapi.json", "/gradio_api/openapi.json", "/monitoring",
-     "/gradio_api/mcp/sse", "/gradio_api/dev/reload", "/gradio_api/vibe-code", "/gradio_api/token", "/gradio_api/runs",
-     "/gradio_api/run-history/buckets", "/gradio_api/deep_link", "/gradio_api/call/x", "/gradio_api/profiling/traces",
-     "/gradio_api/custom_component/1/client/a/b.js"],
-)  # fmt: skip
+NOT_SERVED = """
+    /docs /redoc /openapi.json /gradio_api/info/../openapi.json /gradio_api/openapi.json /monitoring
+    /gradio_api/mcp/sse /gradio_api/dev/reload /gradio_api/vibe-code /gradio_api/token /gradio_api/runs
+    /gradio_api/run-history/buckets /gradio_api/deep_link /gradio_api/call/x
+    /gradio_api/profiling/traces /gradio_api/custom_component/1/client/a/b.js
+"""
+
+
+@pytest.mark.parametrize("route", NOT_SERVED.split())
 def test_what_the_page_does_not_need_is_not_there(server: Any, route: str) -> None:
     assert status(raw(server[0], route)) == 404
 

@@ -39,9 +39,14 @@ from fieldmorph.fields.registry import FIELDS  # noqa: E402
 from fieldmorph.fields.store import load_field  # noqa: E402
 
 VALUES = {
-    "to": "mlp", "preset": "small", "budget": "2m", "max_size": ANY_SIZE, "active": ["pose"], "warm_start": "yes",
+    "to": "mlp",
+    "preset": "small",
+    "budget": "2m",
+    "max_size": ANY_SIZE,
+    "active": ["pose"],
+    "warm_start": "yes",
     "seed": 7.0,
-}  # fmt: skip
+}
 TINY = {"width": 16, "depth": 2, "n_frequencies": 4}
 
 

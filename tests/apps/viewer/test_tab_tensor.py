@@ -150,13 +150,18 @@ def test_text_of_a_model_is_escaped(tensor_model: Path) -> None:
 
 
 BAD = [
-    ("tensor_map", None), ("tensor_map", []), ("tensor_map", [{}]), ("tensor_map", [{"show": "sd"}]),
-    ("tensor_map", [{"show": "../x", "place": [0, 0, 0]}]), ("tensor_map", [{"show": "sd", "place": [0, 0, 999999]}]),
+    ("tensor_map", None),
+    ("tensor_map", []),
+    ("tensor_map", [{}]),
+    ("tensor_map", [{"show": "sd"}]),
+    ("tensor_map", [{"show": "../x", "place": [0, 0, 0]}]),
+    ("tensor_map", [{"show": "sd", "place": [0, 0, 999999]}]),
     ("tensor_curve", [{"place": [0, 0, 0], "along": 7, "width": 300}]),
     ("tensor_curve", [{"place": [0, 0, 0], "along": 2, "width": "wide"}]),
     ("tensor_curve", [{"place": [0, 0, 0], "along": 2, "width": float("nan")}]),
-    ("tensor_next", [{"place": [0, 0, 0], "n": 10**6}]), ("tensor_next", ["place"]),
-]  # fmt: skip
+    ("tensor_next", [{"place": [0, 0, 0], "n": 10**6}]),
+    ("tensor_next", ["place"]),
+]
 
 
 @pytest.mark.parametrize(("name", "asked"), BAD)

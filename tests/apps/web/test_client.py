@@ -267,7 +267,9 @@ def test_a_lost_context_comes_back(pages: dict[str, str], tab: Callable[..., Tab
     assert opened("fieldmorph.drawing.renderer.image(fieldmorph.camera.pose(64, 48)).some(v => v > 200)")
 
 
-def test_what_cannot_be_shown_is_reported(pages: dict[str, str], tab: Callable[..., Tab], tmp_path: Path) -> None:
+def test_what_cannot_be_shown_is_reported(
+    pages: dict[str, str], tab: Callable[..., Tab], tmp_path: Path
+) -> None:
     without = tab()
     without.page.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
     without.open(pages["fog"], "failed")

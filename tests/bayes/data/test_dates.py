@@ -34,10 +34,12 @@ from fieldmorph.fields.errors import InputError
             datetime(2006, 4, 1),
         ],
         pd.Series(["2006-04-13", "2006-04-16T06:30", "2006-04-01"], dtype="datetime64[s]"),
-        pd.DatetimeIndex(["2006-04-13", "2006-04-16T06:30", "2006-04-01"]).tz_localize("UTC").tz_convert("Asia/Tokyo"),
+        pd.DatetimeIndex(["2006-04-13", "2006-04-16T06:30", "2006-04-01"])
+        .tz_localize("UTC")
+        .tz_convert("Asia/Tokyo"),
         pd.Series(["2006-04-13", "2006-04-16T06:30", "2006-04-01"], dtype="category"),
     ],
-)  # fmt: skip
+)
 def test_dates_of_many_styles(dates: Any) -> None:
     day = 86400.0
     expected = [-3 * day, 6.5 * 3600, -15 * day]
@@ -106,7 +108,7 @@ def test_another_calendar_counts_its_own_days() -> None:
     assert torch.equal(mode.parse(mode.format(seconds[:3])), seconds[:3])
     with pytest.raises(InputError, match="row 2: expected a date, got '2000-01-31'"):
         mode.parse(["2000-01-30", "2000-01-31"])
-    with pytest.raises(InputError, match="has the 360_day calendar: give its dates as text"):
+    with pytest.raises(InputError, match="has the 360_day calendar: expected its dates as text"):
         mode.parse(pd.DatetimeIndex(["2000-01-01"]))
     with pytest.raises(InputError, match="has the usual calendar, not 360_day"):
         Mode("time", "time").parse(dates)

@@ -98,7 +98,9 @@ def test_densities_are_averaged_as_stopped_light(
         asked.append(positions)
         return 4 * positions[:, 0] + math.log(30)  # up to 1600 per unit, 51 per step
 
-    values = sample_nodes(stored(type(soft_sphere)(CUBE, log_density)), all_nodes(6), 6, generator, n_samples=5)
+    values = sample_nodes(
+        stored(type(soft_sphere)(CUBE, log_density)), all_nodes(6), 6, generator, n_samples=5
+    )
     looks = torch.stack(asked).double()
     assert looks.shape == (5, 216, 3)
     apart = (looks - node_positions(6, CUBE)).abs()

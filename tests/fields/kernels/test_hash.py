@@ -149,7 +149,9 @@ def test_kernel_matches_the_twin(n, n_levels, n_features, log2_size, base, growt
     positions, table, grad = inputs(levels, n, n_features, seed)
     leaf, exact = table.clone().requires_grad_(), table.double().requires_grad_()
     got, expected = hash_encode(positions, leaf, levels), hash_encode_torch(positions, exact, levels)
-    torch.testing.assert_close(got.double(), expected, rtol=0, atol=2 * ROUNDING)  # the twin's weights are float32
+    torch.testing.assert_close(
+        got.double(), expected, rtol=0, atol=2 * ROUNDING
+    )  # the twin's weights are float32
     got.backward(grad)
     expected.backward(grad.double())
     scale = exact.grad.abs().max().clamp(min=1e-30)

@@ -54,8 +54,17 @@ def test_rays_without_samples_and_rays_in_walls(generator) -> None:
         [[3.0, 0, 0], [3, 0, 0], [3, 0, 0], [nan, 0, 0], [3, 0, 0], [3, 2, 0], [3, 1, 1], [0, 0, 0]]
     )
     rays_d = torch.tensor(
-        [[-1, 1e-16, 0], [-1, -1e-16, 0], [-1, -1e-8, -1e-6], [1, 0, 0], [0, 0, 0], [-1, 0, 0], [-1, 0, 0], [1, 1, 1]]
-    )  # fmt: skip
+        [
+            [-1, 1e-16, 0],
+            [-1, -1e-16, 0],
+            [-1, -1e-8, -1e-6],
+            [1, 0, 0],
+            [0, 0, 0],
+            [-1, 0, 0],
+            [-1, 0, 0],
+            [1, 1, 1],
+        ]
+    )
     arguments = (rays_o, rays_d, CUBE, torch.ones(8, 8, 8, dtype=torch.bool), 0.1, torch.full((8,), 0.3))
     got, expected = march_nerfacc(*arguments, 0.0, math.inf), march_torch(*arguments)
     assert expected[3].diff().tolist() == [20, 20, 20, 0, 0, 0, 20, 10]
