@@ -77,7 +77,7 @@ def test_tensor_tab_is_there_at_a_glance(
     assert visit.fits()
     assert [tab.inner_text() for tab in visit.page.get_by_role("tab").all()] == TABS
     assert visit.page.locator(".explorer .figures svg").count() == 5
-    assert "480 measurements not seen before" in visit.page.inner_text(".explorer .figures")
+    assert "480 test measurements" in visit.page.inner_text(".explorer .figures")
     visit.end()
 
 
