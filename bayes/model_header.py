@@ -7,9 +7,10 @@ from typing import Any
 from torch import Tensor
 
 from fieldmorph.bayes.noise import Noise
+from fieldmorph.fields.types import JsonObject
 
 
-def describe_model(header: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> dict[str, Any]:
+def describe_model(header: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> JsonObject:
     """Return a model's value, modes, kernels, ranks, noise and provenance as JSON values.
 
     Args:

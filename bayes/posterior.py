@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from gpytorch.kernels import Kernel
@@ -16,6 +15,7 @@ from fieldmorph.bayes.markov_gp import Process
 from fieldmorph.bayes.noise import Noise
 from fieldmorph.bayes.sparse_gp import SparseGP
 from fieldmorph.bayes.student_t import central_factors
+from fieldmorph.fields.types import JsonObject
 
 ROWS_AT_ONCE = 1 << 14
 
@@ -94,7 +94,7 @@ class Posterior:
     shift: float
     scale: float
     intervals: Intervals = GAUSSIAN
-    provenance: dict[str, Any] = field(default_factory=dict)
+    provenance: JsonObject = field(default_factory=dict)
     residual: SparseGP | None = None
 
     @property

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fieldmorph.fields.types import StateDict
+
 try:
     from sklearn.base import BaseEstimator, RegressorMixin
     from sklearn.utils import check_random_state
@@ -160,14 +162,14 @@ class FunBaTRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # s
         large = len({*ranks}) == 1 and ranks[0] ** k > MAX_CORE_SIZE
         return replace(config, cp=large) if self.cp is None else config
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> StateDict:
         """Return a state with the posterior as in its file, since kernels hold functions that cannot be pickled."""
-        state: dict[str, Any] = super().__getstate__().copy()
+        state: StateDict = super().__getstate__().copy()
         if DESCRIBED in state:
             state[DESCRIBED] = describe_posterior(state[DESCRIBED])
         return state
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: StateDict) -> None:
         state = dict(state)
         if DESCRIBED in state:
             state[DESCRIBED] = build_posterior(*state[DESCRIBED])

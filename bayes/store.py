@@ -21,6 +21,7 @@ from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.bayes.sparse_gp import SparseGP
 from fieldmorph.fields.checkpoint import read_checkpoint, write_checkpoint
 from fieldmorph.fields.errors import InputError, known
+from fieldmorph.fields.types import JsonObject
 
 KIND = "posterior"
 RESIDUAL_NUMBERS = ("columns", "kernel", "amplitude")
@@ -50,13 +51,13 @@ def load_posterior(path: str | Path) -> Posterior:
 load_model = load_posterior  # public name: `fieldmorph tensor fit` calls a posterior a model
 
 
-def describe_posterior(posterior: Posterior) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def describe_posterior(posterior: Posterior) -> tuple[JsonObject, dict[str, Tensor]]:
     """Return a model as JSON values and arrays."""
     arrays = {}
     for k, process in enumerate(posterior.processes):
         arrays[f"points.{k}"], arrays[f"eta.{k}"] = process.points, process.eta
         arrays[f"lam.{k}"] = pack(process.lam)
-    core: dict[str, Any] = {"kind": "cp", "ranks": list(posterior.ranks)}
+    core: JsonObject = {"kind": "cp", "ranks": list(posterior.ranks)}
     if isinstance(posterior.core, TuckerCore):
         core["kind"] = "tucker"
         arrays["core.mean"], arrays["core.covariance"] = posterior.core.mean, posterior.core.covariance
@@ -77,7 +78,7 @@ def describe_posterior(posterior: Posterior) -> tuple[dict[str, Any], dict[str, 
     return header, arrays
 
 
-def build_posterior(header: dict[str, Any], arrays: dict[str, Tensor]) -> Posterior:
+def build_posterior(header: JsonObject, arrays: dict[str, Tensor]) -> Posterior:
     """Return the model that `describe_posterior` described."""
     kernels = [build_kernel(spec) for spec in header["kernels"]]
     ranks, processes = header["core"]["ranks"], []
@@ -111,7 +112,7 @@ def build_posterior(header: dict[str, Any], arrays: dict[str, Tensor]) -> Poster
     )
 
 
-def describe_kernel(kernel: Kernel) -> dict[str, Any]:
+def describe_kernel(kernel: Kernel) -> JsonObject:
     """Return a kernel with its hyperparameters as JSON values; priors are not kept.
 
     Raises:
@@ -119,7 +120,7 @@ def describe_kernel(kernel: Kernel) -> dict[str, Any]:
     """
     if (entry := of_kernel(kernel)) is None:
         raise known("kernel", type(kernel).__name__, class_names())
-    described: dict[str, Any] = {"kernel": entry.class_name}
+    described: JsonObject = {"kernel": entry.class_name}
     described |= {name: float(getattr(kernel, name).detach()) for name in entry.numbers}
     described |= entry.settings
     if entry.parts:

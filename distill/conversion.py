@@ -5,7 +5,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from fieldmorph.distill.config import ConvertConfig as ConvertConfig
 from fieldmorph.distill.learner import ConvertLearner
@@ -19,6 +18,7 @@ from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.rng import seeded
 from fieldmorph.fields.runtime import compile_kernels
 from fieldmorph.fields.settings import saved_settings
+from fieldmorph.fields.types import JsonObject
 
 LONG_START = 0.5  # fraction of the budget after which a closed form leaves too little to learn in
 
@@ -42,7 +42,7 @@ def convert(
     *,
     state_path: Path | None = None,
     resume: bool = False,
-    settings: dict[str, Any] | None = None,
+    settings: JsonObject | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> tuple[RenderableField, ConvertReport]:
     """Distill `teacher` into `student`, in place, without training images (PVD, Fang et al. 2023).

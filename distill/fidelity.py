@@ -8,7 +8,6 @@ trained and have floaters in front of every other place.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -20,6 +19,7 @@ from fieldmorph.fields.cameras import Cameras, look_at_point, resize, sample_cam
 from fieldmorph.fields.metrics import SSIM_WINDOW, capped_psnr, ssim
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.scene import Split
+from fieldmorph.fields.types import JsonObject
 
 POSES_SEED = (
     -1
@@ -145,7 +145,7 @@ def measure(
     against: tuple[EvaluationViews, EvaluationViews],
     student: RenderableField,
     on_picture: OnPicture = lambda _done, _total: None,
-) -> tuple[dict[str, Any], list[ExampleView]]:
+) -> tuple[JsonObject, list[ExampleView]]:
     """Compare a student with the views of its teacher.
 
     Each set has, for every view, as mean and as worst, `psnr_to_teacher` in dB, `ssim_to_teacher` and `opacity_error`
@@ -163,7 +163,7 @@ def measure(
     """
     held_out, beyond = against
     total = len(held_out.views) + len(beyond.views)
-    figures: dict[str, Any] = {"background": "white"}
+    figures: JsonObject = {"background": "white"}
     examples: list[ExampleView] = []
     for poses, first in ((held_out, 0), (beyond, len(held_out.views))):
         student_views, spent = _views(student, poses.cameras, first, total, on_picture)
@@ -230,7 +230,7 @@ def _views(
     return seen, spent
 
 
-def _compare(poses: EvaluationViews, student_views: list[dict[str, Tensor]], spent: Spent) -> dict[str, Any]:
+def _compare(poses: EvaluationViews, student_views: list[dict[str, Tensor]], spent: Spent) -> JsonObject:
     """Return the figures of one set of views as JSON values."""
     scores: dict[str, list[float | None]] = {}
     for i, (teacher, student) in enumerate(zip(poses.teacher_views, student_views, strict=True)):
@@ -270,7 +270,7 @@ def _compare(poses: EvaluationViews, student_views: list[dict[str, Tensor]], spe
 
 
 def _example(
-    poses: EvaluationViews, student_views: list[dict[str, Tensor]], rank: str, figures: dict[str, Any]
+    poses: EvaluationViews, student_views: list[dict[str, Tensor]], rank: str, figures: JsonObject
 ) -> ExampleView:
     """Return the images of the view of a rank."""
     i = figures[f"{rank}_view"]

@@ -1,7 +1,6 @@
 """The learner of a conversion: every step draws from the teacher's samples and descends on the losses of its stage."""
 
 from dataclasses import astuple
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ from fieldmorph.fields.metrics import psnr_from_mse
 from fieldmorph.fields.optimizer import FieldOptimizer
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.rng import seeded
+from fieldmorph.fields.types import StateDict
 
 PROBE_BLOCK = (1 << 20) - 1  # number of a block that no step reaches
 
@@ -98,10 +98,10 @@ class ConvertLearner:
         )
         return psnr_from_mse(F.mse_loss(*comparison.pixels()))
 
-    def result(self) -> dict[str, Any]:
+    def result(self) -> StateDict:
         return {"field": {k: v.detach().clone() for k, v in self.student.state_dict().items()}}
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> StateDict:
         return {
             **self.result(),
             "optimizer": self.optimizer.state(),
@@ -114,7 +114,7 @@ class ConvertLearner:
             "stages": [astuple(report) for report in self.reports.values()],
         }
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: StateDict) -> None:
         self.student.load_state_dict(state["field"])
         self.optimizer.load_state(state["optimizer"])
         self.generator.set_state(state["generator"])

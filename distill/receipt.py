@@ -17,6 +17,7 @@ from fieldmorph.distill.conversion import ConvertReport, StageReport
 from fieldmorph.fields.budget import Budget, Spent
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.runtime import bf16_on_cpu
+from fieldmorph.fields.types import JsonObject
 
 FORMAT = 1
 
@@ -33,7 +34,7 @@ def receipt(
     photographs: Mapping[str, Any] | None = None,
     gate: Mapping[str, Any] | None = None,
     device: torch.device | str = "cpu",
-) -> dict[str, Any]:
+) -> JsonObject:
     """Return everything in one object, whose values `json.dumps(..., allow_nan=False)` takes.
 
     Numbers that are not finite become None; dataclasses become objects.
@@ -49,7 +50,7 @@ def receipt(
     used = sum((run.loop.spent for run in runs), Spent())
     steps = sum(run.loop.steps for run in runs)
     sizes = {name: (teacher.get(name), student.get(name)) for name in ("params", "bytes")}
-    values: dict[str, Any] = plain(
+    values: JsonObject = plain(
         {
             "format": FORMAT,
             "fieldmorph": importlib.metadata.version("fieldmorph"),
@@ -82,7 +83,7 @@ def describe_field(
     n_bytes: int | None = None,
     sha256: str | None = None,
     preset: str | None = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Return the entry of a receipt for one field. Of `file` only the name is kept: folders tell of the machine.
 
     A field without parameters, such as a function, has None of them rather than 0.
@@ -99,12 +100,12 @@ def describe_field(
     }
 
 
-def provenance_chain(described: Mapping[str, Any]) -> list[dict[str, Any]]:
+def provenance_chain(described: Mapping[str, Any]) -> list[JsonObject]:
     """Return every job that led to a field, oldest first, each with the field and the sha256 of what it made.
 
     A field of unknown origin still gives one entry.
     """
-    chain: list[dict[str, Any]] = []
+    chain: list[JsonObject] = []
     node: Any = described
     while isinstance(node, Mapping):
         made_by = node.get("provenance")
@@ -117,9 +118,9 @@ def provenance_chain(described: Mapping[str, Any]) -> list[dict[str, Any]]:
     return chain[::-1]
 
 
-def curve_of(runs: Sequence[ConvertReport]) -> list[dict[str, Any]]:
+def curve_of(runs: Sequence[ConvertReport]) -> list[JsonObject]:
     """Return every evaluation: core-seconds since the first run began, PSNR in dB, and the stage at whose end it is."""
-    evaluations: list[dict[str, Any]] = []
+    evaluations: list[JsonObject] = []
     before = 0.0
     for run in runs:
         names = stages_of(run.loop.curve, run.stages)
@@ -145,7 +146,7 @@ def stages_of(curve: Sequence[tuple[float, float]], stages: Sequence[StageReport
     return [stages[min(i, len(stages) - 1)].name for i in within]
 
 
-def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
+def environment(device: torch.device | str = "cpu") -> JsonObject:
     """Return what times depend on, and nothing that identifies the owner of the machine."""
     return {
         "python": platform.python_version(),

@@ -1,12 +1,12 @@
 """The teacher's samples: rays near the training cameras, marched, evaluated and packed.
 
 The teacher is evaluated in blocks, for the density along rays and then for all of what light reaches; every step draws
+from fieldmorph.fields.types import StateDict
 from one block of a ring that is slowly renewed. Blocks depend on the seed and their number alone, so that a resumed run
 sees the same ones.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -171,11 +171,11 @@ class SamplePool:
         block = self.blocks[numbers[int(torch.randint(len(numbers), (1,), generator=generator))]]
         return block if len(block.along) else self.spare
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> StateDict:
         """Return what `load_state` takes; blocks themselves are made again."""
         return {"newest": self.newest, "hard": self.hard}
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: StateDict) -> None:
         """Continue from a saved state."""
         self.newest, self.hard = state["newest"], state["hard"]
         self.blocks = {}

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fieldmorph.fields.decoder import RadianceDecoder
 from fieldmorph.fields.errors import SettingError
+from fieldmorph.fields.types import FieldSettings, ParameterGroup
 
 MAX_LOG_DENSITY = 15.0  # exp(15) per box length is opaque at any step; beyond it fp32 gains nothing
 
@@ -32,10 +33,8 @@ class VolumeField(nn.Module, ABC):
 
     name: ClassVar[str]
     title: ClassVar[str]  # for people
-    presets: ClassVar[dict[str, dict[str, Any]]]
-    sizes: ClassVar[
-        list[dict[str, Any]]
-    ] = []  # settings from small to large, to choose from by size in bytes
+    presets: ClassVar[dict[str, FieldSettings]]
+    sizes: ClassVar[list[FieldSettings]] = []  # settings from small to large, to choose from by size in bytes
     samples_per_step: ClassVar[int] = (
         1 << 14
     )  # shaded samples of a training step; small steps beat large ones
@@ -55,7 +54,7 @@ class VolumeField(nn.Module, ABC):
         self.extent = max(hi - lo for lo, hi in zip(values[:3], values[3:], strict=True))
 
     @abstractmethod
-    def config(self) -> dict[str, Any]:
+    def config(self) -> FieldSettings:
         """Return the constructor arguments that rebuild this field, as JSON values (aabb included)."""
 
     @abstractmethod
@@ -94,7 +93,7 @@ class VolumeField(nn.Module, ABC):
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draw fresh initial parameters."""
 
-    def param_groups(self, lr_grid: float = 2e-2, lr_network: float = 1e-2) -> list[dict[str, Any]]:
+    def param_groups(self, lr_grid: float = 2e-2, lr_network: float = 1e-2) -> list[ParameterGroup]:
         """Return parameters with learning rates, grids' the higher ones, and an `optimizer` where it is not Adam."""
         return [{"params": list(self.parameters()), "lr": lr_network}]
 
@@ -136,7 +135,7 @@ class VolumeField(nn.Module, ABC):
         return ((positions >= self.aabb[:3]) & (positions <= self.aabb[3:])).all(-1)
 
     @classmethod
-    def storage_bytes(cls, settings: dict[str, Any], occupied: Bool[Tensor, "x y z"]) -> int:
+    def storage_bytes(cls, settings: FieldSettings, occupied: Bool[Tensor, "x y z"]) -> int:
         """Return the bytes of the arrays that a field of these settings stores, at most, without making one.
 
         Args:

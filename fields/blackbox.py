@@ -1,7 +1,6 @@
 """Any Python callable as a field: a teacher that needs no training code, file or framework of ours."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,6 +13,7 @@ from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.rendering import step_size_for
 from fieldmorph.fields.rng import seeded
+from fieldmorph.fields.types import FieldSettings
 
 Function = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -46,7 +46,7 @@ class CallableField(VolumeField):
             function,
         )  # in a tuple, or torch would take a module of the user's for a part of this one
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> FieldSettings:
         return {"aabb": self.box()}
 
     def reset_parameters(self, generator: torch.Generator) -> None:

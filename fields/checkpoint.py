@@ -23,6 +23,7 @@ import safetensors.torch
 from torch import Tensor
 
 from fieldmorph.fields.errors import InputError, SettingError, UnsafeError, known
+from fieldmorph.fields.types import JsonObject
 
 FORMAT = 1
 KEY = "fieldmorph"
@@ -52,7 +53,7 @@ KINDS = {
 
 
 def write_checkpoint(
-    path: str | Path, header: dict[str, Any], arrays: dict[str, Tensor], kind: str = "field"
+    path: str | Path, header: JsonObject, arrays: dict[str, Tensor], kind: str = "field"
 ) -> str:
     """Write a checkpoint at once or not at all, and return its sha256 (hexadecimal).
 
@@ -89,7 +90,7 @@ def write_file(path: str | Path, data: bytes) -> None:
     _replace(_destination(path), data)
 
 
-def read_header(path: str | Path) -> dict[str, Any]:
+def read_header(path: str | Path) -> JsonObject:
     """Return the contents of a checkpoint of any kind, without reading its arrays.
 
     Returns `format`, `kind`, `header` and `sha256` as written, and `arrays`: for each name its `dtype`
@@ -100,7 +101,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
         return _read_head(path, file)
 
 
-def read_checkpoint(path: str | Path, kind: str = "field") -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_checkpoint(path: str | Path, kind: str = "field") -> tuple[JsonObject, dict[str, Tensor]]:
     """Return the header and the arrays (on the CPU, contiguous, each with memory of its own) of a checkpoint.
 
     Raises:
@@ -122,14 +123,14 @@ def read_checkpoint(path: str | Path, kind: str = "field") -> tuple[dict[str, An
         raise InputError(f"{path} is damaged: {error}") from error
 
 
-def describe_contents(kind: str, header: dict[str, Any], arrays: dict[str, Tensor]) -> dict[str, Any]:
+def describe_contents(kind: str, header: JsonObject, arrays: dict[str, Tensor]) -> JsonObject:
     """Return what a checkpoint of this kind holds as JSON values, with nothing built or run.
 
     Raises:
         LookupError, TypeError, ValueError, ArithmeticError: a header or arrays that the kind's owner does not know.
     """
     module, _, name = KINDS[kind].describe.partition(":")
-    describe: Callable[..., dict[str, Any]] = getattr(importlib.import_module(module), name)
+    describe: Callable[..., JsonObject] = getattr(importlib.import_module(module), name)
     return describe(header, arrays)
 
 
@@ -208,7 +209,7 @@ def unpack_state(tree: Any, arrays: dict[str, Tensor]) -> Any:
         raise InputError(f"saved state is damaged: {type(error).__name__} {error}") from error
 
 
-def _serialize(header: dict[str, Any], arrays: dict[str, Tensor], kind: str, sha256: str) -> bytes:
+def _serialize(header: JsonObject, arrays: dict[str, Tensor], kind: str, sha256: str) -> bytes:
     meta = {"format": FORMAT, "kind": kind, "header": header, "sha256": sha256}
     text = json.dumps(meta, sort_keys=True, allow_nan=False, separators=(",", ":"))
     try:
@@ -229,7 +230,7 @@ def _open(path: str | Path) -> BinaryIO:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _read_head(path: str | Path, file: BinaryIO) -> dict[str, Any]:
+def _read_head(path: str | Path, file: BinaryIO) -> JsonObject:
     start = file.read(9)
     length = int.from_bytes(start[:8], "little")
     if start[8:] != b"{" or not 2 <= length <= MAX_HEADER:
@@ -248,7 +249,7 @@ def _read_head(path: str | Path, file: BinaryIO) -> dict[str, Any]:
     return meta
 
 
-def _parse(path: str | Path, head: bytes) -> dict[str, Any]:
+def _parse(path: str | Path, head: bytes) -> JsonObject:
     table = json.loads(head)
     text = table.pop("__metadata__", {}).get(KEY)
     if text is None:
@@ -263,7 +264,7 @@ def _parse(path: str | Path, head: bytes) -> dict[str, Any]:
     for name, entry in table.items():
         size = int(entry["data_offsets"][1]) - int(entry["data_offsets"][0])
         meta["arrays"][name] = {"dtype": entry["dtype"], "shape": entry["shape"], "bytes": size}
-    result: dict[str, Any] = meta
+    result: JsonObject = meta
     return result
 
 

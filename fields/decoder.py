@@ -1,7 +1,5 @@
 """The second part of a field: features and a direction become a color."""
 
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -21,7 +19,7 @@ class RadianceDecoder(nn.Module):
 
     def __init__(self, *, n_features: int = 15, width: int = 64, depth: int = 2):
         super().__init__()
-        self.spec: dict[str, Any] = {"n_features": n_features, "width": width, "depth": depth}
+        self.spec = {"n_features": n_features, "width": width, "depth": depth}
         self.padding = -(16 + n_features) % 16
         self.network = Perceptron(16 + n_features + self.padding, 3, width=width, depth=depth, bias=False)
 

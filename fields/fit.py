@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import field as field_of
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +29,7 @@ from fieldmorph.fields.rng import seeded
 from fieldmorph.fields.runtime import compile_kernels
 from fieldmorph.fields.scene import Split
 from fieldmorph.fields.settings import SINCE_0_2, saved_settings
+from fieldmorph.fields.types import JsonObject, StateDict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ def fit_images(
     *,
     state_path: Path | None = None,
     resume: bool = False,
-    settings: dict[str, Any] | None = None,
+    settings: JsonObject | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> tuple[RenderableField, LoopReport]:
     """Train `field` in place on posed images.
@@ -160,14 +160,14 @@ class _ImageLearner:
             ).colors
         return psnr_from_mse(F.mse_loss(colors.clamp(0, 1), self.probe_pixels))
 
-    def result(self) -> dict[str, Any]:
+    def result(self) -> StateDict:
         return {
             "field": {k: v.detach().clone() for k, v in self.field.state_dict().items()},
             "density": self.occupancy.density.clone(),
             "occupied": self.occupancy.occupied.clone(),
         }
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> StateDict:
         return {
             **self.result(),
             "optimizer": self.optimizer.state(),
@@ -176,7 +176,7 @@ class _ImageLearner:
             "samples_per_ray": self.samples_per_ray,
         }
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: StateDict) -> None:
         self.field.load_state_dict(state["field"])
         self.occupancy = OccupancyGrid.from_density(state["density"], state["occupied"])
         self.optimizer.load_state(state["optimizer"])

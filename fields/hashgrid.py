@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,6 +13,7 @@ from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.kernels.hash_levels import hash_levels
 from fieldmorph.fields.kernels.ops import hash_encode
 from fieldmorph.fields.perceptron import Perceptron
+from fieldmorph.fields.types import FieldSettings, ParameterGroup
 
 RANGES = {
     "n_levels": (1, 32),
@@ -80,7 +80,7 @@ class HashGrid(VolumeField):
         self.density_network.reset_parameters(generator)
         self.decoder.reset_parameters(generator)
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> FieldSettings:
         return {"aabb": self.box(), **self._shape}
 
     def geometry(
@@ -91,7 +91,7 @@ class HashGrid(VolumeField):
         out = self.density_network(encoded).reshape(*positions.shape[:-1], 16)
         return out[..., 0] - math.log(self.extent), out[..., 1:]
 
-    def param_groups(self, lr_grid: float = 2e-2, lr_network: float = 1e-2) -> list[dict[str, Any]]:
+    def param_groups(self, lr_grid: float = 2e-2, lr_network: float = 1e-2) -> list[ParameterGroup]:
         networks = [*self.density_network.parameters(), *self.decoder.parameters()]
         return [
             {"params": [self.table], "lr": lr_grid},

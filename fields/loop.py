@@ -18,6 +18,7 @@ from torch import Tensor
 from fieldmorph.fields.budget import Budget, Spent, now
 from fieldmorph.fields.checkpoint import pack_state, read_checkpoint, unpack_state, write_checkpoint
 from fieldmorph.fields.errors import FruitlessError, SettingError
+from fieldmorph.fields.types import JsonObject, StateDict
 
 N_PROBES = 20  # evaluations over a run, at equal fractions of the budget
 MIN_STEPS = 20  # a budget of time that ends earlier is treated as a user error
@@ -34,13 +35,13 @@ class Learner(Protocol):
     def probe(self) -> float:
         """Return the PSNR in dB on a fixed set of rays; draws nothing from the learner's generators."""
 
-    def result(self) -> dict[str, Any]:
+    def result(self) -> StateDict:
         """Return what is kept of the best probe: a tree of numbers and tensors."""
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> StateDict:
         """Return what a later `load_state` needs to continue exactly as if nothing had happened."""
 
-    def load_state(self, state: dict[str, Any]) -> None: ...
+    def load_state(self, state: StateDict) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,11 @@ def run_loop(
     *,
     state_path: Path | None = None,
     resume: bool = False,
-    settings: dict[str, Any] | None = None,
+    settings: JsonObject | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
     started: Spent | None = None,
     min_steps: int = MIN_STEPS,
-) -> tuple[dict[str, Any], LoopReport]:
+) -> tuple[StateDict, LoopReport]:
     """Run to the end of the budget and return the best result and a report.
 
     With a budget of steps everything that happens depends on the step alone, so that equal seeds give equal bytes,
@@ -105,7 +106,7 @@ def run_loop(
         FruitlessError: the time was too short to do anything, or the run diverged.
     """
     step, psnr, spent, curve = 0, None, Spent(), list[tuple[float, float]]()
-    best: dict[str, Any] | None = None
+    best: StateDict | None = None
     best_psnr = float("-inf")
     settings = json.loads(json.dumps(settings or {}))  # as they come back from the file
     if resume and state_path is not None and state_path.exists():
@@ -158,12 +159,12 @@ def run_loop(
     return best, LoopReport(step, total, best_psnr, curve)
 
 
-def describe_state(header: dict[str, Any], arrays: dict[str, Tensor]) -> dict[str, Any]:
+def describe_state(header: JsonObject, arrays: dict[str, Tensor]) -> JsonObject:
     """Return a saved state's settings as JSON values; `header` and `arrays` are as `read_checkpoint` returns them."""
     return {"settings": header.get("settings")}
 
 
-def check_same(path: Path, before: dict[str, Any], settings: dict[str, Any]) -> None:
+def check_same(path: Path, before: JsonObject, settings: JsonObject) -> None:
     """Check that what is saved in `path` was made with these settings, JSON values both.
 
     Raises:
@@ -175,10 +176,10 @@ def check_same(path: Path, before: dict[str, Any], settings: dict[str, Any]) -> 
         raise SettingError(f"{path} belongs to a run with other settings: {changes}")
 
 
-def _read_state(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+def _read_state(path: Path, settings: JsonObject) -> StateDict:
     header, arrays = read_checkpoint(path, kind="state")
     check_same(path, header["settings"], settings)
-    state: dict[str, Any] = unpack_state(header["state"], arrays)
+    state: StateDict = unpack_state(header["state"], arrays)
     return state
 
 

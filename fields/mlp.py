@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -13,6 +12,7 @@ from fieldmorph.fields.decoder import RadianceDecoder
 from fieldmorph.fields.encodings import positional_encoding
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.perceptron import Perceptron
+from fieldmorph.fields.types import FieldSettings, ParameterGroup
 
 
 class MLP(VolumeField):
@@ -61,7 +61,7 @@ class MLP(VolumeField):
         self.trunk.reset_parameters(generator)
         self.decoder.reset_parameters(generator)
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> FieldSettings:
         return {"aabb": self.box(), **self._shape}
 
     def geometry(
@@ -71,7 +71,7 @@ class MLP(VolumeField):
         out = self.trunk(encoded)
         return out[..., 0] - math.log(self.extent), out[..., 1:]
 
-    def param_groups(self, lr_grid: float = 2e-2, lr_network: float = 4e-3) -> list[dict[str, Any]]:
+    def param_groups(self, lr_grid: float = 2e-2, lr_network: float = 4e-3) -> list[ParameterGroup]:
         hidden = [layer.weight for layer in self.trunk.layers[:-1]]
         muon = {id(p) for p in hidden}
         rest = [p for p in self.parameters() if id(p) not in muon]

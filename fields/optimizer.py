@@ -4,14 +4,13 @@ Grids, biases and small networks learn by Adam as Instant-NGP sets it, the hidde
 (Jordan et al. 2024): its orthogonalised momentum moves all directions of a matrix alike, as suits coordinate networks.
 """
 
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.runtime import network_autocast
+from fieldmorph.fields.types import ParameterGroup, StateDict
 
 # Quintic Newton-Schulz iteration, coefficients and number of steps of Jordan et al. 2024.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -50,16 +49,16 @@ class FieldOptimizer:
         for part in self.parts:
             part.step()
 
-    def state(self) -> list[dict[str, Any]]:
+    def state(self) -> list[StateDict]:
         """Return what `load_state` takes."""
         return [part.state_dict() for part in self.parts]
 
-    def load_state(self, state: list[dict[str, Any]]) -> None:
+    def load_state(self, state: list[StateDict]) -> None:
         """Continue from a saved state."""
         for part, saved in zip(self.parts, state, strict=True):
             part.load_state_dict(saved)
 
-    def _groups(self) -> list[dict[str, Any]]:
+    def _groups(self) -> list[ParameterGroup]:
         return [group for part in self.parts for group in part.param_groups]
 
 
@@ -74,7 +73,7 @@ class Muon(torch.optim.Optimizer):
         momentum: fraction of the past that is kept.
     """
 
-    def __init__(self, params: list[dict[str, Any]], momentum: float = 0.95):
+    def __init__(self, params: list[ParameterGroup], momentum: float = 0.95):
         super().__init__(params, {"lr": 1e-2, "momentum": momentum})
 
     @torch.no_grad()
@@ -109,5 +108,5 @@ def orthogonalize(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows 
     return result
 
 
-def _plain(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _plain(groups: list[ParameterGroup]) -> list[ParameterGroup]:
     return [{"params": g["params"], "lr": g["lr"]} for g in groups]

@@ -10,9 +10,10 @@ from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.errors import SettingError, known
 from fieldmorph.fields.kinds import FIELDS as FIELDS
 from fieldmorph.fields.rng import seeded
+from fieldmorph.fields.types import FieldSettings
 
 
-def field_settings(name: str, preset: str = "small", **overrides: Any) -> dict[str, Any]:
+def field_settings(name: str, preset: str = "small", **overrides: Any) -> FieldSettings:
     """Return the constructor arguments of a preset with some replaced, without building anything.
 
     Raises:
@@ -32,7 +33,7 @@ def field_settings(name: str, preset: str = "small", **overrides: Any) -> dict[s
 
 def settings_within(
     name: str, max_bytes: int, occupied: Tensor, other_bytes: int = 0, preset: str = "small", **overrides: Any
-) -> dict[str, Any]:
+) -> FieldSettings:
     """Return the settings of the largest of a field's sizes that takes at most `max_bytes`.
 
     The size replaces the preset's settings, `overrides` replace both.
@@ -45,7 +46,7 @@ def settings_within(
         SettingError: unknown names, as `field_settings`; not even the smallest fits.
     """
     best = None
-    sizes: list[dict[str, Any]] = FIELDS[name].sizes if name in FIELDS else [{}]
+    sizes: list[FieldSettings] = FIELDS[name].sizes if name in FIELDS else [{}]
     for size in sizes:  # from small to large: the finest are expensive to count
         settings = field_settings(name, preset, **{**size, **overrides})
         n_bytes = other_bytes + FIELDS[name].storage_bytes(settings, occupied)
@@ -84,7 +85,7 @@ def make_field(
     return field
 
 
-def rebuild_field(name: str, config: dict[str, Any]) -> VolumeField:
+def rebuild_field(name: str, config: FieldSettings) -> VolumeField:
     """Return a field from its own `config()`, parameters not yet filled in.
 
     Raises:

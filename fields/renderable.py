@@ -1,7 +1,6 @@
 """A field with all that is needed to render it: occupancy, render step and the cameras of its scene."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor
 
@@ -9,6 +8,7 @@ from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.cameras import Cameras
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.rendering import render_image
+from fieldmorph.fields.types import JsonObject
 
 RAYS_PER_CHUNK = 2048  # as fast as larger chunks, in less memory
 
@@ -29,7 +29,7 @@ class RenderableField:
     occupancy: OccupancyGrid
     render_step_size: float
     cameras: Cameras
-    provenance: dict[str, Any] = field(default_factory=dict)
+    provenance: JsonObject = field(default_factory=dict)
 
     def render(self, camera: Cameras, background: float = 1.0) -> dict[str, Tensor]:
         """Return one view, rendered on the field's device, on the CPU.

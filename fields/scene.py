@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -14,6 +13,7 @@ from fieldmorph.fields.cameras import Cameras
 from fieldmorph.fields.errors import InputError, SettingError
 from fieldmorph.fields.scenes import blender, transforms
 from fieldmorph.fields.scenes.frames import SceneReader, read_images
+from fieldmorph.fields.types import JsonObject
 
 READERS: tuple[SceneReader, ...] = (blender.BlenderReader(), transforms.TransformsReader())
 
@@ -108,7 +108,7 @@ def _reader_for(path: Path) -> SceneReader:
     raise InputError(f"{path}: {expected} expected; found none")
 
 
-def _estimate_box(split: Split, values: dict[str, Any]) -> tuple[float, ...]:
+def _estimate_box(split: Split, values: JsonObject) -> tuple[float, ...]:
     return (
         blender.mask_box(split.cameras, split.images[..., 3])
         or transforms.ngp_box(values)

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+from fieldmorph.fields.types import JsonObject
+
 # Metadata of a setting that files of 0.1 do not have: at its default it is not written, so that their runs go on.
 SINCE_0_2: Mapping[str, Any] = {"since": "0.2"}
 
@@ -15,7 +17,7 @@ class Settings(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
-def saved_settings(config: Settings) -> dict[str, Any]:
+def saved_settings(config: Settings) -> JsonObject:
     """Return the settings that a resumed run must share with the saved one, by name."""
     default, values = type(config)(), asdict(config)
     new = {f.name for f in fields(config) if f.metadata == SINCE_0_2}

@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from fieldmorph.fields.errors import InputError, known
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.registry import FIELDS, rebuild_field
 from fieldmorph.fields.renderable import RenderableField
+from fieldmorph.fields.types import JsonObject
 
 PREFIX = "field."  # of the parameters' names
 MAX_STEPS_PER_BOX = 1 << 16  # across the box, in a file that can be trusted
@@ -78,7 +78,7 @@ def load_field(path: str | Path) -> RenderableField:
         raise InputError(f"{path} does not hold a field that this version knows: {reason}") from None
 
 
-def describe_field(header: dict[str, Any], arrays: dict[str, Tensor]) -> dict[str, Any]:
+def describe_field(header: JsonObject, arrays: dict[str, Tensor]) -> JsonObject:
     """Return a field's name, settings, box, size and provenance as JSON values, with nothing built from it.
 
     Args:

@@ -3,7 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,7 @@ from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.kernels.cp import cp_products, cp_sum
 from fieldmorph.fields.kernels.vm import vm_products, vm_sum
 from fieldmorph.fields.perceptron import Perceptron
+from fieldmorph.fields.types import FieldSettings, ParameterGroup
 
 RANGES = {"resolution": (2, 4096), "density_components": (1, 1024), "app_components": (1, 1024)}
 
@@ -49,7 +50,7 @@ class LowRank(VolumeField):
         tv_weight: float,
     ):
         super().__init__(aabb)
-        settings: dict[str, Any] = {
+        settings: FieldSettings = {
             "resolution": resolution,
             "density_components": density_components,
             "app_components": app_components,
@@ -88,7 +89,7 @@ class LowRank(VolumeField):
         self.basis.reset_parameters(generator)
         self.decoder.reset_parameters(generator)
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> FieldSettings:
         return {"aabb": self.box(), **self._settings}
 
     def geometry(
@@ -106,7 +107,7 @@ class LowRank(VolumeField):
     def _log_density(self, unit: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
         return self._density_sum(unit) + (SHIFT - math.log(self.extent))
 
-    def param_groups(self, lr_grid: float = 2e-2, lr_network: float = 3e-3) -> list[dict[str, Any]]:
+    def param_groups(self, lr_grid: float = 2e-2, lr_network: float = 3e-3) -> list[ParameterGroup]:
         networks = [*self.basis.parameters(), *self.decoder.parameters()]
         return [
             {"params": self._density_grids(), "lr": self.DENSITY_SCALE * lr_grid},

@@ -14,6 +14,7 @@ from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.kernels.total_variation import total_variation
 from fieldmorph.fields.kernels.voxels import NodeGrid, pack_mask, rank_words, sparse_trilinear, unpack_mask
 from fieldmorph.fields.lattice import coordinates, dilate_along
+from fieldmorph.fields.types import FieldSettings, ParameterGroup
 
 N_HARMONICS = 9  # functions of degree 0, 1 and 2, per color channel
 EMPTY = (
@@ -107,14 +108,14 @@ class Voxels(VolumeField):
         nn.init.normal_(self.density_values, FRESH, 0.1, generator=generator)
         nn.init.zeros_(self.sh_values)
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> FieldSettings:
         rows = {"n_nodes": len(self.density_values), "divisor": self.divisor}
         # A file, or a run to resume, that names no weight has none.
         weights = {"tv_weight": self.tv_weight} if self.tv_weight else {}
         return {"aabb": self.box(), "resolution": self.resolution, **weights, **rows}
 
     @classmethod
-    def storage_bytes(cls, settings: dict[str, Any], occupied: Bool[Tensor, "x y z"]) -> int:
+    def storage_bytes(cls, settings: FieldSettings, occupied: Bool[Tensor, "x y z"]) -> int:
         nodes: int = settings["resolution"]
         return 4 * (1 + 3 * N_HARMONICS) * int(nodes_in_cells(occupied, nodes).sum()) + nodes**3 // 8
 
@@ -137,7 +138,7 @@ class Voxels(VolumeField):
     def query_density(self, positions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
         return self.density(self._log_density(positions), positions)
 
-    def param_groups(self, lr_grid: float = 1e-1, lr_network: float = 1e-2) -> list[dict[str, Any]]:
+    def param_groups(self, lr_grid: float = 1e-1, lr_network: float = 1e-2) -> list[ParameterGroup]:
         """Return the rates: log-densities travel from fog to surface, some ten units; harmonics a third of that."""
         return [
             {"params": [self.density_values], "lr": 3 * lr_grid},

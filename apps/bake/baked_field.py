@@ -1,7 +1,6 @@
 """A bake as a field, rendered like any other: the reference for the browser's shader."""
 
 import math
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +13,7 @@ from fieldmorph.fields.encodings import spherical_harmonics
 from fieldmorph.fields.kernels.voxels import sparse_trilinear
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.renderable import RenderableField
+from fieldmorph.fields.types import FieldSettings
 
 MIN_KNOWN = 1e-3  # interpolation weight of the corners with a colour, below which it fades to black
 
@@ -49,7 +49,7 @@ class BakedField(VolumeField):
         self.harmonics = known if harmonics is None else torch.cat([known, harmonics], dim=1)
         self.log_range, self.render_step_size = log_range, render_step_size
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> FieldSettings:
         return {"aabb": self.box()}
 
     def reset_parameters(self, generator: torch.Generator) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -10,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fieldmorph.fields.kernels.voxels import NodeGrid, pack_mask, rank_words
+from fieldmorph.fields.types import JsonObject
 
 BRICK = 8  # nodes that a brick owns along an edge; its cells touch one more, of the next brick
 ZERO = 128  # code of a harmonic coefficient of 0
@@ -105,7 +105,7 @@ class Bake:
     log_range: tuple[float, float]
     harmonic_step: float
     render_step_size: float
-    camera: dict[str, Any]
+    camera: JsonObject
     facts: tuple[tuple[str, str], ...] = field(default=())
 
     @property

@@ -25,6 +25,7 @@ from fieldmorph.apps.web import assets
 from fieldmorph.fields.checkpoint import write_file
 from fieldmorph.fields.errors import InputError
 from fieldmorph.fields.kernels.voxels import pack_mask, unpack_mask
+from fieldmorph.fields.types import JsonObject
 
 FORMAT, VERSION = "fieldmorph-bake", 1
 DAMAGE = (LookupError, TypeError, ValueError, EOFError, RuntimeError, zlib.error, gzip.BadGzipFile)
@@ -113,7 +114,7 @@ def read_web(path: str | Path) -> Bake:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
 
 
-def _packed(bake: Bake) -> tuple[dict[str, Any], dict[str, bytes]]:
+def _packed(bake: Bake) -> tuple[JsonObject, dict[str, bytes]]:
     """Return the header, and the compressed parts by name."""
     raw = {
         "bricks": pack_mask(bake.occupied.flatten()).numpy().tobytes(),

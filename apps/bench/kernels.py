@@ -4,19 +4,18 @@ import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
 from fieldmorph.fields.kernels.example import Function, KernelExample
 from fieldmorph.fields.kernels.table import KERNELS
 from fieldmorph.fields.runtime import use_threads
+from fieldmorph.fields.types import JsonObject
 
-Result = dict[str, Any]
 UNITS = {"samples": ("Msamples", 1e6), "nodes": ("Mnodes", 1e6), "rays": ("krays", 1e3)}
 
 
-def bench_kernels(threads: int = 1, seconds: float = 3.0, seed: int = 0) -> Result:
+def bench_kernels(threads: int = 1, seconds: float = 3.0, seed: int = 0) -> JsonObject:
     """Throughput of kernels and twins, and how far the kernels are from the twins in float64.
 
     Rates are millions of samples per core-second, of active nodes for total variation, thousands of rays for marching:
@@ -38,7 +37,7 @@ def bench_kernels(threads: int = 1, seconds: float = 3.0, seed: int = 0) -> Resu
     return {"threads": threads, "seconds": seconds, "seed": seed, "rows": rows}
 
 
-def kernels_table(result: Result) -> str:
+def kernels_table(result: JsonObject) -> str:
     """A Markdown table of what `bench_kernels` returned."""
     lines = [
         f"| kernel ({result['threads']} thread{'s' * (result['threads'] > 1)}) | per core-second | numba | torch | "
@@ -54,7 +53,7 @@ def kernels_table(result: Result) -> str:
     return "\n".join(lines)
 
 
-def _rows(example: KernelExample, seconds: float) -> list[Result]:
+def _rows(example: KernelExample, seconds: float) -> list[JsonObject]:
     """Forward and, where there are gradients, forward and backward."""
     kernel, baseline = example.kernel, example.baseline or example.twin
     got, got_grads = example.run(kernel)

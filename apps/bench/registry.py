@@ -3,7 +3,8 @@
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+
+from fieldmorph.fields.types import JsonObject
 
 RUN = ("output", "force", "quiet")
 SCENE = ("data", "downscale", "scale", *RUN)
@@ -28,7 +29,7 @@ class Benchmark:
     options: tuple[str, ...] = SEEDED
     extra: str | None = None
 
-    def load(self) -> tuple[Callable[..., dict[str, Any]], Callable[[dict[str, Any]], str]]:
+    def load(self) -> tuple[Callable[..., JsonObject], Callable[[JsonObject], str]]:
         """Import the module and return function and table.
 
         Raises:

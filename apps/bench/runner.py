@@ -26,10 +26,11 @@ from fieldmorph.fields.errors import known
 from fieldmorph.fields.files import check_folder, file_sha256, write_json
 from fieldmorph.fields.runtime import peak_memory
 from fieldmorph.fields.scene import Scene
+from fieldmorph.fields.types import JsonObject
 
 SHOWN = ("kind", "field", "teacher", "student", "data", "fold", "method", "coordinates", "rows", "seed")
 
-Row = dict[str, Any]  # JSON values
+Row = JsonObject  # of a benchmark's table
 
 
 class Bench:

@@ -4,10 +4,11 @@ import argparse
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.errors import SettingError
+from fieldmorph.fields.types import JsonObject
 
 if TYPE_CHECKING:
     from fieldmorph.apps.console.progress import ProgressLine
@@ -61,10 +62,10 @@ def extra(name: str) -> Iterator[None]:
 class Result(Protocol):
     """What a command made, with the values of `--json`."""
 
-    def as_json(self) -> dict[str, Any]: ...
+    def as_json(self) -> JsonObject: ...
 
 
-Shown = TypeVar("Shown", bound=Result | dict[str, Any])
+Shown = TypeVar("Shown", bound=Result | JsonObject)
 
 
 def show(result: Shown, args: Args, table: Callable[[Shown], str]) -> int:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from fieldmorph.apps.jobs.lifecycle import SavedRun, check_settings, claim, finish, forget
 from fieldmorph.apps.jobs.quality_gate import PARTS, Gate, Measured, extend
@@ -26,6 +25,7 @@ from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.runtime import choose_device
 from fieldmorph.fields.scene import Split
 from fieldmorph.fields.store import load_field
+from fieldmorph.fields.types import JsonObject
 
 OnProgress = Callable[[Progress], None]
 OnImage = Callable[[str, int, int], None]  # "teacher" or "student", number of images done, of how many
@@ -52,9 +52,9 @@ class ConvertResult(SavedRun):
     gate: Gate | None = None
     receipt: tuple[str, str] | None = None
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """Return the values of `--json`: without a receipt nothing of quality is in them."""
-        values: dict[str, Any] = plain(self)
+        values: JsonObject = plain(self)
         if self.receipt is None:
             for name in ("quality", "gate", "receipt"):
                 del values[name]
@@ -155,7 +155,7 @@ class ConversionRun:
         check_settings(request.to, request.preset, self.overrides, self.teacher.occupancy.occupied)
         self._evaluation: tuple[EvaluationViews, EvaluationViews] | None = None
         self.views: Split | None = None
-        self.images: dict[str, Any] | None = None
+        self.images: JsonObject | None = None
         if data is not None:
             box = self.teacher.field.box()
             self.views = open_scene(data, "test", downscale=downscale, aabb=box).splits["test"]
@@ -192,7 +192,7 @@ class ConversionRun:
 
     def learn(self, part: int, student: VolumeField, budget: Budget, config: ConvertConfig) -> Outcome:
         """Train a student from its teacher: the conversion itself (part 0) or an extension."""
-        settings: dict[str, Any] = {"teacher_sha256": self.sha256, "steps": self.request.budget.steps}
+        settings: JsonObject = {"teacher_sha256": self.sha256, "steps": self.request.budget.steps}
         if part:  # which student an extension continues depends on the images
             settings["photographs"] = self.images
         return convert_once(
@@ -234,7 +234,7 @@ class ConversionRun:
             teacher_sha256=self.sha256,
         )
 
-    def assess(self, student: RenderableField) -> tuple[dict[str, Any], list[ExampleView]]:
+    def assess(self, student: RenderableField) -> tuple[JsonObject, list[ExampleView]]:
         """Measure a student: figures and example views."""
         if self._evaluation is None:  # the teacher's images are rendered once
             self._evaluation = reference(self.teacher, self.views, partial(self.on_image, "teacher"))

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -24,6 +23,7 @@ from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.runtime import peak_memory
 from fieldmorph.fields.scene import Split
 from fieldmorph.fields.store import load_field
+from fieldmorph.fields.types import JsonObject
 
 TRAIN_FRACTION = 0.25  # of the budget; the rest converts
 SHEET_VIEWS = 4
@@ -63,7 +63,7 @@ class DemoResult:
     core_seconds: float
     peak_memory_bytes: int | None
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """Return the values of `--json` and of `summary.json`."""
         return {
             "output": self.output,

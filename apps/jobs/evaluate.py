@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -18,6 +17,7 @@ from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.runtime import choose_device
 from fieldmorph.fields.scene import Split
 from fieldmorph.fields.store import load_field
+from fieldmorph.fields.types import JsonObject
 
 OnImage = Callable[[int, int], None]  # number of images done, of how many
 
@@ -51,7 +51,7 @@ class Evaluation:
     seconds_per_image: float
     core_seconds_per_image: float
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """Return JSON values: nothing of the teacher where there is none."""
         return {name: value for name, value in plain(self).items() if value is not None}
 
@@ -71,7 +71,7 @@ class EvalResult:
     sha256: str
     evaluation: Evaluation
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """Return the values of `--json`."""
         file = {"file": self.file, "bytes": self.bytes, "sha256": self.sha256}
         return {**file, **self.evaluation.as_json()}

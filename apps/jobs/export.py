@@ -2,7 +2,6 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,6 +16,7 @@ from fieldmorph.fields.metrics import capped_psnr
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.runtime import choose_device
 from fieldmorph.fields.store import load_field
+from fieldmorph.fields.types import JsonObject
 
 CHECKED_VIEWS = 4  # in which a bake is compared with its field
 CHECKED_PIXELS = 1 << 14  # of each
@@ -46,7 +46,7 @@ class ExportResult:
     degree: int
     psnr_to_field: float
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """Return the values of `--json`."""
         return {**asdict(self), "cells": list(self.cells)}
 

@@ -8,6 +8,7 @@ from fieldmorph.apps.tensor.summaries import info_words
 from fieldmorph.fields.checkpoint import describe_contents, read_checkpoint, read_header
 from fieldmorph.fields.errors import InputError
 from fieldmorph.fields.files import file_sha256
+from fieldmorph.fields.types import JsonObject
 
 # By kind of checkpoint: what is shown in words rather than by its keys, and these words.
 IN_WORDS: dict[str, tuple[tuple[str, ...], Callable[[Mapping[str, Any]], list[str]]]] = {
@@ -15,7 +16,7 @@ IN_WORDS: dict[str, tuple[tuple[str, ...], Callable[[Mapping[str, Any]], list[st
 }
 
 
-def describe_file(path: str | Path) -> dict[str, Any]:
+def describe_file(path: str | Path) -> JsonObject:
     """Return what a field, a state or a tensor model holds as JSON values, verified against its digest.
 
     Raises:
@@ -38,7 +39,7 @@ def describe_file(path: str | Path) -> dict[str, Any]:
         raise InputError(f"{path} holds no {kind} that this version knows: {error!r}") from None
 
 
-def info_table(described: dict[str, Any]) -> str:
+def info_table(described: JsonObject) -> str:
     """Return what `describe_file` returned, for people."""
     hidden, words = IN_WORDS.get(described["kind"], ((), lambda _: []))
     lines = _tree({k: v for k, v in described.items() if k not in ("arrays", *hidden)})
@@ -50,7 +51,7 @@ def info_table(described: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _tree(values: dict[str, Any], indent: str = "") -> list[str]:
+def _tree(values: JsonObject, indent: str = "") -> list[str]:
     lines = []
     for name, value in values.items():
         if isinstance(value, dict) and value:

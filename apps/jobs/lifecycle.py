@@ -20,6 +20,7 @@ from fieldmorph.fields.loop import LoopReport
 from fieldmorph.fields.registry import FIELDS, field_settings
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.store import save_field
+from fieldmorph.fields.types import JsonObject
 
 UNIT_BOX = (0.0, 0.0, 0.0, 1.0, 1.0, 1.0)
 COPIES = 5  # of the parameters in memory during training: with gradients, two moments and the best so far
@@ -54,9 +55,9 @@ class SavedRun:
     psnr: float
     seed: int
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """Return the values of `--json`."""
-        values: dict[str, Any] = plain(self)
+        values: JsonObject = plain(self)
         return values
 
 
@@ -122,7 +123,7 @@ def finish(
     stored: RenderableField,
     report: LoopReport,
     output: str | Path,
-    job: dict[str, Any],
+    job: JsonObject,
     preset: str,
     seed: int,
 ) -> tuple[RenderableField, SavedRun]:

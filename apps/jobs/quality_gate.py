@@ -4,7 +4,6 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from fieldmorph.apps.jobs.resume import Outcome
 from fieldmorph.distill.conversion import ConvertConfig, ConvertReport
@@ -13,13 +12,14 @@ from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.errors import FruitlessError
 from fieldmorph.fields.renderable import RenderableField
+from fieldmorph.fields.types import JsonObject
 
 PARTS = 4  # of the extra budget, which is as long as the first
 LR_SHARE = 0.2  # of the learning rates, so that what was learned is kept
 PICKED_BY = "the mean PSNR drop on the test images that this receipt reports"
 
 Learn = Callable[[int, VolumeField, Budget, ConvertConfig], Outcome]
-Assess = Callable[[RenderableField], tuple[dict[str, Any], list[ExampleView]]]
+Assess = Callable[[RenderableField], tuple[JsonObject, list[ExampleView]]]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Measured:
 
     stored: RenderableField
     made_by: tuple[ConvertReport, ...]
-    quality: dict[str, Any]
+    quality: JsonObject
     images: list[ExampleView]
 
     @property

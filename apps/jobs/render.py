@@ -5,7 +5,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from fieldmorph.fields.files import check_folder, write_json
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.runtime import choose_device
 from fieldmorph.fields.store import load_field
+from fieldmorph.fields.types import JsonObject
 
 SOLID = 0.5  # opacity from which a pixel has a depth
 BACKGROUNDS = {"white": 1.0, "black": 0.0}
@@ -47,7 +47,7 @@ class RenderResult:
     kinds: tuple[str, ...]
     depth_scale: float | None
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """Return the values of `--json`."""
         values = {
             "output": self.output,
@@ -207,7 +207,7 @@ def _suffixed(name: str, kind: str) -> str:
     return name if kind == "colors" else f"{name}_{kind}"
 
 
-def _depth_note(scale: float) -> dict[str, Any]:
+def _depth_note(scale: float) -> JsonObject:
     return {
         "scale": scale,
         "meaning": "pixel value x scale = distance from the camera along the pixel's ray, world units; "

@@ -12,6 +12,7 @@ from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.registry import FIELDS, field_settings, settings_within
 from fieldmorph.fields.renderable import RenderableField
+from fieldmorph.fields.types import FieldSettings
 from fieldmorph.fields.voxels import Voxels
 
 HEADER_BYTES = 1 << 12  # of a file's header, without its table of arrays and the teacher's provenance
@@ -76,7 +77,7 @@ class ConversionRequest:
                 "without a warm start the size of voxels is not known in advance: remove --no-start or --max-bytes"
             )
 
-    def student_settings(self, teacher: RenderableField, origin: dict[str, Any]) -> dict[str, Any]:
+    def student_settings(self, teacher: RenderableField, origin: FieldSettings) -> FieldSettings:
         """Return the constructor arguments over the preset's: of the largest size that fits in `max_bytes`.
 
         Args:

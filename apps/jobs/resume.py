@@ -23,6 +23,7 @@ from fieldmorph.fields.errors import InputError
 from fieldmorph.fields.loop import Interrupted, LoopReport, Progress, check_same
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.store import load_field, save_field
+from fieldmorph.fields.types import JsonObject
 
 Outcome = tuple[RenderableField, ConvertReport]
 
@@ -41,7 +42,7 @@ def convert_once(
     state: Path,
     resume: bool,
     keep: bool,
-    settings: dict[str, Any],
+    settings: JsonObject,
     on_progress: Callable[[Progress], None],
 ) -> Outcome:
     """Return what `convert` does, or what it returned before where `state` holds that.
@@ -97,7 +98,7 @@ def interruptible(state: Path) -> Iterator[None]:
             signal.signal(signum, handler)
 
 
-def _read(state: Path, student: VolumeField, requested: dict[str, Any]) -> Outcome:
+def _read(state: Path, student: VolumeField, requested: JsonObject) -> Outcome:
     """Read the outcome of a complete conversion.
 
     Raises:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fieldmorph.apps.jobs.lifecycle import SavedRun, check_settings, claim, finish, forget
 from fieldmorph.apps.jobs.scenes import digest, open_scene
@@ -12,6 +11,7 @@ from fieldmorph.fields.fit import FitConfig, fit_images
 from fieldmorph.fields.loop import Progress
 from fieldmorph.fields.registry import make_field
 from fieldmorph.fields.runtime import choose_device
+from fieldmorph.fields.types import FieldSettings
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ def train_scene(
     *,
     field: str = "hashgrid",
     preset: str = "small",
-    overrides: dict[str, Any] | None = None,
+    overrides: FieldSettings | None = None,
     downscale: int = 1,
     aabb: Sequence[float] | None = None,
     seed: int = 0,

@@ -24,6 +24,7 @@ from fieldmorph.apps.web import assets
 from fieldmorph.distill.fidelity import ExampleView
 from fieldmorph.fields.checkpoint import write_file
 from fieldmorph.fields.files import write_json
+from fieldmorph.fields.types import JsonObject
 
 GAIN = 8  # that differences are multiplied by
 MAX_SIDE = 360  # pixels of an image on the page
@@ -48,7 +49,7 @@ def receipt_paths(output: str | Path) -> tuple[Path, Path]:
     return Path(f"{output}.receipt.json"), Path(f"{output}.receipt.html")
 
 
-def write_receipt(output: str | Path, receipt: dict[str, Any], examples: Sequence[ExampleView]) -> None:
+def write_receipt(output: str | Path, receipt: JsonObject, examples: Sequence[ExampleView]) -> None:
     """Write the receipt next to the field as JSON and as a page, each atomically.
 
     Args:

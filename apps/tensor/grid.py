@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
+from fieldmorph.fields.types import JsonObject
 
 # isort: split
 import numpy as np
@@ -160,7 +161,7 @@ def blocks(shape: Sequence[int], chunk: Sequence[int], maximum: int) -> Iterator
 
 def _write_axis(file: Any, axis: Axis) -> None:
     mode, values = axis.mode, axis.written
-    attributes: dict[str, Any] = dict(ATTRIBUTES.get(mode.kind, {"long_name": mode.name.replace("_", " ")}))
+    attributes: JsonObject = dict(ATTRIBUTES.get(mode.kind, {"long_name": mode.name.replace("_", " ")}))
     if mode.kind == "time":
         attributes["calendar"] = mode.calendar or "proleptic_gregorian"
         if (values == np.rint(values)).all():
@@ -170,12 +171,12 @@ def _write_axis(file: Any, axis: Axis) -> None:
     file.create_variable(mode.name, (mode.name,), data=values).attrs.update(attributes)
 
 
-def _value_attributes(posterior: Posterior) -> tuple[dict[str, Any], dict[str, Any]]:
+def _value_attributes(posterior: Posterior) -> tuple[JsonObject, JsonObject]:
     name, sd_name = variable_names(posterior)
     units = {"units": posterior.value_unit} if posterior.value_unit else {}
     shown = name.replace("_", " ")
     mean = {"long_name": f"posterior mean of {shown}", "ancillary_variables": sd_name}
-    sd: dict[str, Any] = {
+    sd: JsonObject = {
         "long_name": f"standard deviation of a new measurement of {shown}",
         "comment": "noise is included: the square root of the function's variance plus noise_sd squared",
         "noise_sd": noise_sd(posterior),

@@ -5,13 +5,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fieldmorph.bayes.conformal import Intervals
+from fieldmorph.fields.types import JsonObject
 
 
 @dataclass(frozen=True)
 class JsonResult:
     """A dataclass whose fields are the values of `--json`."""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """Return the fields as JSON values, in their order."""
         return asdict(self)
 
@@ -101,7 +102,7 @@ class FitResult(JsonResult):
     seconds: float
     core_seconds: float
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """Return the values of `--json`: those of the fit between output and size."""
         values = asdict(self)
         fit = values.pop("fit")
@@ -247,6 +248,6 @@ class DemoSummary(JsonResult):
     peak_memory_bytes: int | None
     files: list[str]
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """Return the values of `--json` and of `summary.json`."""
         return {**asdict(self), "fit": self.fit.as_json()}

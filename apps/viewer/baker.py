@@ -5,13 +5,13 @@ import os
 import threading
 from collections import deque
 from contextlib import suppress
-from typing import Any
 
 from fieldmorph.apps.bake.build import BakeConfig, bake
 from fieldmorph.apps.bake.web_export import folder_files
 from fieldmorph.apps.viewer.scenes import OpenScene
 from fieldmorph.fields.errors import InputError
 from fieldmorph.fields.runtime import use_threads
+from fieldmorph.fields.types import JsonObject
 
 RESOLUTION = 192  # cells along the longest side: the server renders the field itself once the view rests
 NICE = 10  # added to the thread's nice value, so that images come before bakes
@@ -48,7 +48,7 @@ class Baker:
             self._waiting.append(scene)
             self._changed.notify()
 
-    def state(self, scene: OpenScene) -> dict[str, Any]:
+    def state(self, scene: OpenScene) -> JsonObject:
         """Return the state of a scene's bake as JSON values; see `SceneBake.state`."""
         return scene.bake.state
 

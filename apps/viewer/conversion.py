@@ -23,6 +23,7 @@ from fieldmorph.fields.loop import Progress
 from fieldmorph.fields.registry import FIELDS, field_settings
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.store import save_field
+from fieldmorph.fields.types import JsonObject
 
 MAX_SECONDS, MAX_CORE_SECONDS = 900.0, 1800.0
 MAX_BYTES = 64_000_000  # of the student's file
@@ -69,7 +70,7 @@ class ConversionProgress:
     seconds: float = 0.0
     psnr: float | None = None
     measuring: str | None = None
-    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    evaluations: list[JsonObject] = field(default_factory=list)
 
     def update(self, message: Mapping[str, Any]) -> None:
         """Take in a progress message of the child process."""
@@ -101,7 +102,8 @@ class ConversionJob:
             SettingError: as `check_limits`.
         """
         check_limits(request, teacher)
-        self.request, self.result = request, dict[str, Any]()
+        self.request = request
+        self.result: JsonObject = {}
         self._folder = tempfile.TemporaryDirectory(prefix="fieldmorph-convert-", ignore_cleanup_errors=True)
         stem = re.sub(r"[^\w-]+", "-", name)[:60].strip("-") or "field"
         self.teacher = Path(self._folder.name) / f"{stem}.fm"
@@ -226,7 +228,7 @@ class _ProgressReporter:
         if done == total or self._is_due():
             self._send({"fraction": done / total, "measuring": role})
 
-    def _send(self, message: dict[str, Any]) -> None:
+    def _send(self, message: JsonObject) -> None:
         self._sent_at = time.monotonic()
         self._report(message)
 

@@ -34,6 +34,7 @@ from fieldmorph.apps.viewer.viewport import (
     viewport_style,
 )
 from fieldmorph.fields.errors import InputError, SettingError
+from fieldmorph.fields.types import JsonObject
 
 VIEWER_LENGTHS = (16, 64)  # minimum and maximum characters of a viewer's random name
 NO_STORE = {"cache-control": "no-store"}
@@ -88,7 +89,7 @@ def view_routes(store: SceneStore, pool: FairRenderPool, baker: Baker, videos: V
     ]
 
 
-def describe(scene: OpenScene, baker: Baker) -> dict[str, Any]:
+def describe(scene: OpenScene, baker: Baker) -> JsonObject:
     """Return what the viewport needs to know of a scene, as JSON values."""
     return {
         "id": scene.id,

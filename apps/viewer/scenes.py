@@ -19,6 +19,7 @@ from fieldmorph.fields.files import file_sha256
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.runtime import choose_device
 from fieldmorph.fields.store import load_field
+from fieldmorph.fields.types import JsonObject
 
 MAX_EVICTABLE = 32  # scenes that were opened on the page; one more evicts the oldest
 MAX_RECEIPT_BYTES = 16 << 20
@@ -36,7 +37,7 @@ class SceneBake:
         files: None until they are ready.
     """
 
-    state: dict[str, Any] = field(default_factory=lambda: {"state": "absent"})
+    state: JsonObject = field(default_factory=lambda: {"state": "absent"})
     files: dict[str, bytes] | None = None
 
 
@@ -143,7 +144,7 @@ def file_facts(path: Path, stored: RenderableField) -> Facts:
     return tuple((name, value) for name, value in facts if value)
 
 
-def receipt_of(path: Path) -> dict[str, Any]:
+def receipt_of(path: Path) -> JsonObject:
     """Return the receipt next to a file; empty where there is none that can be read."""
     data = receipt_paths(path)[0]
     try:

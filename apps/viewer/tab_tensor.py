@@ -27,6 +27,7 @@ from fieldmorph.bayes.core import TuckerCore
 from fieldmorph.bayes.data.coordinates import Mode
 from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.fields.errors import InputError, SettingError
+from fieldmorph.fields.types import JsonObject
 
 WIDTHS = (280, 1600)  # minimum and maximum of a curve, in pixels
 CURVE_HEIGHT = 250  # pixels
@@ -34,7 +35,7 @@ PIXELS_PER_INCH = 96
 TIMEOUT = 60.0  # seconds until an answer, time in the queue included
 
 Measured = tuple[Tensor, Tensor]  # coordinates (n, modes) and values (n,)
-Answer = Callable[[Any], dict[str, Any]]
+Answer = Callable[[Any], JsonObject]
 
 
 def add_tensor_tab(
@@ -64,13 +65,13 @@ def tensor_answers(explorer: Explorer, measured: Measured | None = None) -> list
     Each takes and returns JSON values, and raises InputError or SettingError for a bad request.
     """
 
-    def tensor_map(request: Mapping[str, Any]) -> dict[str, Any]:
+    def tensor_map(request: Mapping[str, Any]) -> JsonObject:
         return {"png": base64.b64encode(explorer.picture(request["show"], request["place"])).decode()}
 
-    def tensor_curve(request: Mapping[str, Any]) -> dict[str, Any]:
+    def tensor_curve(request: Mapping[str, Any]) -> JsonObject:
         return curve_answer(explorer, request["place"], request["along"], request["width"])
 
-    def tensor_next(request: Mapping[str, Any]) -> dict[str, Any]:
+    def tensor_next(request: Mapping[str, Any]) -> JsonObject:
         picks = explorer.where_next(request["place"], request["n"])
         unit, (before, *_, after) = explorer.posterior.value_unit, picks.sd
         return {
@@ -82,16 +83,16 @@ def tensor_answers(explorer: Explorer, measured: Measured | None = None) -> list
         }
 
     @cache
-    def figures() -> list[dict[str, Any]]:
+    def figures() -> list[JsonObject]:
         return figure_sections(explorer.posterior, measured)
 
-    def tensor_figures(_request: Any) -> dict[str, Any]:
+    def tensor_figures(_request: Any) -> JsonObject:
         return {"sections": figures()}
 
     return [tensor_map, tensor_curve, tensor_next, tensor_figures]
 
 
-def page_model(explorer: Explorer) -> dict[str, Any]:
+def page_model(explorer: Explorer) -> JsonObject:
     """Return what the page needs to know of a model at the start, as JSON values."""
     posterior = explorer.posterior
     modes = [
@@ -125,7 +126,7 @@ def about(posterior: Posterior) -> str:
     return " · ".join(parts)
 
 
-def curve_answer(explorer: Explorer, place: Sequence[int], along: int, width: Any) -> dict[str, Any]:
+def curve_answer(explorer: Explorer, place: Sequence[int], along: int, width: Any) -> JsonObject:
     """Return a curve along one mode as JSON values: SVG, place, reading there, and fractions of the axis.
 
     Args:
@@ -172,7 +173,7 @@ def curve_answer(explorer: Explorer, place: Sequence[int], along: int, width: An
     }
 
 
-def figure_sections(posterior: Posterior, measured: Measured | None) -> list[dict[str, Any]]:
+def figure_sections(posterior: Posterior, measured: Measured | None) -> list[JsonObject]:
     """Return the functions of each mode and the calibration as sections: title, description and SVGs."""
     functions = [
         page_svg(partial(plot_mode, posterior, k), f"Functions of {mode.name} with 95 % bands")
@@ -208,7 +209,7 @@ def place_text(explorer: Explorer, place: Sequence[int], modes: Sequence[int | N
     return ", ".join(explorer.words(k)[place[k]] for k in modes if k is not None)
 
 
-def _page_map(explorer: Explorer) -> dict[str, Any]:
+def _page_map(explorer: Explorer) -> JsonObject:
     posterior = explorer.posterior
     name, unit = label(posterior.value_name, posterior.value_unit), label("", posterior.value_unit)
     kinds = {"mean": (name, MEAN_MAP), "sd": (f"standard deviation{unit}", SD_MAP)}
@@ -271,9 +272,9 @@ def _panel(draw: Callable[..., None], *parts: Any) -> Figure:
 def _in_pool(answer: Answer, pool: FairRenderPool) -> Answer:
     """Wrap an answer so that a thread of the pool computes it, and errors become one line under `error`."""
 
-    def answer_in_pool(body: Any) -> dict[str, Any]:
+    def answer_in_pool(body: Any) -> JsonObject:
         request = body[0] if isinstance(body, list) and body else body
-        found: Future[dict[str, Any]] = Future()
+        found: Future[JsonObject] = Future()
 
         def finish(error: BaseException | None) -> None:
             if error is not None:

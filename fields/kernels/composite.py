@@ -105,7 +105,7 @@ class _Composite(torch.autograd.Function):
         return sigma_grad, rgb_grad, None, None, None
 
 
-_OPTIONS: dict[str, Any] = {"parallel": True, "cache": True, "nogil": True, "error_model": "numpy"}
+_OPTIONS = {"parallel": True, "cache": True, "nogil": True, "error_model": "numpy"}
 
 
 @numba.njit(**_OPTIONS)

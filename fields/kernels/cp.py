@@ -105,7 +105,7 @@ class _LineProduct(torch.autograd.Function):
         return None, lines_grad, None
 
 
-_OPTIONS: dict[str, Any] = {
+_OPTIONS = {
     "parallel": True,
     "cache": True,
     "nogil": True,

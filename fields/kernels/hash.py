@@ -120,7 +120,7 @@ def _arguments(positions: Tensor, levels: HashLevels) -> tuple[np.ndarray, ...]:
     )
 
 
-_OPTIONS: dict[str, Any] = {
+_OPTIONS = {
     "parallel": True,
     "cache": True,
     "nogil": True,

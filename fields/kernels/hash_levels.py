@@ -6,7 +6,6 @@ densely where its vertices fit into the table, and hashed otherwise.
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -29,7 +28,7 @@ class HashLevels:
     sizes: np.ndarray
     offsets: np.ndarray
     hashed: np.ndarray
-    settings: dict[str, Any]
+    settings: dict[str, float]
 
     @property
     def n_entries(self) -> int:

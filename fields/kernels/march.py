@@ -4,7 +4,6 @@ numba on a CPU, nerfacc on CUDA where it passed its self-test, the torch twin el
 """
 
 import math
-from typing import Any
 
 import numba
 import numpy as np
@@ -130,7 +129,7 @@ def cross_box(
     return t_near, t_far, (t_near < t_far) & t_far.isfinite()
 
 
-_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
+_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
 
 
 @numba.njit(parallel=True, **_OPTIONS)

@@ -3,8 +3,6 @@
 A sample looks up one row in each of three tables; z is the elementwise product of the three rows.
 """
 
-from typing import Any
-
 import numba
 import numpy as np
 import torch
@@ -137,7 +135,7 @@ def _arrays(*tensors: Tensor) -> list[np.ndarray]:
     return [tensor.detach().contiguous().numpy() for tensor in tensors]
 
 
-_OPTIONS: dict[str, Any] = {
+_OPTIONS = {
     "parallel": True,
     "cache": True,
     "nogil": True,

@@ -131,7 +131,7 @@ class _VectorMatrix(torch.autograd.Function):
         return None, *grads, None
 
 
-_OPTIONS: dict[str, Any] = {
+_OPTIONS = {
     "parallel": True,
     "cache": True,
     "nogil": True,

@@ -168,7 +168,7 @@ def _arguments(positions: Tensor, grid: NodeGrid) -> tuple[Any, ...]:
     return positions.numpy(), np.float32(grid.scale), grid.nodes, grid.words.numpy().view(np.uint64)
 
 
-_OPTIONS: dict[str, Any] = {
+_OPTIONS = {
     "parallel": True,
     "cache": True,
     "nogil": True,

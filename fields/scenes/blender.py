@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, UInt8
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from fieldmorph.fields.cameras import Cameras, look_at_point, project
 from fieldmorph.fields.scenes.frames import Frame, SceneFiles, choose_splits, read_frames, read_transforms
+from fieldmorph.fields.types import JsonObject
 
 FOREGROUND = 5  # alpha above this, of 255, is content
 MAX_VIEWS = 40  # as many carve the hull
@@ -37,7 +37,7 @@ class BlenderReader:
 
 def split_frames(
     folder: Path, splits: Sequence[str] | None = None
-) -> tuple[dict[str, list[Frame]], dict[str, Any]]:
+) -> tuple[dict[str, list[Frame]], JsonObject]:
     """Return the frames of each split, and the first file's other values."""
     files = {name: folder / f"transforms_{name}.json" for name in ("train", "val", "test")}
     files = {name: file for name, file in files.items() if file.exists()}

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from fieldmorph.fields.cameras import Cameras
 from fieldmorph.fields.errors import InputError, SettingError, UnsafeError, known
+from fieldmorph.fields.types import JsonObject
 
 MAX_PIXELS = 2**26  # one image; more is a mistake or a decompression bomb
 MAX_ZOOM = 10.0  # by which undoing a lens's distortion may change a focal length
@@ -64,7 +65,7 @@ class SceneFiles:
 
     source: Path
     frames: dict[str, list[Frame]]
-    values: dict[str, Any]
+    values: JsonObject
 
 
 @runtime_checkable
@@ -88,7 +89,7 @@ class SceneReader(Protocol):
         """
 
 
-def read_transforms(path: Path) -> dict[str, Any]:
+def read_transforms(path: Path) -> JsonObject:
     """Return the JSON object in a transforms file, with a non-empty list of objects under `frames`.
 
     Raises:
@@ -108,7 +109,7 @@ def read_transforms(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_frames(content: dict[str, Any], path: Path) -> list[Frame]:
+def read_frames(content: JsonObject, path: Path) -> list[Frame]:
     """Return the frames of the transforms file `path`, in its order; its images are opened, not decoded.
 
     Raises:
@@ -154,7 +155,7 @@ def choose_splits(available: Iterable[str], splits: Sequence[str] | None) -> lis
     return requested
 
 
-def number(values: dict[str, Any], key: str, where: str, default: float = 0.0) -> float:
+def number(values: JsonObject, key: str, where: str, default: float = 0.0) -> float:
     """Return a finite number, or `default` where there is none."""
     value = values.get(key)
     if value is None:
@@ -164,7 +165,7 @@ def number(values: dict[str, Any], key: str, where: str, default: float = 0.0) -
     return float(value)
 
 
-def _read_frame(frame: dict[str, Any], content: dict[str, Any], source: Path, index: int) -> Frame:
+def _read_frame(frame: JsonObject, content: JsonObject, source: Path, index: int) -> Frame:
     file_path = frame.get("file_path")
     if not isinstance(file_path, str) or not file_path:
         raise InputError(f"{source}: frame {index} has no file_path; got {reprlib.repr(file_path)}")
@@ -217,7 +218,7 @@ def _image_size(path: Path, where: str) -> tuple[int, int]:
     return width, height
 
 
-def _require_pinhole(values: dict[str, Any], where: str) -> None:
+def _require_pinhole(values: JsonObject, where: str) -> None:
     model = values.get("camera_model") or "OPENCV"
     if model not in PINHOLE_MODELS or values.get("is_fisheye"):
         name = "is_fisheye" if model in PINHOLE_MODELS else reprlib.repr(model)
@@ -227,9 +228,7 @@ def _require_pinhole(values: dict[str, Any], where: str) -> None:
             raise InputError(f"{where}: distortion {key} is not supported; known: k1, k2, k3, p1, p2")
 
 
-def _focal_lengths(
-    scopes: Sequence[dict[str, Any]], width: int, height: int, where: str
-) -> tuple[float, float]:
+def _focal_lengths(scopes: Sequence[JsonObject], width: int, height: int, where: str) -> tuple[float, float]:
     """fl_x, fl_y in pixels from the first scope that has any; one alone serves for both."""
     for scope in scopes:
         fl_x, fl_y = _focal_length(scope, "x", width, where), _focal_length(scope, "y", height, where)
@@ -238,7 +237,7 @@ def _focal_lengths(
     raise InputError(f"{where}: no focal length; fl_x or camera_angle_x expected")
 
 
-def _focal_length(scope: dict[str, Any], axis: str, size: int, where: str) -> float:
+def _focal_length(scope: JsonObject, axis: str, size: int, where: str) -> float:
     """In pixels; 0 where the scope says nothing."""
     if scope.get(f"fl_{axis}") is not None:
         focal = number(scope, f"fl_{axis}", where)

@@ -15,6 +15,7 @@ from fieldmorph.fields.scenes.frames import (
     read_frames,
     read_transforms,
 )
+from fieldmorph.fields.types import JsonObject
 
 HELD_OUT = 8  # every so many views become test where the file names no split
 NGP_SCALE = 0.33  # instant-ngp's scale and offset where the file has none
@@ -36,7 +37,7 @@ class TransformsReader:
 
 def split_frames(
     file: Path, splits: Sequence[str] | None = None
-) -> tuple[dict[str, list[Frame]], dict[str, Any]]:
+) -> tuple[dict[str, list[Frame]], JsonObject]:
     """Return the frames of each split, and the file's other values.
 
     The split is nerfstudio's (`train_filenames` and so on) where the file has one; otherwise the 1st, 9th,
@@ -57,7 +58,7 @@ def split_frames(
     return {name: parts[name] for name in choose_splits(parts, splits)}, content
 
 
-def ngp_box(content: dict[str, Any]) -> tuple[float, ...] | None:
+def ngp_box(content: JsonObject) -> tuple[float, ...] | None:
     """Return instant-ngp's box in the world units of the file, or None where it has no `aabb_scale`.
 
     instant-ngp works in units of its own, `scale * position + offset`, where the scene fills a cube of side
