@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldmorph.apps.bench.runner import Row, markdown
-from fieldmorph.apps.jobs.export import export_web
+from fieldmorph.apps.jobs.exports.web import export_web
 
 SIZES = ((640, 480), (1280, 800))  # of the window, in CSS pixels
 CHROMIUM = (

@@ -6,6 +6,7 @@ from typing import Any
 from fieldmorph.apps.bench.registry import BENCHES, TENSOR_SIZES
 from fieldmorph.apps.cli import arguments as arg
 from fieldmorph.apps.cli.common import Args, extra, set_threads, show
+from fieldmorph.apps.console import values
 
 FAILED = 1  # exit code of a benchmark that finished with rows that have no figures
 NOT_KERNELS, SCENES = "all but kernels", "scene benchmarks"
@@ -31,28 +32,31 @@ def add_parser(jobs: Any) -> None:
     arg.add_downscale(parser, f"{SCENES}: ")
     parser.add_argument(
         "--seeds",
-        type=arg.count,
+        type=values.count,
         metavar="N",
         help=f"{SCENES}: runs of each kind (default 3 for convert and active, 1 for matrix, starts and bake)",
     )
     parser.add_argument(
         "--scale",
-        type=arg.positive,
+        type=values.positive,
         default=1.0,
         help=f"{SCENES}: multiplies all budgets; tensor: fraction of the training rows (default 1)",
     )
     parser.add_argument(
         "--only",
-        type=arg.names,
+        type=values.names,
         metavar="A,B",
         help="matrix and bake: these fields; starts: these students; tensor: these data sets and methods (default all)",
     )
     parser.add_argument(
-        "--folds", type=arg.count, metavar="N", help="tensor: number of folds of each data set (default all)"
+        "--folds",
+        type=values.count,
+        metavar="N",
+        help="tensor: number of folds of each data set (default all)",
     )
     parser.add_argument(
         "--sizes",
-        type=arg.sizes,
+        type=values.sizes,
         metavar="N,N",
         help="tensor: measure instead how time and memory grow with the number of rows: 1e4,1e5,1e6",
     )

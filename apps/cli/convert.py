@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fieldmorph.apps.cli import arguments as arg
 from fieldmorph.apps.cli.common import Args, budget_of, prepare, show
 from fieldmorph.apps.cli.run_options import add_run_options, field_choices, run_summary
+from fieldmorph.apps.console import values
 from fieldmorph.apps.console.exits import GATE_MISSED
 
 if TYPE_CHECKING:
@@ -37,14 +38,14 @@ def add_parser(jobs: Any) -> None:
     arg.add_downscale(parser)
     parser.add_argument(
         "--max-psnr-drop",
-        type=arg.positive,
+        type=values.positive,
         metavar="DB",
         help="maximum PSNR loss against the teacher on test images; trains for up to one extra budget, "
         "then exits with 5",
     )
     parser.add_argument(
         "--active",
-        type=arg.levels,
+        type=values.levels,
         default=("pose", "ray", "point"),
         metavar="LEVELS",
         help="levels of active learning: some of pose,ray,point, all or none (default all)",

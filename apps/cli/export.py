@@ -1,51 +1,91 @@
-"""`fieldmorph export`: a field as a web page."""
+"""`fieldmorph export`: a field in one of the table's formats, each with an option of its own."""
 
+import argparse
+from collections.abc import Iterator
 from typing import Any
 
 from fieldmorph.apps.cli import arguments as arg
 from fieldmorph.apps.cli.common import Args, prepare, show
+from fieldmorph.apps.jobs.exports.table import EXPORTS, Option
+from fieldmorph.fields.errors import SettingError
 
 
 def add_parser(jobs: Any) -> None:
-    """Add the command and its options."""
+    """Add the command, an option for the output of every format, and the formats' own options."""
+    titles = ", ".join(entry.title for entry in EXPORTS.values())
     parser = arg.command(
-        jobs, "export", run, "bake a field for the browser", threads=arg.THREADS_HELP, device=True
+        jobs, "export", run, f"export a field: {titles}", threads=arg.THREADS_HELP, device=True
     )
     parser.add_argument("file", metavar="FILE")
-    parser.add_argument(
-        "--web",
-        required=True,
-        metavar="OUTPUT",
-        help="a page that opens offline, where the name ends in .html, else a folder for a web server",
-    )
-    parser.add_argument(
-        "--resolution",
-        type=arg.count,
-        default=256,
-        metavar="N",
-        help="cells along the longest side, a multiple of 8 (default 256)",
-    )
-    parser.add_argument(
-        "--degree", type=int, default=1, choices=[0, 1, 2], help="of the spherical harmonics (default 1)"
-    )
-    parser.add_argument("--name", help="title of the page (default: the file's name)")
+    outputs = parser.add_mutually_exclusive_group(required=True)
+    for name, entry in EXPORTS.items():
+        flag = f"--{name.replace('_', '-')}"
+        outputs.add_argument(flag, dest=_output(name), metavar="OUTPUT", help=entry.output)
+    for option, text in _options():
+        parser.add_argument(
+            option.flag,
+            dest=_setting(option),
+            type=option.type,
+            choices=option.choices,
+            metavar=option.metavar or (None if option.choices else option.name.upper()),
+            default=argparse.SUPPRESS,
+            help=text,
+        )
     arg.add_force(parser)
 
 
 def run(args: Args) -> int:
-    """Bake and print what was written."""
+    """Export in the chosen format and print what was written."""
+    [chosen] = [name for name in EXPORTS if getattr(args, _output(name)) is not None]
+    settings = _settings_of(args, chosen)
     progress = prepare("export", args)
-    from fieldmorph.apps.bake.build import BakeConfig
-    from fieldmorph.apps.jobs.export import export_table, export_web
-
+    export = EXPORTS[chosen].load()
     with progress:
-        result = export_web(
+        result = export(
             args.file,
-            args.web,
-            BakeConfig(args.resolution, args.degree),
-            name=args.name,
+            getattr(args, _output(chosen)),
             device=args.device,
             force=args.force,
             on_progress=lambda what, done, total: progress.show(done / total, done, "part", part=what),
+            **settings,
         )
-    return show(result, args, export_table)
+    return show(result, args, lambda exported: exported.summary())
+
+
+def _options() -> Iterator[tuple[Option, str]]:
+    """Yield every option once, with its help; that of an option of several formats says whose it is.
+
+    Raises:
+        ValueError: two formats have an option of one name and differ in its values.
+    """
+    users: dict[str, list[tuple[str, Option]]] = {}
+    for name, entry in EXPORTS.items():
+        for option in entry.options:
+            users.setdefault(option.name, []).append((name, option))
+    for used in users.values():
+        first = used[0][1]
+        if not all(option.same_values(first) for _, option in used):
+            raise ValueError(f"{first.flag} takes different values in {', '.join(name for name, _ in used)}")
+        yield first, "; ".join(f"{name}: {option.help}" for name, option in used) if used[1:] else first.help
+
+
+def _settings_of(args: Args, chosen: str) -> dict[str, Any]:
+    """Return the options that were given, by name.
+
+    Raises:
+        SettingError: one is not of the chosen format.
+    """
+    given = {option.name: option for option, _ in _options() if hasattr(args, _setting(option))}
+    own = [option.name for option in EXPORTS[chosen].options]
+    for name, option in given.items():
+        if name not in own:
+            raise SettingError(f"{option.flag} is not an option of --{chosen}")
+    return {name: getattr(args, _setting(option)) for name, option in given.items()}
+
+
+def _output(name: str) -> str:
+    return f"output_{name}"
+
+
+def _setting(option: Option) -> str:
+    return f"setting_{option.name}"

@@ -4,6 +4,7 @@ from typing import Any
 
 from fieldmorph.apps.cli import arguments as arg
 from fieldmorph.apps.cli.common import Args, prepare, show
+from fieldmorph.apps.console import values
 
 
 def add_parser(jobs: Any) -> None:
@@ -14,15 +15,17 @@ def add_parser(jobs: Any) -> None:
     parser.add_argument("file", metavar="FILE")
     cameras = parser.add_mutually_exclusive_group(required=True)
     arg.add_views(parser, cameras)
-    cameras.add_argument("--orbit", type=arg.count, metavar="N", help="N frames of a full orbit")
+    cameras.add_argument("--orbit", type=values.count, metavar="N", help="N frames of a full orbit")
     arg.add_output(parser, "folder for PNGs, or a name that ends in .mp4")
-    parser.add_argument("--size", type=arg.size, metavar="WxH", help="image size (default: the views' own)")
+    parser.add_argument(
+        "--size", type=values.size, metavar="WxH", help="image size (default: the views' own)"
+    )
     parser.add_argument(
         "--depth", action="store_true", help="also depth: 16-bit PNG, its scale in depth.json"
     )
     parser.add_argument("--opacity", action="store_true", help="also opacity")
     parser.add_argument(
-        "--fps", type=arg.count, default=30, metavar="N", help="frames per second of a video (default 30)"
+        "--fps", type=values.count, default=30, metavar="N", help="frames per second of a video (default 30)"
     )
     parser.add_argument(
         "--background", choices=["white", "black"], default="white", help="white or black (default white)"

@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from fieldmorph.apps.cli import arguments as arg
+from fieldmorph.apps.console import values
 
 if TYPE_CHECKING:
     from fieldmorph.apps.jobs.lifecycle import SavedRun
@@ -24,7 +25,7 @@ def add_run_options(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument("--preset", default=PRESETS[0], help=f"{' or '.join(PRESETS)} (default {PRESETS[0]})")
     parser.add_argument(
         "--set",
-        type=arg.setting,
+        type=values.setting,
         action="append",
         default=[],
         metavar="KEY=VALUE",
@@ -33,12 +34,12 @@ def add_run_options(parser: argparse.ArgumentParser, default: str) -> None:
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
         "--steps",
-        type=arg.count,
+        type=values.count,
         metavar="N",
         help="number of optimiser steps: equal seeds and --threads give equal bytes",
     )
     length.add_argument("--budget", default=default, help=f"{arg.BUDGET_HELP} (default {default})")
-    parser.add_argument("--seed", type=arg.seed, default=0, help="random seed (default 0)")
+    parser.add_argument("--seed", type=values.seed, default=0, help="random seed (default 0)")
     parser.add_argument("--resume", action="store_true", help=RESUME_HELP)
     arg.add_output(parser, "file to write")
 

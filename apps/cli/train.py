@@ -5,6 +5,7 @@ from typing import Any
 from fieldmorph.apps.cli import arguments as arg
 from fieldmorph.apps.cli.common import Args, budget_of, prepare, show
 from fieldmorph.apps.cli.run_options import add_run_options, field_choices, run_summary
+from fieldmorph.apps.console import values
 
 
 def add_parser(jobs: Any) -> None:
@@ -16,7 +17,7 @@ def add_parser(jobs: Any) -> None:
     parser.add_argument("--field", default="hashgrid", help=f"representation: {field_choices('hashgrid')}")
     arg.add_downscale(parser)
     parser.add_argument(
-        "--aabb", type=arg.box, metavar="X0,Y0,Z0,X1,Y1,Z1", help="the scene's box (default: estimated)"
+        "--aabb", type=values.box, metavar="X0,Y0,Z0,X1,Y1,Z1", help="the scene's box (default: estimated)"
     )
     add_run_options(parser, "120cs")
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from fieldmorph.apps.cli import arguments as arg
 from fieldmorph.apps.cli.common import Args, set_threads
+from fieldmorph.apps.console import values
 
 
 def add_parser(jobs: Any) -> None:
@@ -21,7 +22,7 @@ def add_parser(jobs: Any) -> None:
         "--data", metavar="TABLE", help="held-out rows of a tensor model, to check its intervals"
     )
     parser.add_argument(
-        "--port", type=arg.port, default=7860, metavar="N", help="default 7860; 0: any that is free"
+        "--port", type=values.port, default=7860, metavar="N", help="default 7860; 0: any that is free"
     )
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine alone)"

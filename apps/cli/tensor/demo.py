@@ -4,6 +4,7 @@ from typing import Any
 
 from fieldmorph.apps.cli import arguments as arg
 from fieldmorph.apps.cli.common import Args, extra, set_threads, show
+from fieldmorph.apps.console import values
 
 
 def add_parser(jobs: Any) -> None:
@@ -11,7 +12,7 @@ def add_parser(jobs: Any) -> None:
     parser = arg.command(
         jobs, "demo", run, "model sea-surface temperatures from scattered measurements", arg.THREADS_HELP
     )
-    parser.add_argument("--seed", type=arg.seed, default=0, help="of the sample and the fit (default 0)")
+    parser.add_argument("--seed", type=values.seed, default=0, help="of the sample and the fit (default 0)")
     arg.add_output(
         parser, "folder for model, grid and plots (default demo_output/tensor)", "demo_output/tensor"
     )

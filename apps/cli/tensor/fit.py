@@ -7,6 +7,7 @@ from typing import Any
 from fieldmorph.apps.cli import arguments as arg
 from fieldmorph.apps.cli.common import Args, extra, prepare, show
 from fieldmorph.apps.cli.tensor.options import ROWS_HELP, fraction
+from fieldmorph.apps.console import values
 from fieldmorph.bayes.covariances.table import describe_choices
 from fieldmorph.fields.errors import SettingError
 
@@ -19,19 +20,19 @@ def add_parser(jobs: Any) -> None:
     _add_model_options(parser)
     _add_optimiser_options(parser)
     _add_interval_options(parser)
-    parser.add_argument("--seed", type=arg.seed, default=0, help="random seed (default 0)")
+    parser.add_argument("--seed", type=values.seed, default=0, help="random seed (default 0)")
     arg.add_output(parser, "file to write")
 
 
 def _add_columns(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--modes",
-        type=arg.names,
+        type=values.names,
         metavar="A,B,C",
         help="columns or variables that are coordinates (default: latitude, longitude and time; a grid's dimensions)",
     )
     parser.add_argument("--value", metavar="NAME", help="the measured column (default: the only other one)")
-    parser.add_argument("--sample", type=arg.count, metavar="N", help="fit to N rows drawn at random")
+    parser.add_argument("--sample", type=values.count, metavar="N", help="fit to N rows drawn at random")
 
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +48,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--kernel",
-        type=arg.names,
+        type=values.names,
         default=("matern12",),
         metavar="K|K,K,K",
         help=f"kernel of all modes, or of each: {describe_choices()}; default matern12",
@@ -66,13 +67,13 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--residual",
-        type=arg.names,
+        type=values.names,
         metavar="A,B",
         help="add a Gaussian process over these modes jointly: lat,lon where predictions at new places are needed",
     )
     parser.add_argument(
         "--residual-points",
-        type=arg.count,
+        type=values.count,
         metavar="N",
         help="inducing points of that process (default 256); exact with as many as there are places",
     )
@@ -80,14 +81,14 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_optimiser_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--restarts", type=arg.count, default=3, metavar="N", help="random initialisations (default 3)"
+        "--restarts", type=values.count, default=3, metavar="N", help="random initialisations (default 3)"
     )
     parser.add_argument(
-        "--sweeps", type=arg.count, default=100, metavar="N", help="maximum number of sweeps (default 100)"
+        "--sweeps", type=values.count, default=100, metavar="N", help="maximum number of sweeps (default 100)"
     )
     parser.add_argument(
         "--tolerance",
-        type=arg.positive,
+        type=values.positive,
         default=5e-4,
         metavar="X",
         help="stop when a sweep gains less, in nats per row (default 0.0005)",
@@ -111,7 +112,7 @@ def _add_interval_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--calibrate-rounds",
-        type=arg.count,
+        type=values.count,
         default=1,
         metavar="N",
         help="fractions held out one after another, each with its own fit: for few rows or blocks (default 1)",
@@ -170,7 +171,7 @@ def run(args: Args) -> int:
 
 
 def _counts(text: str) -> tuple[int, ...]:
-    return tuple(arg.count(part) for part in text.split(","))
+    return tuple(values.count(part) for part in text.split(","))
 
 
 def _blocks(text: str) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from fieldmorph.apps.cli import arguments as arg
+from fieldmorph.apps.console import values
 
 ROWS_HELP = "measurements: CSV, TSV (.gz), Parquet or NetCDF"
 
@@ -14,7 +14,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 def fraction(text: str) -> float:
     """Parse a fraction between 0 and 1."""
-    value = arg.positive(text)
+    value = values.positive(text)
     if value >= 1:
         raise argparse.ArgumentTypeError(f"expected a fraction between 0 and 1; got {text!r}")
     return value

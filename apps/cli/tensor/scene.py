@@ -5,6 +5,7 @@ from typing import Any
 from fieldmorph.apps.cli import arguments as arg
 from fieldmorph.apps.cli.common import Args, extra, set_threads, show
 from fieldmorph.apps.cli.tensor.options import add_model
+from fieldmorph.apps.console import values
 
 
 def add_parser(jobs: Any) -> None:
@@ -25,7 +26,7 @@ def add_parser(jobs: Any) -> None:
     )
     parser.add_argument("--high", type=float, metavar="X", help="value that is opaque (default: the maximum)")
     parser.add_argument(
-        "--nodes", type=arg.count, default=96, metavar="N", help="nodes along each side (default 96)"
+        "--nodes", type=values.count, default=96, metavar="N", help="nodes along each side (default 96)"
     )
     arg.add_output(parser, "voxel field to write")
 

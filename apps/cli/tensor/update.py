@@ -5,6 +5,7 @@ from typing import Any
 from fieldmorph.apps.cli import arguments as arg
 from fieldmorph.apps.cli.common import Args, extra, prepare, show
 from fieldmorph.apps.cli.tensor.options import ROWS_HELP, add_model
+from fieldmorph.apps.console import values
 
 EPILOG = (
     "The rows of the fit are not read again: the cost depends on the new rows only. Coordinates may be new, as those "
@@ -19,7 +20,7 @@ def add_parser(jobs: Any) -> None:
     add_model(parser)
     parser.add_argument("data", metavar="NEW_ROWS", help=ROWS_HELP)
     parser.add_argument(
-        "--sweeps", type=arg.count, default=50, metavar="N", help="maximum number of sweeps (default 50)"
+        "--sweeps", type=values.count, default=50, metavar="N", help="maximum number of sweeps (default 50)"
     )
     arg.add_output(parser, "file to write; MODEL itself with --force")
 

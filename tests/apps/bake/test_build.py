@@ -10,7 +10,7 @@ from torch import Tensor
 from fieldmorph.apps.bake.baked_field import BakedField, baked_field
 from fieldmorph.apps.bake.bricks import BRICK, Bake, Lattice, into_bricks
 from fieldmorph.apps.bake.build import DENSITY_STEP, HARMONIC_STEP, LOG_RANGE, BakeConfig, bake
-from fieldmorph.apps.jobs.export import fidelity
+from fieldmorph.apps.jobs.exports.web import fidelity
 from fieldmorph.fields.blackbox import box_cameras, callable_teacher
 from fieldmorph.fields.cameras import Cameras, orbit_box, resize
 from fieldmorph.fields.encodings import spherical_harmonics

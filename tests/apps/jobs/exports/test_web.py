@@ -11,7 +11,7 @@ from helpers.voxel_fields import CUBE, ball
 from fieldmorph.apps.bake.web_export import read_web
 from fieldmorph.apps.cli.main import main
 from fieldmorph.apps.console import progress
-from fieldmorph.apps.jobs.export import MAX_NAME
+from fieldmorph.apps.jobs.exports.web import MAX_NAME
 from fieldmorph.fields.cameras import orbit_box
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.registry import FIELDS, make_field

@@ -1,4 +1,4 @@
-"""Export of a field for the browser."""
+"""Export as a web page: the field is baked into a volume that a browser draws."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ MAX_NAME = 200  # characters
 
 
 @dataclass(frozen=True)
-class ExportResult:
+class WebExport:
     """A field as web files.
 
     Attributes:
@@ -50,29 +50,39 @@ class ExportResult:
         """Return the values of `--json`."""
         return {**asdict(self), "cells": list(self.cells)}
 
+    def summary(self) -> str:
+        """Return the lines that people read."""
+        return (
+            f"{self.output}: {self.bytes / 1e6:.1f} MB, {self.nodes:,} nodes in {self.bricks:,} bricks "
+            f"of {' x '.join(map(str, self.cells))} cells\n"
+            f"PSNR to the field: {self.psnr_to_field:.2f} dB"
+        )
+
 
 def export_web(
     path: str | Path,
     output: str | Path,
-    config: BakeConfig | None = None,
     *,
+    resolution: int = BakeConfig.resolution,
+    degree: int = BakeConfig.degree,
     name: str | None = None,
     device: str = "auto",
     force: bool = False,
     on_progress: OnBakeProgress = lambda _what, _done, _total: None,
-) -> ExportResult:
+) -> WebExport:
     """Bake the field in a file and write it as a page (`output` ends in .html) or a folder.
 
     Args:
         path: file of the field.
-        config: resolution and degree of the volume.
+        resolution: cells along the longest side of the volume, a multiple of 8.
+        degree: of the spherical harmonics.
         name: title of the page; by default the file's name.
         on_progress: called with the name of the part, how much of it is done, of how much.
 
     Raises:
         SettingError, InputError: before anything is written.
     """
-    config = config or BakeConfig()
+    config = BakeConfig(resolution, degree)
     if is_page(output):
         check_output(output, force)
     else:
@@ -91,7 +101,7 @@ def export_web(
         ("Baked", f"{baked.colour.shape[1]:,} nodes, colour of degree {config.degree}"),
         ("Likeness", f"{likeness:.1f} dB PSNR to the field"),
     )
-    return ExportResult(
+    return WebExport(
         output=str(output),
         name=shown,
         bytes=write_web(output, baked),
@@ -118,12 +128,3 @@ def fidelity(
         scores.append(capped_psnr(other.render(view)["colors"], stored.render(view)["colors"]))
         on_progress("comparison with the field", i + 1, len(views))
     return sum(scores) / len(scores)
-
-
-def export_table(result: ExportResult) -> str:
-    """Format what `export_web` returned."""
-    return (
-        f"{result.output}: {result.bytes / 1e6:.1f} MB, {result.nodes:,} nodes in {result.bricks:,} bricks "
-        f"of {' x '.join(map(str, result.cells))} cells\n"
-        f"PSNR to the field: {result.psnr_to_field:.2f} dB"
-    )
