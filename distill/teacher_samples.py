@@ -1,7 +1,6 @@
 """The teacher's samples: rays near the training cameras, marched, evaluated and packed.
 
 The teacher is evaluated in blocks, for the density along rays and then for all of what light reaches; every step draws
-from fieldmorph.fields.types import StateDict
 from one block of a ring that is slowly renewed. Blocks depend on the seed and their number alone, so that a resumed run
 sees the same ones.
 """
@@ -20,6 +19,7 @@ from fieldmorph.fields.kernels.ops import composite
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.rendering import RaySamples, sample_rays, visible_samples
 from fieldmorph.fields.rng import seeded
+from fieldmorph.fields.types import StateDict
 
 
 @dataclass(frozen=True, kw_only=True)
