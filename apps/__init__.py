@@ -6,7 +6,7 @@ import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is 
 
 
 def show(field: Any, **settings: Any) -> Any:
-    """A field in a notebook's cell, to be turned and zoomed; see `fieldmorph.apps.notebook.show_field`."""
+    """Return an interactive view of a field for a notebook's cell; see `fieldmorph.apps.notebook.show_field`."""
     from fieldmorph.apps.notebook import show_field  # imports torch, which the command line does without
 
     return show_field(field, **settings)

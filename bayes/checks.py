@@ -7,7 +7,7 @@ from fieldmorph.fields.errors import SettingError
 
 
 def check_whole(name: str, value: Any, minimum: int = 1) -> None:
-    """See that a setting is an integer of at least `minimum`.
+    """Check that a setting is an integer of at least `minimum`.
 
     Raises:
         SettingError: it is not.
@@ -17,7 +17,7 @@ def check_whole(name: str, value: Any, minimum: int = 1) -> None:
 
 
 def check_flag(name: str, value: Any) -> None:
-    """See that a setting is True or False.
+    """Check that a setting is True or False.
 
     Raises:
         SettingError: it is not.
@@ -27,7 +27,7 @@ def check_flag(name: str, value: Any) -> None:
 
 
 def check_tolerance(name: str, value: Any) -> None:
-    """See that a setting is a finite number of at least 0.
+    """Check that a setting is a finite number of at least 0.
 
     Raises:
         SettingError: it is not.
@@ -37,7 +37,7 @@ def check_tolerance(name: str, value: Any) -> None:
 
 
 def check_entries(name: str, value: Any) -> None:
-    """See that a setting is a tuple of one entry or more.
+    """Check that a setting is a tuple of one entry or more.
 
     Raises:
         SettingError: it is not.
@@ -47,5 +47,5 @@ def check_entries(name: str, value: Any) -> None:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a setting is an integer or a float, a NaN included."""
+    """Return whether a setting is an integer or a float, a NaN included."""
     return isinstance(value, int | float) and not isinstance(value, bool)

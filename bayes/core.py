@@ -55,6 +55,8 @@ class Core(Protocol):
         """Replace its posterior by the optimal one given the factors.
 
         Args:
+            factors: moments of each mode's functions at its points.
+            entries: the measurements.
             precision: mean of the noise's precision.
         """
 
@@ -65,6 +67,10 @@ class Core(Protocol):
 
         They are sums over each point's places (Fang et al. 2024, section 4): eta of weight y a, with a the mean of what
         multiplies the functions, and lam of weight B, with B its second moment.
+
+        Args:
+            mode: index of the mode whose functions the messages are for.
+            factors, entries: as `update` takes them.
         """
 
     def moments(self, factors: list[Factor]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:

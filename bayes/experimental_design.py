@@ -47,6 +47,8 @@ def where_next(
     """Choose n candidates whose measurement would reduce the posterior's mean variance most, without repetition.
 
     Args:
+        posterior: the fitted model.
+        n: number of candidates to choose.
         candidates: coordinates in the model's units (`Mode.parse`).
         references: places at which the variance counts; by default the candidates.
         n_samples: of the joint posterior; the error of a covariance is 1 / sqrt(n_samples) of both standard deviations.

@@ -219,7 +219,7 @@ def _each(given: tuple[_T, ...], n: int, what: str) -> tuple[_T, ...]:
 
 
 def _ranks(ranks: tuple[int, ...], names: list[str], entries: Entries, cp: bool) -> tuple[int, ...]:
-    """Return ranks limited to the number of distinct coordinates: more functions could not be told apart."""
+    """Return ranks limited to the number of distinct coordinates: more functions could not be distinguished."""
     limits = [len(points) for points in entries.points]
     if cp and len({*ranks}) > 1:
         raise SettingError(f"CP has one rank for all modes; got {ranks}")

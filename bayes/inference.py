@@ -47,7 +47,7 @@ class State:
     Attributes:
         entries: the measurements; with Student-t noise their weights change from sweep to sweep.
         kernels, processes, factors: of each mode: covariance, posterior, and its moments at the points.
-        prior_messages, prior: priors of modes and noise besides the kernels; the core has its own.
+        prior_messages, prior: priors of modes and noise in addition to the kernels; the core has its own.
         student: the rows of a fit with Student-t noise.
         intercept: constant that was subtracted from the values.
         bounds: evidence lower bound after each sweep, in nats.

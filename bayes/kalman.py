@@ -38,7 +38,7 @@ class Marginals:
 
 @dataclass(frozen=True)
 class SmoothedStates:
-    """What both passes leave at every point, from which the posterior at any other point follows.
+    """Results of both passes at every point, from which the posterior at any other point follows.
 
     Attributes:
         mean, covariance: of the joint state (n = r states) given the points up to this one.

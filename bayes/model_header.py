@@ -1,4 +1,4 @@
-"""What a tensor model's file says of it, with nothing built from it: gpytorch is not imported."""
+"""Description of a tensor model from its file, with nothing built from it: gpytorch is not imported."""
 
 import math
 from collections.abc import Mapping

@@ -20,7 +20,7 @@ class Noise:
 
     @property
     def mean(self) -> float:
-        """E[tau]."""
+        """Mean of the precision, E[tau]."""
         return self.shape / self.rate
 
     @property

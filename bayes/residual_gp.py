@@ -59,6 +59,9 @@ def fit_with_residual(
 ) -> tuple[Posterior, FitReport]:
     """Fit a residual process, then a tensor model to its residuals; other arguments are those of `fit`.
 
+    Args:
+        residual: settings of the residual process.
+
     Returns:
         The posterior of their sum, and the course of the tensor model's fit.
 

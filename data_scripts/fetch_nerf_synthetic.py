@@ -2,7 +2,7 @@
 
     python fetch_nerf_synthetic.py --zip nerf_synthetic.zip -o data
 
-The authors share `nerf_synthetic.zip` in a Google Drive folder (`HOME` below), which a browser opens and a
+The authors offer `nerf_synthetic.zip` in a Google Drive folder (`HOME` below), which a browser opens and a
 plain download does not. `--url` is for a mirror that you trust, or for the authors' smaller example archive,
 `nerf_example_data.zip`, which holds the lego scene. The authors publish no checksum, so none is checked here.
 
@@ -41,13 +41,13 @@ class InputError(ValueError):
 
 
 class UnsafeError(InputError):
-    """An archive that wants to leave its folder or fill the disk (exit code 4)."""
+    """An archive with entries outside its folder, or too large (exit code 4)."""
 
     exit_code = 4
 
 
 def extract(archive: Path, output: Path, max_bytes: int) -> None:
-    """Unpacks a zip into the folder `output`, wholly or not at all.
+    """Unpack a zip into the folder `output`, wholly or not at all.
 
     Raises:
         UnsafeError: An entry is absolute, climbs with `..`, is a link, or the whole is above `max_bytes`.
@@ -71,7 +71,7 @@ def extract(archive: Path, output: Path, max_bytes: int) -> None:
 
 
 def check_scene(folder: Path) -> dict[str, int]:
-    """Views per split of a scene in the NeRF-Synthetic layout.
+    """Return the number of views per split of a scene in the NeRF-Synthetic layout.
 
     Raises:
         InputError: A split is missing or damaged, names an image that is not there, or, for one of the eight
@@ -95,7 +95,7 @@ def check_scene(folder: Path) -> dict[str, int]:
 
 
 def download(url: str, target: Path, max_bytes: int) -> None:
-    """Writes what `url` (https or http) holds to `target`, at most `max_bytes`."""
+    """Write what `url` (https or http) holds to `target`, at most `max_bytes`."""
     if not url.startswith(("https://", "http://")):
         raise InputError(f"expected an https or http address; got {url}")
     size = 0
@@ -113,7 +113,7 @@ def download(url: str, target: Path, max_bytes: int) -> None:
 
 
 def fetch(args: argparse.Namespace) -> None:
-    """Unpacks `--zip` or `--url`, checks every scene found and prints its counts."""
+    """Unpack `--zip` or `--url`, check every scene found and print its counts."""
     max_bytes = args.max_gb * 10**9
     if args.zip:
         extract(args.zip, args.output, max_bytes)
@@ -131,6 +131,7 @@ def fetch(args: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
+    """Return the parser of the options."""
     p = argparse.ArgumentParser(description=f"Unpack and check NeRF-Synthetic: {WHERE}.")
     source = p.add_mutually_exclusive_group(required=True)
     source.add_argument("--zip", type=Path, help="the archive, downloaded by hand")
@@ -141,6 +142,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the script and return its exit code."""
     args = parser().parse_args(argv)
     try:
         fetch(args)
@@ -161,7 +163,7 @@ def _check_entry(entry: zipfile.ZipInfo) -> None:
 
 
 def _write(pack: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path) -> None:
-    """One entry, at most its declared size; macOS's shadow files are left out."""
+    """Write one entry, at most its declared size; macOS's shadow files are left out."""
     if entry.filename.startswith("__MACOSX/") or entry.filename.endswith(".DS_Store"):
         return
     target = folder / entry.filename

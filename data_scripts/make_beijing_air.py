@@ -61,7 +61,7 @@ DAY = ["year", "month", "day"]
 # before those of a pollutant.
 SHUFFLES = {"PM2.5": 40, "PM10": 60, "SO2": 80}
 FOLDS = 5
-TRAIN_SHARE = 0.8
+TRAIN_FRACTION = 0.8
 PUBLISHED = (16_965, (428, 501, 1461))  # rows, indices of each mode
 MAX_BYTES = 100 << 20  # of one file; they have 3 MB
 
@@ -71,7 +71,7 @@ class InputError(ValueError):
 
 
 def read_hours(source: Path) -> pd.DataFrame:
-    """All stations' hours at which everything was measured.
+    """Return all stations' hours at which everything was measured.
 
     Args:
         source: the downloaded zip, or a folder with the stations' files or that zip somewhere within.
@@ -96,7 +96,7 @@ def read_hours(source: Path) -> pd.DataFrame:
 
 
 def daily_means(hours: pd.DataFrame) -> pd.DataFrame:
-    """`NUMBERS` of each station's days, and in `time` their seconds, by day and then by station's name."""
+    """Return `NUMBERS` of each station's days, and in `time` their seconds, by day and then by station's name."""
     days = hours.groupby([*DAY, "station"])[list(NUMBERS)].mean().reset_index()
     try:
         dates = pd.to_datetime(days[DAY])
@@ -106,7 +106,7 @@ def daily_means(hours: pd.DataFrame) -> pd.DataFrame:
 
 
 def benchmark(days: pd.DataFrame, pollutant: str) -> dict[str, Any]:
-    """The arrays of one pollutant's file, as the head of this file lists them.
+    """Return the arrays of one pollutant's file, as the head of this file lists them.
 
     Raises:
         InputError: there is nothing to standardise.
@@ -137,7 +137,7 @@ def benchmark(days: pd.DataFrame, pollutant: str) -> dict[str, Any]:
 
 
 def folds(n: int, shuffles: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (5, ...) to train and to test, after so many shuffles of n rows; a data set's first begins in order."""
+    """Return rows (5, ...) to train and to test, after so many shuffles of n rows; the first fold begins in order."""
     random, drawn = np.random.RandomState(0), []
     for done in range(shuffles + FOLDS):
         if done % FOLDS == 0:
@@ -145,12 +145,12 @@ def folds(n: int, shuffles: int) -> tuple[np.ndarray, np.ndarray]:
         random.shuffle(order)
         drawn.append(order.copy())
     rows = np.stack(drawn[-FOLDS:])
-    n_train = int(n * TRAIN_SHARE)
+    n_train = int(n * TRAIN_FRACTION)
     return rows[:, :n_train], rows[:, n_train:]
 
 
 def table(days: pd.DataFrame, arrays: dict[str, Any], pollutant: str) -> pd.DataFrame:
-    """Rows as `fieldmorph tensor fit` reads them."""
+    """Return rows as `fieldmorph tensor fit` reads them."""
     temperature, pressure, seconds = arrays["coords_raw"].T
     columns = {
         "temperature [degC]": temperature,
@@ -163,7 +163,7 @@ def table(days: pd.DataFrame, arrays: dict[str, Any], pollutant: str) -> pd.Data
 
 
 def make(source: Path, output: Path, fold: int) -> None:
-    """Writes an array file and two tables for each pollutant, and says how many rows there are."""
+    """Write an array file and two tables for each pollutant, and print the number of rows."""
     files = [output / name for p in SHUFFLES for name in _names(p, fold)]
     if there := [file for file in files if file.exists()]:
         raise InputError(f"{there[0]} is there already")
@@ -178,11 +178,16 @@ def make(source: Path, output: Path, fold: int) -> None:
             rows.iloc[arrays[part][fold]].to_csv(output / name, index=False)
         print(f"{output / whole}: y_mean {arrays['y_mean']:.6g}, y_std {arrays['y_std']:.6g} ug/m3")
     shape = (len(days), tuple(int(n) for n in made["PM2.5"]["dims"]))
-    told = f"{shape[0]} rows on {' x '.join(map(str, shape[1]))} indices"
-    print(told if shape == PUBLISHED else f"{told}: NOT the published ones, {PUBLISHED[0]} on {PUBLISHED[1]}")
+    shape_text = f"{shape[0]} rows on {' x '.join(map(str, shape[1]))} indices"
+    print(
+        shape_text
+        if shape == PUBLISHED
+        else f"{shape_text}: NOT the published ones, {PUBLISHED[0]} on {PUBLISHED[1]}"
+    )
 
 
 def parser() -> argparse.ArgumentParser:
+    """Return the parser of the options."""
     p = argparse.ArgumentParser(
         description=f"The Beijing air-quality benchmark of FunBaT. Get its data from {HOME} with a browser."
     )
@@ -195,6 +200,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the script and return its exit code."""
     args = parser().parse_args(argv)
     try:
         make(args.source, args.output, args.fold)
@@ -209,7 +215,7 @@ def _names(pollutant: str, fold: int) -> tuple[str, str, str]:
 
 
 def _station_files(source: Path) -> Iterator[tuple[str, bytes]]:
-    """Names and contents of the stations' files; the download has them in a zip within a zip."""
+    """Yield names and contents of the stations' files; the download has them in a zip within a zip."""
     if source.is_dir():
         tables = sorted(source.rglob("PRSA_Data_*.csv"))
         for path in tables:

@@ -27,7 +27,7 @@ class InputError(ValueError):
 
 
 def look_at_origin(positions: np.ndarray) -> np.ndarray:
-    """OpenGL camera-to-world matrices (n, 4, 4) at `positions` (n, 3), z up; columns are right, up, back."""
+    """Return OpenGL camera-to-world matrices (n, 4, 4) at `positions` (n, 3), z up; columns: right, up, back."""
     back = positions / np.linalg.norm(positions, axis=-1, keepdims=True)
     right = np.stack([-back[:, 1], back[:, 0], np.zeros(len(back))], -1)  # z x back
     right[np.linalg.norm(right, axis=-1) < 1e-9] = [1.0, 0.0, 0.0]  # straight above, any right will do
@@ -38,18 +38,18 @@ def look_at_origin(positions: np.ndarray) -> np.ndarray:
 
 
 def random_cameras(n: int, radius: float, rng: np.random.Generator) -> np.ndarray:
-    """Poses (n, 4, 4) uniform on the upper hemisphere, as NeRF-Synthetic's training views."""
+    """Return poses (n, 4, 4) uniform on the upper hemisphere, as NeRF-Synthetic's training views."""
     return _cameras(rng.uniform(0.0, 1.0, n), rng.uniform(0.0, 2 * np.pi, n), radius)
 
 
 def spiral_cameras(n: int, radius: float, turns: float = 3.0) -> np.ndarray:
-    """Poses (n, 4, 4) on a smooth spiral that covers the hemisphere evenly; the test views are a path too."""
+    """Return poses (n, 4, 4) on a smooth spiral that covers the hemisphere evenly, as the test views are a path."""
     t = (np.arange(n) + 0.5) / n
     return _cameras(t, 2 * np.pi * turns * t, radius)
 
 
 def normalisation(vertices: np.ndarray, up: str) -> np.ndarray:
-    """The similarity (4, 4) that brings `vertices` (n, 3) into [-1, 1]^3, their `up` axis, "y" or "z", to z.
+    """Return the similarity (4, 4) that brings `vertices` (n, 3) into [-1, 1]^3, their `up` axis, "y" or "z", to z.
 
     Raises:
         InputError: When the vertices are not finite or lie in one point.
@@ -67,7 +67,7 @@ def normalisation(vertices: np.ndarray, up: str) -> np.ndarray:
 
 
 def fitting_angle(vertices: np.ndarray, poses: np.ndarray, margin: float = 1.05) -> float:
-    """The smallest field of view, radians, that holds `vertices` (n, 3) in every view, times `margin`."""
+    """Return the smallest field of view, radians, that holds `vertices` (n, 3) in every view, times `margin`."""
     widest = 0.0
     for pose in poses:
         x, y, z = ((vertices - pose[:3, 3]) @ pose[:3, :3]).T
@@ -76,7 +76,7 @@ def fitting_angle(vertices: np.ndarray, poses: np.ndarray, margin: float = 1.05)
 
 
 def to_straight_srgb(premultiplied: np.ndarray) -> np.ndarray:
-    """8-bit sRGB with straight alpha (h, w, 4) from linear light with premultiplied alpha.
+    """Return 8-bit sRGB with straight alpha (h, w, 4) from linear light with premultiplied alpha.
 
     Users composite encoded values, `rgb * a + (1 - a) * white`, and volume rendering mixes colours in that
     space too. So the colour of a rim pixel must be the object's own: divide by alpha in linear light, then
@@ -91,7 +91,7 @@ def to_straight_srgb(premultiplied: np.ndarray) -> np.ndarray:
 
 
 def render(args: argparse.Namespace) -> None:
-    """Writes the images, then the two JSON files, so that a killed run leaves no data set."""
+    """Write the images, then the two JSON files, so that a killed run leaves no data set."""
     from PIL import Image
 
     _check_paths(args)
@@ -119,6 +119,7 @@ def render(args: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
+    """Return the parser of the options."""
     p = argparse.ArgumentParser(
         description="Render a mesh to a data set in the NeRF-Synthetic layout.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -143,6 +144,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the script and return its exit code."""
     args = parser().parse_args(argv)
     try:
         render(args)
@@ -202,7 +204,7 @@ def _sensor(mi, pose: np.ndarray, angle: float, size: int) -> dict:
 
 
 def _scene(mi, args: argparse.Namespace):
-    """The mesh in its light, without a camera, and its vertices. It is read twice: first for its extent."""
+    """Return the mesh in its light, without a camera, and its vertices. It is read twice: first for its extent."""
     shape = {"type": args.mesh.suffix.lower()[1:], "filename": str(args.mesh)}
     grey = {"type": "rgb", "value": 0.6}
     colour = {"type": "bitmap", "filename": str(args.texture)} if args.texture else grey

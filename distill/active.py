@@ -14,7 +14,7 @@ from fieldmorph.fields.errors import SettingError, known
 LEVELS = ("pose", "ray", "point")
 REPLAYED_FRACTION = 0.1  # of a batch that is drawn again, and of a batch that counts as hard
 POOL_SIZE = 2048  # hard rays or points that are remembered of one block
-TURN_DEGREES = 9.0  # largest angle by which the worst poses are turned about the scene
+TURN_DEGREES = 9.0  # largest angle by which the worst poses are rotated around the scene
 MOMENTUM = 0.9  # of a pose's difficulty, from one error to the next
 SALIENT_FRACTION = 0.3  # of the samples, by rendering weight
 SURFACE_OPACITY = 0.5  # opacity from which a ray has a surface
@@ -57,7 +57,7 @@ class HardPoses:
         self.difficulty = {kind: torch.where(count > 0, fresh, before)}
 
     def worst(self) -> Int[Tensor, "n_worst"]:
-        """Return the indices of the worst tenth of the poses seen so far, at least one; none before the first error."""
+        """Return the indices of the worst tenth of the poses seen so far, at least one; none before an error."""
         difficulty = next(iter(self.difficulty.values()), torch.zeros(self.n_poses))
         n = min(max(1, int(REPLAYED_FRACTION * self.n_poses)), int((difficulty > 0).sum()))
         return difficulty.topk(n).indices
@@ -66,7 +66,14 @@ class HardPoses:
 def hard_cameras(
     prior: Cameras, worst: Int[Tensor, "n_worst"], n: int, generator: torch.Generator
 ) -> Cameras:
-    """Return n cameras near the given poses, each turned about the scene by a random few degrees."""
+    """Return n cameras near the given poses, each rotated around the scene by a random few degrees.
+
+    Args:
+        prior: the teacher's cameras.
+        worst: indices of the poses among them.
+        n: number of cameras.
+        generator: draws poses, axes and angles.
+    """
     which = worst[torch.randint(len(worst), (n,), generator=generator)]
     return turn_cameras(prior, which, TURN_DEGREES, generator)
 
@@ -84,7 +91,7 @@ class ReplayPool:
     def draw(
         self, block: int, fresh: Int[Tensor, "n"], generator: torch.Generator
     ) -> tuple[Int[Tensor, "n"], Int[Tensor, "n_replayed"]]:
-        """Return the indices, the first of them replaced by remembered ones, and which of the memory these are."""
+        """Return the indices, the first of them replaced by remembered ones, and the latter's places in memory."""
         indices, _ = self._pool(block)
         n = min(int(REPLAYED_FRACTION * len(fresh)), len(indices))
         slots = torch.randperm(len(indices), generator=generator)[:n]
@@ -108,7 +115,7 @@ class ReplayPool:
         self.pools[block] = indices, remembered
 
     def keep(self, blocks: set[int]) -> None:
-        """Forget blocks that left the ring."""
+        """Remove blocks that left the ring, keeping the given ones."""
         self.pools = {number: pool for number, pool in self.pools.items() if number in blocks}
 
     def _pool(self, block: int) -> tuple[Tensor, Tensor]:
@@ -121,6 +128,6 @@ def salient_samples(
     """Return which samples make up the image: the top 30 % by rendering weight, on rays that meet a surface."""
     surface = (opacities >= SURFACE_OPACITY)[ray_indices]
     n = int(SALIENT_FRACTION * len(weights))
-    if not n or not surface.any():  # a scene of fog has no surface: all of it makes up the image
+    if not n or not surface.any():  # where no ray is opaque, all samples make up the image
         return torch.ones_like(surface)
     return surface & (weights >= weights.topk(n).values[-1])

@@ -21,7 +21,7 @@ class ConvertConfig:
         lr_grid, lr_network: learning rates at the start; None takes the student's own.
         lr_share: factor of all learning rates.
         lr_decay: fraction of them that an exponential decay leaves, in addition to a linear decay to zero.
-        fresh: the student knows nothing yet: it takes the teacher's decoder and grows from coarse to fine.
+        fresh: the student is untrained: it takes the teacher's decoder and grows from coarse to fine.
         seed: of everything random.
         probe_seed: of the rays on which the quality is evaluated during training; None takes `seed`.
         probe_rays: how many these are.

@@ -1,4 +1,4 @@
-"""Any field into any other: one loop over the stages, teacher and student on the same samples."""
+"""Conversion of any field to any other: one loop over the stages, teacher and student on the same samples."""
 
 import importlib.metadata
 import logging
@@ -81,9 +81,7 @@ def convert(
     )
     looped = now()
     if learner.solves and (report.steps == 1 or learner.begun > LONG_START):
-        log.warning(
-            "the closed-form start took more than half of the budget; a longer one would serve better"
-        )
+        log.warning("the closed-form start took more than half of the budget; a longer budget is better")
     student.load_state_dict(best["field"])
     student.refine(1.0)
     occupancy = OccupancyGrid(teacher.occupancy.resolution)

@@ -28,7 +28,7 @@ TURN_DEGREES = 20.0
 DISTANCES = {"closer": 0.75, "farther": 1.25}
 SIDES = {"left": (0, -1.0), "right": (0, 1.0), "up": (1, -1.0), "down": (1, 1.0)}  # camera axis and sign
 
-OnPicture = Callable[[int, int], None]
+OnImage = Callable[[int, int], None]
 LOW_IS_BAD = (
     "psnr_to_teacher",
     "ssim_to_teacher",
@@ -64,7 +64,7 @@ class ExampleView:
         poses: name of the set, `held_out` or `off_trajectory`.
         rank: `typical` (of median PSNR to the teacher) or `worst`.
         psnr: to the teacher, in dB; None where it is not finite.
-        photograph: the test image, where there is one.
+        test_image: the test image, where there is one.
     """
 
     poses: str
@@ -73,7 +73,7 @@ class ExampleView:
     psnr: float | None
     teacher: Float[Tensor, "h w 3"]
     student: Float[Tensor, "h w 3"]
-    photograph: Float[Tensor, "h w 3"] | None = None
+    test_image: Float[Tensor, "h w 3"] | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class EvaluationViews:
     Attributes:
         name: `held_out` or `off_trajectory`.
         source: where the poses come from.
-        photographs: test images over white, where there are any.
+        test_images: test images over white, where there are any.
         teacher_views: what `RenderableField.render` returns for the teacher.
         distances: from the nearest training camera, in world units.
         spent: on the teacher's images.
@@ -93,7 +93,7 @@ class EvaluationViews:
     source: str
     cameras: Cameras
     views: list[str]
-    photographs: list[Tensor] | None
+    test_images: list[Tensor] | None
     teacher_views: list[dict[str, Tensor]]
     distances: list[float]
     spent: Spent
@@ -101,36 +101,37 @@ class EvaluationViews:
 
 def reference(
     teacher: RenderableField,
-    photographs: Split | None = None,
-    on_picture: OnPicture = lambda _done, _total: None,
+    test_images: Split | None = None,
+    on_image: OnImage = lambda _done, _total: None,
     config: FidelityConfig | None = None,
 ) -> tuple[EvaluationViews, EvaluationViews]:
     """Return the held-out and the off-trajectory views, the teacher rendered once for all students.
 
     Args:
-        photographs: test images; their cameras are the held-out ones.
-        on_picture: called with the number of images that are done and that of all.
+        teacher: rendered on its own device.
+        test_images: views with images; their cameras are the held-out ones.
+        on_image: called with the number of images that are done and that of all.
     """
     config = config or FidelityConfig()
     beyond, names = off_trajectory_cameras(teacher.cameras, teacher.field.box(), config)
     shots = None
-    if photographs is None:
+    if test_images is None:
         held_out = held_out_cameras(teacher.cameras, config)
         held_names = [f"pose {i + 1}" for i in range(len(held_out))]
         source = "new poses between the training cameras"
     else:
-        kept = _spread(len(photographs), photographs.cameras.width * photographs.cameras.height, config)
-        held_out = photographs.cameras[torch.tensor(kept)]
-        held_names = [photographs.names[i] for i in kept]
-        shots = [photographs.view_over(i, torch.ones(3)) for i in kept]
-        source = f"the cameras of {len(kept)} of {len(photographs)} photographs"
+        kept = _spread(len(test_images), test_images.cameras.width * test_images.cameras.height, config)
+        held_out = test_images.cameras[torch.tensor(kept)]
+        held_names = [test_images.names[i] for i in kept]
+        shots = [test_images.view_over(i, torch.ones(3)) for i in kept]
+        source = f"the cameras of {len(kept)} of {len(test_images)} test images"
     moved = f"training cameras turned {TURN_DEGREES:g} degrees round the scene, a quarter closer or farther"
     total = len(held_out) + len(beyond)
 
     def poses(
         name: str, source: str, cameras: Cameras, views: list[str], shots: list[Tensor] | None, first: int
     ) -> EvaluationViews:
-        teacher_views, spent = _views(teacher, cameras, first, total, on_picture)
+        teacher_views, spent = _views(teacher, cameras, first, total, on_image)
         here, there = (c.camera_to_world[:, :, 3].cpu() for c in (cameras, teacher.cameras))
         distances = torch.cdist(here, there).amin(1).tolist()
         return EvaluationViews(name, source, cameras, views, shots, teacher_views, distances, spent)
@@ -144,9 +145,9 @@ def reference(
 def measure(
     against: tuple[EvaluationViews, EvaluationViews],
     student: RenderableField,
-    on_picture: OnPicture = lambda _done, _total: None,
+    on_image: OnImage = lambda _done, _total: None,
 ) -> tuple[JsonObject, list[ExampleView]]:
-    """Compare a student with the views of its teacher.
+    """Compare a student with the views of its teacher, by PSNR, SSIM and opacity.
 
     Each set has, for every view, as mean and as worst, `psnr_to_teacher` in dB, `ssim_to_teacher` and `opacity_error`
     (mean absolute difference of opacities: floaters of the background's color show in no image). With test images the
@@ -156,7 +157,8 @@ def measure(
 
     Args:
         against: from `reference`.
-        on_picture: called with the number of images that are done and that of all.
+        student: rendered on its own device.
+        on_image: called with the number of images that are done and that of all.
 
     Returns:
         The figures of both sets as JSON values; the typical and the worst held-out and the worst off-trajectory view.
@@ -166,7 +168,7 @@ def measure(
     figures: JsonObject = {"background": "white"}
     examples: list[ExampleView] = []
     for poses, first in ((held_out, 0), (beyond, len(held_out.views))):
-        student_views, spent = _views(student, poses.cameras, first, total, on_picture)
+        student_views, spent = _views(student, poses.cameras, first, total, on_image)
         figures[poses.name] = _compare(poses, student_views, spent)
         ranks = ("typical", "worst") if poses is held_out and len(poses.views) > 1 else ("worst",)
         examples += [_example(poses, student_views, rank, figures[poses.name]) for rank in ranks]
@@ -184,8 +186,13 @@ def off_trajectory_cameras(
 ) -> tuple[Cameras, list[str]]:
     """Return eight cameras where no training camera was, and their names.
 
-    Each is one of the training cameras, spread over their order, turned to its left, right, up or down about the common
-    look-at point (moved into the box where it lies outside), drawn closer or pushed away, and aimed at that point.
+    Each is one of the training cameras, spread over their order, rotated to its left, right, up or down around the
+    common look-at point (moved into the box where it lies outside), drawn closer or pushed away, and aimed at it.
+
+    Args:
+        prior: the training cameras.
+        aabb: the box in world units, min then max.
+        config: sizes of images.
     """
     prior, box = prior.to("cpu"), torch.tensor(aabb, dtype=torch.float32)
     centre = look_at_point(prior).clamp(box[:3], box[3:])
@@ -193,17 +200,17 @@ def off_trajectory_cameras(
     which = torch.tensor([(2 * i + 1) * len(prior) // (2 * len(moves)) for i in range(len(moves))])
     pose = prior.camera_to_world[which]
     # A camera in the very middle of what it sees has no side; it is taken a little backwards.
-    least = 0.05 * float((box[3:] - box[:3]).max())
+    nearest = 0.05 * float((box[3:] - box[:3]).max())
     outward = pose[:, :, 3] - centre
     away = outward.norm(dim=-1, keepdim=True)
-    outward = torch.where(away > least, outward / away.clamp(min=least), -pose[:, :, 2])
+    outward = torch.where(away > nearest, outward / away.clamp(min=nearest), -pose[:, :, 2])
     axis = torch.tensor([SIDES[side][0] for _, side in moves])
     sign = torch.tensor([[SIDES[side][1]] for _, side in moves])
     side = sign * pose[torch.arange(len(moves)), :, axis]
     across = F.normalize(side - (side * outward).sum(-1, keepdim=True) * outward, dim=-1)
     turn = math.radians(TURN_DEGREES)
     outward = F.normalize(math.cos(turn) * outward + math.sin(turn) * across, dim=-1)
-    distance = torch.tensor([[DISTANCES[word]] for word, _ in moves]) * away.clamp(min=least)
+    distance = torch.tensor([[DISTANCES[word]] for word, _ in moves]) * away.clamp(min=nearest)
     # The old `down` keeps the image upright; where it points at the scene the old `forward` takes its place.
     down = pose[:, :, 1]
     down = torch.where((down * outward).sum(-1, keepdim=True).abs() < 0.99, down, pose[:, :, 2])
@@ -217,16 +224,16 @@ def off_trajectory_cameras(
 
 
 def _views(
-    stored: RenderableField, cameras: Cameras, first: int, total: int, on_picture: OnPicture
+    stored: RenderableField, cameras: Cameras, first: int, total: int, on_image: OnImage
 ) -> tuple[list[dict[str, Tensor]], Spent]:
-    """Render each camera; the images from `first` on of `total`. Return them and what that took."""
+    """Render each camera and return the images and the time; they count from `first` of `total` on."""
     stored.render(resize(cameras[0], 16, 16))  # kernels compile at their first use
     seen, spent = [], Spent()
     for i, camera in enumerate(cameras):
         start = now()
         seen.append(stored.render(camera))
         spent += now() - start
-        on_picture(first + i + 1, total)
+        on_image(first + i + 1, total)
     return seen, spent
 
 
@@ -239,8 +246,8 @@ def _compare(poses: EvaluationViews, student_views: list[dict[str, Tensor]], spe
             "ssim_to_teacher": _ssim(student["colors"], teacher["colors"]),
             "opacity_error": float((student["opacities"] - teacher["opacities"]).abs().mean()),
         }
-        if poses.photographs is not None:
-            shot, psnr = poses.photographs[i], []
+        if poses.test_images is not None:
+            shot, psnr = poses.test_images[i], []
             for role, seen in (("teacher", teacher), ("student", student)):
                 psnr.append(capped_psnr(seen["colors"], shot))
                 found |= {f"{role}_psnr": psnr[-1], f"{role}_ssim": _ssim(seen["colors"], shot)}
@@ -275,7 +282,7 @@ def _example(
     """Return the images of the view of a rank."""
     i = figures[f"{rank}_view"]
     teacher, student = poses.teacher_views[i]["colors"], student_views[i]["colors"]
-    shot = None if poses.photographs is None else poses.photographs[i]
+    shot = None if poses.test_images is None else poses.test_images[i]
     psnr = figures["per_view"]["psnr_to_teacher"][i]
     return ExampleView(poses.name, rank, poses.views[i], psnr, teacher, student, shot)
 

@@ -57,6 +57,7 @@ class ConvertLearner:
         self.probe_at, self.probe_pixels = probe_block.rays(torch.arange(config.probe_rays))
 
     def step(self, progress: float) -> None:
+        """Solve the closed form at the first step, where a stage wants it; else descend on the stage's losses."""
         began = now()
         if self.solves and self.n_steps == 0:
             stage = self.stages[0]
@@ -64,7 +65,7 @@ class ConvertLearner:
             self._new_optimizer()
         else:
             if self.solves and self.n_steps == 1:
-                self.begun = progress  # the stages share what a closed form has left
+                self.begun = progress  # the stages divide the time that the closed form leaves
             progress = (progress - self.begun) / (1 - self.begun)
             stage = stage_at(self.stages, progress)
             # What was solved for, or learned, at the final resolution stays there.
@@ -92,6 +93,7 @@ class ConvertLearner:
 
     @torch.no_grad()
     def probe(self) -> float:
+        """Return the PSNR in dB against the teacher's pixels over white."""
         white = torch.ones_like(self.probe_pixels.colors)
         comparison = compare_rays(
             self.student, self.probe_at, self.probe_pixels, white, self.teacher.render_step_size
@@ -99,9 +101,11 @@ class ConvertLearner:
         return psnr_from_mse(F.mse_loss(*comparison.pixels()))
 
     def result(self) -> StateDict:
+        """Return a copy of the student's state."""
         return {"field": {k: v.detach().clone() for k, v in self.student.state_dict().items()}}
 
     def state(self) -> StateDict:
+        """Return everything that changes during a run; the keys are those of saved states."""
         return {
             **self.result(),
             "optimizer": self.optimizer.state(),
@@ -115,6 +119,7 @@ class ConvertLearner:
         }
 
     def load_state(self, state: StateDict) -> None:
+        """Continue from what `state` returned."""
         self.student.load_state_dict(state["field"])
         self.optimizer.load_state(state["optimizer"])
         self.generator.set_state(state["generator"])
@@ -154,17 +159,17 @@ class ConvertLearner:
         rays: Tensor,
         errors: Tensor,
     ) -> None:
-        """Update the difficulties now and then: at every step that would cost a tenth of the time."""
+        """Update the difficulties; called at some steps only, since at every step it would cost a tenth of the time."""
         if level in self.config.active:
             self.replay[level].note(block.number, which, slots, errors)
             self.replay[level].keep(set(self.pool.blocks))
         if "pose" in self.config.active:
-            # What is shown again for being hard says nothing about its pose.
+            # Replayed samples are no fair sample of their pose.
             fresh = slice(len(slots), None)
             self.hard_poses.note(block.poses[rays[fresh]], errors[fresh], level)
 
     def _empty_space_loss(self, block: Block) -> Tensor:
-        """Return the loss at points anywhere in the box: floaters would hide there, off every ray of the teacher."""
+        """Return the loss at points anywhere in the box, where floaters would appear off the teacher's rays."""
         n, step = int(self.config.empty_share * self.n_samples), self.teacher.render_step_size
         if not n:
             return torch.zeros(())

@@ -17,7 +17,7 @@ from fieldmorph.distill.teacher_samples import Pixels, TeacherSamples
 from fieldmorph.fields.kernels.composite import alpha_from_density
 
 MIN_WEIGHT = 1e-3  # rendering weight above which a sample's color and features are compared
-EMPTY_ALPHA = 0.002  # alpha up to which a step is empty space: thin fog adds up along a ray
+EMPTY_ALPHA = 0.002  # alpha up to which a step is empty space: low densities add up along a ray
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class PointComparison:
 
     @torch.no_grad()
     def errors(self) -> Float[Tensor, "..."]:
-        """Return how wrong the student is at each sample: in alpha and, where it is compared and seen, in color."""
+        """Return the student's error at each sample: in alpha and, where it is compared and visible, in color."""
         student, teacher = self.alphas()
         errors = (student - teacher).abs()
         if self.student.rgb is None:
@@ -88,7 +88,7 @@ class RayComparison(PointComparison):
 
     @torch.no_grad()
     def errors(self) -> Float[Tensor, "..."]:
-        """Return how wrong the student's pixels are, one number a ray."""
+        """Return the mean absolute error of the student's pixels, one number per ray."""
         student, teacher = self.pixels()
         return (student - teacher).abs().mean(-1)
 
@@ -149,13 +149,13 @@ def pixel_loss(c: RayComparison) -> Tensor:
 def empty_space_loss(student: Float[Tensor, "n"], teacher: Float[Tensor, "n"]) -> Tensor:
     """Return the smooth L1 on alpha where the teacher is empty, the squared error elsewhere.
 
-    Counted alike, the few points at surfaces would be noise next to what rays teach there: up to a decibel.
+    With one loss for both, the few points at surfaces would add noise to what is learned along rays: up to a decibel.
 
     Args:
         student, teacher: alphas of one render step at points anywhere in the box.
     """
-    fog = F.smooth_l1_loss(student, teacher, beta=EMPTY_ALPHA, reduction="none")
-    return torch.where(teacher < EMPTY_ALPHA, fog, (student - teacher).square()).mean()
+    in_empty_space = F.smooth_l1_loss(student, teacher, beta=EMPTY_ALPHA, reduction="none")
+    return torch.where(teacher < EMPTY_ALPHA, in_empty_space, (student - teacher).square()).mean()
 
 
 LOSSES: dict[str, Loss] = {

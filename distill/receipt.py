@@ -31,11 +31,11 @@ def receipt(
     budget: Budget,
     runs: Sequence[ConvertReport],
     seed: int,
-    photographs: Mapping[str, Any] | None = None,
+    test_images: Mapping[str, Any] | None = None,
     gate: Mapping[str, Any] | None = None,
     device: torch.device | str = "cpu",
 ) -> JsonObject:
-    """Return everything in one object, whose values `json.dumps(..., allow_nan=False)` takes.
+    """Return the receipt as one object, whose values `json.dumps(..., allow_nan=False)` takes.
 
     Numbers that are not finite become None; dataclasses become objects.
 
@@ -43,9 +43,12 @@ def receipt(
         teacher, student: as `describe_field` returns them.
         quality: the figures of `fidelity.measure`.
         settings: of the conversion, a dataclass or a mapping.
-        runs: the conversion and, where it went on, every part, whether its student was kept or not.
-        photographs: the identity of the test images: `scene`, `split`, `downscale`, `sha256`.
+        budget: the requested length.
+        runs: the conversion and, where it was extended, every part, whether its student was kept or not.
+        seed: of the conversion.
+        test_images: their identity: `scene`, `split`, `downscale`, `sha256`.
         gate: the requested quality, whether it was `met`, and what was done for it.
+        device: on which the conversion ran.
     """
     used = sum((run.loop.spent for run in runs), Spent())
     steps = sum(run.loop.steps for run in runs)
@@ -60,7 +63,7 @@ def receipt(
             "ratio": {name: a / b if a and b else None for name, (a, b) in sizes.items()},
             "quality": quality,
             "gate": gate,
-            "photographs": photographs,
+            "photographs": test_images,
             "settings": settings,
             "seed": seed,
             "budget": {
@@ -84,9 +87,16 @@ def describe_field(
     sha256: str | None = None,
     preset: str | None = None,
 ) -> JsonObject:
-    """Return the entry of a receipt for one field. Of `file` only the name is kept: folders tell of the machine.
+    """Return the entry of a receipt for one field.
 
     A field without parameters, such as a function, has None of them rather than 0.
+
+    Args:
+        stored: the field with its provenance.
+        file: where it is saved; only the name is kept, because folders identify the machine.
+        n_bytes: size of the file.
+        sha256: of the file, hexadecimal.
+        preset: of the settings it was made with.
     """
     return {
         "field": stored.field.name,
@@ -147,7 +157,7 @@ def stages_of(curve: Sequence[tuple[float, float]], stages: Sequence[StageReport
 
 
 def environment(device: torch.device | str = "cpu") -> JsonObject:
-    """Return what times depend on, and nothing that identifies the owner of the machine."""
+    """Return the versions and hardware that times depend on, and nothing that identifies the machine's owner."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -160,7 +170,7 @@ def environment(device: torch.device | str = "cpu") -> JsonObject:
 
 
 def plain(value: Any) -> Any:
-    """Return the value in JSON's types; what has no such form becomes its name, what is not finite None."""
+    """Return the value in JSON's types; a value without such a form becomes its name, one not finite None."""
     match value:
         case None | bool() | int() | str():
             return value

@@ -23,11 +23,11 @@ class Source(Protocol):
 
     @property
     def level(self) -> str:
-        """The level of active learning that shows its hardest samples again: `point` or `ray`."""
+        """Level of active learning that draws its hardest samples again: `point` or `ray`."""
 
     @property
     def gives(self) -> frozenset[str]:
-        """The needs of losses that it meets; `rgb` is computed where a loss of the stage needs it."""
+        """Needs of losses that it meets; `rgb` is computed where a loss of the stage needs it."""
 
     def draw(self, block: Block, n_samples: int, generator: torch.Generator) -> Int[Tensor, "n"]:
         """Return indices into the block, of about n_samples samples altogether."""
@@ -41,7 +41,16 @@ class Source(Protocol):
         with_rgb: bool,
         generator: torch.Generator,
     ) -> PointComparison:
-        """Return teacher and student at these indices; differentiable in the student's parameters."""
+        """Return teacher and student at these indices; differentiable in the student's parameters.
+
+        Args:
+            block: the teacher's samples.
+            which: indices into it, as `draw` returns them.
+            student: the field that is trained.
+            render_step_size: the teacher's, in world units.
+            with_rgb: whether a loss needs the student's color.
+            generator: draws backgrounds.
+        """
 
     def rays(self, block: Block, which: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
         """Return the ray of the block that each index belongs to."""
@@ -108,7 +117,14 @@ def compare_rays(
     background: Float[Tensor, "n_rays 3"],
     render_step_size: float,
 ) -> RayComparison:
-    """Return teacher and student along rays, the student composited from the teacher's samples."""
+    """Return teacher and student along rays, the student composited from the teacher's samples.
+
+    Args:
+        student: the field that is trained.
+        teacher, pixels: as `Block.rays` returns them.
+        background: sRGB behind each ray.
+        render_step_size: the teacher's, in world units.
+    """
     values = student_values(student, teacher, with_rgb=True)
     assert values.rgb is not None
     s = pixels.samples
@@ -119,7 +135,7 @@ def compare_rays(
 
 
 def student_values(student: VolumeField, at: TeacherSamples, with_rgb: bool) -> StudentValues:
-    """Return the student at the teacher's samples."""
+    """Return the student at the teacher's samples; its color is left out unless `with_rgb`."""
     log_sigma, features = student.geometry(at.positions)
     sigma = student.density(log_sigma, at.positions)
     rgb = student.radiance(features, at.positions, at.directions) if with_rgb else None

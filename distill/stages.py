@@ -35,7 +35,7 @@ class Stage:
 
     Attributes:
         name: for reports.
-        share: fraction of the whole budget.
+        share: fraction of the whole budget; in saved states by this name.
         losses: weight of each loss by its name in `LOSSES`.
         source: where samples come from, by its name in `SOURCES`; `solve` is one step of a closed form.
         requires: what the pair must have: `decoder`, of the same kind on both sides; `closed form` for the student.
@@ -62,6 +62,8 @@ def plan_stages(
     """Return the stages that suit this pair, without losses that do not, and why the others were dropped.
 
     Args:
+        stages: those of the settings, in order.
+        teacher, student: the pair.
         start: whether to begin with the student's closed form, if it has one; None: where that helps.
 
     Raises:
@@ -93,7 +95,7 @@ def plan_stages(
 
 
 def _check_source(stage: Stage) -> None:
-    """See that the source exists and gives what the losses need."""
+    """Check that the source exists and gives what the losses need."""
     if stage.source == SOLVE:
         return
     if stage.source not in SOURCES:
@@ -121,7 +123,7 @@ def same_decoder(teacher: VolumeField, student: VolumeField) -> bool:
 
 
 def transplant_decoder(teacher: VolumeField, student: VolumeField) -> None:
-    """Give the student the teacher's decoder where both have the same kind."""
+    """Copy the teacher's decoder to the student where both have the same kind."""
     if same_decoder(teacher, student) and teacher.decoder is not None and student.decoder is not None:
         student.decoder.load_state_dict(teacher.decoder.state_dict())
 

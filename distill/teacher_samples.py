@@ -118,7 +118,7 @@ class Block:
         return torch.randint(len(offsets) - 1, (n_rays,), generator=generator)
 
     def rays(self, which: Int[Tensor, "n_rays"]) -> tuple[TeacherSamples, Pixels]:
-        """Return the given rays of this block, packed anew."""
+        """Return the given rays of this block, packed without the others."""
         whole = self.pixels.samples
         which = which.to(whole.offsets.device)
         counts = whole.offsets.diff()[which]
@@ -144,8 +144,8 @@ class SamplePool:
         self.newest = 0  # number of the newest block so far
         self.hard: dict[int, Tensor] = {}  # by block: the poses that were worst when it was made
         self.blocks: dict[int, Block] = {0: make_block(teacher, seed, 0, config=self.config)}
-        self.spare = self.blocks[0]  # for one in a great while whose rays all miss
-        if not len(self.spare.along):
+        self.fallback = self.blocks[0]  # for the rare block whose rays all miss
+        if not len(self.fallback.along):
             raise InputError("the teacher is empty: no ray near its cameras meets an occupied cell")
 
     def block(
@@ -154,6 +154,8 @@ class SamplePool:
         """Return a random block of those that belong to this step, whatever steps came before.
 
         Args:
+            step: of the optimizer.
+            generator: chooses the block.
             worst: indices of poses near which a tenth of a new block's rays start.
         """
         newest = _newest_block(step, self.config)
@@ -169,7 +171,7 @@ class SamplePool:
             for n in numbers
         }
         block = self.blocks[numbers[int(torch.randint(len(numbers), (1,), generator=generator))]]
-        return block if len(block.along) else self.spare
+        return block if len(block.along) else self.fallback
 
     def state(self) -> StateDict:
         """Return what `load_state` takes; blocks themselves are made again."""
@@ -182,7 +184,7 @@ class SamplePool:
 
 
 def _newest_block(step: int, config: SamplingConfig) -> int:
-    """Return the number of the newest block at a step: two at first, then quickly `n_blocks`, then one in a while."""
+    """Return the number of the newest block at a step: two at first, soon `n_blocks`, then a new one rarely."""
     full = (config.n_blocks - 2) * config.fill_every
     if step < full:
         return 1 + step // config.fill_every
@@ -199,7 +201,11 @@ def make_block(
 ) -> Block:
     """Return the block of this number: rays of new cameras near the teacher's own, and points in its box.
 
-    A tenth of the rays belong to cameras near the `worst` poses where there are some.
+    Args:
+        teacher: queried on its own device.
+        seed, number: what the block depends on, with `worst`.
+        worst: indices of poses; a tenth of the rays belong to cameras near these.
+        config: how many rays and points.
     """
     config, generator = config or SamplingConfig(), seeded(seed, "block", number)
     n_rays = config.block_rays
@@ -243,6 +249,6 @@ def _evaluate(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return color, density and, where a decoder gives them a meaning, features."""
     if field.decoder is None:
-        return *field(positions, directions), None  # geometry and radiance would ask a black box each
+        return *field(positions, directions), None  # geometry and radiance would call a black box twice
     log_sigma, features = field.geometry(positions)
     return field.radiance(features, positions, directions), field.density(log_sigma, positions), features

@@ -2,8 +2,8 @@
 
 Importing this package sets the OpenMP wait policy before torch loads its thread pool. torch and
 numba each bring a pool of their own; with the default policy the idle one spins and takes the
-cores from the busy one (a training step was measured at 190 ms instead of 70). It also asks numba for a
-threading layer that a web server's threads may share.
+cores from the busy one (a training step was measured at 190 ms instead of 70). It also sets numba's
+threading layer to one that a web server's threads may share.
 """
 
 import os

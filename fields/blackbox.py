@@ -1,4 +1,4 @@
-"""Any Python callable as a field: a teacher that needs no training code, file or framework of ours."""
+"""Fields made of any Python callable: teachers that need no training code, file or framework of ours."""
 
 from collections.abc import Callable, Sequence
 
@@ -148,7 +148,7 @@ def callable_teacher(
 
 
 def box_cameras(aabb: Sequence[float]) -> Cameras:
-    """Return cameras for a box without any of its own: four full turns that see all of it."""
+    """Return cameras for a box without any of its own: four full circles that see all of it."""
     turns = [orbit_box(aabb, PRIOR_PER_TURN, elevation=e) for e in PRIOR_ELEVATIONS]
     return Cameras(
         torch.cat([turn.camera_to_world for turn in turns]),

@@ -15,7 +15,7 @@ from torch import Tensor
 from fieldmorph.fields.errors import SettingError
 
 N_NEIGHBOURS = 4  # a sampled camera lies between a camera and one of its nearest few
-JITTER_DEGREES = 3.0  # standard deviation of its random turn about each camera axis
+JITTER_DEGREES = 3.0  # standard deviation of its random rotation around each camera axis
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Cameras:
         return replace(self, camera_to_world=self.camera_to_world[rows], intrinsics=self.intrinsics[rows])
 
     def to(self, device: torch.device | str) -> "Cameras":
+        """Return the cameras on a device."""
         return replace(
             self, camera_to_world=self.camera_to_world.to(device), intrinsics=self.intrinsics.to(device)
         )
@@ -70,7 +71,13 @@ def camera_rays(
     camera_indices: Int[Tensor, "n_rays"],
     pixels: Float[Tensor, "n_rays 2"] | Int[Tensor, "n_rays 2"],
 ) -> Rays:
-    """Return the rays through the centers of the given pixels (x, y)."""
+    """Return the rays through the centers of the given pixels (x, y).
+
+    Args:
+        cameras: all that `camera_indices` count.
+        camera_indices: the camera of each ray.
+        pixels: columns and rows from 0, whole or not; the ray passes through (x + 0.5, y + 0.5).
+    """
     pose = cameras.camera_to_world[camera_indices]
     focal, centre = cameras.intrinsics[camera_indices].split(2, dim=-1)
     slopes = (pixels + 0.5 - centre) / focal
@@ -134,13 +141,13 @@ def orbit_cameras(
     height: int,
     up: Sequence[float] = (0.0, 0.0, 1.0),
 ) -> Cameras:
-    """Return `n` cameras on a full turn about `up`, all looking at `centre`.
+    """Return `n` cameras on a full circle around the axis `up` through `centre`, all looking at `centre`.
 
     Args:
         radius: distance from the centre, world units.
         elevation: degrees above the plane across `up`.
         intrinsics: fl_x, fl_y, cx, cy in pixels.
-        up: any length but 0. The turn is counter-clockwise seen from there; with z up it starts at +x.
+        up: any length but 0. The circle is counter-clockwise seen from there; with z up it starts at +x.
 
     Raises:
         SettingError: `n` < 1 or `radius` is not positive.
@@ -174,7 +181,7 @@ def orbit_box(
     width: int = 400,
     height: int = 400,
 ) -> Cameras:
-    """Return `n` cameras on a full turn about z, far enough for the whole box to be in every image.
+    """Return `n` cameras on a full circle around z, far enough for the whole box to be in every image.
 
     Args:
         elevation: degrees above the horizontal.
@@ -197,7 +204,7 @@ def orbit_box(
 
 
 def orbit_like(cameras: Cameras, aabb: Sequence[float], n: int) -> Cameras:
-    """Return `n` cameras on a full turn that resembles the given cameras.
+    """Return `n` cameras on a full circle that resembles the given cameras.
 
     It goes around their common look-at point (moved into the box where it lies outside) at their
     mean distance and median elevation, with their up direction and median intrinsics.
@@ -222,7 +229,7 @@ def orbit_like(cameras: Cameras, aabb: Sequence[float], n: int) -> Cameras:
 
 
 def sample_cameras(prior: Cameras, n: int, generator: torch.Generator) -> Cameras:
-    """Return `n` new cameras where the given ones are: between neighbors, turned by a few degrees.
+    """Return `n` new cameras near the given ones: between neighbors, rotated by a few degrees.
 
     Each lies at a random place between a random camera of `prior`, whose intrinsics it takes, and one of
     that camera's nearest neighbors. The same generator state gives the same cameras.
@@ -248,31 +255,31 @@ def sample_cameras(prior: Cameras, n: int, generator: torch.Generator) -> Camera
 
 
 def turn_cameras(
-    prior: Cameras, which: Int[Tensor, "n"], degrees: float, generator: torch.Generator
+    prior: Cameras, indices: Int[Tensor, "n"], degrees: float, generator: torch.Generator
 ) -> Cameras:
-    """Return the named cameras of `prior`, each turned about their common look-at point.
+    """Return the cameras of `prior` at `indices`, each rotated around their common look-at point.
 
     Args:
-        degrees: largest angle by which a camera is turned, about a random axis.
+        degrees: largest angle of a rotation; its axis is random.
     """
     device, source = prior.intrinsics.device, generator.device
     axis = torch.nn.functional.normalize(
-        torch.randn(len(which), 3, generator=generator, device=source), dim=-1
+        torch.randn(len(indices), 3, generator=generator, device=source), dim=-1
     )
-    angle = math.radians(degrees) * torch.rand(len(which), 1, generator=generator, device=source)
+    angle = math.radians(degrees) * torch.rand(len(indices), 1, generator=generator, device=source)
     turn = _rotations((angle * axis).to(device))
-    centre, pose = look_at_point(prior), prior.camera_to_world[which]
+    centre, pose = look_at_point(prior), prior.camera_to_world[indices]
     position = centre + (turn @ (pose[:, :, 3:] - centre[:, None]))[:, :, 0]
     return Cameras(
         torch.cat([turn @ pose[:, :, :3], position[:, :, None]], dim=-1),
-        prior.intrinsics[which],
+        prior.intrinsics[indices],
         prior.width,
         prior.height,
     )
 
 
 def nearest_cameras(cameras: Cameras, prior: Cameras) -> Int[Tensor, "n"]:
-    """Return the index of the camera of `prior` that stands nearest to each of `cameras`."""
+    """Return the index of the camera of `prior` whose position is nearest to that of each of `cameras`."""
     return torch.cdist(cameras.camera_to_world[:, :, 3], prior.camera_to_world[:, :, 3]).argmin(1)
 
 

@@ -269,7 +269,7 @@ def _parse(path: str | Path, head: bytes) -> JsonObject:
 
 
 def _destination(path: str | Path) -> Path:
-    """The file that `path` means, links followed, checked to be one that may be replaced."""
+    """Return the file that `path` names, links followed, checked to be one that may be replaced."""
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
         raise InputError(f"cannot write {path}: it is a folder or a device")

@@ -46,7 +46,7 @@ def file_sha256(path: str | Path) -> str:
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """Give a temporary path next to `path`; its file takes the name when all has gone well, or is removed."""
+    """Yield a temporary path next to `path`; its file takes the name where nothing is raised, else is removed."""
     part = path.with_name(f".{path.name}.part")
     try:
         yield part

@@ -76,7 +76,7 @@ def fit_images(
 ) -> tuple[RenderableField, LoopReport]:
     """Train `field` in place on posed images.
 
-    Transparent images are composited over a random background, so that colored fog earns nothing.
+    Transparent images are composited over a random background, so that colored low density lowers no loss.
 
     Args:
         field: a fresh one, from `make_field`.

@@ -78,7 +78,7 @@ class LazyTable(Mapping[str, T], Generic[T]):
 
     @property
     def titles(self) -> dict[str, str]:
-        """Titles by name, without importing anything."""
+        """Return titles by name, without importing anything."""
         return {name: line.title for name, line in self._lines.items()}
 
     def __getitem__(self, name: str) -> T:

@@ -21,7 +21,7 @@ from fieldmorph.fields.errors import FruitlessError, SettingError
 from fieldmorph.fields.types import JsonObject, StateDict
 
 N_PROBES = 20  # evaluations over a run, at equal fractions of the budget
-MIN_STEPS = 20  # a budget of time that ends earlier is treated as a user error
+MIN_STEPS = 20  # a budget of time that ends earlier is reported as a user error
 SAVE_SECONDS = 20.0  # at most this much work is lost to a crash
 
 
@@ -41,7 +41,8 @@ class Learner(Protocol):
     def state(self) -> StateDict:
         """Return what a later `load_state` needs to continue exactly as if nothing had happened."""
 
-    def load_state(self, state: StateDict) -> None: ...
+    def load_state(self, state: StateDict) -> None:
+        """Continue from what `state` returned."""
 
 
 @dataclass(frozen=True)

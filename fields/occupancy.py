@@ -53,7 +53,7 @@ class OccupancyGrid:
 
     @property
     def resolution(self) -> int:
-        """Cells per axis."""
+        """Number of cells per axis."""
         return self.occupied.shape[0]
 
     def at(self, unit: Float[Tensor, "*batch 3"]) -> Bool[Tensor, "*batch"]:
@@ -71,10 +71,13 @@ class OccupancyGrid:
         decay: float = 0.95,
         fraction: float = 1.0,
     ) -> None:
-        """Sample the field again at one random point per cell.
+        """Sample the field again at one random point per cell (Müller et al. 2022, appendix C).
 
         Args:
-            decay: what the remembered density is multiplied with before the maximum is taken.
+            field: whose density is sampled, on its own device.
+            render_step_size: length in world units of the step whose alpha decides.
+            generator: draws the points and the cells.
+            decay: factor of the remembered density before the maximum is taken.
             fraction: of all cells that are sampled, half at random and half among the occupied.
         """
         n_cells = self.density.numel()
@@ -103,9 +106,15 @@ class OccupancyGrid:
         *,
         samples_per_cell: int = 4,
     ) -> None:
-        """Forget the past and bound the field afresh by several points per cell; one ring of cells is added.
+        """Compute the grid anew from several points per cell; one ring of cells is added.
 
         A student is judged with a grid of its own: the teacher's would hide its floaters.
+
+        Args:
+            field: whose density is sampled, on its own device.
+            render_step_size: length in world units of the step whose alpha decides.
+            generator: draws the points.
+            samples_per_cell: points per cell; after the first only where there is density nearby.
         """
         cells = torch.arange(self.density.numel())
         density = torch.zeros(len(cells))

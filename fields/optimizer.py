@@ -18,7 +18,7 @@ NEWTON_SCHULZ_STEPS = 5
 
 
 class FieldOptimizer:
-    """Adam and, where the field asks for it, Muon.
+    """Adam and, for the parameters that the field names, Muon (Jordan et al. 2024).
 
     Args:
         field: its `param_groups` name parameters, learning rates and `optimizer`: `adam` (default) or `muon`.

@@ -73,6 +73,6 @@ def _on_cuda(rows: Tensor) -> bool:
 
 
 def _round_up(n: int) -> int:
-    """Rows to compute for n: a few sizes only, since the CPU's matrix library prepares each new size anew."""
+    """Return the rows to compute for n: few sizes, since the CPU's matrix library prepares for each new size."""
     bucket = max(16, (1 << n.bit_length()) // 32)
     return -(-n // bucket) * bucket

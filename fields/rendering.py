@@ -78,7 +78,15 @@ def sample_rays(
     render_step_size: float,
     jitter: Float[Tensor, "n_rays"] | None = None,
 ) -> RaySamples:
-    """Return samples in occupied cells, at the middle of each step or jittered."""
+    """Return samples in occupied cells, at the middle of each step or jittered.
+
+    Args:
+        rays: origins in world units, and directions.
+        field: only its box is used.
+        occupancy: the cells of that box.
+        render_step_size: distance between samples, in world units.
+        jitter: where in its step each ray's samples lie, in [0, 1); the middle by default.
+    """
     if jitter is None:
         jitter = torch.full((len(rays),), 0.5, device=rays.rays_o.device)
     occupied = occupancy.occupied.to(rays.rays_o.device)
@@ -89,7 +97,13 @@ def sample_rays(
 def visible_samples(
     field: VolumeField, rays: Rays, samples: RaySamples, early_stop: float = EARLY_STOP
 ) -> RaySamples:
-    """Return the samples that light reaches; a density-only pass spares the rest the whole field."""
+    """Return the samples that light reaches; a density-only pass saves evaluating color for the rest.
+
+    Args:
+        field: whose density is queried, without gradients.
+        rays, samples: as `sample_rays` takes and returns them.
+        early_stop: transmittance at and below which a sample is left out.
+    """
     if not len(samples):
         return samples
     sigma = field.query_density(samples.positions(rays))
@@ -102,7 +116,7 @@ def visible_samples(
 def shade_samples(
     field: VolumeField, rays: Rays, samples: RaySamples, background: Float[Tensor, "n_rays 3"]
 ) -> RenderOutput:
-    """Composite the field's values at given samples over a background."""
+    """Return the pixels of rays, composited from the field's values at given samples over a background."""
     rgb, sigma = field(samples.positions(rays), rays.rays_d[samples.ray_indices])
     weights, colors, opacities, depths = composite(
         sigma, rgb, samples.t_starts, samples.t_ends, samples.offsets
@@ -119,7 +133,16 @@ def render_rays(
     background: Float[Tensor, "n_rays 3"],
     jitter: Float[Tensor, "n_rays"] | None = None,
 ) -> RenderOutput:
-    """Return the pixels of rays; only samples that light reaches are shaded."""
+    """Return the pixels of rays; only samples that light reaches are shaded.
+
+    Args:
+        field: queried on its own device, where the rays lie as well.
+        rays: origins in world units, and directions.
+        occupancy: its grid; samples lie in occupied cells only.
+        render_step_size: distance between samples, in world units.
+        background: sRGB in [0, 1] behind each ray.
+        jitter: as `sample_rays` takes it.
+    """
     samples = sample_rays(rays, field, occupancy, render_step_size, jitter)
     return shade_samples(field, rays, visible_samples(field, rays, samples), background)
 
@@ -136,9 +159,12 @@ def render_image(
     """Return one view: `colors` (h, w, 3) in sRGB, `opacities` (h, w), `depths` (h, w) in world units.
 
     Args:
+        field: queried on its own device.
         camera: exactly one.
+        occupancy: its grid; samples lie in occupied cells only.
         render_step_size: distance between samples, in world units.
         background: gray level in [0, 1].
+        rays_per_chunk: rays rendered at once; bounds memory, changes nothing in the image.
 
     Raises:
         SettingError: `camera` is not exactly one camera.

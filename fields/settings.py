@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from fieldmorph.fields.types import JsonObject
 
-# Metadata of a setting that files of 0.1 do not have: at its default it is not written, so that their runs go on.
+# Metadata of a setting that files of 0.1 do not have: at its default it is not written, so that their runs resume.
 SINCE_0_2: Mapping[str, Any] = {"since": "0.2"}
 
 

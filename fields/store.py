@@ -98,7 +98,7 @@ def describe_field(header: JsonObject, arrays: dict[str, Tensor]) -> JsonObject:
 
 
 def _check_shapes(field: VolumeField, state: dict[str, Tensor]) -> None:
-    """Refuse arrays that are not what the configuration says; `load_state_dict` would take their shapes."""
+    """Reject arrays whose shapes differ from the configuration's; `load_state_dict` would take their shapes."""
     for name, own in field.state_dict().items():
         if name in state and state[name].shape != own.shape:
             sizes = f"{tuple(state[name].shape)} instead of {tuple(own.shape)}"
@@ -106,7 +106,7 @@ def _check_shapes(field: VolumeField, state: dict[str, Tensor]) -> None:
 
 
 def _check(field: VolumeField, render_step_size: float, cameras: Cameras) -> None:
-    """Refuse values that would fail, or never end, later."""
+    """Reject values with which rendering would fail or never end."""
     if not field.extent / MAX_STEPS_PER_BOX <= render_step_size < math.inf:
         raise ValueError(f"a render step of {render_step_size} does not suit a box of {field.extent}")
     sizes = (cameras.width, cameras.height)

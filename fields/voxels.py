@@ -88,10 +88,10 @@ class Voxels(VolumeField):
             raise SettingError(
                 f"voxels of resolution {resolution} needs a divisor of {self.divisors}; got {divisor!r}"
             )
-        most = self._nodes_at(divisor) ** 3
-        n_nodes = most if n_nodes is None else n_nodes
-        if type(n_nodes) is not int or not 1 <= n_nodes <= most:
-            raise SettingError(f"voxels needs n_nodes to be a whole number 1..{most}; got {n_nodes!r}")
+        max_nodes = self._nodes_at(divisor) ** 3
+        n_nodes = max_nodes if n_nodes is None else n_nodes
+        if type(n_nodes) is not int or not 1 <= n_nodes <= max_nodes:
+            raise SettingError(f"voxels needs n_nodes to be a whole number 1..{max_nodes}; got {n_nodes!r}")
         # Not zeros: rows that a damaged file only claims to have never cost memory.
         self.density_values = nn.Parameter(torch.empty(n_nodes, 1))
         self.sh_values = nn.Parameter(torch.empty(n_nodes, 3 * N_HARMONICS))
@@ -104,7 +104,7 @@ class Voxels(VolumeField):
         self.register_load_state_dict_post_hook(_adopt)  # type: ignore[no-untyped-call]
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Set thin gray fog, a little uneven so that an occupancy grid finds something to compare."""
+        """Set a low gray density, a little uneven so that an occupancy grid finds something to compare."""
         nn.init.normal_(self.density_values, FRESH, 0.1, generator=generator)
         nn.init.zeros_(self.sh_values)
 
@@ -139,7 +139,7 @@ class Voxels(VolumeField):
         return self.density(self._log_density(positions), positions)
 
     def param_groups(self, lr_grid: float = 1e-1, lr_network: float = 1e-2) -> list[ParameterGroup]:
-        """Return the rates: log-densities travel from fog to surface, some ten units; harmonics a third of that."""
+        """Return the rates: log-densities change by some ten units until a surface is found, harmonics by a third."""
         return [
             {"params": [self.density_values], "lr": 3 * lr_grid},
             {"params": [self.sh_values], "lr": lr_grid},
@@ -240,9 +240,9 @@ class Voxels(VolumeField):
 
     @torch.no_grad()
     def _double(self) -> None:
-        """Halve the spacing; nodes only in cells with a corner that can be seen, and in the cells round them.
+        """Halve the spacing; keep nodes only in cells with a visible corner and in the cells around these.
 
-        The function stays what it was wherever it is not too faint to be seen.
+        The function stays the same wherever its density is high enough to be visible.
         """
         n, divisor = self.nodes, self.divisor // 2
         seen = torch.zeros(n**3, dtype=torch.bool)
@@ -302,7 +302,7 @@ def _nodes_between(nodes: Bool[Tensor, "n n n"], finer: int) -> Int[Tensor, "n_f
 
 
 def _between(nodes: Bool[Tensor, "x y z"], axis: int) -> Bool[Tensor, "..."]:
-    """Along one axis at half the spacing: nodes at most two new spacings from a true one."""
+    """Return, along one axis at half the spacing, the nodes at most two new spacings from a true one."""
     near, n = dilate_along(nodes, axis), nodes.shape[axis]
     middle = nodes.narrow(axis, 0, n - 1) | nodes.narrow(axis, 1, n - 1)
     both = torch.stack([near.narrow(axis, 0, n - 1), middle], dim=axis + 1).flatten(axis, axis + 1)
@@ -310,7 +310,7 @@ def _between(nodes: Bool[Tensor, "x y z"], axis: int) -> Bool[Tensor, "..."]:
 
 
 def _adopt(field: Voxels, _incompatible: Any) -> None:
-    """After loading: the resolution and the rows' order follow from the mask.
+    """Set the resolution and the order of rows from the mask, after loading.
 
     Raises:
         ValueError: the mask and the rows do not belong together.
@@ -322,8 +322,8 @@ def _adopt(field: Voxels, _incompatible: Any) -> None:
     if field.mask.dtype != torch.uint8 or n_bytes not in sizes:
         raise ValueError(f"a node mask of {n_bytes} bytes suits no grid of resolution {field.resolution}")
     words, n_active = rank_words(field.mask)
-    spare = 8 * n_bytes - field._nodes_at(sizes[n_bytes]) ** 3
-    if int(field.mask[-1]) >> (8 - spare):
+    padding = 8 * n_bytes - field._nodes_at(sizes[n_bytes]) ** 3
+    if int(field.mask[-1]) >> (8 - padding):
         raise ValueError("the node mask names nodes outside its grid")
     shapes = (tuple(field.density_values.shape), tuple(field.sh_values.shape))
     if shapes != ((n_active, 1), (n_active, 3 * N_HARMONICS)):

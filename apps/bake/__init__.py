@@ -1,1 +1,1 @@
-"""From a field to a volume that a browser can march."""
+"""Conversion of a field to a volume that a browser can march."""

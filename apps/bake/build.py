@@ -157,7 +157,7 @@ def _density_codes(optical: Float[Tensor, "n"]) -> UInt8[Tensor, "n"]:
 
 @dataclass(frozen=True)
 class Visibility:
-    """How far the scene's own cameras see.
+    """Range of sight of the scene's own cameras.
 
     Attributes:
         cameras: the scene's own, with small images.
@@ -180,7 +180,7 @@ def compute_visibility(
 
     Cells are dropped in the order of the largest weight that they have in any pixel, until a fraction MAX_LOST_LIGHT of
     all light is lost; a cell is kept whose weight is not small compared with those nearby. In a solid scene this drops
-    what lies behind and in front of surfaces, in fog hardly anything.
+    what lies behind and in front of surfaces, in a scene without surfaces hardly anything.
     """
     step = stored.render_step_size
     field = BakedField(lattice, nodes, codes.float() / 255, None, LOG_RANGE, step)

@@ -16,7 +16,7 @@ UNITS = {"samples": ("Msamples", 1e6), "nodes": ("Mnodes", 1e6), "rays": ("krays
 
 
 def bench_kernels(threads: int = 1, seconds: float = 3.0, seed: int = 0) -> JsonObject:
-    """Throughput of kernels and twins, and how far the kernels are from the twins in float64.
+    """Measure the throughput of kernels and twins, and the kernels' errors against the twins in float64.
 
     Rates are millions of samples per core-second, of active nodes for total variation, thousands of rays for marching:
     medians over rounds that take turns (kernel, twin, kernel, ...).
@@ -38,7 +38,7 @@ def bench_kernels(threads: int = 1, seconds: float = 3.0, seed: int = 0) -> Json
 
 
 def kernels_table(result: JsonObject) -> str:
-    """A Markdown table of what `bench_kernels` returned."""
+    """Format what `bench_kernels` returned as a Markdown table."""
     lines = [
         f"| kernel ({result['threads']} thread{'s' * (result['threads'] > 1)}) | per core-second | numba | torch | "
         "ratio | largest error | largest gradient error |",
@@ -54,7 +54,7 @@ def kernels_table(result: JsonObject) -> str:
 
 
 def _rows(example: KernelExample, seconds: float) -> list[JsonObject]:
-    """Forward and, where there are gradients, forward and backward."""
+    """Return a row for forward and, where there are gradients, one for forward and backward."""
     kernel, baseline = example.kernel, example.baseline or example.twin
     got, got_grads = example.run(kernel)
     exact, exact_grads = example.run(baseline, torch.float64)
@@ -76,7 +76,7 @@ def _rows(example: KernelExample, seconds: float) -> list[JsonObject]:
 def _race(
     example: KernelExample, kernel: Function, baseline: Function, backward: bool, work: float, seconds: float
 ) -> dict[str, float]:
-    """Median work per core-second of both, taking turns for about the given time."""
+    """Return the median work per core-second of both, taking turns for about the given time."""
     spent: tuple[list[float], list[float]] = ([], [])
     for function in (kernel, baseline):
         example.run(function, backward=backward)

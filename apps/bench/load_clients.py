@@ -18,7 +18,7 @@ from fieldmorph.apps.viewer.tiles import read_messages
 from fieldmorph.fields.cameras import Cameras, orbit_box
 
 VIEWS = 12  # on a visitor's orbit around the scene
-GREYS = 16  # background levels, which tell whose image it is
+GREYS = 16  # background levels, by which a visitor recognises its own images
 PAUSE = 0.5  # seconds between two requests of a visitor
 MAX_DIFFERENCE = 1.0  # mean, in levels, between two images of the same view
 MISTAKES: tuple[Row, ...] = ({"eye": [1e9, 0, 0]}, {"scenes": ["x"]}, {"width": -1}, {"intrinsics": "no"})
@@ -76,7 +76,7 @@ class Visitor:
         """Return the request for an image of the orbit."""
         return {**request_of(self.cameras[turn % VIEWS]), **self.fixed}
 
-    async def look(self, turn: int, into: Visits) -> None:
+    async def request_image(self, turn: int, into: Visits) -> None:
         """Request the next image and check it."""
         start, body, first = time.perf_counter(), b"", None
         async for chunk in self.pieces(self.request(turn), into):
@@ -111,7 +111,7 @@ class Visitor:
         for turn in itertools.count(self.first):
             if time.perf_counter() >= until:
                 return
-            await self.look(turn, into)
+            await self.request_image(turn, into)
             await asyncio.sleep(pause)
 
     async def leave_early(self, until: float, into: Visits) -> None:

@@ -1,4 +1,4 @@
-"""What benchmarks share: jobs in child processes, and rows that survive an interruption."""
+"""Common part of the benchmarks: jobs in child processes, and rows that survive an interruption."""
 
 import contextlib
 import hashlib

@@ -70,7 +70,7 @@ def bench_tensor(
         SettingError, InputError: before anything is written.
     """
     if scale > 1:
-        raise SettingError(f"the scale is a share of the rows, at most 1; got {scale:g}")
+        raise SettingError(f"the scale is a fraction of the rows, at most 1; got {scale:g}")
     methods = all_methods()
     with tempfile.TemporaryDirectory() as made:
         lacking = make_sets(Path(made)) if data is None else []
@@ -88,7 +88,7 @@ def bench_tensor(
                         split=each.split,
                         fold=fold,
                         method=method,
-                        share=scale,
+                        fraction=scale,
                     )
     result = {
         "sets": {name: describe(each, n_folds) for name, (_, each) in sets.items()},
@@ -118,7 +118,7 @@ def learn_with_residual(config: FitConfig, rows: Observations, _: Blocks = None)
     return fit_with_residual(rows, config, place)[0].predict
 
 
-def measure(path: str | Path, split: str, fold: int, method: str, share: float) -> Row:
+def measure(path: str | Path, split: str, fold: int, method: str, fraction: float) -> Row:
     """Fit a method to a fold as a job, predict its test rows, and calibrate it on rows held out.
 
     Figures of intervals are those of the method's own Gaussian and, `calibrated_...`, those of held-out residuals. A
@@ -127,7 +127,7 @@ def measure(path: str | Path, split: str, fold: int, method: str, share: float) 
     threadpool_limits(torch.get_num_threads())
     chosen = all_methods()[method]
     data = read_sets(path)[split]
-    rows, test = data.part(fold, share)
+    rows, test = data.part(fold, fraction)
     few = torch.randperm(len(rows.values), generator=torch.Generator().manual_seed(0))[:FEW]
     chosen.learn(rows_of(rows, few), None)(test.coordinates[:1])
     blocks = data.blocks(rows)
@@ -235,14 +235,14 @@ def _heading(name: str, about: Row) -> str:
 
 def _cells(entry: Row) -> list[str]:
     spread = "" if entry["rmse_sd"] is None else f" ± {entry['rmse_sd']:.3f}"
-    shares = {name: f"{100 * entry[name]:.1f} %" for name in ("cov95", "calibrated_cov95")}
+    coverage = {name: f"{100 * entry[name]:.1f} %" for name in ("cov95", "calibrated_cov95")}
     return [
         entry["method"],
         f"{entry['rmse']:.4f}{spread}",
         *(f"{entry[name]:.4f}" for name in ("mae", "nlpd", "crps")),
-        shares["cov95"],
+        coverage["cov95"],
         f"{entry['width']:.3f}",
-        shares["calibrated_cov95"],
+        coverage["calibrated_cov95"],
         f"{entry['calibrated_width']:.3f}",
         *(f"{entry[name]:.1f}" for name in ("core_seconds", "calibration_core_seconds")),
         *(

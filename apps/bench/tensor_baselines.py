@@ -210,11 +210,11 @@ def _standardised(coordinates: Float[Tensor, "n modes"], rows: Observations) -> 
 def _edges(coordinates: Float[Tensor, "n modes"]) -> list[np.ndarray]:
     """Return the edges between the bins of every mode, as many for each as `CELLS` allow."""
     points = [column.unique().numpy() for column in coordinates.unbind(1)]
-    most = max(len(at) for at in points)
-    while math.prod(min(most, len(at)) for at in points) > CELLS:
-        most -= 1
+    max_bins = max(len(at) for at in points)
+    while math.prod(min(max_bins, len(at)) for at in points) > CELLS:
+        max_bins -= 1
     return [
-        (at[1:] + at[:-1]) / 2 if len(at) <= most else np.linspace(at[0], at[-1], most + 1)[1:-1]
+        (at[1:] + at[:-1]) / 2 if len(at) <= max_bins else np.linspace(at[0], at[-1], max_bins + 1)[1:-1]
         for at in points
     ]
 

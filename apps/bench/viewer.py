@@ -55,7 +55,7 @@ def bench_view(
     if not any("error" in row for row in trained.values()):
         for which, name in enumerate(FIELDS):
             bench.run({"kind": "alone", "field": name, **made_of}, alone, files=files, which=which)
-        bench.run({"kind": "beside", "field": "hashgrid", **made_of}, beside, files=files)
+        bench.run({"kind": "beside", "field": "hashgrid", **made_of}, contended, files=files)
         seconds = scale * CROWD_SECONDS
         crowd_of: Row = {"kind": "crowd", "field": "hashgrid", "viewers": CROWD, "seconds": seconds}
         bench.run({**crowd_of, **made_of}, crowd, files=files, viewers=CROWD, seconds=seconds)
@@ -70,14 +70,14 @@ def alone(files: Sequence[str], which: int) -> Row:
         warm, counted = Visits(), Visits()
         visitor = Visitor(client, scenes[which], 0, IMAGE, quick=False)
         for turn in range(2 * VIEWS):
-            await visitor.look(turn, warm if turn < 3 else counted)
+            await visitor.request_image(turn, warm if turn < 3 else counted)
         return counted.row()
 
     with served(files) as (url, _):
         return visited(url, visit)
 
 
-def beside(files: Sequence[str]) -> Row:
+def contended(files: Sequence[str]) -> Row:
     """Measure previews of one visitor as a job, while another requests images of the MLP without a pause."""
 
     async def visit(client: httpx.AsyncClient, scenes: Sequence[Row]) -> Row:
@@ -103,7 +103,7 @@ async def visit_together(
 ) -> Row:
     """Measure many visitors at once, and two who misbehave; return the server's memory and threads, too."""
     all_of = [Visitor(client, scenes[0], number, PREVIEW, quick=True) for number in range(viewers + 2)]
-    await all_of[0].look(0, Visits())  # the first image is slower
+    await all_of[0].request_image(0, Visits())  # the first image is slower
     until, visits, states = time.perf_counter() + seconds, Visits(), list[Row | None]()
 
     async def watch() -> None:

@@ -54,7 +54,7 @@ def bench_bake(
                 continue
             bench.run(
                 {**what, "teacher_sha256": trained["sha256"]},
-                look,
+                export_page,
                 **bench.settings,
                 file=trained["path"],
                 page=bench.fields() / f"{name}_{seed}_{resolution}_{degree}.html",
@@ -64,7 +64,9 @@ def bench_bake(
     return bench.finish({"scale": scale, "seeds": n_seeds}, bake_table)
 
 
-def look(data: str, downscale: int, file: str, page: str, resolution: int, degree: int, quiet: bool) -> Row:
+def export_page(
+    data: str, downscale: int, file: str, page: str, resolution: int, degree: int, quiet: bool
+) -> Row:
     """Export one page as a job; return its cost and its PSNR against the field over all test cameras.
 
     Time and memory are those of the bake and the page only; what is evaluated is read back from the page.

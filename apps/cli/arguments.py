@@ -20,6 +20,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**kwargs, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
+        """Exit with code 2 and the message in one line."""
         self.exit(2, f"fieldmorph: {message} (see {self.prog} --help)\n")
 
 

@@ -60,9 +60,10 @@ def extra(name: str) -> Iterator[None]:
 
 @runtime_checkable
 class Result(Protocol):
-    """What a command made, with the values of `--json`."""
+    """Result of a command, with the values of `--json`."""
 
-    def as_json(self) -> JsonObject: ...
+    def as_json(self) -> JsonObject:
+        """Return the values of `--json`."""
 
 
 Shown = TypeVar("Shown", bound=Result | JsonObject)

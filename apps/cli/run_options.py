@@ -1,4 +1,4 @@
-"""What `train` and `convert` have in common: options of a run and the summary of its result."""
+"""Common part of `train` and `convert`: options of a run and the summary of its result."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -45,7 +45,7 @@ def add_run_options(parser: argparse.ArgumentParser, default: str) -> None:
 
 
 def run_summary(result: "SavedRun") -> list[str]:
-    """Return what a training and a conversion have in common, line by line."""
+    """Return the summary lines that a training and a conversion have in common."""
     return [
         f"{result.output}: {result.field} {result.preset}, {result.params} parameters, {result.bytes} bytes",
         f"{result.steps} steps in {result.seconds:.1f} s ({result.core_seconds:.1f} core-seconds), "

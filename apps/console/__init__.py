@@ -1,1 +1,1 @@
-"""What a terminal shows: progress, exit codes, one-line errors."""
+"""Output to a terminal: progress, exit codes, one-line errors."""

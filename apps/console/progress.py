@@ -14,7 +14,7 @@ LINE_SECONDS = 5.0  # between two lines where nothing can be refreshed
 
 
 class ProgressLine:
-    """Show rate, remaining time and PSNR of a job on standard error; a context manager that ends the line.
+    """Line on standard error with rate, remaining time and PSNR of a job; a context manager that ends the line.
 
     Args:
         label: the job's name.

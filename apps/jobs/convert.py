@@ -40,7 +40,7 @@ class ConvertResult(SavedRun):
         dropped: why other stages did not run, by name.
         teacher, teacher_sha256: the teacher's file.
         quality: means over the `held_out` and the `off_trajectory` views; None without a receipt.
-        gate: what quality was asked for and whether it is met; None where none was.
+        gate: the requested quality and whether it is met; None where none was requested.
         receipt: files of the receipt, JSON and page; None without one.
     """
 
@@ -79,7 +79,7 @@ def convert_file(
     Args:
         teacher: file of the teacher.
         output: file to write; the receipt's names begin with it.
-        request: what is asked of the student.
+        request: settings of the conversion and the student.
         data: scene on whose test images the receipt measures, too; none are needed to convert.
         downscale: factor by which these are shrunk.
         resume, force: continue an interrupted run; overwrite what exists.
@@ -114,7 +114,7 @@ class ConversionRun:
         teacher: the field to distil.
         origin: what the student's provenance says of it.
         overrides: the student's constructor arguments over the preset's.
-        images: what tells the test images from others; None without them.
+        images: what identifies the test images; None without them.
         states: files of an interrupted run, those of the extensions after the conversion's own.
     """
 
@@ -167,7 +167,7 @@ class ConversionRun:
             }
 
     def run(self) -> ConvertResult:
-        """Distil, save, and measure where a receipt is asked for; return what was made."""
+        """Distil, save, and measure where a receipt is requested; return what was made."""
         self.teacher.field.to(self.device)
         if not self.resume:
             self._forget_states()
@@ -259,7 +259,7 @@ class ConversionRun:
             budget=self.request.budget,
             runs=extension.runs,
             seed=self.request.seed,
-            photographs=self.images,
+            test_images=self.images,
             device=self.device,
             gate=None if gate is None else asdict(gate),
         )
@@ -277,15 +277,15 @@ class ConversionRun:
         self._saved = self.save(student.stored, student.made_by)
 
     def _check_size(self, n_bytes: int) -> None:
-        most = self.request.max_bytes
-        if most is not None and n_bytes > most:
+        max_bytes = self.request.max_bytes
+        if max_bytes is not None and n_bytes > max_bytes:
             self._forget_states()
             raise InputError(
-                f"{self.output} has {n_bytes} bytes, more than the {most} of --max-bytes; it is kept"
+                f"{self.output} has {n_bytes} bytes, more than the {max_bytes} of --max-bytes; it is kept"
             )
 
     def _forget_states(self) -> None:
-        """Remove the conversion's own state last: the others are looked for only where it is."""
+        """Remove all states, the conversion's own last: the others are searched for only where it exists."""
         for path in reversed(self.states):
             forget(path, resume=False)
 

@@ -51,7 +51,7 @@ class DemoResult:
         trained, converted: the runs that made teacher and student.
         teacher, student: their figures on the test images.
         seconds, core_seconds: wall-clock and CPU time of all.
-        peak_memory_bytes: of the process; None where the system does not tell.
+        peak_memory_bytes: of the process; None where the system does not report it.
     """
 
     output: str

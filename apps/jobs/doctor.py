@@ -1,4 +1,4 @@
-"""What this installation can do, line by line."""
+"""Diagnosis of an installation, line by line."""
 
 import importlib.metadata
 import json
@@ -26,9 +26,9 @@ TINYCUDANN_COMMAND = (
 
 
 def diagnose() -> list[Line]:
-    """Name, status and detail of everything that decides how well we run; nothing raises.
+    """Return name, status and detail of everything that decides how fast fieldmorph runs; nothing raises.
 
-    Kernels are compiled where they are not cached yet (seconds) and held against their torch twins.
+    Kernels are compiled where they are not cached yet (seconds) and compared with their torch twins.
     """
     checks: list[Callable[[], Iterator[Line]]] = [_python, _torch, _kernels, _policy, _bf16, _cuda, _ffmpeg]
     lines: list[Line] = []

@@ -1,4 +1,4 @@
-"""What is in a file, without building or running anything."""
+"""Descriptions of files, without building or running anything from them."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -40,7 +40,7 @@ def describe_file(path: str | Path) -> JsonObject:
 
 
 def info_table(described: JsonObject) -> str:
-    """Return what `describe_file` returned, for people."""
+    """Format what `describe_file` returned as text."""
     hidden, words = IN_WORDS.get(described["kind"], ((), lambda _: []))
     lines = _tree({k: v for k, v in described.items() if k not in ("arrays", *hidden)})
     lines += words(described)

@@ -1,4 +1,4 @@
-"""What every job that makes a field does: check settings first, claim the output, write it last."""
+"""Common steps of jobs that make a field: check settings first, claim the output, write it last."""
 
 import importlib.metadata
 import logging
@@ -154,7 +154,7 @@ def finish(
 
 
 def _memory_bytes() -> float:
-    """Return the machine's memory; infinite where the system does not tell."""
+    """Return the machine's memory; infinite where the system does not report it."""
     try:
         return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (AttributeError, ValueError, OSError):

@@ -1,4 +1,4 @@
-"""Extensions of a conversion that misses the quality asked for; the best student so far is kept."""
+"""Extensions of a conversion that misses the requested quality; the best student so far is kept."""
 
 import copy
 import math
@@ -65,10 +65,10 @@ class ExtensionPart:
 
 @dataclass(frozen=True)
 class Gate:
-    """A quality that was asked for.
+    """A requested quality, and whether it is met.
 
     Attributes:
-        max_psnr_drop: what was asked for, in dB.
+        max_psnr_drop: the request, in dB.
         psnr_drop: of the student that is kept; infinite where it is unknown.
         met: whether it is met.
         kept: stage that made the student.
@@ -131,7 +131,7 @@ def extend(
 
     Args:
         first: student of the conversion itself.
-        max_psnr_drop: in dB; None asks for nothing.
+        max_psnr_drop: in dB; None: no quality is requested.
         learn: trains part i (from 1): student to begin with, budget and settings to what `convert` returns.
         assess: returns what `fidelity.measure` does of a student.
         on_better: called with each student that is better than all before.
@@ -157,7 +157,7 @@ def extend(
         except FruitlessError as error:
             return replace(done, stopped=f"{stage.name}: {error}")
         longer = Measured(stored, (*best.made_by, report), *assess(stored))
-        told = ExtensionPart(
+        part_report = ExtensionPart(
             stage=stage.name,
             steps=report.loop.steps,
             seed=settings.seed,
@@ -165,8 +165,8 @@ def extend(
             psnr_drop=longer.drop,
             kept=longer.drop < best.drop,
         )
-        if told.kept:
+        if part_report.kept:
             best = longer
             on_better(best)
-        done = Extension(best, (*done.runs, report), (*done.parts, told))
+        done = Extension(best, (*done.runs, report), (*done.parts, part_report))
     return done

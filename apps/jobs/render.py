@@ -31,13 +31,13 @@ OnImage = Callable[[int, int], None]  # number of images done, of how many
 
 @dataclass(frozen=True)
 class RenderResult:
-    """What was rendered.
+    """Rendered images, or a video of them.
 
     Attributes:
         output: folder or video.
         images: number of cameras.
         image_size: width and height in pixels.
-        kinds: `colors` and, where they were asked for, `depth` and `opacity`.
+        kinds: `colors` and, where they were requested, `depth` and `opacity`.
         depth_scale: world units of one step of a 16-bit depth image; None without depth.
     """
 
@@ -75,7 +75,7 @@ def render_file(
     force: bool = False,
     on_image: OnImage = lambda _done, _total: None,
 ) -> RenderResult:
-    """Render the views of `data` or `orbit` frames of a full turn.
+    """Render the views of `data`, or `orbit` frames of a full orbit.
 
     An output that ends in .mp4 becomes a video, any other a folder with one PNG per view, named after it. With `depth`
     the folder gets 16-bit `<name>_depth.png` and `depth.json`, which states their scale, and a video gets
@@ -86,7 +86,7 @@ def render_file(
         path: file of the field.
         output: folder or video to write.
         data, split, downscale: scene whose views are rendered, which of them, and how much smaller.
-        orbit: number of frames of a full turn around the scene, in place of views.
+        orbit: number of frames of a full orbit around the scene, in place of views.
         size: width and height in pixels; by default the views' own.
         fps: frames per second of a video.
         background: a key of `BACKGROUNDS`.

@@ -1,4 +1,4 @@
-"""What is asked of a conversion, and the student's settings that follow from it."""
+"""Requests of conversions, and the student's settings that follow from one."""
 
 import json
 import re
@@ -33,7 +33,7 @@ _UNITS = {
 
 @dataclass(frozen=True)
 class ConversionRequest:
-    """What a user asks of a conversion, without the files.
+    """Settings of a conversion as a user gives them, without the files.
 
     Attributes:
         budget: of the conversion; a quality that is missed may take as much again.

@@ -1,4 +1,4 @@
-"""Scenes that jobs read: the bundled one, splits of any, and the digest that tells one from another."""
+"""Scenes that jobs read: the bundled one, splits of any, and a digest that identifies one."""
 
 import hashlib
 import importlib.resources
@@ -26,7 +26,7 @@ def open_scene(
         aabb: the scene's box, min then max; estimated by default.
 
     Raises:
-        InputError: bad data, a path that leaves the folder included: it is not asked to run anything.
+        InputError: bad data, a path that leaves the folder included: nothing in a scene is run.
         SettingError: a split that does not exist.
     """
     try:

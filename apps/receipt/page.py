@@ -162,8 +162,8 @@ def _example(example: ExampleView) -> str:
         ("student", to_8bit(example.student)),
         (f"difference × {GAIN}", difference(example.student, example.teacher, GAIN)),
     ]
-    if example.photograph is not None:
-        row.insert(0, ("test image", to_8bit(example.photograph)))
+    if example.test_image is not None:
+        row.insert(0, ("test image", to_8bit(example.test_image)))
     title = f"{example.rank} {SETS[example.poses].lower()} view"
     cells = [
         f'<figure><img {_image(pixels)} alt="{escaped(f"{name}, {title} {example.view}")}">'

@@ -169,7 +169,7 @@ def plot_month(posterior: Posterior, cells: "pd.DataFrame", month: str) -> Figur
     limit = float(np.nanquantile(np.abs(mean - sea), 0.998))
     low, high = float(np.nanmin(sea)), float(np.nanmax(sea))
     rows = [
-        (f"Truth: {month}, not used for the fit", sea, MEAN_MAP, (low, high)),
+        (f"Ground truth: {month}, not used for the fit", sea, MEAN_MAP, (low, high)),
         ("Model: mean", mean, MEAN_MAP, (low, high)),
         ("Model minus truth", mean - sea, DIFFERENCE_MAP, (-limit, limit)),
         ("Model: standard deviation", sd, SD_MAP, (float(np.nanmin(sd)), float(np.nanmax(sd)))),
@@ -177,10 +177,10 @@ def plot_month(posterior: Posterior, cells: "pd.DataFrame", month: str) -> Figur
     figure = Figure(figsize=(9.6, 5.4))
     panels = figure.subplots(len(rows), 1, sharex=True, sharey=True)
     x, y = axes[order[2]], axes[order[1]]
-    for panel, (title, picture, colormap, limits) in zip(panels, rows, strict=True):
+    for panel, (title, values, colormap, limits) in zip(panels, rows, strict=True):
         panel.set_facecolor(LAND)
         image = panel.pcolormesh(
-            x.numpy(), y.numpy(), picture, cmap=colormap, vmin=limits[0], vmax=limits[1], rasterized=True
+            x.numpy(), y.numpy(), values, cmap=colormap, vmin=limits[0], vmax=limits[1], rasterized=True
         )
         panel.set_title(title)
         name_axis(panel.xaxis, posterior.modes[order[2]], bare=panel is not panels[-1])

@@ -107,7 +107,7 @@ class Explorer:
         found = self._at(place, {across: self._at_stops, up: self._at_stops})
         return found if up < across else _changed(found, torch.t)
 
-    def picture(self, quantity: str, place: Place) -> bytes:
+    def image(self, quantity: str, place: Place) -> bytes:
         """Return a map as a gray PNG, its last row first: 0 at the quantity's lower limit, 255 at the upper.
 
         Raises:

@@ -34,7 +34,7 @@ def plot_maps(posterior: Posterior) -> Figure:
         axes[through] = slices(points[through])
     found = posterior.predict_grid(posterior.factors(axes))
     front = [k for k in range(len(axes)) if k not in (up, across)]
-    pictures = [
+    maps = [
         part.permute([*front, up, across]).reshape(-1, CELLS, CELLS).numpy()
         for part in (found.mean, found.latent_sd)
     ]
@@ -43,7 +43,7 @@ def plot_maps(posterior: Posterior) -> Figure:
     unit = label("", posterior.value_unit)
     value = label(posterior.value_name, posterior.value_unit)
     figure = draw_maps(
-        pictures,
+        maps,
         posterior.modes[across],
         posterior.modes[up],
         axes[across],
@@ -60,7 +60,7 @@ def plot_maps(posterior: Posterior) -> Figure:
 
 
 def draw_maps(
-    pictures: Sequence[np.ndarray],
+    maps: Sequence[np.ndarray],
     x: Mode,
     y: Mode,
     at_x: Float[Tensor, "nx"],
@@ -73,7 +73,7 @@ def draw_maps(
     """Draw mean and deviation next to each other (wide maps) or one above the other, each with one color scale.
 
     Args:
-        pictures: mean and deviation, (maps, ny, nx).
+        maps: mean and deviation, (maps, ny, nx).
         x, y, at_x, at_y: modes along the maps, and the coordinates of their cells.
         titles: one for each map.
         ratio: width of a map over its height.
@@ -88,7 +88,7 @@ def draw_maps(
         figure = Figure(figsize=(1.3 + n * (width - 1.2), 2 * (width - 1.2) / max(ratio, MIN_RATIO) + 0.9))
         panels = figure.subplots(2, n, squeeze=False, sharex=True, sharey=True).T
     extent = (*_edges(positions(x, at_x)), *_edges(positions(y, at_y)))
-    for kind, (cells, colormap) in enumerate(zip(pictures, (MEAN_MAP, SD_MAP), strict=True)):
+    for kind, (cells, colormap) in enumerate(zip(maps, (MEAN_MAP, SD_MAP), strict=True)):
         low, high = (0.0 if kind else float(np.nanmin(cells))), float(np.nanmax(cells))
         for i, title in enumerate(titles):
             panel = panels[i, kind]

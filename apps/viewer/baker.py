@@ -19,11 +19,11 @@ PARTS = ("scene.json", "bricks.bin", "density.bin", "colour.bin")
 
 
 class _Closed(Exception):
-    """Stops a bake because the server ends."""
+    """End of a bake because the server ends."""
 
 
 class _Evicted(Exception):
-    """Stops a bake because its scene has been evicted."""
+    """End of a bake because its scene has been evicted."""
 
 
 class Baker:
@@ -104,6 +104,6 @@ class Baker:
 
 
 def _lower_priority() -> None:
-    """Raise the nice value of this thread; only Linux has one per thread, elsewhere bakes take an equal share."""
+    """Raise the nice value of this thread; only Linux has one per thread, elsewhere bakes and images take turns."""
     with suppress(AttributeError, OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)

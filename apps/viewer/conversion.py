@@ -55,7 +55,7 @@ def check_limits(request: ConversionRequest, teacher: RenderableField) -> None:
 
 @dataclass
 class ConversionProgress:
-    """How far a conversion has come.
+    """State of a conversion that runs.
 
     Attributes:
         fraction: of the running phase that is done.
@@ -114,12 +114,12 @@ class ConversionJob:
 
     @property
     def is_over(self) -> bool:
-        """Whether the job is closed or its process has ended."""
+        """Return whether the job is closed or its process has ended."""
         return self._closed or (self._process is not None and self._process.returncode is not None)
 
     @property
     def receipts(self) -> tuple[Path, Path]:
-        """JSON file and HTML page."""
+        """Paths of the receipt: JSON file and HTML page."""
         return receipt_paths(self.output)
 
     async def run(self) -> AsyncIterator[ConversionProgress]:
@@ -212,7 +212,7 @@ def convert_reporting(teacher: str, output: str, request: Mapping[str, Any], rep
 
 
 class _ProgressReporter:
-    """Sends progress messages, and leaves out those that follow too soon."""
+    """Sender of progress messages, which leaves out those that follow too soon."""
 
     def __init__(self, report: Report):
         self._report, self._sent_at = report, 0.0

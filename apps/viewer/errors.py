@@ -2,8 +2,8 @@
 
 
 class BusyError(RuntimeError):
-    """Raised when the server has as much to do as it accepts."""
+    """Error of a request that comes while the server has as much to do as it accepts."""
 
 
 class Cancelled(Exception):
-    """Ends work that was cancelled, or superseded by a newer request of the same client."""
+    """End of work that was cancelled, or superseded by a newer request of the same client."""

@@ -1,4 +1,4 @@
-"""Threads that render for many clients at once, unit by unit, each client getting an equal share of their time."""
+"""Threads that render for many clients at once, unit by unit, dividing their time equally between the clients."""
 
 import itertools
 import logging
@@ -60,7 +60,7 @@ class FairRenderPool:
     siblings at the end of every kernel, and the thread pools of numba and torch stay idle.
 
     The owner that has had the least time is served next (start-time fair queueing, Goyal et al. 1996), so that neither
-    a slow field nor a client that never stops dragging takes more than an equal share.
+    a slow field nor a client that never stops dragging takes more than its fair part.
     """
 
     def __init__(self, n_threads: int):
@@ -92,8 +92,8 @@ class FairRenderPool:
             old = [other for other in self._tasks if other.owner == owner]
             if self._closed or len(self._tasks) - len(old) >= MAX_TASKS:
                 raise BusyError("too many viewers at once; try again in a moment")
-            least = min((self._spent[other.owner] for other in self._tasks), default=0.0)
-            self._spent[owner] = max(self._spent.get(owner, 0.0), least)
+            min_spent = min((self._spent[other.owner] for other in self._tasks), default=0.0)
+            self._spent[owner] = max(self._spent.get(owner, 0.0), min_spent)
             self._tasks.append(task)
             self._changed.notify_all()
         for other in old:

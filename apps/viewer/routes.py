@@ -119,7 +119,7 @@ def image_units(shown: Sequence[OpenScene], view: View) -> list[Unit]:
 
 
 class ResponseQueue:
-    """Passes messages from threads of the pool to a response that the event loop writes."""
+    """Queue of messages from threads of the pool to a response that the event loop writes."""
 
     def __init__(self) -> None:
         self._loop, self._queue = asyncio.get_running_loop(), asyncio.Queue[bytes | None]()

@@ -65,7 +65,7 @@ class OpenScene:
 
     @cached_property
     def first_view(self) -> dict[str, object]:
-        """The camera a browser starts with: `eye`, `target`, `up`, and `focal` over the image's shorter side."""
+        """Camera a browser starts with: `eye`, `target`, `up`, and `focal` over the image's shorter side."""
         return first_view(self.stored)
 
 

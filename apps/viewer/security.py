@@ -36,7 +36,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Guard:
-    """Wraps a whole ASGI application, so that no route, mounted or added later, can be forgotten.
+    """Wrapper of a whole ASGI application, so that no route, mounted or added later, can be forgotten.
 
     A request is refused when its `Host` is not this server's (a foreign name that resolves to it, DNS rebinding), when
     it comes from a page of another origin, when it carries none of `logins` (HTTP Basic) where there are some, when its

@@ -66,7 +66,7 @@ def tensor_answers(explorer: Explorer, measured: Measured | None = None) -> list
     """
 
     def tensor_map(request: Mapping[str, Any]) -> JsonObject:
-        return {"png": base64.b64encode(explorer.picture(request["show"], request["place"])).decode()}
+        return {"png": base64.b64encode(explorer.image(request["show"], request["place"])).decode()}
 
     def tensor_curve(request: Mapping[str, Any]) -> JsonObject:
         return curve_answer(explorer, request["place"], request["along"], request["width"])

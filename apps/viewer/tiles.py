@@ -60,7 +60,7 @@ class Tile:
 
 
 class RayCostEstimator:
-    """Estimates the core-seconds that a ray of one field takes, from the tiles that were rendered.
+    """Estimator of the core-seconds that a ray of one field takes, from the tiles that were rendered.
 
     Attributes:
         seconds_per_ray: the current estimate.

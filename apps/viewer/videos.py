@@ -39,10 +39,10 @@ Keyframe = tuple[Tensor, Tensor]  # eye and target, (3,) each, in world units
 
 @dataclass(frozen=True)
 class VideoPlan:
-    """What a video shows.
+    """Contents of a video.
 
     Attributes:
-        keyframes: that the camera passes through; a single one makes a full turn.
+        keyframes: that the camera passes through; a single one makes a full orbit.
         up: axis of the turntable, (3,).
         focal: focal length over the frame's shorter side.
         seconds: length of the video.
@@ -62,6 +62,7 @@ class VideoPlan:
 
     @property
     def n_frames(self) -> int:
+        """Number of frames, at least 2."""
         return max(2, round(self.seconds * FPS))
 
 
@@ -128,7 +129,7 @@ def camera_path(plan: VideoPlan) -> Cameras:
 
 @dataclass(eq=False)
 class _FrameAssembler:
-    """Assembles frames from tiles, which come from several threads, and writes them in order."""
+    """Assembler of frames from tiles, which come from several threads; it writes them in order."""
 
     plan: VideoPlan
     add_frame: Callable[[ByteImage], None]
@@ -155,7 +156,7 @@ class _FrameAssembler:
 
 
 class VideoStore:
-    """Renders videos and keeps the finished ones in a folder of its own until the server ends."""
+    """Videos that are rendered, and the finished ones in a folder of its own until the server ends."""
 
     def __init__(self, pool: FairRenderPool):
         self._pool = pool

@@ -76,7 +76,7 @@ def _resolve(path: str, target: str) -> str:
 
 
 def _check_names(modules: Mapping[str, str]) -> None:
-    """Refuse a name that two modules define, and an import of what is not exported."""
+    """Reject a name that two modules define, and an import of what is not exported."""
     owners: dict[str, str] = {}
     exported: dict[str, set[str]] = {}
     for path, module in modules.items():

@@ -28,7 +28,7 @@ class Covariance:
         title: what tables and plots call it.
         kernel: its class, `module:class`. Files keep the name of the class.
         state_space: function that makes a `StateSpace` of it, `module:function`.
-        settings: arguments of the class that tell this kernel from others of that class; files keep them.
+        settings: arguments of the class that distinguish this kernel from others of that class; files keep them.
         numbers: its hyperparameters by gpytorch's names; files keep them.
         parts: attribute that holds the kernels it is made of.
         joiner: what stands between the parts in words.
@@ -52,7 +52,7 @@ class Covariance:
         return self.kernel.partition(":")[2]
 
     def make(self, *parts: "Kernel", **settings: Any) -> "Kernel":
-        """Return a new kernel in float64, with these arguments of its class besides its own."""
+        """Return a new kernel in float64, with these arguments of its class in addition to its own."""
         kernel: Kernel = _load(self.kernel)(*parts, **self.settings, **settings)
         return kernel.double()
 
@@ -62,7 +62,7 @@ class Covariance:
         return space
 
     def fits(self, kernel: "Kernel") -> bool:
-        """Whether a kernel is of this very class, with these settings."""
+        """Return whether a kernel is of this very class, with these settings."""
         return type(kernel) is _load(self.kernel) and all(
             getattr(kernel, name) == value for name, value in self.settings.items()
         )

@@ -120,7 +120,7 @@ def mode_of(name: str, column: Any, kind: Kind = "number", unit: str | None = No
 
 
 def _looks_like_days(series: "pd.Series") -> bool:
-    """Whether numbers look like dates such as 20060416, which are not evenly spaced."""
+    """Return whether numbers look like dates such as 20060416, which are not evenly spaced."""
     return len(series) > 0 and bool(series.between(19000101, 21001231).all())
 
 

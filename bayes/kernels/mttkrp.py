@@ -59,7 +59,7 @@ def product_sums_torch(
     starts: Int[Tensor, "_"],
     kronecker: bool,
 ) -> Float[Tensor, "points products"]:
-    """Return what `product_sums` does, in one part: its plain twin."""
+    """Return the sums of `product_sums` in one part, in plain torch."""
     point = torch.repeat_interleave(torch.arange(len(starts) - 1), starts.diff())
     width = int(np.prod([t.shape[1] for t in tables])) if kronecker else tables[0].shape[1]
     out = tables[0].new_zeros(len(starts) - 1, width)

@@ -1,4 +1,4 @@
-"""What joint samples need of a line of points, as numba kernels: prior draws, and posterior means of many eta."""
+"""Numba kernels of joint samples on a line of points: prior draws, and posterior means of many eta."""
 
 import numba
 import numpy as np

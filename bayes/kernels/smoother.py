@@ -31,7 +31,7 @@ class Chain(NamedTuple):
 
 
 class Filtered(NamedTuple):
-    """What the smoother needs of the filter at each point.
+    """Results of the filter at each point that the smoother needs.
 
     Attributes:
         mean: of the functions given the points up to this one, (points, r).
@@ -54,7 +54,7 @@ class Smoothed(NamedTuple):
 
 
 class States(NamedTuple):
-    """What both passes know of the joint state at each point.
+    """Results of both passes for the joint state at each point.
 
     Attributes:
         mean, covariance: given the points up to this one, (points, n) and (points, n, n).

@@ -55,8 +55,13 @@ def alternate(
 
     Args:
         blocks: each with as many components in every factor, at most three; the basis has their columns side by side.
-        ridge: pull towards zero, in units of the mean diagonal of the normal equations' matrices; above 0.
-        floor: targets down there may be undershot at no cost (a censored regression, by majorisation).
+        basis: weight of each component in each channel; changed where `solve_basis` is set.
+        targets: the value of each channel at each sample.
+        sweeps: updates of everything.
+        ridge: strength of regularisation towards zero, in units of the mean diagonal of the normal equations'
+            matrices; above 0.
+        solve_basis: whether the basis is solved for, once per sweep.
+        floor: targets at or below it may be undershot at no cost (a censored regression, by majorisation).
     """
     sizes = [block[0].table.shape[1] for block in blocks]
     low, errors = targets <= floor, []
@@ -78,7 +83,7 @@ def alternate(
 
 
 def _solve_block(block: list[Factor], column: Tensor, rest: Tensor, ridge: float) -> None:
-    """Every table of a block in turn, its rows: sum of z z' * (column' column) against sum of z * (column' rest)."""
+    """Solve each table of a block in turn: sum of z z' * (column' column) against sum of z * (column' rest)."""
     wanted, mixed = rest @ column, column.T @ column
     for factor in block:
         others = [other for other in block if other is not factor]
@@ -87,7 +92,7 @@ def _solve_block(block: list[Factor], column: Tensor, rest: Tensor, ridge: float
 
 
 def _tables(factors: list[Factor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Tables and indices, as many as the kernels take, those that are missing being ones."""
+    """Return tables and indices, as many as the kernels take, those that are missing being ones."""
     first, missing = factors[0], MAX_FACTORS - len(factors)
     one, nothing = torch.ones_like(first.table[:1]), torch.zeros_like(first.index)
     tables, indices = [f.table for f in factors], [f.index for f in factors]
@@ -95,7 +100,7 @@ def _tables(factors: list[Factor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ..
 
 
 def _ridge_solve(gram: Tensor, moments: Tensor, ridge: float) -> Tensor:
-    """Solutions of many small systems; a row that no sample looks up comes out as 0."""
+    """Return the solutions of many small systems; that of a row that no sample looks up is 0."""
     diagonals = gram.diagonal(dim1=1, dim2=2)
     # A row with far more samples than the mean needs more, or rounding makes its matrix indefinite.
     pulls = ridge * diagonals.mean().clamp(min=1e-12)

@@ -32,7 +32,7 @@ class HashGridStart:
         max_resolution: of a level that is solved for; finer ones are better learned: solved for, lego is 1 dB worse
             after two minutes.
         iterations: of conjugate gradients; more add nothing.
-        ridge: pull towards zero, in units of the mean number of an entry's samples.
+        ridge: strength of regularisation towards zero, in units of the mean number of an entry's samples.
         feature_rms: root mean square of encoded features, as in a trained grid, which its learning rates suit.
     """
 
@@ -177,7 +177,7 @@ def _scale(
 
 
 def _level(levels: HashLevels, number: int) -> HashLevels:
-    """A grid of this level alone."""
+    """Return a grid of this level alone."""
     one = slice(number, number + 1)
     offsets = np.array([0, levels.sizes[number]])
     return HashLevels(

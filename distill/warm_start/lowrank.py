@@ -38,7 +38,7 @@ class LowRankStart:
         max_nodes: on which they are solved.
         max_resolution: nodes along each axis of the lattice.
         hidden_fraction: of the nodes in occupied cells that no ray sees, which count as well.
-        ridge: pull towards zero; with less, what lies between the samples is anything.
+        ridge: strength of regularisation towards zero; with less, values between the samples are arbitrary.
         nodes_per_query: nodes at which the teacher is evaluated together.
         view_blocks: blocks of the teacher's rays, which show what can be seen.
     """

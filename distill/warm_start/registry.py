@@ -28,10 +28,11 @@ class Start:
 
 
 STARTS: dict[str, Start] = {
-    # At the full rates of a fresh one it first loses 3 dB.
+    # At the full learning rates of an untrained field it first loses 3 dB.
     "voxels": Start(start_voxels, helps=True, lr_share=0.1),
     "cp": Start(start_cp, helps=True),
-    # From coarse to fine these are soon further than their start: it pays for half a minute, then costs half a dB.
+    # Trained from coarse to fine these soon do better than from the closed form: it helps for budgets up to half a
+    # minute and costs half a dB beyond.
     "vm": Start(start_vm, helps=False),
     "hashgrid": Start(start_hashgrid, helps=False),
 }

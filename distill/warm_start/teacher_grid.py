@@ -35,7 +35,15 @@ def sample_nodes(
     generator: torch.Generator,
     n_samples: int = SAMPLES_PER_NODE,
 ) -> NodeValues:
-    """Return the teacher at nodes (flat indices) of a lattice that spans its box, as `sample_around` has it."""
+    """Return the teacher at nodes (flat indices) of a lattice that spans its box, as `sample_around` does.
+
+    Args:
+        teacher: queried on its own device.
+        nodes: flat indices of the lattice.
+        resolution: nodes along each axis.
+        generator: draws the points around each node.
+        n_samples: points per node, the node itself being the first.
+    """
     unit = (coordinates(nodes, resolution) / (resolution - 1)).to(teacher.field.aabb)
     return sample_around(teacher, unit, unit.new_full((3,), 1 / (resolution - 1)), generator, n_samples)
 
@@ -54,8 +62,11 @@ def sample_around(
     Where nothing gets through them they are those of a step that lets a millionth through.
 
     Args:
+        teacher: queried on its own device.
         unit: places in the box, [0, 1]^3.
         spacing: between them along each axis, in the same units.
+        generator: draws the points.
+        n_samples: points per place, the place itself being the first.
     """
     field = teacher.field
     low, size = field.aabb[:3], field.aabb[3:] - field.aabb[:3]
@@ -82,6 +93,9 @@ def visible_nodes(
     """Return which nodes (flat) are corners of a cell that a ray from near the teacher's cameras sees into.
 
     Args:
+        teacher: its cameras and its occupancy grid decide.
+        resolution: nodes along each axis.
+        generator: draws the seed of the rays.
         n_blocks: of the teacher's rays.
     """
     seed = int(torch.randint(1 << 20, (1,), generator=generator))

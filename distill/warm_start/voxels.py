@@ -27,7 +27,7 @@ class VoxelStart:
 
     Attributes:
         directions: from which a node's color is sampled.
-        ridge: pull of the harmonics of degree 0, 1 and 2 towards 0: most nodes are seen from one side.
+        ridge: regularisation of the harmonics of degree 0, 1 and 2 towards 0: most nodes are seen from one side.
         nodes_per_query: nodes at which the teacher is evaluated together.
     """
 
@@ -58,7 +58,7 @@ def start_voxels(
     for part in nodes.split(settings.nodes_per_query):
         sigma = sample_nodes(teacher, part, r, generator, n_samples=1).sigma
         seen[part[(alpha_from_density(sigma, teacher.render_step_size) > MIN_ALPHA).cpu()]] = True
-    if seen.any():  # else there is fog at most, and all of it counts
+    if seen.any():  # else all density is low, and all of it counts
         nodes = (dilate(seen.reshape(r, r, r)) & mask).flatten().nonzero()[:, 0]
     rows = []
     for part in nodes.split(settings.nodes_per_query):

@@ -1,1 +1,1 @@
-"""Numba kernels, each beside its plain torch twin."""
+"""Numba kernels, each next to its plain torch twin."""

@@ -1,7 +1,7 @@
-"""CUDA libraries that take over where they are installed and give our numbers: tinycudann, nerfacc.
+"""CUDA libraries that are used where they are installed and agree with the torch twins: tinycudann, nerfacc.
 
-Neither is ever required, nor imported before a CUDA tensor asks for it. Each part has to agree with the torch twin
-on the device first; one that fails to import, to compile or to agree is left aside, and the twin serves.
+Neither is ever required, nor imported before a CUDA tensor needs it. Each part has to agree with the torch twin
+on the device first; one that fails to import, to compile or to agree is not used, and the twin serves.
 
 tinycudann encodes the hash grid and runs small perceptrons, on the very parameters of the field. nerfacc
 composites and marches.
@@ -27,8 +27,8 @@ from fieldmorph.fields.kernels.tcnn_backend import fits_tcnn, hash_encode_tcnn, 
 # Largest error of a self-test, in units of the largest value. tinycudann computes a level's scale on the device: one
 # last bit of it moves a corner's weight by up to 3e-4 at resolution 2048. Its perceptron adds in half precision, whose
 # last bit is 5e-4; a few of these meet in a sum over rows, and nothing else of that test is rounded. A wrong index or
-# layout errs by about 1. Of a march, the share of samples that only one of the two has: rounding takes the centre of
-# one in ten thousand over a cell's wall; a lattice that is a tenth of a step beside ours, that of one in ten.
+# layout errs by about 1. For a march, the fraction of samples that only one of the two has: rounding moves the centre
+# of one in ten thousand across a cell's wall; a lattice that is off by a tenth of a step, that of one in ten.
 TOLERANCE = {"tinycudann": 2e-3, "tinycudann-mlp": 5e-3, "nerfacc": 1e-4, "nerfacc-march": 5e-3}
 
 
@@ -166,7 +166,7 @@ def _test_composite(device: torch.device) -> float:
 
 
 def _test_march(device: torch.device) -> float:
-    """From near and far, from inside, along axes and past the box; coarse steps, and the finest that we take."""
+    """Return the error for rays from near, far and inside, along axes and past the box, at coarse and fine steps."""
     generator = torch.Generator().manual_seed(0)
     aabb = torch.tensor([-1.0, -0.8, -0.6, 1.0, 0.9, 0.7])
     occupied = torch.rand(20, 24, 28, generator=generator) < 0.3
@@ -186,15 +186,15 @@ def _test_march(device: torch.device) -> float:
         got, expected = (
             f(*rays, aabb, occupied, step, jitter[:n], 0.1, 32.0) for f in (march_nerfacc, march_torch)
         )
-        errors.append(_share_unshared(got, expected))
+        errors.append(_unmatched_fraction(got, expected))
     return max(errors)
 
 
-def _share_unshared(got: Packed, expected: Packed) -> float:
-    """How many samples only one of two marches has, in units of all; infinite where the packing is not one."""
+def _unmatched_fraction(got: Packed, expected: Packed) -> float:
+    """Return the fraction of samples that only one of two marches has; infinite where the packing is invalid."""
     ray_indices, t_starts, _, offsets = got
     owners = torch.arange(len(offsets) - 1, device=offsets.device).repeat_interleave(offsets.diff())
-    ordered = (t_starts.diff() > 0) | (ray_indices.diff() > 0)  # false beside a nan
+    ordered = (t_starts.diff() > 0) | (ray_indices.diff() > 0)  # false next to a nan
     if not torch.equal(owners, ray_indices) or not ordered.all():
         return math.inf
     samples = [torch.stack([x.double() for x in march[:3]], -1) for march in (got, expected)]
@@ -213,8 +213,8 @@ _SELF_TESTS: dict[str, Callable[[torch.device], float]] = {
 def _with_gradients(
     function: Callable[..., tuple[Tensor, ...]], leaves: list[Tensor], grads: list[Tensor]
 ) -> list[Tensor]:
-    """Outputs, then the gradients of the leaves."""
-    with torch.enable_grad():  # the first call may come from a picture
+    """Return the outputs, then the gradients of the leaves."""
+    with torch.enable_grad():  # the first call may come from a rendering without gradients
         leaves = [leaf.clone().requires_grad_() for leaf in leaves]
         outputs = function(*leaves)
         return [*(out.detach() for out in outputs), *torch.autograd.grad(outputs, leaves, grads)]

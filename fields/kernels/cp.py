@@ -82,7 +82,7 @@ def example(
 
 
 def _served(positions: Tensor, lines: Tensor) -> bool:
-    """Whether the numba kernel takes these."""
+    """Return whether the numba kernel takes these."""
     return lines.device.type == "cpu" and lines.dtype == torch.float32 and not positions.requires_grad
 
 
@@ -116,7 +116,7 @@ _OPTIONS = {
 
 @numba.njit(inline="always")
 def _cell(x, last):
-    """Lower node and fraction of a coordinate in [0, 1]; a nan or what lies outside stays on the faces."""
+    """Return lower node and fraction of a coordinate in [0, 1]; a nan or what lies outside stays on the faces."""
     at = x * np.float32(last)
     at = at if at > np.float32(0) else np.float32(0)
     at = at if at < np.float32(last) else np.float32(last)
@@ -154,10 +154,10 @@ def _backward(x, lines, grad, lines_grad):
     n, last, n_components = x.shape[0], lines.shape[1] - 1, lines.shape[2]
     summed, one = grad.shape[1] == 1, np.float32(1)
     n_blocks = (n_components + LANES - 1) // LANES
-    share = (n_components + n_blocks - 1) // n_blocks
+    per_block = (n_components + n_blocks - 1) // n_blocks
     for block in numba.prange(n_blocks):
-        a = block * share
-        b = min(a + share, n_components)
+        a = block * per_block
+        b = min(a + per_block, n_components)
         m = b - a
         fx, fy, fz = np.empty(LANES, np.float32), np.empty(LANES, np.float32), np.empty(LANES, np.float32)
         g = np.empty(LANES, np.float32)

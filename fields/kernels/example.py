@@ -26,7 +26,7 @@ class KernelExample:
         leaves: tensors with respect to which both are differentiated; none where there is no gradient.
         grads: gradients of the outputs, where there are leaves.
         items: what `n_items` counts.
-        baseline: what most would write in torch, where that is faster than the twin; timed in its place.
+        baseline: the usual torch implementation, where that is faster than the twin; timed in its place.
     """
 
     title: str

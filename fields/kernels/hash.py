@@ -39,7 +39,7 @@ def hash_encode_numba(
 def hash_encode_torch(
     positions: Float[Tensor, "n 3"], table: Float[Tensor, "entries features"], levels: HashLevels
 ) -> Float[Tensor, "n encoded"]:
-    """The plain twin: any device, any dtype, gradients for positions too."""
+    """Return `hash_encode` in plain torch: any device, any dtype, gradients for positions too."""
     encoded = []
     for level in range(len(levels.scales)):
         # float64 holds the product exactly, so one rounding follows, like fma(scale, x, 0.5).
@@ -77,7 +77,7 @@ def example(
 
 
 def _corner_index(corner: Tensor, levels: HashLevels, level: int) -> Tensor:
-    """Table entry of integer corners (n, 3) within their level."""
+    """Return the table entries of integer corners (n, 3) within their level."""
     x, y, z = corner.unbind(-1)
     resolution = int(levels.resolutions[level])
     if levels.hashed[level]:
@@ -131,7 +131,7 @@ _OPTIONS = {
 
 @intrinsic
 def _fma(_context, a, b, c):
-    """a * b + c in float32, rounded once on every processor (LLVM's `llvm.fma`; a library call without FMA)."""
+    """Return a * b + c in float32, rounded once on every processor (`llvm.fma`; a library call without FMA)."""
 
     def generate(_context, builder, _signature, arguments):
         return builder.fma(*arguments)
@@ -142,7 +142,7 @@ def _fma(_context, a, b, c):
 
 @numba.njit(inline="always")
 def _corners(x, lo, n, scale, resolution, size, offset, hashed, index, weight, cell, fraction):
-    """Entries and trilinear weights of the 8 corners of samples lo .. lo + n, loops that vectorise."""
+    """Write entries and trilinear weights of the 8 corners of samples lo .. lo + n, in loops that vectorise."""
     half, one = np.float32(0.5), np.float32(1.0)
     mask, wrap, first = np.uint32(size - 1), np.uint32(size), np.uint32(offset)
     # A step along y or z, dense or hashed, is one product; only how the three are joined differs.

@@ -32,7 +32,7 @@ class HashLevels:
 
     @property
     def n_entries(self) -> int:
-        """The number of entries of all levels together."""
+        """Number of entries of all levels together."""
         return int(self.offsets[-1])
 
 

@@ -1,4 +1,4 @@
-"""How numba kernels are started: one threading layer for the process, safe under a server's threads."""
+"""Launching of numba kernels: one threading layer for the process, safe under a server's threads."""
 
 import threading
 from collections.abc import Callable, Iterator

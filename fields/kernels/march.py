@@ -118,7 +118,13 @@ def cross_box(
     near_plane: float,
     far_plane: float,
 ) -> tuple[Float[Tensor, "n_rays"], Float[Tensor, "n_rays"], Bool[Tensor, "n_rays"]]:
-    """Return where rays enter the box and leave it between the planes, and whether they do; a nan never does."""
+    """Return where rays enter the box and leave it between the planes, and whether they do; a nan never does.
+
+    Args:
+        rays_o, rays_d: origins in world units, and directions of any length.
+        aabb: box in world units, min then max.
+        near_plane, far_plane: bounds of the distance, in lengths of the direction.
+    """
     low, high = aabb[:3], aabb[3:]
     a, b = (low - rays_o) / rays_d, (high - rays_o) / rays_d
     # A ray parallel to a slab is inside it for ever, or never.
@@ -134,7 +140,7 @@ _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
 
 @numba.njit(parallel=True, **_OPTIONS)
 def _fill_blocks(occupied, blocks):
-    """Which blocks of BLOCK^3 cells hold an occupied one."""
+    """Mark the blocks of BLOCK^3 cells that hold an occupied one."""
     for i in numba.prange(occupied.shape[0]):
         for j in range(occupied.shape[1]):
             for l in range(occupied.shape[2]):
@@ -161,7 +167,7 @@ def _walk(
     t_starts,
     t_ends,
 ):
-    """Visit the samples of one ray from the k-th on; writes the next `limit` found, or, with 0, counts them all.
+    """Visit the samples of one ray from the k-th on; write the next `limit` found, or, with 0, count them all.
 
     Returns how many there are and the k of the first.
     """

@@ -15,6 +15,7 @@ PARALLEL = 1e-4  # of a cell: a ray that moves no more than this along an axis c
 def composite_nerfacc(
     sigma: Tensor, rgb: Tensor, t_starts: Tensor, t_ends: Tensor, offsets: Tensor
 ) -> Composited:
+    """Return `composite` by nerfacc's render_weight_from_density and accumulate_along_rays."""
     nerfacc = importlib.import_module("nerfacc")
     counts = offsets.diff()
     packed_info = torch.stack([offsets[:-1], counts], dim=-1)
@@ -41,7 +42,7 @@ def march_nerfacc(
     those whose centre lies in an occupied cell (0.5.3, grid.cu, lines 153-261). So its samples are ours where a
     plane lies half a step before our first centre, but for rounding: it adds up steps in float32. Hence distances
     here count from where a ray enters the box, and `t` is computed again from the number of the step, so that
-    pictures do not depend on who marched. What remains is a centre that rounding takes over a cell's wall.
+    images do not depend on the implementation. What remains is a centre that rounding moves across a cell's wall.
     """
     o, d, box = rays_o.float().double(), rays_d.float().double(), aabb.double()
     t_near, t_far, hit = cross_box(o, d, box, near_plane, far_plane)

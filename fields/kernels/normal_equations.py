@@ -14,7 +14,7 @@ from fieldmorph.fields.kernels.launch import launch
 
 RUN = 256  # samples of a task; or summed in float32 before their sum goes into the row's, in float64
 PIECE = 64  # samples of a row that the twin multiplies at once
-MAX_NUMBERS = 1 << 24  # that it holds at a time, beside what it returns
+MAX_NUMBERS = 1 << 24  # that it holds at a time, in addition to what it returns
 BENCH_SIZES = ({"n_samples": 1 << 16, "n_rows": 4096, "n_components": 16},)
 
 Tables = tuple[Tensor, ...]  # three
@@ -26,6 +26,10 @@ def table_products(
     """Return `columns z` for every sample, z being the product of its three rows.
 
     The numba kernel serves float32 on a CPU, without gradients; every other case takes the torch twin.
+
+    Args:
+        tables: three tables, of (entries, r) each.
+        indices: three of (n,): the row that each sample looks up in each table.
     """
     if not _served(columns):
         return table_products_torch(tables, indices, columns)
@@ -37,7 +41,7 @@ def table_products(
 def table_products_torch(
     tables: Tables, indices: Tables, columns: Float[Tensor, "channels r"]
 ) -> Float[Tensor, "n channels"]:
-    """Return what the kernel does: any device, any dtype."""
+    """Return `table_products` in plain torch: any device, any dtype."""
     return table_rows(tables, indices) @ columns.T
 
 
@@ -50,7 +54,12 @@ def normal_equations(
 ) -> tuple[Float[Tensor, "rows r r"], Float[Tensor, "rows r"]]:
     """Return the sums of z z' and of z wanted (elementwise) over the samples of every row.
 
-    Row k owns the samples order[starts[k]:starts[k + 1]]. Served as `table_products` is.
+    Served as `table_products` is.
+
+    Args:
+        tables, indices: as `table_products` takes them.
+        wanted: what the sum over components should give for each sample, before the sum.
+        order, starts: row k owns the samples order[starts[k]:starts[k + 1]].
     """
     if not _served(wanted):
         return normal_equations_torch(tables, indices, wanted, order, starts)
@@ -67,7 +76,7 @@ def normal_equations_torch(
     order: Int[Tensor, "n"],
     starts: Int[Tensor, "rows_and_one"],
 ) -> tuple[Float[Tensor, "rows r r"], Float[Tensor, "rows r"]]:
-    """Return what the kernel does: any device, any dtype.
+    """Return `normal_equations` in plain torch: any device, any dtype.
 
     Rows are cut into pieces of equal length, the last of a row padded, for a batch of matrix products: a loop over rows
     would start two kernels each, and a product for each sample would not fit into memory.

@@ -25,7 +25,7 @@ def hash_encode(
     required, the torch twin serves.
     """
     if table.is_cuda and table.dtype == torch.float32:
-        from fieldmorph.fields.kernels.accelerators import hash_encode_cuda  # not before a CUDA tensor asks
+        from fieldmorph.fields.kernels.accelerators import hash_encode_cuda  # only for a CUDA tensor
 
         return hash_encode_cuda(positions, table, levels)
     if positions.device.type == "cpu" and table.dtype == torch.float32 and not positions.requires_grad:
@@ -46,7 +46,7 @@ def composite(
     weighted sum of sample centers, in world units. Differentiable in sigma and rgb.
     """
     if sigma.is_cuda and sigma.dtype == torch.float32:
-        from fieldmorph.fields.kernels.accelerators import composite_cuda  # not before a CUDA tensor asks
+        from fieldmorph.fields.kernels.accelerators import composite_cuda  # only for a CUDA tensor
 
         return composite_cuda(sigma, rgb, t_starts, t_ends, offsets)
     if sigma.device.type == "cpu" and sigma.dtype == torch.float32:
@@ -83,7 +83,7 @@ def march(
         raise ValueError(f"render_step_size must be positive; got {render_step_size}")
     arguments = (rays_o, rays_d, aabb, occupied, render_step_size, jitter, near_plane, far_plane)
     if rays_o.is_cuda:
-        from fieldmorph.fields.kernels.accelerators import march_cuda  # not before a CUDA tensor asks
+        from fieldmorph.fields.kernels.accelerators import march_cuda  # only for a CUDA tensor
 
         return march_cuda(*arguments)
     return march_numba(*arguments) if rays_o.device.type == "cpu" else march_torch(*arguments)

@@ -32,7 +32,7 @@ def hash_encode_tcnn(positions: Tensor, table: Tensor, levels: HashLevels) -> Te
 
 
 def fits_tcnn(weights: Sequence[Tensor]) -> bool:
-    """Return whether the fused kernels do layers of these weights, [out, in] each.
+    """Return whether the fused kernels support layers of these weights, [out, in] each.
 
     Only inputs of a multiple of 16: what others are padded with has changed between versions of the library.
     """
@@ -126,6 +126,6 @@ def _network(n_in: int, n_out: int, width: int, depth: int, device: str) -> Any:
 
 
 def _emptied(module: Any, device: str) -> Any:
-    """Without the parameters that it came with: ours stand in, and a hash table's memory is worth having."""
+    """Return the module without its own parameters, whose memory would be wasted: the field's replace them."""
     module.params = torch.nn.Parameter(torch.empty(0, device=device))
     return module

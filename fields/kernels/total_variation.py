@@ -44,7 +44,7 @@ def total_variation(
 def total_variation_torch(
     values: Float[Tensor, "rows features"], grid: NodeGrid, first: int, last: int
 ) -> Float[Tensor, ""]:
-    """Return what the kernel does: any device, any dtype."""
+    """Return `total_variation` in plain torch: any device, any dtype."""
     row = torch.arange(first, last, device=values.device)
     node, n = find_nodes(row, grid), grid.nodes
     total = values.new_zeros(())
@@ -149,7 +149,7 @@ def _vary(values, words, nodes, first, last, grad, sums):
 
 @numba.njit(inline="always")
 def _node_of(row, words):
-    """A node at or before that of a row, by bisection, and no other row's between them."""
+    """Return a node at or before that of a row, by bisection, with no other row's between them."""
     low, high = 0, len(words) - 1
     while low < high:
         middle = (low + high + 1) // 2

@@ -76,7 +76,7 @@ def vm_products_torch(
 
 
 def vm_products_grid_sample(positions: Tensor, planes: Tensor, lines: Tensor) -> Tensor:
-    """Return `vm_products` as most would write it; torch reads channels-last grids no slower than its own layout."""
+    """Return `vm_products` by torch's grid_sample; it reads channels-last grids no slower than its own layout."""
     x, y, z = (2 * positions - 1).unbind(-1)
     on_plane = torch.stack([torch.stack(pair, dim=-1) for pair in ((x, y), (x, z), (y, z))])
     on_line = torch.stack([torch.stack([torch.zeros_like(c), c], dim=-1) for c in (z, y, x)])
@@ -106,7 +106,7 @@ def example(
 
 
 def _served(positions: Tensor, planes: Tensor) -> bool:
-    """Whether the numba kernel takes these."""
+    """Return whether the numba kernel takes these."""
     return planes.device.type == "cpu" and planes.dtype == torch.float32 and not positions.requires_grad
 
 
@@ -142,7 +142,7 @@ _OPTIONS = {
 
 @numba.njit(inline="always")
 def _cell(x, last):
-    """Lower node and fraction of a coordinate in [0, 1]; a nan or what lies outside stays on the faces.
+    """Return lower node and fraction of a coordinate in [0, 1]; a nan or what lies outside stays on the faces.
 
     The node is unsigned: numba wraps signed indices around, which costs a comparison each.
     """
@@ -185,7 +185,7 @@ def _forward(x, planes, lines, out):
 @numba.njit(**_OPTIONS)
 def _backward(x, planes, lines, grad, planes_grad, lines_grad):
     # A mode per task: disjoint grids, so no race, no atomic, and one order of addition. Several tasks per mode,
-    # each with a share of the components, took twice as long: their rows are too short for vectors.
+    # each with a part of the components, took twice as long: their rows are too short for vectors.
     n, last, n_components = x.shape[0], lines.shape[1] - 1, lines.shape[2]
     summed, one, up = grad.shape[1] == 1, np.float32(1), np.uint32(1)
     for mode in numba.prange(3):

@@ -86,7 +86,7 @@ def sparse_trilinear(
 def sparse_trilinear_torch(
     positions: Float[Tensor, "n 3"], values: Float[Tensor, "rows features"], grid: NodeGrid, empty: float
 ) -> Float[Tensor, "n features"]:
-    """Return what the kernel does: any device, any dtype, gradients for positions too."""
+    """Return `sparse_trilinear` in plain torch: any device, any dtype, gradients for positions too."""
     out = positions.new_zeros(len(positions), values.shape[1]).to(values.dtype)
     if not len(values):
         return out + empty
@@ -179,7 +179,7 @@ _OPTIONS = {
 
 @numba.njit(inline="always")
 def _place(at, scale, nodes):
-    """Cell and fraction along one axis; the comparisons send a nan to 0 before it becomes an integer."""
+    """Return cell and fraction along one axis; the comparisons send a nan to 0 before it becomes an integer."""
     at = at if at > np.float32(0) else np.float32(0)
     at = at if at < np.float32(1) else np.float32(1)
     p = at * scale
@@ -246,7 +246,7 @@ def _gather(x, scale, nodes, words, values, empty, out):
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _sort_by_plane(x, scale, nodes, order, starts):
-    """Counting sort of samples by their cell along x: those of cell k stand at starts[k] .. starts[k + 1]."""
+    """Sort samples by their cell along x (a counting sort): those of cell k stand at starts[k] .. starts[k + 1]."""
     n = x.shape[0]
     for i in range(n):
         ix, _ = _place(x[i, 0], scale, nodes)

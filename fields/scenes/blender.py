@@ -98,7 +98,7 @@ def _carve(
 def _judge(
     camera: Cameras, mask: Bool[Tensor, "height width"], positions: Float[Tensor, "n 3"], radius: float
 ) -> tuple[Bool[Tensor, "n"], Bool[Tensor, "n"]]:
-    """Return which balls this view can judge, and which can touch none of its foreground."""
+    """Return which balls this view can judge, and which touch none of its foreground."""
     points, depths = project(camera, positions)
     near = depths.abs() <= 2 * radius  # around the camera: too large in the image to say
     in_front = depths > 2 * radius

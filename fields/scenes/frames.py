@@ -74,7 +74,7 @@ class SceneReader(Protocol):
 
     @property
     def file_name(self) -> str:
-        """The file by which a folder of this format is known."""
+        """Name of the file by which a folder of this format is known."""
 
     def matches(self, path: Path) -> bool:
         """Return whether a path, a folder or a file that exists, has this format."""
@@ -229,7 +229,7 @@ def _require_pinhole(values: JsonObject, where: str) -> None:
 
 
 def _focal_lengths(scopes: Sequence[JsonObject], width: int, height: int, where: str) -> tuple[float, float]:
-    """fl_x, fl_y in pixels from the first scope that has any; one alone serves for both."""
+    """Return fl_x, fl_y in pixels from the first scope that has any; one alone serves for both."""
     for scope in scopes:
         fl_x, fl_y = _focal_length(scope, "x", width, where), _focal_length(scope, "y", height, where)
         if fl_x or fl_y:
@@ -238,7 +238,7 @@ def _focal_lengths(scopes: Sequence[JsonObject], width: int, height: int, where:
 
 
 def _focal_length(scope: JsonObject, axis: str, size: int, where: str) -> float:
-    """In pixels; 0 where the scope says nothing."""
+    """Return the focal length along an axis in pixels; 0 where the scope has none."""
     if scope.get(f"fl_{axis}") is not None:
         focal = number(scope, f"fl_{axis}", where)
         if focal <= 0:
@@ -272,14 +272,14 @@ def _opencv_pose(value: Any, where: str) -> np.ndarray:
 
 
 def _read_image(frame: Frame, downscale: int) -> np.ndarray:
-    """Premultiplied RGBA: undistorted, then averaged over boxes of `downscale` x `downscale` pixels."""
+    """Return premultiplied RGBA: undistorted, then averaged over boxes of `downscale` x `downscale` pixels."""
     rgba = _decode(frame).astype(np.float32)
     rgba[..., :3] *= rgba[..., 3:] / 255
     if any(frame.distortion):
         maps = _undistortion_maps(
             frame.intrinsics, frame.distortion, frame.width, frame.height, _undistorted(frame)
         )
-        # Half a pixel of the edge repeats; to take it for empty would tell training that nothing is there.
+        # Half a pixel of the edge repeats; treated as empty it would be trained as empty space.
         rgba = cv2.remap(rgba, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     if downscale > 1:
         height, width = frame.height // downscale, frame.width // downscale
@@ -300,7 +300,7 @@ def _decode(frame: Frame) -> np.ndarray:
 
 
 def _undistorted(frame: Frame) -> tuple[float, ...]:
-    """Intrinsics of a pinhole camera that sees as much as it can of what the lens saw, and nothing else."""
+    """Return intrinsics of a pinhole camera that sees only what the lens saw, and as much of it as possible."""
     if not any(frame.distortion):
         return frame.intrinsics
     size = frame.width, frame.height
@@ -321,14 +321,14 @@ def _undistortion_maps(
     height: int,
     pinhole: tuple[float, ...],
 ) -> tuple[Float[np.ndarray, "height width"], Float[np.ndarray, "height width"]]:
-    """Where in the stored image each pixel of an ideal pinhole camera lies."""
+    """Return where in the stored image each pixel of an ideal pinhole camera lies."""
     return cv2.initUndistortRectifyMap(
         _matrix(intrinsics), np.array(distortion), None, _matrix(pinhole), (width, height), cv2.CV_32FC1
     )
 
 
 def _matrix(intrinsics: tuple[float, ...]) -> np.ndarray:
-    """As OpenCV takes it, whose pixel centres lie at whole numbers."""
+    """Return the camera matrix as OpenCV takes it, whose pixel centres lie at whole numbers."""
     fl_x, fl_y, cx, cy = intrinsics
     return np.array([[fl_x, 0, cx - 0.5], [0, fl_y, cy - 0.5], [0, 0, 1]])
 

@@ -38,8 +38,8 @@ def stored(field: VolumeField, cameras: Cameras | None = None) -> RenderableFiel
     return RenderableField(field, occupancy, STEP, ring() if cameras is None else cameras)
 
 
-def photographs_of(field: RenderableField, n: int = 3, size: tuple[int, int] = (24, 20)) -> Split:
-    """The field's own pictures as photographs, from cameras of their own."""
+def split_of(field: RenderableField, n: int = 3, size: tuple[int, int] = (24, 20)) -> Split:
+    """The field's own pictures as test images, from cameras of their own."""
     cameras = replace(ring(n, size), camera_to_world=ring(2 * n).camera_to_world[1::2])
     opaque = torch.full((*size[::-1], 1), 255, dtype=torch.uint8)
     images = [
@@ -49,9 +49,9 @@ def photographs_of(field: RenderableField, n: int = 3, size: tuple[int, int] = (
 
 
 def measure(
-    teacher: RenderableField, student: RenderableField, photographs: Split | None = None
+    teacher: RenderableField, student: RenderableField, test_images: Split | None = None
 ) -> tuple[dict[str, Any], list[fidelity.ExampleView]]:
-    return fidelity.measure(reference(teacher, photographs), student)
+    return fidelity.measure(reference(teacher, test_images), student)
 
 
 @pytest.fixture
@@ -126,8 +126,8 @@ def test_a_floater_in_the_background_s_colour_shows_as_opacity(
     assert figures["off_trajectory"]["mean"]["psnr_to_teacher"] > 30
 
 
-def test_photographs_are_held_against_both(sphere: RenderableField, smaller: RenderableField) -> None:
-    split = photographs_of(sphere)
+def test_test_images_are_held_against_both(sphere: RenderableField, smaller: RenderableField) -> None:
+    split = split_of(sphere)
     figures, pictures = measure(sphere, smaller, split)
     told = figures["held_out"]
     assert told["views"] == list(split.names)
@@ -140,13 +140,13 @@ def test_photographs_are_held_against_both(sphere: RenderableField, smaller: Ren
     drop = told["mean"]["teacher_psnr"] - told["mean"]["student_psnr"]
     assert told["mean"]["psnr_drop"] == pytest.approx(drop)
     assert told["worst"]["psnr_drop"] == max(told["per_view"]["psnr_drop"]) >= drop > 10
-    assert [p.photograph is not None for p in pictures] == [True, True, False]
+    assert [p.test_image is not None for p in pictures] == [True, True, False]
 
 
 def test_a_teacher_is_rendered_once_for_all_students(
     monkeypatch: pytest.MonkeyPatch, sphere: RenderableField, smaller: RenderableField
 ) -> None:
-    split, calls, rendered = photographs_of(sphere), list[tuple[int, int]](), list[str]()
+    split, calls, rendered = split_of(sphere), list[tuple[int, int]](), list[str]()
     render, names = RenderableField.render, {id(sphere.field): "teacher", id(smaller.field): "student"}
 
     def noted(stored: RenderableField, *more: Any) -> Any:
@@ -169,11 +169,11 @@ def test_a_teacher_is_rendered_once_for_all_students(
     assert both[0][0] == both[1][0]
 
 
-def test_many_photographs_are_thinned_evenly_and_it_is_said(sphere: RenderableField) -> None:
+def test_many_test_images_are_thinned_evenly_and_it_is_said(sphere: RenderableField) -> None:
     config = FidelityConfig(max_pixels=4 * 24 * 20)
-    figures, _ = fidelity.measure(reference(sphere, photographs_of(sphere, 8), config=config), sphere)
+    figures, _ = fidelity.measure(reference(sphere, split_of(sphere, 8), config=config), sphere)
     assert figures["held_out"]["views"] == [f"test/{i}.png" for i in (1, 3, 5, 7)]
-    assert "4 of 8 photographs" in figures["held_out"]["source"]
+    assert "4 of 8 test images" in figures["held_out"]["source"]
 
 
 def test_small_pictures_are_rendered_as_large_as_ssim_needs(soft_sphere: VolumeField) -> None:
@@ -183,9 +183,9 @@ def test_small_pictures_are_rendered_as_large_as_ssim_needs(soft_sphere: VolumeF
     assert figures["held_out"]["mean"]["ssim_to_teacher"] == pytest.approx(1.0)
 
 
-def test_photographs_too_small_for_ssim_have_no_ssim(soft_sphere: VolumeField) -> None:
+def test_test_images_too_small_for_ssim_have_no_ssim(soft_sphere: VolumeField) -> None:
     teacher = stored(soft_sphere, ring(size=(8, 6)))
-    figures, _ = measure(teacher, teacher, photographs_of(teacher, 2, size=(8, 6)))
+    figures, _ = measure(teacher, teacher, split_of(teacher, 2, size=(8, 6)))
     assert figures["held_out"]["mean"]["ssim_to_teacher"] is None
     assert figures["held_out"]["mean"]["teacher_psnr"] > 50
 
@@ -197,7 +197,7 @@ def test_large_pictures_are_rendered_smaller() -> None:
 
 
 def test_a_single_held_out_view_is_shown_once(sphere: RenderableField) -> None:
-    _, pictures = measure(sphere, sphere, photographs_of(sphere, 1))
+    _, pictures = measure(sphere, sphere, split_of(sphere, 1))
     assert [(p.poses, p.rank) for p in pictures] == [("held_out", "worst"), ("off_trajectory", "worst")]
 
 

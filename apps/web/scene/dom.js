@@ -92,7 +92,7 @@ export async function savePng(canvas, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 
-/** Return whether the visitor asked for less motion on the screen. */
+/** Return whether the visitor prefers reduced motion. */
 export function prefersReducedMotion() {
   return window.matchMedia("(prefers-reduced-motion: reduce)").matches;
 }

@@ -109,7 +109,7 @@ export class Gestures {
     return isNear(event, pressed) && event.timeStamp - pressed.at < TAP_MS;
   }
 
-  /** Go on turning for a moment after the pointer was lifted. */
+  /** Continue to turn for a moment after the pointer was lifted. */
   continueTurning() {
     const isFast = () => Math.hypot(this.speed[0], this.speed[1]) > MIN_SPEED;
     if (prefersReducedMotion() || !isFast()) return;

@@ -8,7 +8,7 @@
 import { sampleAt } from "./sampling.js";
 
 /**
- * What is to be drawn, asked before each frame.
+ * What is to be drawn, read before each frame.
  *
  * @typedef {object} View
  * @property {(width: number, height: number) => Pose} pose
@@ -69,7 +69,7 @@ export class RenderLoop {
   }
 
   /**
-   * Draw anew: the view has changed, and may go on changing for so many milliseconds.
+   * Draw anew: the view has changed, and may continue to change for so many milliseconds.
    *
    * @param {number} rest
    */
@@ -112,7 +112,7 @@ export class RenderLoop {
   }
 
   /**
-   * Go on with a renderer that replaces one whose context was lost.
+   * Continue with a renderer that replaces one whose context was lost.
    *
    * @param {Renderer} renderer
    */

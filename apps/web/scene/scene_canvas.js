@@ -1,4 +1,4 @@
-// A canvas that shows a bake, and goes on after the graphics were reset.
+// A canvas that shows a bake, and continues after the graphics were reset.
 
 /** @import { Bake } from "./bake.js" */
 /** @import { View } from "./render_loop.js" */

@@ -170,7 +170,7 @@ export class SceneView {
   }
 
   /**
-   * Let the camera turn about what is seen at a place of the window; the target glides there.
+   * Make what is visible at a place of the window the camera's pivot; the target glides there.
    *
    * @param {number} x
    * @param {number} y
@@ -223,7 +223,7 @@ export class SceneView {
   }
 
   /**
-   * Tell users of screen readers.
+   * Announce a text to users of screen readers.
    *
    * @param {string} text
    */

@@ -83,7 +83,7 @@ class Explorer {
     this.refresh(changesMap);
   }
 
-  /** @param {boolean} changesMap whether the map shows something else by now */
+  /** @param {boolean} changesMap whether the map changes as well */
   refresh(changesMap = true) {
     const { design, map, model, place } = this;
     const isNext = this.quantity.value === "next";

@@ -117,7 +117,7 @@ def a_receipt(with_photographs: bool = True) -> dict[str, Any]:
 def examples(size: tuple[int, int] = (30, 40)) -> list[ExampleView]:
     teacher, student = torch.full((*size, 3), 0.5), torch.full((*size, 3), 0.55)
     return [
-        ExampleView("held_out", "worst", "pose 1", 31.25, teacher, student, photograph=torch.zeros(*size, 3)),
+        ExampleView("held_out", "worst", "pose 1", 31.25, teacher, student, test_image=torch.zeros(*size, 3)),
         ExampleView("off_trajectory", "worst", "closer, turned up", 31.25, teacher, student),
     ]
 

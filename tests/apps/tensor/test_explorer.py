@@ -62,7 +62,7 @@ def test_picture_has_the_values_as_grey_with_the_last_row_first(
     explorer: Explorer, quantity: str, of: str
 ) -> None:
     place = [0, 0, 31]
-    with Image.open(io.BytesIO(explorer.picture(quantity, place))) as picture:
+    with Image.open(io.BytesIO(explorer.image(quantity, place))) as picture:
         grey = np.asarray(picture, dtype=np.float64)[::-1]
     low, high = explorer.limits[quantity]
     values = getattr(explorer.map(place), of).numpy()
@@ -133,7 +133,7 @@ def test_one_mode_has_a_curve_alone() -> None:
     x, found = explorer.curve([3], 0)
     torch.testing.assert_close(found.mean, explorer.posterior.predict(x[:, None]).mean)
     with pytest.raises(SettingError, match="no map"):
-        explorer.picture("mean", [3])
+        explorer.image("mean", [3])
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_one_mode_has_a_curve_alone() -> None:
 )
 def test_what_is_no_place_is_refused(explorer: Explorer, place: object, unchecked: None) -> None:
     for ask in (
-        lambda: explorer.picture("mean", place),
+        lambda: explorer.image("mean", place),
         lambda: explorer.curve(place, 0),
         lambda: explorer.where_next(place, 2),
     ):
@@ -152,7 +152,7 @@ def test_what_is_no_place_is_refused(explorer: Explorer, place: object, unchecke
 def test_unknown_quantities_modes_and_counts_are_refused(explorer: Explorer, unchecked: None) -> None:
     place = explorer.middle()
     with pytest.raises(SettingError, match="unknown quantity 'latent_sd'; known: mean, sd"):
-        explorer.picture("latent_sd", place)
+        explorer.image("latent_sd", place)
     for mode in (-1, 3, "time"):
         with pytest.raises(InputError, match="modes of the model: 0 to 2"):
             explorer.curve(place, mode)

@@ -45,7 +45,7 @@ def test_samples_are_the_twins_but_at_walls(generator, distance: float, depth: f
     got, expected = march_nerfacc(*arguments), march_torch(*arguments)
     assert [x.dtype for x in got] == [x.dtype for x in expected]
     assert len(expected[0]) > 50
-    assert accelerators._share_unshared(got, expected) * len(expected[0]) <= 1
+    assert accelerators._unmatched_fraction(got, expected) * len(expected[0]) <= 1
 
 
 def test_rays_without_samples_and_rays_in_walls(generator) -> None:
