@@ -73,8 +73,8 @@ def soft_sphere() -> VolumeField:
 
 
 @pytest.fixture
-def fog() -> Callable[..., VolumeField]:
-    """A box of constant density: fog(density, aabb)."""
+def uniform_field() -> Callable[..., VolumeField]:
+    """A box of constant density: uniform_field(density, aabb)."""
 
     def make(density: float, aabb: tuple[float, ...]) -> VolumeField:
         return AnalyticField(aabb, lambda positions: torch.full(positions.shape[:-1], math.log(density)))
@@ -94,8 +94,8 @@ def few_views(tmp_path_factory: pytest.TempPathFactory) -> Path:
         content["frames"] = content["frames"][::every]
         for frame in content["frames"]:
             name = f"{frame['file_path']}.png"
-            with Image.open(bundled_scene() / name) as picture:
-                picture.reduce(8).save(folder / name)
+            with Image.open(bundled_scene() / name) as image:
+                image.reduce(8).save(folder / name)
         (folder / f"transforms_{split}.json").write_text(json.dumps(content))
     return folder
 

@@ -1,4 +1,4 @@
-"""Pictures and films: what is written can be read again and means what it should."""
+"""Images and videos: what is written can be read again and means what it should."""
 
 import json
 import weakref
@@ -57,30 +57,30 @@ def test_depth_is_a_multiple_of_its_scale() -> None:
     assert depth_16bit(torch.tensor([0.0, 1.0, 2.5, 1e9]), 0.5).tolist() == [0, 2, 5, 65535]
 
 
-def test_film_plays_everywhere(tmp_path: Path) -> None:
+def test_video_plays_everywhere(tmp_path: Path) -> None:
     frames = [np.full((33, 47, 3), level, dtype=np.uint8) for level in (0, 128, 255)]
     save_mp4(tmp_path / "a.mp4", frames, fps=10)
     count, seconds = imageio_ffmpeg.count_frames_and_secs(str(tmp_path / "a.mp4"))
     assert (count, round(seconds, 2)) == (3, 0.3)
     with imageio.get_reader(tmp_path / "a.mp4") as reader:
-        told = reader.get_meta_data()
-    assert told["codec"] == "h264"
-    assert told["pix_fmt"].startswith("yuv420p")
-    assert tuple(told["size"]) == (48, 34)
+        reported = reader.get_meta_data()
+    assert reported["codec"] == "h264"
+    assert reported["pix_fmt"].startswith("yuv420p")
+    assert tuple(reported["size"]) == (48, 34)
     means = [frame.mean() for frame in frames_of(tmp_path / "a.mp4")]
     assert means == pytest.approx([0, 128, 255], abs=4)
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
 
-def test_film_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
+def test_video_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     path.write_text("old")
 
     def frames():
         yield np.zeros((16, 16, 3), dtype=np.uint8)
-        raise RuntimeError("out of pictures")
+        raise RuntimeError("out of images")
 
-    with pytest.raises(RuntimeError, match="out of pictures"):
+    with pytest.raises(RuntimeError, match="out of images"):
         save_mp4(path, frames())
     with pytest.raises(SettingError, match="at least one frame"):
         save_mp4(path, [])
@@ -93,7 +93,7 @@ def test_difference_is_white_where_images_agree() -> None:
     assert difference(a, a + torch.tensor([0.0, 0.1, -0.9]), gain=5).tolist() == [255, 127, 0]
 
 
-def test_sheet_has_its_pictures_in_order() -> None:
+def test_sheet_has_its_images_in_order() -> None:
     colors = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)]
     red, green, blue, yellow = (np.full((10, 20, 3), c, dtype=np.uint8) for c in colors)
     page = sheet([[red, green], [blue, yellow]], ["one", "two"], [["a", "b"], ["c", ""]], width=100)
@@ -117,7 +117,7 @@ def test_views_keep_their_names() -> None:
     assert image_names(("a/0.png", "b/0.png")) == ["a_0", "b_0"]
 
 
-def test_depth_pictures_state_distances(sphere_file: Path, tmp_path: Path) -> None:
+def test_depth_images_state_distances(sphere_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = render_file(sphere_file, out, orbit=2, size=(41, 41), depth=True, opacity=True, device="cpu")
     names = ["orbit_000", "orbit_001"]
@@ -137,17 +137,17 @@ def test_depth_pictures_state_distances(sphere_file: Path, tmp_path: Path) -> No
     assert (color[0, 0] == 255).all()
 
 
-def test_orbit_film_and_its_companions(sphere_file: Path, tmp_path: Path) -> None:
+def test_orbit_video_and_its_companions(sphere_file: Path, tmp_path: Path) -> None:
     result = render_file(
         sphere_file, tmp_path / "o.mp4", orbit=3, background="black", depth=True, opacity=True, device="cpu"
     )
     assert result.images == 3
     assert result.as_json()["pictures"] == 3
     assert {p.name for p in tmp_path.iterdir()} == {"o.mp4", "o_depth.mp4", "o_opacity.mp4"}
-    film, depth, opacity = (frames_of(tmp_path / f"o{k}.mp4") for k in ("", "_depth", "_opacity"))
-    assert len(film) == len(depth) == len(opacity) == 3
-    assert film[0].shape == (20, 24, 3)
-    assert film[0][0, 0].max() < 16  # black behind
+    video, depth, opacity = (frames_of(tmp_path / f"o{k}.mp4") for k in ("", "_depth", "_opacity"))
+    assert len(video) == len(depth) == len(opacity) == 3
+    assert video[0].shape == (20, 24, 3)
+    assert video[0][0, 0].max() < 16  # black behind
     assert depth[0][10, 12].mean() > depth[0][10, 10].mean() > depth[0][0, 0].mean()  # nearest in the middle
     assert opacity[0][10, 12].min() > 235
 
@@ -175,7 +175,7 @@ def test_a_turn_is_bounded(sphere_file: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_film_keeps_its_suffix(sphere_file: Path, tmp_path: Path) -> None:
+def test_a_video_keeps_its_suffix(sphere_file: Path, tmp_path: Path) -> None:
     taken = tmp_path / "taken.MP4"
     taken.write_text("mine")
     with pytest.raises(SettingError, match="--force"):
@@ -204,13 +204,13 @@ def test_frames_are_written_as_they_come_and_depths_share_one_grey(tmp_path: Pat
     np.testing.assert_allclose(greys, [0, *np.linspace(255, 51, 11)], atol=3)
 
 
-def test_films_that_fail_leave_nothing(tmp_path: Path) -> None:
+def test_videos_that_fail_leave_nothing(tmp_path: Path) -> None:
     def frames() -> Iterator[Images]:
-        picture = np.ones((16, 16), dtype=np.uint16)
-        yield {"colors": picture.astype(np.uint8), "opacity": picture.astype(np.uint8), "depth": picture}
-        raise RuntimeError("out of pictures")
+        image = np.ones((16, 16), dtype=np.uint16)
+        yield {"colors": image.astype(np.uint8), "opacity": image.astype(np.uint8), "depth": image}
+        raise RuntimeError("out of images")
 
-    with pytest.raises(RuntimeError, match="out of pictures"):
+    with pytest.raises(RuntimeError, match="out of images"):
         _save_videos(
             {kind: tmp_path / f"{kind}.mp4" for kind in ("colors", "opacity", "depth")}, frames(), 30
         )

@@ -83,7 +83,7 @@ def test_aligning_changes_no_prediction_and_orders_the_slices() -> None:
         assert (energy.diff() <= 1e-9).all()
 
 
-def test_aligned_sweeps_go_on_as_those_that_were_not() -> None:
+def test_aligned_sweeps_continue_as_those_that_were_not() -> None:
     one, other = (warmed(tucker((2, 2, 2), seed=3), rank=3, seed=1) for _ in range(2))
     align(other)
     assert [sweep(one) for _ in range(3)] == pytest.approx([sweep(other) for _ in range(3)], abs=1e-5)

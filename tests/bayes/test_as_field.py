@@ -45,14 +45,14 @@ def test_density_and_colour_are_the_posterior_s(posterior: Posterior) -> None:
     generator = torch.Generator().manual_seed(1)
     unit = torch.rand(3000, 3, generator=generator)
     at = (unit * torch.tensor([20.0, 6.0, 1000.0]) + torch.tensor([0.0, -4.0, 0.0])).double()
-    share = ((posterior.predict(at).mean - 5) / 10).clamp(0, 1).float()
+    fraction = ((posterior.predict(at).mean - 5) / 10).clamp(0, 1).float()
     rgb, sigma = stored.field(2 * unit - 1, torch.tensor([0.0, 0.0, 1.0]).expand(3000, 3))
-    shown = share > 0.15
+    shown = fraction > 0.15
     assert shown.sum() > 200
-    density = 12 * share[shown].square() / stored.field.extent
+    density = 12 * fraction[shown].square() / stored.field.extent
     assert ((sigma[shown] - density).abs() / density).median() < 0.03
-    assert sigma[share < 0.03].max() < 0.1 * sigma.max()
-    high, low = share > 0.8, (share > 0.1) & (share < 0.2)
+    assert sigma[fraction < 0.03].max() < 0.1 * sigma.max()
+    high, low = fraction > 0.8, (fraction > 0.1) & (fraction < 0.2)
     assert (rgb[high, 0] > rgb[high, 2]).all()  # viridis: yellow on top
     assert (rgb[low, 2] > rgb[low, 0]).all()
 
@@ -82,19 +82,19 @@ def test_what_is_shown_is_the_function_s_from_its_median_to_its_highest(posterio
     axes = [torch.linspace(*end, 12, dtype=torch.float64) for end in ends]
     found = posterior.predict_grid(posterior.factors(axes))
     for quantity, values in (("mean", found.mean), ("sd", found.latent_sd)):
-        told = as_field(posterior, quantity, nodes=12).provenance
+        reported = as_field(posterior, quantity, nodes=12).provenance
         expected = [float(values.median()), float(values.max())]
-        assert [told["low"], told["high"]] == pytest.approx(expected)
+        assert [reported["low"], reported["high"]] == pytest.approx(expected)
 
 
 def test_what_cannot_be_shown_is_said_in_a_line(posterior: Posterior) -> None:
-    for settings, told in (
+    for settings, reported in (
         ({"quantity": "tea"}, "'tea'; known: mean, sd"),
         ({"colormap": "tea"}, "'tea' unknown matplotlib colormap"),
         ({"low": 3.0, "high": 2.0}, "low must be less than high; got 3 and 2"),
         ({"ranges": [(0.0, 0.0)] * 3}, "from a lower to a higher coordinate"),
     ):
-        with pytest.raises(SettingError, match=told):
+        with pytest.raises(SettingError, match=reported):
             as_field(posterior, nodes=16, **settings)
     with pytest.raises(InputError, match="nothing of the posterior is above 90"):
         as_field(posterior, nodes=16, low=90.0, high=99.0)

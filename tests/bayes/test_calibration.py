@@ -63,7 +63,7 @@ def covered(prediction: Prediction, values: Tensor, level: float) -> float:
 def test_held_out_rows_are_not_seen_and_blocks_stay_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     real = fit(observations(torch.rand(40, 2), torch.randn(40)), TINY)
     fitted: list[Tensor] = []
-    asked: list[Tensor] = []
+    requested: list[Tensor] = []
 
     def spied(rows: Observations, config: FitConfig, *, weights: Tensor, **_others) -> tuple:
         assert torch.equal(weights, rows.coordinates[:, 0])  # the weights go with their rows
@@ -71,7 +71,7 @@ def test_held_out_rows_are_not_seen_and_blocks_stay_whole(monkeypatch: pytest.Mo
         return real
 
     def predicted(_self: Posterior, coordinates: Tensor) -> Prediction:
-        asked.append(coordinates[:, 0])
+        requested.append(coordinates[:, 0])
         one = torch.ones(len(coordinates), dtype=torch.float64)
         return Prediction(2 * one, one, 4 * one)
 
@@ -83,14 +83,14 @@ def test_held_out_rows_are_not_seen_and_blocks_stay_whole(monkeypatch: pytest.Mo
     posterior, _ = fit_calibrated(
         rows, fraction=0.3, rounds=3, blocks=blocks, weights=numbers, config=FitConfig(seed=3)
     )
-    assert len(asked) == 3
+    assert len(requested) == 3
     assert len(fitted) == 4
-    for seen, held in zip(fitted, asked, strict=False):
+    for seen, held in zip(fitted, requested, strict=False):
         assert torch.equal(torch.cat([seen, held]).sort().values, numbers)
         assert len(held) == 12
         assert (held.long() // 4).unique(return_counts=True)[1].tolist() == [4, 4, 4]
     assert torch.equal(fitted[-1], numbers)
-    everything = torch.cat(asked)
+    everything = torch.cat(requested)
     assert len(everything.unique()) == 36  # nothing twice
     counted = everything[everything > 0]  # the row without weight does not count
     assert len(counted) == 35
@@ -151,9 +151,9 @@ def test_impossible_blocks_and_shares_are_refused(unchecked: None) -> None:
     ):
         with pytest.raises(SettingError, match=message):
             blocks_of(rows, widths)
-    for share, rounds in ((0.0, 1), (1.0, 1), (0.01, 1), (0.99, 1), (0.5, 0), (0.5, 3), (0.2, 1.5)):
+    for fraction, rounds in ((0.0, 1), (1.0, 1), (0.01, 1), (0.99, 1), (0.5, 0), (0.5, 3), (0.2, 1.5)):
         with pytest.raises(SettingError, match="held out"):
-            fit_calibrated(rows, QUICK, fraction=share, rounds=rounds)
+            fit_calibrated(rows, QUICK, fraction=fraction, rounds=rounds)
 
 
 def test_too_little_held_out_is_said(caplog: pytest.LogCaptureFixture) -> None:

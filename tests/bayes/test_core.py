@@ -189,8 +189,8 @@ def test_the_core_is_a_ridge_regression(ranks: tuple[int, ...], spread: float) -
             for w, place in zip(at.weight, at.index.tolist(), strict=True)
         )
     information = 3.0 * gram + core.prior.precision
-    told = 3.0 * z.T @ at.total + core.prior.precision @ core.prior.mean
-    torch.testing.assert_close(core.mean, torch.linalg.solve(information, told))
+    reported = 3.0 * z.T @ at.total + core.prior.precision @ core.prior.mean
+    torch.testing.assert_close(core.mean, torch.linalg.solve(information, reported))
     torch.testing.assert_close(core.covariance, torch.linalg.inv(information))
 
 
@@ -212,7 +212,7 @@ def test_independent_entries_have_a_diagonal_prior() -> None:
 
 
 @every_rank
-def test_a_core_carried_on_learns_as_if_it_had_all_rows(ranks: tuple[int, ...]) -> None:
+def test_a_core_as_prior_learns_as_if_it_had_all_rows(ranks: tuple[int, ...]) -> None:
     """With the same factors and noise: rows in two parts, the first part's posterior being the second's prior."""
     rows, core = entries(len(ranks), n=30), TuckerCore(ranks, normal(math.prod(ranks)))
     given = factors(ranks, rows)

@@ -39,11 +39,11 @@ def process() -> Posterior:
 
 def covariance_ref(posterior: Posterior, at: Tensor) -> Tensor:
     """Of the function there, from the kernel's matrices."""
-    told = posterior.processes[0]
+    process = posterior.processes[0]
     with torch.no_grad():
-        whole = posterior.kernels[0](torch.cat([told.points, at[:, 0]])[:, None]).to_dense()
-    n = len(told.points)
-    known = whole[:n, :n] + torch.diag(1 / told.lam[:, 0, 0])
+        whole = posterior.kernels[0](torch.cat([process.points, at[:, 0]])[:, None]).to_dense()
+    n = len(process.points)
+    known = whole[:n, :n] + torch.diag(1 / process.lam[:, 0, 0])
     return posterior.scale**2 * (whole[n:, n:] - whole[n:, :n] @ torch.linalg.solve(known, whole[:n, n:]))
 
 
@@ -90,7 +90,7 @@ def test_picks_are_those_of_trying_all(
 
 
 @pytest.mark.parametrize("references", [None, REFERENCES], ids=["candidates", "elsewhere"])
-def test_picks_from_samples_tell_nearly_as_much(process: Posterior, references: Tensor | None) -> None:
+def test_picks_from_samples_are_nearly_as_informative(process: Posterior, references: Tensor | None) -> None:
     wanted = CANDIDATES if references is None else references
     before = variance_ref(process, CANDIDATES, wanted, [])
     best = before - variance_ref(process, CANDIDATES, wanted, greedy_ref(process, CANDIDATES, wanted, 4))
@@ -104,7 +104,7 @@ def test_picks_from_samples_tell_nearly_as_much(process: Posterior, references: 
 
 
 def test_chance_does_not_outweigh_what_few_places_would_learn(generator: torch.Generator) -> None:
-    # 128 samples: A tells fifty of 5,000 references something, B none of them, but has a hundred times A's variance.
+    # 128 samples: A informs about fifty of 5,000 references, B about none, but has a hundred times A's variance.
     samples, references = 128, 5000
     drawn = torch.randn(samples, references, generator=generator, dtype=torch.float64)
     other = torch.randn(samples, 2, generator=generator, dtype=torch.float64)
@@ -138,7 +138,7 @@ def test_a_place_is_picked_once_and_seeds_decide(process: Posterior) -> None:
     assert sorted(found[0].rows.tolist()) == list(range(5))
     assert torch.equal(found[0].variance, found[1].variance)
     assert not torch.equal(found[0].variance, found[2].variance)
-    # One of these tells of the references, with much noise: it would be measured again before the others are.
+    # One of these informs about the references, with much noise: it would be measured again before the others are.
     far = torch.tensor([[0.45], [30.0], [40.0]], dtype=torch.float64)
     assert where_next(process, far, 2, references=REFERENCES).rows.tolist()[0] == 0
     assert where_next(process, far, 3, references=REFERENCES).rows.sort().values.tolist() == [0, 1, 2]

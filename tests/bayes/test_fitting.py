@@ -39,7 +39,7 @@ def test_noise_is_found_and_predictions_are_better_than_it() -> None:
     assert (posterior.predict(truth.coordinates).mean - truth.values).square().mean().sqrt() < 0.06
 
 
-def test_the_beginning_with_the_best_bound_goes_on() -> None:
+def test_the_beginning_with_the_best_bound_continues() -> None:
     alone = [fit(waves(), brief(seed=seed))[1].bounds for seed in range(3)]
     _, report = fit(waves(), brief(restarts=3, warm_sweeps=12))
     assert report.seed == max(range(3), key=lambda seed: alone[seed][-1])
@@ -78,7 +78,7 @@ def test_a_fit_stops_when_it_gains_little() -> None:
     assert len(late.bounds) == 60
 
 
-def test_ranks_are_clipped_to_what_can_be_told_apart(caplog: pytest.LogCaptureFixture) -> None:
+def test_ranks_are_clipped_to_what_can_be_distinguished(caplog: pytest.LogCaptureFixture) -> None:
     rows = waves(200)
     rows.coordinates[:, 2] = (rows.coordinates[:, 2] > 0.5).double()
     with caplog.at_level(logging.WARNING):
@@ -96,7 +96,7 @@ def test_pruned_ranks_are_those_of_the_data() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "reported"),
     [
         ({"ranks": (2, 3)}, "expected one rank, or 3: one for each mode; got 2"),
         ({"kernels": ("matern12", "matern32")}, "expected one kernel, or 3: one for each mode; got 2"),
@@ -104,13 +104,13 @@ def test_pruned_ranks_are_those_of_the_data() -> None:
         ({"ranks": (20,)}, "a core of 8000 entries is too large"),
     ],
 )
-def test_settings_that_do_not_suit_the_modes_are_refused(settings: dict[str, Any], told: str) -> None:
-    with pytest.raises(SettingError, match=told):
+def test_settings_that_do_not_suit_the_modes_are_refused(settings: dict[str, Any], reported: str) -> None:
+    with pytest.raises(SettingError, match=reported):
         fit(waves(100), brief(**settings))
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "reported"),
     [
         ({"ranks": (0,)}, "rank must be a whole number of at least 1; got 0"),
         ({"ranks": ()}, r"ranks must be a tuple with one entry or more; got \(\)"),
@@ -140,8 +140,10 @@ def test_settings_that_do_not_suit_the_modes_are_refused(settings: dict[str, Any
         ({"prune": True, "cp": True}, "prune cannot be used with cp"),
     ],
 )
-def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], told: str, unchecked: None) -> None:
-    with pytest.raises(SettingError, match=told + "$" if "got" in told else told) as caught:
+def test_settings_that_mean_nothing_are_refused(
+    settings: dict[str, Any], reported: str, unchecked: None
+) -> None:
+    with pytest.raises(SettingError, match=reported + "$" if "got" in reported else reported) as caught:
         FitConfig(**settings)
     assert "\n" not in str(caught.value)
 

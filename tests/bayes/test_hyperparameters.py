@@ -21,7 +21,7 @@ TRUE = 0.08
 PRECISION = 400.0
 
 
-def told(unit: float = 1.0, r: int = 3) -> tuple[Tensor, Tensor, Tensor]:
+def information(unit: float = 1.0, r: int = 3) -> tuple[Tensor, Tensor, Tensor]:
     """Points over one extent, and precise information on functions drawn at the true lengthscale."""
     generator = torch.Generator().manual_seed(0)
     points = torch.rand(300, generator=generator, dtype=torch.float64).sort().values
@@ -33,7 +33,7 @@ def told(unit: float = 1.0, r: int = 3) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def learned(unit: float = 1.0, rounds: int = 6) -> tuple[MaternKernel, list[float]]:
-    points, eta, lam = told(unit)
+    points, eta, lam = information(unit)
     kernel = default_kernel("matern32", points)
     return kernel, [learn(kernel, points, eta, lam) for _ in range(rounds)]
 
@@ -46,15 +46,17 @@ def test_the_lengthscale_is_found_and_every_round_gains() -> None:
 
 
 def test_runs_of_points_lead_near_and_are_checked_on_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    exact, most = learned()
+    exact, exact_gains = learned()
     monkeypatch.setattr(module, "RUNS", 12)
     monkeypatch.setattr(module, "RUN", 12)
     kernel, gains = learned()
     assert 0 < abs(kernel.lengthscale.item() / exact.lengthscale.item() - 1) < 0.1
-    assert sum(most) - 1 < sum(gains) < sum(most) + 1e-6  # of all points, so that it cannot be more
+    assert (
+        sum(exact_gains) - 1 < sum(gains) < sum(exact_gains) + 1e-6
+    )  # of all points, so that it cannot be more
     monkeypatch.setattr(module, "_runs", lambda _: torch.arange(3))  # which say nothing of the others
     before = kernel.lengthscale.item()
-    assert learn(kernel, *told()) == 0
+    assert learn(kernel, *information()) == 0
     assert kernel.lengthscale.item() == pytest.approx(before, rel=1e-12)
 
 
@@ -73,7 +75,7 @@ def test_the_unit_of_a_coordinate_does_not_matter(unit: float) -> None:
 
 
 def test_a_prior_holds_against_little_data() -> None:
-    points, eta, lam = told()
+    points, eta, lam = information()
     kernel = MaternKernel(nu=1.5, lengthscale_prior=LogNormalPrior(math.log(0.5), 0.01)).double()
     kernel.lengthscale = 0.5
     for _ in range(5):
@@ -84,7 +86,7 @@ def test_a_prior_holds_against_little_data() -> None:
 
 
 def test_what_has_nothing_to_learn_stays() -> None:
-    points, eta, lam = told()
+    points, eta, lam = information()
     kernel = default_kernel("matern12", points)
     kernel.requires_grad_(False)
     before = kernel.lengthscale.item()
@@ -94,7 +96,7 @@ def test_what_has_nothing_to_learn_stays() -> None:
 
 
 def test_the_filter_alone_has_the_smoother_s_evidence() -> None:
-    points, eta, lam = told()
+    points, eta, lam = information()
     space = space_of(default_kernel("matern52", points))
     steps = torch.cat([points.new_zeros(1), points.diff()])
     chain = (space.transition(steps), space.stationary, space.emission, eta, lam)

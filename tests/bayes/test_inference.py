@@ -261,7 +261,7 @@ def test_a_low_rank_tensor_is_recovered(ranks: tuple[int, ...], cp: bool, noise:
     rmse = (mean - values[known:]).square().mean().sqrt()
     assert rmse < 1.05 * errors[known:].square().mean().sqrt()
     assert state.noise.mean**-0.5 == pytest.approx(noise, rel=0.05)
-    # Scores of what is measured next are a standard normal's, as far as 800 of them tell.
+    # Scores of what is measured next are a standard normal's, as far as 800 of them show.
     scores = (values[known:] - mean) / (square - mean.square() + 1 / state.noise.mean).sqrt()
     assert 0.9 < scores.square().mean() < 1.15
 
@@ -305,7 +305,7 @@ def test_equal_seeds_give_equal_bytes(cp: bool) -> None:
 
 
 @cores
-def test_a_state_that_was_put_aside_goes_on_as_if_it_had_not(cp: bool) -> None:
+def test_a_state_that_was_offloaded_continues_as_if_it_had_not(cp: bool) -> None:
     whole, parted = (begun(small(3, 40, seed=3), (2, 2, 2), cp) for _ in range(2))
     for _ in range(3):
         sweep(whole)
@@ -346,7 +346,7 @@ def test_values_of_any_size_are_finite() -> None:
 
 
 def test_one_mode_is_an_exact_gp_whose_noise_is_learned() -> None:
-    """The evidence is one integral over tau, of dense Gaussians; mean field loses what u and tau share, a little."""
+    """The evidence is one integral over tau, of dense Gaussians; mean field loses a little of it."""
     coordinates, values, _ = small(1, 40, seed=4, places=25)
     state = begin(merge_rows(coordinates, values), [matern(1.5, 0.5)], (1,), torch.Generator(), cp=True)
     for _ in range(60):

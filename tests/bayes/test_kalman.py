@@ -40,12 +40,12 @@ def problem(
     rank = 1 if information == "singular" else r
     roots = 2 * torch.randn(points, r, rank, generator=generator, dtype=torch.float64)
     eta = (roots @ torch.randn(points, rank, 1, generator=generator, dtype=torch.float64))[:, :, 0]
-    told = torch.ones(points, dtype=torch.float64)
+    informed = torch.ones(points, dtype=torch.float64)
     if information == "some":
-        told = (torch.rand(points, generator=generator) < 0.5).double()
+        informed = (torch.rand(points, generator=generator) < 0.5).double()
     if information == "none":
-        told = torch.zeros(points, dtype=torch.float64)
-    return kernel, at, eta * told[:, None], roots @ roots.mT * told[:, None, None]
+        informed = torch.zeros(points, dtype=torch.float64)
+    return kernel, at, eta * informed[:, None], roots @ roots.mT * informed[:, None, None]
 
 
 def gram(kernel: gp.Kernel, a: Tensor, b: Tensor) -> Tensor:
@@ -186,11 +186,11 @@ def test_precise_points_close_to_each_other_stay_finite(name: str, precision: fl
     assert found.log_evidence.isfinite()
     assert torch.linalg.eigvalsh(found.covariance).min() > 0
     torch.testing.assert_close(found.mean, wanted, rtol=0, atol=1e-5)
-    # In units of what one point alone tells: its twin halves that at most, other points help little.
+    # In units of the information of one point alone: its twin halves that at most, other points help little.
     root = torch.linalg.cholesky(lam)
-    shares = torch.linalg.eigvalsh(root.mT @ found.covariance @ root)
-    assert shares.max() < 1 + 1e-6
-    assert shares.min() > 0.3
+    fractions = torch.linalg.eigvalsh(root.mT @ found.covariance @ root)
+    assert fractions.max() < 1 + 1e-6
+    assert fractions.min() > 0.3
 
 
 @pytest.mark.parametrize("name", ["matern-3/2", "sum"])

@@ -137,7 +137,7 @@ def test_a_query_at_a_point_is_the_points_own_posterior(nu: float) -> None:
     torch.testing.assert_close(covariance.flip(0), found.marginals().covariance, rtol=0, atol=1e-10)
 
 
-def test_one_point_tells_about_its_neighborhood() -> None:
+def test_one_point_informs_about_its_neighborhood() -> None:
     """exp(-d / l) correlation, variance 1.7, information 3: mean k eta / (1 + 1.7 * 3), variance 1.7 - k^2 3 / 6.1."""
     one = torch.ones(1).double()
     found = process(matern(0.5), 2 * one, 1.5 * one[:, None], 3 * one[:, None, None])
@@ -243,7 +243,7 @@ def test_samples_have_the_joint_posteriors_mean_and_covariance() -> None:
     assert ((samples.mean(0) - mean.flatten()).abs() < 5 * (variance / n).sqrt()).all()
     error = ((torch.outer(variance, variance) + covariance.square()) / n).sqrt()
     assert ((samples.T.cov() - covariance).abs() < 5 * error).all()
-    # Small enough to tell these from samples of which every place or function is drawn for itself.
+    # Small enough to distinguish these from samples of which every place or function is drawn for itself.
     alone = covariance.diagonal().diag()
     assert ((covariance - alone).abs() / error).max() > 20
     functions = torch.ones(5, 5).kron(torch.eye(2)).double()
@@ -258,7 +258,7 @@ def test_equal_seeds_give_equal_samples() -> None:
     assert first.shape == (3, 3, 2)
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
-    assert torch.equal(first[:, 0], first[:, 2])  # a place asked for twice
+    assert torch.equal(first[:, 0], first[:, 2])  # the same place twice
     assert found.sample(query, 0, torch.Generator()).shape == (0, 3, 2)
 
 

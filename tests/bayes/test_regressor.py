@@ -100,13 +100,13 @@ def test_a_rank_that_is_no_whole_number_is_refused(unchecked: None, rank: Any) -
 
 def test_settings_are_those_of_the_fit() -> None:
     settings = {"rank": 2, "kernel": "matern12", "cp": True, "centre": False, "restarts": 2, "sweeps": 3}
-    told = FunBaTRegressor(**settings, tol=0.125, random_state=0).fit(*waves(20)).posterior_.provenance
+    reported = FunBaTRegressor(**settings, tol=0.125, random_state=0).fit(*waves(20)).posterior_.provenance
     fitted = {"ranks": (2,), "kernels": ("matern12",), "tolerance": 0.125}
     for name, value in (settings | fitted).items():
-        assert name in ("rank", "kernel") or told[name] == value
+        assert name in ("rank", "kernel") or reported[name] == value
 
 
-def test_intervals_are_calibrated_if_asked() -> None:
+def test_intervals_are_calibrated_if_requested() -> None:
     X, y = waves(100)
     plain = FunBaTRegressor(**BRIEF).fit(X, y)
     mean, sd = plain.predict(X, return_std=True)

@@ -43,11 +43,11 @@ def posterior_ref(
     return mean, gp.amplitude**2 - (k(x, query) * solved[:, 1:]).sum(0)
 
 
-def given(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
-    """Nothing is learned: lengthscales 1 and 1, variance 0.9, and this share of the values' variance is noise."""
+def given(monkeypatch: pytest.MonkeyPatch, fraction: float) -> None:
+    """Nothing is learned: lengthscales 1 and 1, variance 0.9, and this fraction of the values' variance is noise."""
     kernel = ScaleKernel(MaternKernel(nu=1.5, ard_num_dims=2)).double()
     kernel.outputscale, kernel.base_kernel.lengthscale = 0.9, 1.0
-    monkeypatch.setattr(module, "_learn", lambda *_: (kernel, share))
+    monkeypatch.setattr(module, "_learn", lambda *_: (kernel, fraction))
 
 
 def test_with_all_places_inducing_it_is_the_dense_process(
@@ -141,12 +141,12 @@ def test_the_bound_is_the_evidence_where_all_places_are_inducing(
     monkeypatch.setattr(torch.optim.LBFGS, "step", lambda _self, loss: losses.append(float(loss())))
     x = places(30, generator) / UNITS
     y, count = noise(30, generator), torch.full((30,), 2.0, dtype=torch.float64)
-    kernel, share = module._learn(x, y, count, 1.5, 30, "matern32")
+    kernel, fraction = module._learn(x, y, count, 1.5, 30, "matern32")
     distance = math.sqrt(3) * torch.cdist(x, x)
-    covariance = (1 + distance) * (-distance).exp() + share / 2 * torch.eye(30)
+    covariance = (1 + distance) * (-distance).exp() + fraction / 2 * torch.eye(30)
     dense = torch.distributions.MultivariateNormal(torch.zeros(30).double(), covariance).log_prob(y)
     # of two rows their mean, and their difference, whose Gaussian has not the mean's 1 / sqrt(2)
-    scattered = -(1.5 / share + 30 * math.log(share)) / 2
+    scattered = -(1.5 / fraction + 30 * math.log(fraction)) / 2
     expected = float(dense) + 15 * math.log(2 * math.pi) - 15 * math.log(2) + scattered
     priors = float(module.log_prior(kernel).detach())
     assert -losses[0] == pytest.approx(expected + priors, abs=1e-2)

@@ -75,11 +75,11 @@ def tensor(cp: bool, seed: int = 0, rows: int = 4000, sizes: tuple[int, ...] = (
     return x, values / values.std() + 0.2 * noise
 
 
-def in_time(rows: Rows, share: float, slices: int) -> tuple[Rows, list[Rows]]:
+def in_time(rows: Rows, fraction: float, slices: int) -> tuple[Rows, list[Rows]]:
     """The first rows in time, and the others in slices."""
     x, y = rows
     order = x[:, -1].argsort(stable=True)
-    first, rest = order.split([round(share * len(x)), len(x) - round(share * len(x))])
+    first, rest = order.split([round(fraction * len(x)), len(x) - round(fraction * len(x))])
     return (x[first], y[first]), [(x[part], y[part]) for part in rest.tensor_split(slices)]
 
 
@@ -252,7 +252,7 @@ def test_neither_order_nor_repetition_nor_rows_without_weight_matter() -> None:
     assert (plain.mean - repeated.mean).abs().max() > 1e-3
 
 
-def test_the_model_before_stays_and_its_settings_go_on() -> None:
+def test_the_model_before_stays_and_its_settings_continue() -> None:
     before = fitted(waves(60, 2, 0), ranks=(2,), student=5.0)
     before = replace(before, intervals=Intervals((0.5, 0.95), (0.7, 2.1), 0.97))
     _, arrays = describe_posterior(before)
@@ -273,7 +273,7 @@ def test_the_model_before_stays_and_its_settings_go_on() -> None:
 
 
 @cores
-def test_it_goes_on_from_a_file(tmp_path: Path, cp: bool) -> None:
+def test_it_continues_from_a_file(tmp_path: Path, cp: bool) -> None:
     parts = [waves(30, 2, seed, latest=1.0 + seed) for seed in range(3)]
     before = fitted(parts[0], ranks=(2,), cp=cp)
     once, _ = update(before, *parts[1])
@@ -281,11 +281,14 @@ def test_it_goes_on_from_a_file(tmp_path: Path, cp: bool) -> None:
     loaded = load_posterior(tmp_path / "once.fm")
     query = waves(40, 2, 5, latest=4.0)[0]
     torch.testing.assert_close(loaded.predict(query).sd, once.predict(query).sd, rtol=1e-9, atol=1e-9)
-    (there, told), (here, expected) = (update(model, *parts[2]) for model in (loaded, once))
-    assert told.bounds == pytest.approx(expected.bounds, rel=1e-6)
+    (there, reported), (here, expected) = (update(model, *parts[2]) for model in (loaded, once))
+    assert reported.bounds == pytest.approx(expected.bounds, rel=1e-6)
     torch.testing.assert_close(there.predict(query).mean, here.predict(query).mean, rtol=1e-7, atol=1e-7)
     save_posterior(tmp_path / "twice.fm", there)
-    assert [told["rows"] for told in load_posterior(tmp_path / "twice.fm").provenance["updates"]] == [30, 30]
+    assert [reported["rows"] for reported in load_posterior(tmp_path / "twice.fm").provenance["updates"]] == [
+        30,
+        30,
+    ]
 
 
 def test_what_is_kept_grows_with_coordinates_not_with_rows() -> None:
@@ -349,7 +352,7 @@ def test_two_modes_may_be_new_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "weights", "told"),
+    ("rows", "weights", "reported"),
     [
         (
             ([[1.0, 2.0, 3.0]], [1.0]),
@@ -364,11 +367,11 @@ def test_two_modes_may_be_new_at_once() -> None:
     ],
 )
 def test_rows_that_cannot_be_learned_are_refused(
-    rows: tuple[list, list], weights: list | None, told: str
+    rows: tuple[list, list], weights: list | None, reported: str
 ) -> None:
     model = fitted(waves(20, 2, 0), ranks=(1,), sweeps=2)
     x, y = (torch.tensor(part, dtype=torch.float64) for part in rows)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=reported):
         update(model, x, y, weights=None if weights is None else torch.tensor(weights, dtype=torch.float64))
 
 

@@ -20,13 +20,13 @@ pytestmark = pytest.mark.numerical
 NU = 3.0
 
 
-def wild(n: int = 900, share: float = 0.05, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Coordinates, values of which a share is far off, and the truth."""
+def wild(n: int = 900, fraction: float = 0.05, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Coordinates, values of which a fraction is far off, and the truth."""
     generator = torch.Generator().manual_seed(seed)
     at = (20 * torch.rand(n, 2, generator=generator, dtype=torch.float64)).round() / 20
     truth = torch.sin(5 * at[:, 0]) * torch.cos(3 * at[:, 1])
     values = truth + 0.05 * torch.randn(n, generator=generator, dtype=torch.float64)
-    bad = torch.rand(n, generator=generator) < share
+    bad = torch.rand(n, generator=generator) < fraction
     values[bad] += 5 * torch.randn(int(bad.sum()), generator=generator, dtype=torch.float64)
     return at, values, truth
 
@@ -54,7 +54,7 @@ def test_the_mean_is_not_that_of_wild_values() -> None:
 
 
 def test_without_wild_values_little_is_lost() -> None:
-    at, values, truth = wild(share=0.0)
+    at, values, truth = wild(fraction=0.0)
     errors = [
         float((fitted(at, values, s).predict(at).mean - truth).square().mean().sqrt()) for s in (None, NU)
     ]
@@ -116,7 +116,7 @@ def test_weights_are_the_posterior_means_of_their_gammas() -> None:
 
 
 def test_the_noise_has_the_variance_of_its_t() -> None:
-    at, values, _ = wild(share=0.0)
+    at, values, _ = wild(fraction=0.0)
     posterior = fitted(at, values, NU)
     assert posterior.noise.variance == pytest.approx(NU / (NU - 2) / posterior.noise.mean)
     prediction = posterior.predict(at[:5])
@@ -131,7 +131,7 @@ def test_half_widths_are_those_of_scipy_where_it_knows_them(level: float) -> Non
     assert found.tolist() == pytest.approx([norm.ppf(0.5 + level / 2), own], rel=1e-4)
 
 
-def test_intervals_cover_their_share_of_a_gaussian_and_heavy_noise() -> None:
+def test_intervals_cover_their_fraction_of_a_gaussian_and_heavy_noise() -> None:
     n, generator = 200_000, torch.Generator().manual_seed(0)
     normal = torch.randn(n, 5, generator=generator, dtype=torch.float64)
     noise = normal[:, 1] / normal[:, 2:].square().mean(1).sqrt()  # t of three degrees

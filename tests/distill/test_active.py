@@ -143,7 +143,7 @@ def test_salient_samples_are_heavy_samples_on_rays_that_meet_a_surface() -> None
         True,
     ]
     faint = salient_samples(weights, torch.tensor([0.2, 0.3, 0.1]), ray_indices)
-    assert faint.all()  # nothing but fog
+    assert faint.all()  # nothing but low density
     assert salient_samples(torch.zeros(0), torch.tensor([0.0]), torch.zeros(0, dtype=torch.long)).shape == (
         0,
     )

@@ -79,7 +79,7 @@ def fidelity(student: RenderableField, teacher: RenderableField) -> float:
     pairs = [
         [render_image(s.field, c, s.occupancy, STEP)["colors"] for s in (student, teacher)] for c in cameras
     ]
-    return sum(float(psnr(learned, taught)) for learned, taught in pairs) / len(pairs)
+    return sum(float(psnr(learned, teacher_values)) for learned, teacher_values in pairs) / len(pairs)
 
 
 def untrained(field: VolumeField, teacher: RenderableField) -> RenderableField:
@@ -98,14 +98,14 @@ def equal(one: list[Tensor], other: list[Tensor]) -> bool:
 
 
 def test_learning_rates_warm_up_and_fall_to_almost_nothing(monkeypatch, sphere: RenderableField) -> None:
-    shares: list[float] = []
-    monkeypatch.setattr(FieldOptimizer, "step", lambda _self, _loss, share: shares.append(share))
+    factors: list[float] = []
+    monkeypatch.setattr(FieldOptimizer, "step", lambda _self, _loss, factor: factors.append(factor))
     convert(sphere, small("mlp"), Budget(steps=100), replace(CONFIG, lr_share=0.5))
-    assert shares[:5] == sorted(shares[:5])
-    assert 0.25 < max(shares) < 0.5
-    assert shares[10:] == sorted(shares[10:], reverse=True)
-    assert shares[50] == pytest.approx(0.5 * (0.1**0.5 * 0.5 + 0.005))
-    assert shares[-1] < 0.005
+    assert factors[:5] == sorted(factors[:5])
+    assert 0.25 < max(factors) < 0.5
+    assert factors[10:] == sorted(factors[10:], reverse=True)
+    assert factors[50] == pytest.approx(0.5 * (0.1**0.5 * 0.5 + 0.005))
+    assert factors[-1] < 0.005
 
 
 @pytest.mark.parametrize(
@@ -116,17 +116,17 @@ def test_student_becomes_its_teacher(
     teachers: dict[str, RenderableField], source: str, target: str, steps: int
 ) -> None:
     teacher, student = teachers[source], small(target)
-    taught = [p.clone() for p in teacher.field.state_dict().values()]
+    teacher_values = [p.clone() for p in teacher.field.state_dict().values()]
     before = fidelity(untrained(student, teacher), teacher)
     stored, report = convert(teacher, student, Budget(steps=steps), CONFIG)
     after = fidelity(stored, teacher)
     assert before < 14
     assert after > 21
-    assert report.loop.psnr == pytest.approx(after, abs=5)  # the probe tells the truth
+    assert report.loop.psnr == pytest.approx(after, abs=5)  # the probe is right
     assert tuple(stage.name for stage in report.stages) == ("features", "volume", "render")
     assert list(report.dropped) == ["start"]
     assert stored.field is student
-    assert equal(taught, list(teacher.field.state_dict().values()))
+    assert equal(teacher_values, list(teacher.field.state_dict().values()))
 
 
 def test_a_teacher_without_a_decoder_needs_no_features(sphere: RenderableField) -> None:
@@ -151,8 +151,8 @@ def test_the_decoder_is_the_teacher_s_from_the_start(teachers: dict[str, Rendera
     teacher, student = teachers["hashgrid"], small("mlp", seed=4)
     fresh = [p.clone() for p in student.decoder.parameters()]
     convert(teacher, student, Budget(steps=1), CONFIG)  # the feature stage does not touch the decoder
-    learned, taught = (list(f.decoder.parameters()) for f in (student, teacher.field))
-    assert equal(learned, taught)
+    learned, teacher_values = (list(f.decoder.parameters()) for f in (student, teacher.field))
+    assert equal(learned, teacher_values)
     assert not equal(learned, fresh)
     other = with_another_decoder("mlp")
     fresh = [p.clone() for p in other.decoder.parameters()]
@@ -167,19 +167,19 @@ def test_student_is_judged_with_an_occupancy_grid_of_its_own(sphere: RenderableF
     expected.rebuild(stored.field, STEP, seeded(CONFIG.seed, "occupancy"))
     assert torch.equal(stored.occupancy.occupied, expected.occupied)
     assert torch.equal(stored.occupancy.density, expected.density)
-    # the fog of a first step lies outside the teacher's cells, and shows
+    # the low density of a first step lies outside the teacher's cells, and shows
     assert (stored.occupancy.occupied & ~sphere.occupancy.occupied).any()
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5])
-def test_empty_space_is_taught_beside_the_rays(sphere: RenderableField, share: float) -> None:
-    nothing = Stage("nothing", 1.0, {"density": 0.0})  # so that only what is beside the rays pulls
-    config = replace(CONFIG, stages=(nothing,), empty_share=share, lr_network=0.05)
+@pytest.mark.parametrize("fraction", [0.0, 0.5])
+def test_empty_space_is_learned_off_the_rays(sphere: RenderableField, fraction: float) -> None:
+    nothing = Stage("nothing", 1.0, {"density": 0.0})  # so that only the loss off the rays counts
+    config = replace(CONFIG, stages=(nothing,), empty_share=fraction, lr_network=0.05)
     student, corners = small("hashgrid"), torch.tensor([[-0.9, 0.9, -0.9], [0.9, 0.9, 0.9]])
     before = student.query_density(corners).detach()
     convert(sphere, student, Budget(steps=40), config)
     after = student.query_density(corners).detach()
-    assert torch.equal(after, before) if share == 0 else (after < 0.5 * before).all()
+    assert torch.equal(after, before) if fraction == 0 else (after < 0.5 * before).all()
 
 
 def test_equal_seeds_give_equal_results(sphere: RenderableField) -> None:

@@ -39,7 +39,7 @@ def stored(field: VolumeField, cameras: Cameras | None = None) -> RenderableFiel
 
 
 def split_of(field: RenderableField, n: int = 3, size: tuple[int, int] = (24, 20)) -> Split:
-    """The field's own pictures as test images, from cameras of their own."""
+    """The field's own renderings as test images, from other cameras."""
     cameras = replace(ring(n, size), camera_to_world=ring(2 * n).camera_to_world[1::2])
     opaque = torch.full((*size[::-1], 1), 255, dtype=torch.uint8)
     images = [
@@ -67,14 +67,14 @@ def smaller(soft_sphere: VolumeField) -> RenderableField:
 
 
 def test_a_field_is_its_own_equal(sphere: RenderableField) -> None:
-    figures, pictures = measure(sphere, sphere)
+    figures, images = measure(sphere, sphere)
     for poses in ("held_out", "off_trajectory"):
         assert figures[poses]["mean"] == {
             "psnr_to_teacher": EQUAL_DB,
             "ssim_to_teacher": 1.0,
             "opacity_error": 0.0,
         }
-    assert [(p.poses, p.rank) for p in pictures] == [
+    assert [(p.poses, p.rank) for p in images] == [
         ("held_out", "typical"),
         ("held_out", "worst"),
         ("off_trajectory", "worst"),
@@ -82,34 +82,34 @@ def test_a_field_is_its_own_equal(sphere: RenderableField) -> None:
     json.dumps(figures, allow_nan=False)
 
 
-def test_figures_are_those_of_the_pictures_and_worst_is_worst(
+def test_figures_are_those_of_the_images_and_worst_is_worst(
     sphere: RenderableField, smaller: RenderableField
 ) -> None:
-    figures, pictures = measure(sphere, smaller)
+    figures, images = measure(sphere, smaller)
     for poses, cameras in (
         ("held_out", held_out_cameras(sphere.cameras)),
         ("off_trajectory", off_trajectory_cameras(sphere.cameras, BOX)[0]),
     ):
         pairs = [(smaller.render(c)["colors"], sphere.render(c)["colors"]) for c in cameras]
         values = [capped_psnr(*pair) for pair in pairs]
-        told = figures[poses]
-        assert told["per_view"]["psnr_to_teacher"] == pytest.approx(values)
-        assert told["mean"]["psnr_to_teacher"] == pytest.approx(sum(values) / len(values))
-        assert told["worst"]["psnr_to_teacher"] == pytest.approx(min(values))
-        assert told["worst_view"] == values.index(min(values))
-        assert sorted(values)[len(values) // 2] == pytest.approx(values[told["typical_view"]])
-        assert told["per_view"]["ssim_to_teacher"] == pytest.approx([ssim(*pair) for pair in pairs])
-        assert told["worst"]["opacity_error"] == max(told["per_view"]["opacity_error"]) > 0
-        worst = next(p for p in pictures if (p.poses, p.rank) == (poses, "worst"))
-        torch.testing.assert_close(worst.student, pairs[told["worst_view"]][0])
-        torch.testing.assert_close(worst.teacher, pairs[told["worst_view"]][1])
+        reported = figures[poses]
+        assert reported["per_view"]["psnr_to_teacher"] == pytest.approx(values)
+        assert reported["mean"]["psnr_to_teacher"] == pytest.approx(sum(values) / len(values))
+        assert reported["worst"]["psnr_to_teacher"] == pytest.approx(min(values))
+        assert reported["worst_view"] == values.index(min(values))
+        assert sorted(values)[len(values) // 2] == pytest.approx(values[reported["typical_view"]])
+        assert reported["per_view"]["ssim_to_teacher"] == pytest.approx([ssim(*pair) for pair in pairs])
+        assert reported["worst"]["opacity_error"] == max(reported["per_view"]["opacity_error"]) > 0
+        worst = next(p for p in images if (p.poses, p.rank) == (poses, "worst"))
+        torch.testing.assert_close(worst.student, pairs[reported["worst_view"]][0])
+        torch.testing.assert_close(worst.teacher, pairs[reported["worst_view"]][1])
 
 
 def test_a_floater_in_the_background_s_colour_shows_as_opacity(
-    sphere: RenderableField, fog: Callable[..., VolumeField]
+    sphere: RenderableField, uniform_field: Callable[..., VolumeField]
 ) -> None:
-    class WhiteBeside(type(sphere.field)):
-        """The sphere with thin white fog all over the box."""
+    class WhiteEverywhere(type(sphere.field)):
+        """The sphere with low white density all over the box."""
 
         def forward(self, positions: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
             rgb, sigma = sphere.field(positions, directions)
@@ -120,27 +120,29 @@ def test_a_floater_in_the_background_s_colour_shows_as_opacity(
         def query_density(self, positions: Tensor) -> Tensor:
             return self(positions, positions)[1]
 
-    foggy = replace(sphere, field=WhiteBeside(BOX, sphere.field.log_density), occupancy=OccupancyGrid(16))
-    figures, _ = measure(sphere, foggy)
+    with_floaters = replace(
+        sphere, field=WhiteEverywhere(BOX, sphere.field.log_density), occupancy=OccupancyGrid(16)
+    )
+    figures, _ = measure(sphere, with_floaters)
     assert figures["off_trajectory"]["mean"]["opacity_error"] > 0.03
     assert figures["off_trajectory"]["mean"]["psnr_to_teacher"] > 30
 
 
 def test_test_images_are_held_against_both(sphere: RenderableField, smaller: RenderableField) -> None:
     split = split_of(sphere)
-    figures, pictures = measure(sphere, smaller, split)
-    told = figures["held_out"]
-    assert told["views"] == list(split.names)
-    assert told["mean"]["teacher_psnr"] > 50  # its own pictures, rounded to 8 bits
+    figures, images = measure(sphere, smaller, split)
+    reported = figures["held_out"]
+    assert reported["views"] == list(split.names)
+    assert reported["mean"]["teacher_psnr"] > 50  # its own images, rounded to 8 bits
     expected = [
         capped_psnr(smaller.render(split.cameras[i])["colors"], split.view_over(i, torch.ones(3)))
         for i in range(3)
     ]
-    assert told["per_view"]["student_psnr"] == pytest.approx(expected)
-    drop = told["mean"]["teacher_psnr"] - told["mean"]["student_psnr"]
-    assert told["mean"]["psnr_drop"] == pytest.approx(drop)
-    assert told["worst"]["psnr_drop"] == max(told["per_view"]["psnr_drop"]) >= drop > 10
-    assert [p.test_image is not None for p in pictures] == [True, True, False]
+    assert reported["per_view"]["student_psnr"] == pytest.approx(expected)
+    drop = reported["mean"]["teacher_psnr"] - reported["mean"]["student_psnr"]
+    assert reported["mean"]["psnr_drop"] == pytest.approx(drop)
+    assert reported["worst"]["psnr_drop"] == max(reported["per_view"]["psnr_drop"]) >= drop > 10
+    assert [p.test_image is not None for p in images] == [True, True, False]
 
 
 def test_a_teacher_is_rendered_once_for_all_students(
@@ -176,7 +178,7 @@ def test_many_test_images_are_thinned_evenly_and_it_is_said(sphere: RenderableFi
     assert "4 of 8 test images" in figures["held_out"]["source"]
 
 
-def test_small_pictures_are_rendered_as_large_as_ssim_needs(soft_sphere: VolumeField) -> None:
+def test_small_images_are_rendered_as_large_as_ssim_needs(soft_sphere: VolumeField) -> None:
     teacher = stored(soft_sphere, ring(size=(8, 6)))
     figures, _ = measure(teacher, teacher)
     assert figures["held_out"]["image_size"] == figures["off_trajectory"]["image_size"] == [11, 11]
@@ -190,18 +192,18 @@ def test_test_images_too_small_for_ssim_have_no_ssim(soft_sphere: VolumeField) -
     assert figures["held_out"]["mean"]["teacher_psnr"] > 50
 
 
-def test_large_pictures_are_rendered_smaller() -> None:
+def test_large_images_are_rendered_smaller() -> None:
     cameras = held_out_cameras(ring(size=(800, 600)))
     assert (cameras.width, cameras.height) == (200, 150)
     torch.testing.assert_close(cameras.intrinsics[0], torch.tensor([10.0, 10.0, 100.0, 75.0]))
 
 
 def test_a_single_held_out_view_is_shown_once(sphere: RenderableField) -> None:
-    _, pictures = measure(sphere, sphere, split_of(sphere, 1))
-    assert [(p.poses, p.rank) for p in pictures] == [("held_out", "worst"), ("off_trajectory", "worst")]
+    _, images = measure(sphere, sphere, split_of(sphere, 1))
+    assert [(p.poses, p.rank) for p in images] == [("held_out", "worst"), ("off_trajectory", "worst")]
 
 
-def test_a_picture_with_nan_has_no_figures_and_is_the_worst(sphere: RenderableField) -> None:
+def test_an_image_with_nan_has_no_figures_and_is_the_worst(sphere: RenderableField) -> None:
     class Broken(type(sphere.field)):
         def radiance(self, features: Tensor, positions: Tensor, directions: Tensor) -> Tensor:
             rgb = super().radiance(features, positions, directions)
@@ -209,10 +211,10 @@ def test_a_picture_with_nan_has_no_figures_and_is_the_worst(sphere: RenderableFi
 
     broken = replace(sphere, field=Broken(BOX, sphere.field.log_density))
     figures, _ = measure(sphere, broken)
-    told = figures["held_out"]
-    assert told["mean"]["psnr_to_teacher"] is None
-    assert told["per_view"]["psnr_to_teacher"][told["worst_view"]] is None
-    assert any(v == EQUAL_DB for v in told["per_view"]["psnr_to_teacher"])
+    reported = figures["held_out"]
+    assert reported["mean"]["psnr_to_teacher"] is None
+    assert reported["per_view"]["psnr_to_teacher"][reported["worst_view"]] is None
+    assert any(v == EQUAL_DB for v in reported["per_view"]["psnr_to_teacher"])
     json.dumps(figures, allow_nan=False)
 
 

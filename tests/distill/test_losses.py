@@ -100,10 +100,10 @@ def test_density_is_compared_as_the_light_that_a_step_stops() -> None:
     assert LOSSES["density"](points([0.0, nearby], [ln2, ln2])).item() == pytest.approx(
         (0.475 + 0.00625) / 2, abs=1e-6
     )
-    assert LOSSES["density"](points([1e5], [1e3])).item() == 0  # both opaque: no picture tells them apart
+    assert LOSSES["density"](points([1e5], [1e3])).item() == 0  # both opaque: no image shows a difference
 
 
-def test_colour_counts_where_the_picture_shows_it() -> None:
+def test_colour_counts_where_the_image_shows_it() -> None:
     # seen: errors of mean 0.2 and 0.4; unseen: 0.6 (weight 0.001 is not over 0.001)
     rgb = [[0.1, 0.2, 0.3], [0.4, 0.4, 0.4], [0.6, 0.6, 0.6]]
     assert LOSSES["color"](
@@ -147,7 +147,7 @@ def points_of(sigma: Tensor) -> PointComparison:
     return replace(c, student=replace(c.student, sigma=sigma))
 
 
-def test_thin_fog_counts_in_full_in_empty_space_and_by_its_square_elsewhere() -> None:
+def test_low_density_counts_in_full_in_empty_space_and_by_its_square_elsewhere() -> None:
     teacher = torch.tensor([0.0, 0.001, 0.5, 0.9])
     student = (teacher + 0.004).requires_grad_()
     loss = empty_space_loss(student, teacher)

@@ -66,8 +66,8 @@ def test_a_real_conversion_has_a_receipt(sphere: RenderableField) -> None:
     small = make_field("mlp", aabb=BOX, seed=3, width=32, depth=2, n_frequencies=4)
     student, report = convert(sphere, small, budget, config)
     assert student.provenance["dropped"] == report.dropped
-    quality, pictures = measure(reference(sphere), student)
-    told = receipt(
+    quality, images = measure(reference(sphere), student)
+    reported = receipt(
         teacher=describe_field(sphere),
         student=describe_field(student, "b.fm", 100, "b" * 64, "small"),
         quality=quality,
@@ -76,42 +76,42 @@ def test_a_real_conversion_has_a_receipt(sphere: RenderableField) -> None:
         runs=[report],
         seed=config.seed,
     )
-    assert json.loads(json.dumps(told, allow_nan=False)) == told
-    assert told["teacher"]["params"] is None  # a field without parameters is no field of size 0
-    assert told["ratio"] == {"params": None, "bytes": None}
-    assert told["student"]["params"] == sum(p.numel() for p in small.parameters())
-    assert told["student"]["config"]["width"] == 32
-    assert told["budget"]["asked"] == {"steps": 40}
-    assert told["budget"]["used"]["steps"] == 40
-    assert len(told["curve"]) == len(report.loop.curve)
-    assert [s["name"] for s in told["stages"]] == ["volume", "render"]
-    assert sum(s["steps"] for s in told["stages"]) == 40
-    assert [told["curve"][i]["stage"] for i in (0, -1)] == ["volume", "render"]
-    assert told["curve"][-1]["psnr"] == report.loop.curve[-1][1]
-    beyond = told["quality"]["off_trajectory"]
+    assert json.loads(json.dumps(reported, allow_nan=False)) == reported
+    assert reported["teacher"]["params"] is None  # a field without parameters is no field of size 0
+    assert reported["ratio"] == {"params": None, "bytes": None}
+    assert reported["student"]["params"] == sum(p.numel() for p in small.parameters())
+    assert reported["student"]["config"]["width"] == 32
+    assert reported["budget"]["asked"] == {"steps": 40}
+    assert reported["budget"]["used"]["steps"] == 40
+    assert len(reported["curve"]) == len(report.loop.curve)
+    assert [s["name"] for s in reported["stages"]] == ["volume", "render"]
+    assert sum(s["steps"] for s in reported["stages"]) == 40
+    assert [reported["curve"][i]["stage"] for i in (0, -1)] == ["volume", "render"]
+    assert reported["curve"][-1]["psnr"] == report.loop.curve[-1][1]
+    beyond = reported["quality"]["off_trajectory"]
     assert 3 < beyond["worst"]["psnr_to_teacher"] < beyond["mean"]["psnr_to_teacher"] < 60
-    assert [link["job"] for link in told["provenance"]] == ["train", "convert"]
-    assert told["provenance"][0]["scene"] == "ball"
-    assert (told["provenance"][1]["seed"], told["provenance"][1]["steps"]) == (3, 40)
-    assert told["settings"]["stages"][-1]["losses"]["pixel"] == 1.0
-    assert len(pictures) == 3
+    assert [link["job"] for link in reported["provenance"]] == ["train", "convert"]
+    assert reported["provenance"][0]["scene"] == "ball"
+    assert (reported["provenance"][1]["seed"], reported["provenance"][1]["steps"]) == (3, 40)
+    assert reported["settings"]["stages"][-1]["losses"]["pixel"] == 1.0
+    assert len(images) == 3
 
 
 def test_sizes_are_compared_and_folders_left_out(sphere: RenderableField) -> None:
-    told = made(sphere)
-    assert told["ratio"]["bytes"] == 4.0
-    assert told["teacher"]["file"] == "ball.fm"
-    assert "some" not in json.dumps(told)
-    assert told["curve"][1] == {"core_seconds": 3.0, "psnr": 25.0, "stage": "render"}
-    assert told["budget"] == {
+    reported = made(sphere)
+    assert reported["ratio"]["bytes"] == 4.0
+    assert reported["teacher"]["file"] == "ball.fm"
+    assert "some" not in json.dumps(reported)
+    assert reported["curve"][1] == {"core_seconds": 3.0, "psnr": 25.0, "stage": "render"}
+    assert reported["budget"] == {
         "asked": {"core_seconds": 3.0},
         "used": {"steps": 40, "seconds": 4.0, "core_seconds": 3.5},
     }
-    assert (told["gate"], told["photographs"], told["seed"]) == (None, None, 7)
+    assert (reported["gate"], reported["photographs"], reported["seed"]) == (None, None, 7)
 
 
 def test_looks_belong_to_the_stage_that_they_end() -> None:
-    # Twenty looks at equal shares of 100 s: a start of 6 s that the first stage's share pays for, and 0.2 s a look.
+    # Twenty evaluations in 100 s: a start of 6 s that the first stage pays for, and 0.2 s for each evaluation.
     curve = [(5.0 * i, 20.0) for i in range(1, 21)]
     stages = [stage("features", 3.6), stage("volume", 48.0), stage("render", 38.4)]
     assert stages_of(curve, stages) == ["features"] * 2 + ["volume"] * 10 + ["render"] * 8
@@ -129,17 +129,19 @@ def test_runs_one_after_another_leave_no_gap_and_do_not_overlap(sphere: Renderab
         )
         for i in (1, 2)
     ]
-    told = made(sphere, runs=[RUN, *parts])
-    assert told["curve"] == plain(curve_of([RUN, *parts]))
-    assert [p["stage"] for p in told["curve"]] == ["volume", "render"] + ["longer 1"] * 4 + ["longer 2"] * 4
-    seconds = [p["core_seconds"] for p in told["curve"]]
+    reported = made(sphere, runs=[RUN, *parts])
+    assert reported["curve"] == plain(curve_of([RUN, *parts]))
+    assert [p["stage"] for p in reported["curve"]] == ["volume", "render"] + ["longer 1"] * 4 + [
+        "longer 2"
+    ] * 4
+    seconds = [p["core_seconds"] for p in reported["curve"]]
     assert seconds == sorted(seconds)
     assert seconds[2] == pytest.approx(3.5 + 0.8)
     assert seconds[6] == pytest.approx(3.5 + 2.0 + 0.8)
-    assert seconds[-1] <= told["budget"]["used"]["core_seconds"] == 3.5 + 2 * 2.0
-    assert told["budget"]["used"]["steps"] == 80
-    assert [s["name"] for s in told["stages"]] == ["volume", "render", "longer 1", "longer 2"]
-    assert told["dropped"] == {"features": "no decoder"}
+    assert seconds[-1] <= reported["budget"]["used"]["core_seconds"] == 3.5 + 2 * 2.0
+    assert reported["budget"]["used"]["steps"] == 80
+    assert [s["name"] for s in reported["stages"]] == ["volume", "render", "longer 1", "longer 2"]
+    assert reported["dropped"] == {"features": "no decoder"}
 
 
 def test_order_of_keys_is_stable(sphere: RenderableField) -> None:
@@ -149,11 +151,11 @@ def test_order_of_keys_is_stable(sphere: RenderableField) -> None:
 def test_environment_names_what_times_depend_on_and_no_machine(sphere: RenderableField) -> None:
     import platform
 
-    told = made(sphere)["environment"]
-    assert told["threads"] == torch.get_num_threads()
-    assert told["torch"] == torch.__version__
-    assert told["device"] == "cpu"
-    assert platform.node() not in json.dumps(told).split('"')
+    reported = made(sphere)["environment"]
+    assert reported["threads"] == torch.get_num_threads()
+    assert reported["torch"] == torch.__version__
+    assert reported["device"] == "cpu"
+    assert platform.node() not in json.dumps(reported).split('"')
 
 
 def test_provenance_of_three_fields_is_a_chain_oldest_first(sphere: RenderableField) -> None:
@@ -174,7 +176,7 @@ def test_provenance_of_three_fields_is_a_chain_oldest_first(sphere: RenderableFi
         {"job": "convert", "field": "mlp", "sha256": "b" * 64, "seed": 1},
         {"job": "convert", "field": "analytic", "sha256": "c" * 64, "seed": 2},
     ]
-    assert made(sphere, student=described)["student"]["provenance"] == third  # whole, beside the chain
+    assert made(sphere, student=described)["student"]["provenance"] == third  # whole, next to the chain
 
 
 @pytest.mark.parametrize("provenance", [{}, None, "from a friend", {"teacher": None}])

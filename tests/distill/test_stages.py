@@ -93,13 +93,15 @@ def test_a_stage_that_cannot_be_is_refused_by_name(stage: Stage, message: str) -
 
 
 def test_stage_boundaries_lie_at_their_shares() -> None:
-    a, b, c = (Stage(name, share, {"density": 1.0}) for name, share in (("a", 0.25), ("b", 0.5), ("c", 0.25)))
+    a, b, c = (
+        Stage(name, fraction, {"density": 1.0}) for name, fraction in (("a", 0.25), ("b", 0.5), ("c", 0.25))
+    )
     expected = [(0.0, a), (0.125, a), (0.25, b), (0.5, b), (0.75, c), (0.875, c), (1.0, c), (1.5, c)]
     for progress, stage in expected:
         assert stage_at((a, b, c), progress) is stage
 
 
-def test_shares_of_what_is_left_fill_the_budget() -> None:
+def test_stages_that_are_left_fill_the_budget() -> None:
     stages, _ = plan_stages(PVD_STAGES, *pair(width=32))  # 0.5 and 0.4 are left of 1: 5/9 and 4/9
     assert stage_at(stages, 5 / 9 - 1e-6).name == "volume"
     assert stage_at(stages, 5 / 9 + 1e-6).name == "render"

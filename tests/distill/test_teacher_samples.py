@@ -50,9 +50,9 @@ def teacher(soft_sphere: VolumeField) -> RenderableField:
 
 def tensors(block: Block) -> list[Tensor]:
     along, pixels = block.along, block.pixels
-    taught = [along.positions, along.directions, along.sigma, along.rgb, along.weights]
+    teacher_values = [along.positions, along.directions, along.sigma, along.rgb, along.weights]
     rays = [pixels.samples.offsets, pixels.samples.t_starts, pixels.colors, pixels.opacities]
-    return [*taught, *rays, block.cumulative, block.empty_positions, block.empty_sigma]
+    return [*teacher_values, *rays, block.cumulative, block.empty_positions, block.empty_sigma]
 
 
 def same(one: Block, other: Block) -> bool:
@@ -87,17 +87,17 @@ def test_features_are_those_of_a_teacher_with_a_decoder() -> None:
     torch.testing.assert_close(along.features, field.geometry(along.positions)[1])
 
 
-def test_a_black_box_is_asked_for_density_and_once_more_for_what_light_reaches() -> None:
-    asked: list[Tensor] = []
+def test_a_black_box_is_queried_for_density_and_once_more_for_what_light_reaches() -> None:
+    requested: list[Tensor] = []
 
     def ball(positions: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        asked.append(positions)
+        requested.append(positions)
         return positions.abs(), 300.0 * (positions.norm(dim=-1) < 0.5)
 
     teacher = stored(CallableField(ball, BOX))
-    asked.clear()
+    requested.clear()
     block = make_block(teacher, 0, 0)
-    along, looked, anywhere = asked
+    along, looked, anywhere = requested
     assert torch.equal(looked, block.along.positions)
     assert torch.equal(anywhere, block.empty_positions)
     hidden = len(along) - len(looked)  # the inside of the ball
@@ -123,7 +123,7 @@ def test_a_tenth_of_the_rays_starts_near_the_worst_poses(teacher: RenderableFiel
     s, along = block.pixels.samples, block.along
     origins = along.positions - ((s.t_starts + s.t_ends) / 2)[:, None] * along.directions
     apart = torch.cdist(origins, teacher.cameras.camera_to_world[worst, :, 3]).amin(-1)
-    assert 0 < apart[hard].max() < 3 * 9.1 / 180 * torch.pi  # turned about the scene by 9 degrees at most
+    assert 0 < apart[hard].max() < 3 * 9.1 / 180 * torch.pi  # rotated around the scene by 9 degrees at most
     assert set(block.poses[:25].tolist()) == {1, 4}
     assert set(block.poses[25:].tolist()) == set(range(6))
 
@@ -139,20 +139,22 @@ def test_repacked_rays_composite_to_their_pixels(teacher: RenderableField, order
         "repeated": torch.tensor([5, 5, 0, n - 1, 5]),
     }
     which = draws[order]
-    taught, pixels = block.rays(which)
+    teacher_values, pixels = block.rays(which)
     s = pixels.samples
-    assert len(taught) == len(s) == int(s.offsets[-1])
+    assert len(teacher_values) == len(s) == int(s.offsets[-1])
     assert torch.equal(s.ray_indices, torch.repeat_interleave(torch.arange(len(which)), s.offsets.diff()))
     assert torch.equal(pixels.colors, block.pixels.colors[which])
-    weights, colors, opacities, _ = composite_torch(taught.sigma, taught.rgb, s.t_starts, s.t_ends, s.offsets)
-    torch.testing.assert_close(weights, taught.weights, rtol=1e-4, atol=1e-6)
+    weights, colors, opacities, _ = composite_torch(
+        teacher_values.sigma, teacher_values.rgb, s.t_starts, s.t_ends, s.offsets
+    )
+    torch.testing.assert_close(weights, teacher_values.weights, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(colors, pixels.colors, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(opacities, pixels.opacities, rtol=1e-4, atol=1e-5)
     assert opacities.max() > 0.9 or order == "repeated"
     assert pixels.opacities.std() > 0.1 or order == "repeated"
 
 
-def test_drawn_rays_have_about_the_samples_asked_for(
+def test_drawn_rays_have_about_the_samples_requested(
     teacher: RenderableField, generator: torch.Generator
 ) -> None:
     block = make_block(teacher, 0, 0)
@@ -169,8 +171,8 @@ def test_points_are_drawn_in_proportion_to_what_is_stated(
     n, draws = len(block.along), 200_000
     drawn = block.draw_points(draws, generator)
     counts = torch.bincount(drawn, minlength=n)
-    share = torch.minimum(torch.ones(n), 20 * block.along.weights) + 0.08
-    expected = draws * (share / share.sum()).double()
+    fraction = torch.minimum(torch.ones(n), 20 * block.along.weights) + 0.08
+    expected = draws * (fraction / fraction.sum()).double()
     assert n > 200
     assert expected.max() > 5 * expected.min() > 100
     chi_square = ((counts - expected).square() / expected).sum() / n  # mean 1, deviation sqrt(2 / n) < 0.1
@@ -186,12 +188,14 @@ def test_drawn_points_are_samples_of_the_block(teacher: RenderableField, generat
     assert torch.equal(drawn.rgb, (drawn.directions + 1) / 2)
 
 
-def test_points_of_the_box_are_empty_outside_occupied_cells(fog: Callable[..., VolumeField]) -> None:
+def test_points_of_the_box_are_empty_outside_occupied_cells(
+    uniform_field: Callable[..., VolumeField],
+) -> None:
     grid = OccupancyGrid(8)
     grid.occupied[:] = False
     grid.occupied[:4, :, 6:] = True
     box = (0.0, -1.0, -2.0, 1.0, 1.0, 2.0)
-    block = make_block(stored(fog(7.0, box), grid), 0, 0)
+    block = make_block(stored(uniform_field(7.0, box), grid), 0, 0)
     x, y, z = block.empty_positions.unbind(-1)
     clear = ((x - 0.5).abs() > 1e-4) & ((z - 1).abs() > 1e-4)  # of the walls, where rounding decides
     expected = 7.0 * ((x < 0.5) & (z > 1)).float()

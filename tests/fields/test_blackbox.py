@@ -41,7 +41,7 @@ def test_values_are_the_callable_s_and_the_outside_is_empty(generator: torch.Gen
     assert torch.equal(rgb[inside], expected[0])
     assert torch.equal(sigma[inside], expected[1])
     assert (sigma[~inside] == 0).all()
-    assert field.contains(torch.cat(seen)).all()  # it is never asked outside
+    assert field.contains(torch.cat(seen)).all()  # it is never requested outside
     torch.testing.assert_close(field.query_density(positions), sigma)
     log_sigma, features = field.geometry(positions)
     torch.testing.assert_close(log_sigma.exp(), sigma)

@@ -124,7 +124,7 @@ def test_orbit_goes_once_round():
 
 
 @pytest.mark.parametrize("size", [(400, 400), (320, 200), (90, 200)])
-def test_orbit_box_keeps_every_corner_in_the_picture_and_fills_it(size):
+def test_orbit_box_keeps_every_corner_in_the_image_and_fills_it(size):
     aabb = (-1.0, 0.0, -3.0, 2.0, 1.0, -1.0)
     corners = torch.cartesian_prod(*(torch.tensor([aabb[i], aabb[i + 3]]) for i in range(3)))
     width, height = size
@@ -214,7 +214,7 @@ def test_nearest_rotation_of_a_reflection_is_a_rotation():
     torch.testing.assert_close(rotations[2], torch.eye(3))
 
 
-def test_resized_cameras_see_the_same_picture() -> None:
+def test_resized_cameras_see_the_same_image() -> None:
     camera = orbit_box((-1, -1, -1, 1, 1, 1), 1, width=40, height=30)
     wide = resize(camera, 120, 60)
     old = image_rays(camera).rays_d.reshape(30, 40, 3)

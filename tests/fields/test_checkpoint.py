@@ -127,7 +127,7 @@ def test_round_trip_of_a_state_keeps_types_keys_order_and_every_float(tmp_path, 
     assert same_tree(unpack_state(header["state"], back), tree)
 
 
-def test_optimiser_and_generator_go_on_where_they_stopped(tmp_path) -> None:
+def test_optimiser_and_generator_continue_where_they_ended(tmp_path) -> None:
     def start() -> tuple[torch.nn.Parameter, torch.optim.Optimizer, torch.Generator]:
         weight = torch.nn.Parameter(torch.ones(5, 3))
         return weight, torch.optim.Adam([weight], lr=0.1), torch.Generator().manual_seed(3)

@@ -86,7 +86,7 @@ def test_failure_while_writing_keeps_the_old_file_and_leaves_nothing(
     before = path.read_bytes()
 
     def fail(*_: Any) -> None:
-        assert len(list(tmp_path.iterdir())) == 2, "the new file must stand beside the old one"
+        assert len(list(tmp_path.iterdir())) == 2, "the new file must stand next to the old one"
         raise error
 
     monkeypatch.setattr(os, failing, fail)
@@ -163,7 +163,7 @@ print(len(seen))
     assert int(run(script, tmp_path)) > 1, "no child lived long enough to save"
 
 
-def test_check_output_asks_for_force_and_writes_nothing(tmp_path) -> None:
+def test_check_output_requests_force_and_writes_nothing(tmp_path) -> None:
     path = tmp_path / "a.fm"
     check_output(path)
     assert list(tmp_path.iterdir()) == []

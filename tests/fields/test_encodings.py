@@ -75,7 +75,7 @@ def test_harmonics_take_any_layout(generator: torch.Generator) -> None:
     )
 
 
-def test_harmonics_have_gradients_where_asked(generator: torch.Generator) -> None:
+def test_harmonics_have_gradients_where_requested(generator: torch.Generator) -> None:
     directions = unit(3, generator, torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(spherical_harmonics, directions)
     leaf = unit(3, generator).requires_grad_()

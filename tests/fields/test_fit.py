@@ -1,4 +1,4 @@
-"""A small hash grid learns a sphere from a dozen small pictures, the same each time."""
+"""A small hash grid learns a sphere from a dozen small images, the same each time."""
 
 import signal
 from dataclasses import replace
@@ -49,8 +49,8 @@ def ring(n: int, elevation: float, focal: float = 40.0, radius: float = 3.0) -> 
     )
 
 
-def photograph(field: VolumeField, cameras: Cameras) -> Split:
-    """The field's own pictures: premultiplied RGBA."""
+def views_of(field: VolumeField, cameras: Cameras) -> Split:
+    """The field's own images: premultiplied RGBA."""
     views = [render_image(field, camera, OccupancyGrid(8), 2 / 128, background=0.0) for camera in cameras]
     rgba = torch.stack([torch.cat([v["colors"], v["opacities"][..., None]], dim=-1) for v in views])
     return Split(cameras, (255 * rgba).round().byte(), tuple(f"{i}.png" for i in range(len(cameras))))
@@ -60,7 +60,7 @@ def photograph(field: VolumeField, cameras: Cameras) -> Split:
 def views(soft_sphere: VolumeField) -> Split:
     rings = [ring(4, elevation) for elevation in (-30, 15, 60)]
     poses, intrinsics = (torch.cat([getattr(r, k) for r in rings]) for k in ("camera_to_world", "intrinsics"))
-    return photograph(soft_sphere, replace(rings[0], camera_to_world=poses, intrinsics=intrinsics))
+    return views_of(soft_sphere, replace(rings[0], camera_to_world=poses, intrinsics=intrinsics))
 
 
 def small(seed: int = 0) -> VolumeField:
@@ -79,8 +79,8 @@ def quality(stored: RenderableField, truth: Split, background: float = 1.0) -> f
     """Mean PSNR of whole views."""
     total = 0.0
     for i, camera in enumerate(truth.cameras):
-        picture = render_image(stored.field, camera, stored.occupancy, stored.render_step_size, background)
-        total += float(psnr(picture["colors"], truth.view_over(i, torch.full((3,), background))))
+        image = render_image(stored.field, camera, stored.occupancy, stored.render_step_size, background)
+        total += float(psnr(image["colors"], truth.view_over(i, torch.full((3,), background))))
     return total / len(truth)
 
 
@@ -96,18 +96,18 @@ def equal(one: list[Tensor], other: list[Tensor]) -> bool:
 
 
 def test_hash_grid_learns_the_sphere(soft_sphere: VolumeField, views: Split) -> None:
-    unseen = photograph(soft_sphere, ring(3, elevation=35))
+    unseen = views_of(soft_sphere, ring(3, elevation=35))
     field = small()
     untrained = RenderableField(field, OccupancyGrid(16), 2 / 64, views.cameras)
     nothing = replace(untrained, occupancy=OccupancyGrid.from_density(*empty(16)))
-    before = max(quality(untrained, unseen), quality(nothing, unseen))  # or a white picture
+    before = max(quality(untrained, unseen), quality(nothing, unseen))  # or a white image
     stored, report = fit_images(field, views, Budget(steps=120), CONFIG)
     assert stored.field is field
     after = quality(stored, unseen)
     assert before < 14
     assert after > 24
-    assert abs(report.psnr - quality(stored, views)) < 2  # the probe tells the truth
-    assert quality(stored, unseen, background=0.0) > 23  # over any background: it is no white fog
+    assert abs(report.psnr - quality(stored, views)) < 2  # the probe is right
+    assert quality(stored, unseen, background=0.0) > 23  # over any background: it is no white haze
     assert report.curve[-1][1] > report.curve[0][1] + 8
 
 
@@ -116,13 +116,13 @@ def empty(resolution: int) -> tuple[Tensor, Tensor]:
     return density, density > 0
 
 
-def test_opaque_pictures_are_learnt_with_their_background(soft_sphere: VolumeField, views: Split) -> None:
+def test_opaque_images_are_learnt_with_their_background(soft_sphere: VolumeField, views: Split) -> None:
     rgb = views.images[..., :3].float() + (255 - views.images[..., 3:].float()) * 0.25
     images = torch.cat([rgb.round().byte(), torch.full_like(views.images[..., 3:], 255)], dim=-1)
     opaque = replace(views, images=images)
     stored, report = fit_images(small(), opaque, Budget(steps=100), CONFIG)
     pixels = images[..., :3] / 255
-    plain = float(-10 * torch.log10(pixels.reshape(-1, 3).var(0).mean()))  # a picture of one colour
+    plain = float(-10 * torch.log10(pixels.reshape(-1, 3).var(0).mean()))  # an image of one colour
     assert report.psnr > plain + 2
     corner = render_image(stored.field, views.cameras[0], stored.occupancy, stored.render_step_size)
     assert corner["opacities"][0].mean() > 0.9  # where only the background is
@@ -141,7 +141,7 @@ def test_equal_seeds_give_equal_results(views: Split) -> None:
 def test_interrupted_and_resumed_equals_uninterrupted(
     views: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
-    # fine steps: fresh fog lies under the threshold, so that some cells are free from the first look on
+    # fine steps: fresh low density lies under the threshold, so that some cells are free from the first look on
     monkeypatch.setattr(fit, "step_size_for", lambda cameras, field: 2 / 256)
 
     def stop(progress: Progress) -> None:
@@ -168,16 +168,16 @@ def test_a_run_with_another_config_is_not_resumed(views: Split, tmp_path: Path) 
             state_path=path,
             on_progress=lambda _: signal.raise_signal(signal.SIGINT),
         )
-    for config, field, told in (
+    for config, field, reported in (
         (replace(CONFIG, lr_decay=0.5), small(), r"lr_decay was 0\.05, is 0\.5"),
         (CONFIG, make_field("hashgrid", aabb=BOX, n_levels=3), "n_levels was 4, is 3"),
         (CONFIG, make_field("mlp", aabb=BOX), "field was 'hashgrid', is 'mlp'"),
     ):
-        with pytest.raises(SettingError, match=told):
+        with pytest.raises(SettingError, match=reported):
             fit_images(field, views, Budget(steps=9), config, state_path=path, resume=True)
 
 
-def test_no_pictures_are_refused(views: Split) -> None:
+def test_no_images_are_refused(views: Split) -> None:
     none = Split(views.cameras[:0], views.images[:0], ())
     with pytest.raises(SettingError, match="training needs at least one image; got none"):
         fit_images(small(), none, Budget(steps=3), CONFIG)

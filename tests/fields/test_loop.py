@@ -27,11 +27,11 @@ class Walker:
         self.x, self.n = torch.zeros(2), 0
         self.generator = torch.Generator().manual_seed(0)
         self.psnr = psnr
-        self.shares: list[float] = []
+        self.fractions: list[float] = []
         self.probed: list[int] = []
 
     def step(self, progress: float) -> None:
-        self.shares.append(progress)
+        self.fractions.append(progress)
         self.x = self.x + (1 - progress) * 0.1 * (3 - self.x) + torch.randn(2, generator=self.generator)
         self.n += 1
 
@@ -81,7 +81,7 @@ def test_a_perfect_probe_counts() -> None:
 
 
 @pytest.mark.parametrize("steps", [20, 40, 60, 200])
-def test_probes_stand_at_equal_shares_of_the_budget(steps: int) -> None:
+def test_probes_come_at_equal_fractions_of_the_budget(steps: int) -> None:
     learner = Walker()
     run_loop(learner, Budget(steps=steps))
     assert learner.probed == [k * steps // 20 for k in range(1, 21)]
@@ -95,13 +95,13 @@ def test_probes_are_twenty_or_one_a_step_and_the_last_is_at_the_end(steps: int) 
     assert learner.probed[-1] == steps
 
 
-def test_progress_is_the_share_used_before_the_step_and_told_after_it() -> None:
-    learner, told = Walker(), list[Progress]()
-    run_loop(learner, Budget(steps=5), on_progress=told.append)
-    assert learner.shares == [0.0, 0.2, 0.4, 0.6, 0.8]
-    assert [p.step for p in told] == [1, 2, 3, 4, 5]
-    assert [p.fraction for p in told] == [0.2, 0.4, 0.6, 0.8, 1.0]
-    assert all(p.psnr is not None for p in told)
+def test_progress_is_the_fraction_used_before_the_step_and_reported_after_it() -> None:
+    learner, reported = Walker(), list[Progress]()
+    run_loop(learner, Budget(steps=5), on_progress=reported.append)
+    assert learner.fractions == [0.0, 0.2, 0.4, 0.6, 0.8]
+    assert [p.step for p in reported] == [1, 2, 3, 4, 5]
+    assert [p.fraction for p in reported] == [0.2, 0.4, 0.6, 0.8, 1.0]
+    assert all(p.psnr is not None for p in reported)
 
 
 def test_interrupted_at_any_step_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_interrupted_at_any_step_and_resumed_equals_uninterrupted(tmp_path: Path
         assert torch.equal(resumed["x"], best["x"])
         assert resumed["n"] == best["n"]
         assert first.probed + second.probed == whole.probed
-        assert first.shares + second.shares == whole.shares
+        assert first.fractions + second.fractions == whole.fractions
         assert (after.steps, after.psnr) == (40, report.psnr)
         assert [psnr for _, psnr in after.curve] == [psnr for _, psnr in report.curve]
 
@@ -138,7 +138,7 @@ def test_state_is_saved_on_the_way_and_survives_a_crash(
         run_loop(Walker(), Budget(steps=40), state_path=path, on_progress=at(17, crash))
     resumed = Walker()
     run_loop(resumed, Budget(steps=40), state_path=path, resume=True)
-    assert len(resumed.shares) == 24  # from step 16, the last saved
+    assert len(resumed.fractions) == 24  # from step 16, the last saved
     assert torch.equal(resumed.x, whole.x)
 
 
@@ -156,13 +156,13 @@ def test_time_before_the_interruption_counts(tmp_path: Path) -> None:
         run_loop(Walker(), Budget(seconds=900.0), state_path=path, resume=True)
 
 
-def test_state_is_only_read_when_asked_for(tmp_path: Path) -> None:
+def test_state_is_only_read_when_requested(tmp_path: Path) -> None:
     path = tmp_path / "run.state"
     with pytest.raises(Interrupted):
         run_loop(Walker(), Budget(steps=40), state_path=path, on_progress=at(3, stop))
     fresh = Walker()
     run_loop(fresh, Budget(steps=40), state_path=path)
-    assert len(fresh.shares) == 40
+    assert len(fresh.fractions) == 40
 
 
 def test_other_settings_are_refused_and_named(tmp_path: Path) -> None:
@@ -174,13 +174,13 @@ def test_other_settings_are_refused_and_named(tmp_path: Path) -> None:
     other = {"seed": 2, "lr": 0.5, "box": [0, 1], "new": "x"}
     with pytest.raises(SettingError, match="belongs to a run with other settings") as caught:
         run_loop(Walker(), budget, state_path=path, resume=True, settings=other)
-    told = str(caught.value)
-    assert "seed was 1, is 2" in told
-    assert "old was True, is None" in told
-    assert "new was None, is 'x'" in told
-    assert "lr" not in told.partition("settings:")[2]
-    assert "box" not in told.partition("settings:")[2]
-    assert "\n" not in told
+    reported = str(caught.value)
+    assert "seed was 1, is 2" in reported
+    assert "old was True, is None" in reported
+    assert "new was None, is 'x'" in reported
+    assert "lr" not in reported.partition("settings:")[2]
+    assert "box" not in reported.partition("settings:")[2]
+    assert "\n" not in reported
 
 
 @pytest.mark.parametrize("budget", [Budget(seconds=1e-9), Budget(core_seconds=1e-9)])

@@ -57,8 +57,8 @@ def test_one_ring_of_cells_is_added() -> None:
     assert grid.density[2, 2, 2].item() == pytest.approx(torch.tensor(5.0).exp().item())
 
 
-def test_axes_of_the_grid_are_those_of_the_box(fog) -> None:
-    field = fog(50.0, (0.0, 0.0, 0.0, 1.0, 2.0, 4.0))
+def test_axes_of_the_grid_are_those_of_the_box(uniform_field) -> None:
+    field = uniform_field(50.0, (0.0, 0.0, 0.0, 1.0, 2.0, 4.0))
     field.log_density = lambda p: torch.where((p[..., 2] > 3) & (p[..., 1] < 0.5), 4.0, -50.0)
     grid = OccupancyGrid(8)
     grid.update(field, 0.1, seeded())
@@ -67,22 +67,22 @@ def test_axes_of_the_grid_are_those_of_the_box(fog) -> None:
     assert torch.equal(grid.occupied, expected)
 
 
-def test_updates_forget_by_their_decay(fog) -> None:
+def test_updates_forget_by_their_decay(uniform_field) -> None:
     box = (0.0, 0.0, 0.0, 1.0, 1.0, 1.0)
     grid = OccupancyGrid(4)
-    grid.update(fog(8.0, box), 0.1, seeded())
+    grid.update(uniform_field(8.0, box), 0.1, seeded())
     torch.testing.assert_close(grid.density, torch.full((4, 4, 4), 8.0))
-    grid.update(fog(1e-9, box), 0.1, seeded(), decay=0.5)
+    grid.update(uniform_field(1e-9, box), 0.1, seeded(), decay=0.5)
     torch.testing.assert_close(grid.density, torch.full((4, 4, 4), 4.0))
-    grid.update(fog(7.0, box), 0.1, seeded(), decay=0.5)
+    grid.update(uniform_field(7.0, box), 0.1, seeded(), decay=0.5)
     torch.testing.assert_close(grid.density, torch.full((4, 4, 4), 7.0))  # the fresh value is larger
 
 
-def test_a_field_that_thins_out_frees_its_cells(fog) -> None:
+def test_a_field_that_thins_out_frees_its_cells(uniform_field) -> None:
     box = (0.0, 0.0, 0.0, 1.0, 1.0, 1.0)
     grid, generator = OccupancyGrid(4), seeded()
-    grid.update(fog(8.0, box), 0.1, generator)
-    thin = fog(1.0, box)
+    grid.update(uniform_field(8.0, box), 0.1, generator)
+    thin = uniform_field(1.0, box)
     thin.log_density = lambda p: torch.where(p[..., 0] < 0.5, 2.0, -50.0)
     for _ in range(200):
         grid.update(thin, 0.1, generator)
@@ -90,18 +90,20 @@ def test_a_field_that_thins_out_frees_its_cells(fog) -> None:
     assert not grid.occupied[2:].any()
 
 
-def test_an_empty_start_does_not_close_the_grid(fog) -> None:
+def test_an_empty_start_does_not_close_the_grid(uniform_field) -> None:
     grid = OccupancyGrid(8)
     assert grid.occupied.all()
-    thin = fog(1.0, (0.0, 0.0, 0.0, 1.0, 1.0, 1.0))  # far below the threshold, but thicker at one side
+    thin = uniform_field(
+        1.0, (0.0, 0.0, 0.0, 1.0, 1.0, 1.0)
+    )  # far below the threshold, but thicker at one side
     thin.log_density = lambda p: -6 + p[..., 0]
     grid.update(thin, 0.01, seeded())
     assert 0.2 < grid.occupied.float().mean() < 0.8  # the threshold is at most the mean
 
 
-def test_a_part_of_the_cells_is_looked_at(fog, generator: torch.Generator) -> None:
+def test_a_part_of_the_cells_is_looked_at(uniform_field, generator: torch.Generator) -> None:
     grid = OccupancyGrid(8)
-    grid.update(fog(8.0, (0.0, 0.0, 0.0, 1.0, 1.0, 1.0)), 0.1, generator, fraction=0.25)
+    grid.update(uniform_field(8.0, (0.0, 0.0, 0.0, 1.0, 1.0, 1.0)), 0.1, generator, fraction=0.25)
     assert 0.1 < (grid.density > 0).float().mean() < 0.25
 
 

@@ -23,7 +23,7 @@ SMALL: dict[str, dict[str, Any]] = {
 
 
 class Pair(VolumeField):
-    """A 3 x 5 matrix, learned by Muon where asked, and a number."""
+    """A 3 x 5 matrix, learned by Muon where requested, and a number."""
 
     config = geometry = reset_parameters = None  # type: ignore[assignment]
 
@@ -77,7 +77,7 @@ def test_muon_gets_exactly_the_hidden_matrices_of_a_perceptron() -> None:
     assert not in_adam & in_muon
 
 
-def test_a_field_that_asks_for_none_gets_no_muon() -> None:
+def test_a_field_that_requests_none_gets_no_muon() -> None:
     optimizer = FieldOptimizer(make_field("hashgrid", aabb=BOX, **SMALL["hashgrid"]))
     assert [type(part) for part in optimizer.parts] == [torch.optim.Adam]
 
@@ -103,13 +103,13 @@ def test_muon_s_steps_are_orthogonalised_momentum(
     monkeypatch.setattr(runtime, "bf16_on_cpu", lambda: bf16)  # a machine without pays no bf16
     field = Pair("muon")
     optimizer, momentum = FieldOptimizer(field), torch.zeros(3, 5)
-    for share in (1.0, 0.25):
+    for fraction in (1.0, 0.25):
         before = field.matrix.detach().clone()
         (gradient,) = torch.autograd.grad(loss_of(field), field.matrix)
         update, momentum = muon_ref(gradient, momentum)
-        optimizer.step(loss_of(field), share)
+        optimizer.step(loss_of(field), fraction)
         # scaled by sqrt(max(1, rows / columns)), here 1
-        moved = (before - field.matrix.detach()) / (0.1 * share)
+        moved = (before - field.matrix.detach()) / (0.1 * fraction)
         torch.testing.assert_close(moved, update.float(), rtol=0, atol=tolerance)
         spectrum = torch.linalg.svdvals(moved)
         assert 0.6 < spectrum.min() <= spectrum.max() < 1.3  # all directions move alike
@@ -130,15 +130,15 @@ def test_learning_rates_replace_the_field_s_own_and_shares_never_add_up() -> Non
     optimizer = FieldOptimizer(field, lr_network=0.5)
     adam, muon = (part.param_groups[0] for part in optimizer.parts)
     assert (adam["lr"], muon["lr"]) == (0.5, 0.1)
-    for share in (0.5, 0.5, 1.0):
-        optimizer.step(loss_of(field), share)
-        assert (adam["lr"], muon["lr"]) == (0.5 * share, 0.1 * share)
+    for fraction in (0.5, 0.5, 1.0):
+        optimizer.step(loss_of(field), fraction)
+        assert (adam["lr"], muon["lr"]) == (0.5 * fraction, 0.1 * fraction)
     assert FieldOptimizer(Pair("muon"), lr_grid=0.7).parts[1].param_groups[0]["lr"] == 0.7
     assert FieldOptimizer(Pair("muon"), lr_grid=0.7).parts[0].param_groups[0]["lr"] == 0.01
 
 
 @pytest.mark.parametrize("name", sorted(FIELDS))
-def test_a_saved_state_goes_on_exactly(name: str) -> None:
+def test_a_saved_state_continues_exactly(name: str) -> None:
     whole = make_field(name, aabb=BOX, **SMALL.get(name, {}))
     optimizer = FieldOptimizer(whole)
     learn(whole, optimizer, range(3))

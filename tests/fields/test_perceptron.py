@@ -43,7 +43,7 @@ def skip_ref(net: Perceptron, x: Tensor) -> Tensor:
     return h @ w3.T + b3
 
 
-def test_skip_layer_sees_the_input_beside_its_own() -> None:
+def test_skip_layer_sees_the_input_next_to_its_own() -> None:
     net = lively(skip=2).double()
     assert [tuple(layer.weight.shape) for layer in net.layers] == [(8, 5), (8, 8), (8, 8 + 5), (4, 8)]
     x = inputs(7, 5).double()

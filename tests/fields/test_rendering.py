@@ -1,4 +1,4 @@
-"""Rendering fields whose pictures are known in closed form."""
+"""Rendering fields whose images are known in closed form."""
 
 import math
 
@@ -41,35 +41,36 @@ def at_sphere(n: int, generator: torch.Generator) -> Rays:
 
 @pytest.mark.parametrize("slope", [0.0, 0.5])
 @pytest.mark.parametrize("density", [0.1, 1.0, 3.0])
-def test_a_slab_stops_light_exponentially(fog, density: float, slope: float) -> None:
+def test_a_slab_stops_light_exponentially(uniform_field, density: float, slope: float) -> None:
     rays = through(slope=slope)
-    out = render_rays(fog(density, SLAB), rays, full(), 1.5 / 300, torch.zeros(1, 3))
+    out = render_rays(uniform_field(density, SLAB), rays, full(), 1.5 / 300, torch.zeros(1, 3))
     opacity = 1 - math.exp(-density * 1.5 * math.hypot(1, slope))
     assert out.opacities.item() == pytest.approx(opacity, abs=2e-3)
     color = (rays.rays_d[0] + 1) / 2 * opacity
     torch.testing.assert_close(out.colors[0], color, rtol=0, atol=3e-3)
 
 
-def test_depth_is_the_mean_distance_at_which_light_stops(fog) -> None:
-    out = render_rays(fog(2.0, SLAB), through(), full(), 1.5 / 500, torch.zeros(1, 3))
+def test_depth_is_the_mean_distance_at_which_light_stops(uniform_field) -> None:
+    out = render_rays(uniform_field(2.0, SLAB), through(), full(), 1.5 / 500, torch.zeros(1, 3))
     # over [2, 3.5]: integral of t 2 exp(-2 (t - 2)) = 2 (1 - e^-3) + (1 - 4 e^-3) / 2
     expected = 2 * (1 - math.exp(-3)) + (1 - 4 * math.exp(-3)) / 2
     assert out.depths.item() == pytest.approx(expected, abs=0.01)
-    wall = render_rays(fog(1e5, SLAB), through(), full(), 1.5 / 500, torch.zeros(1, 3))
+    wall = render_rays(uniform_field(1e5, SLAB), through(), full(), 1.5 / 500, torch.zeros(1, 3))
     assert wall.depths.item() == pytest.approx(2, abs=0.005)
 
 
-def test_jitter_moves_the_slab_by_less_than_a_step(fog, generator: torch.Generator) -> None:
+def test_jitter_moves_the_slab_by_less_than_a_step(uniform_field, generator: torch.Generator) -> None:
     jitter = torch.rand(50, generator=generator)
-    out = render_rays(fog(1.0, SLAB), through(50), full(), 0.02, torch.zeros(50, 3), jitter)
+    out = render_rays(uniform_field(1.0, SLAB), through(50), full(), 0.02, torch.zeros(50, 3), jitter)
     assert out.opacities.std() > 0
     assert (out.opacities - (1 - math.exp(-1.5))).abs().max() < 0.02 * math.exp(-1.5) * 1.01
 
 
-def test_the_background_shows_where_light_passes(fog) -> None:
+def test_the_background_shows_where_light_passes(uniform_field) -> None:
     background = torch.tensor([[0.2, 0.4, 0.8]])
     black, over = (
-        render_rays(fog(1.0, SLAB), through(), full(), 0.01, b) for b in (0 * background, background)
+        render_rays(uniform_field(1.0, SLAB), through(), full(), 0.01, b)
+        for b in (0 * background, background)
     )
     torch.testing.assert_close(over.colors - black.colors, (1 - over.opacities)[:, None] * background)
 
@@ -108,9 +109,9 @@ def test_the_sphere_s_own_grid_changes_no_8_bit_value(
     assert (there.colors - everywhere.colors).abs().max() < 2 / 255
 
 
-def test_kept_samples_keep_their_rays(fog, generator: torch.Generator) -> None:
+def test_kept_samples_keep_their_rays(uniform_field, generator: torch.Generator) -> None:
     rays = at_sphere(30, generator)
-    samples = sample_rays(rays, fog(1.0, (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0)), full(), 0.05)
+    samples = sample_rays(rays, uniform_field(1.0, (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0)), full(), 0.05)
     mask = torch.rand(len(samples), generator=generator) < 0.4
     kept = samples.keep(mask)
     assert torch.equal(kept.offsets.diff(), torch.bincount(samples.ray_indices[mask], minlength=30))
@@ -120,9 +121,9 @@ def test_kept_samples_keep_their_rays(fog, generator: torch.Generator) -> None:
     torch.testing.assert_close(distance, (kept.t_starts + kept.t_ends) / 2)
 
 
-def test_gradients_reach_the_field_through_a_picture(fog) -> None:
+def test_gradients_reach_the_field_through_an_image(uniform_field) -> None:
     log_density = torch.zeros((), requires_grad=True)
-    field = fog(1.0, SLAB)
+    field = uniform_field(1.0, SLAB)
     field.log_density = lambda p: log_density.expand(p.shape[:-1])
     render_rays(field, through(), full(), 0.01, torch.zeros(1, 3)).opacities.sum().backward()
     # d / d log sigma of 1 - exp(-1.5 sigma) at sigma = 1

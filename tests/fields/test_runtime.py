@@ -94,7 +94,7 @@ print(torch.get_num_threads(), torch.get_num_threads() == numba.get_num_threads(
         ("use_threads(2)", "2\n2 True\n"),
     ],
 )
-def test_threads_are_those_asked_for(first: str, expected: str) -> None:
+def test_threads_are_those_requested(first: str, expected: str) -> None:
     done = python(THREADS.format(first=first), NUMBA_NUM_THREADS="2", NUMBA_THREADING_LAYER="omp")
     assert done.stdout == expected, done.stderr
 

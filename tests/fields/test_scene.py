@@ -133,7 +133,7 @@ def test_mask_box_of_a_flat_thing_is_not_flat(tmp_path):
     assert sides.min() >= 0.24 * sides.max()
 
 
-def test_mask_box_keeps_content_that_the_pictures_cut_off(tmp_path):
+def test_mask_box_keeps_content_that_the_images_cut_off(tmp_path):
     box_scene(tmp_path)
     content = json.loads((tmp_path / "transforms_train.json").read_text())
     for frame in content["frames"]:
@@ -243,7 +243,7 @@ def test_bad_json_is_refused(tmp_path, text, message):
         load_scene(tmp_path)
 
 
-def test_missing_folder_and_missing_transforms_are_told_apart(tmp_path):
+def test_missing_folder_and_missing_transforms_are_distinguished(tmp_path):
     with pytest.raises(InputError, match="nowhere: no such folder"):
         load_scene(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"transforms_train.json or transforms.json expected"):

@@ -1,4 +1,4 @@
-"""A field's file gives back the same pictures, and nothing that does not fit is taken."""
+"""A field's file gives back the same images, and nothing that does not fit is taken."""
 
 import hashlib
 from collections.abc import Callable
@@ -28,7 +28,7 @@ Change = Callable[[dict[str, Any], dict[str, Tensor]], object]
 
 
 def lively(name: str = "hashgrid", **provenance: Any) -> RenderableField:
-    """A field whose pictures vary, with an occupancy grid that leaves some of it out."""
+    """A field whose images vary, with an occupancy grid that leaves some of it out."""
     field = make_field(name, aabb=BOX, seed=1, **SMALL.get(name, {}))
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
@@ -40,9 +40,9 @@ def lively(name: str = "hashgrid", **provenance: Any) -> RenderableField:
     return RenderableField(field, occupancy, STEP, orbit_box(BOX, 3, width=12, height=8), provenance)
 
 
-def pictures(stored: RenderableField) -> list[Tensor]:
+def images(stored: RenderableField) -> list[Tensor]:
     views = [render_image(stored.field, c, stored.occupancy, stored.render_step_size) for c in stored.cameras]
-    return [picture for view in views for picture in view.values()]
+    return [image for view in views for image in view.values()]
 
 
 @pytest.fixture
@@ -59,11 +59,11 @@ def rewritten(file: Path, change: Change) -> Path:
 
 
 @pytest.mark.parametrize("name", sorted(FIELDS))
-def test_stored_field_comes_back_with_the_same_pictures(tmp_path: Path, name: str) -> None:
+def test_stored_field_comes_back_with_the_same_images(tmp_path: Path, name: str) -> None:
     stored = lively(name, source={"scene": "cow", "steps": 40})
     save_field(tmp_path / "a.fm", stored)
     again = load_field(tmp_path / "a.fm")
-    before, after = pictures(stored), pictures(again)
+    before, after = images(stored), images(again)
     assert before[0].std() > 0.01
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert type(again.field) is type(stored.field)
@@ -175,9 +175,9 @@ def test_the_state_of_a_run_is_no_field(tmp_path: Path) -> None:
 
 
 def test_unrelated_arrays_do_not_matter(file: Path) -> None:
-    before = pictures(load_field(file))
+    before = images(load_field(file))
     load = load_field(rewritten(file, lambda _, arrays: arrays.update(note=torch.zeros(1))))
-    assert all(torch.equal(a, b) for a, b in zip(before, pictures(load), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, images(load), strict=True))
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def test_refining_drops_only_what_cannot_be_seen() -> None:
     assert (after[~seen] < before[~seen] / 2).float().mean() > 0.5  # dropped indeed
 
 
-def test_refining_does_not_change_the_picture() -> None:
+def test_refining_does_not_change_the_image() -> None:
     field = ball()
     cameras, all_cells = orbit_box(CUBE, 2, width=24, height=16), OccupancyGrid(8)
     before = [render_image(field, camera, all_cells, 0.02)["colors"] for camera in cameras]
@@ -147,7 +147,7 @@ def test_refining_does_not_change_the_picture() -> None:
     after = [render_image(field, camera, all_cells, 0.02)["colors"] for camera in cameras]
     assert before[0].std() > 0.1
     for a, b in zip(before, after, strict=True):
-        assert (a - b).abs().max() < 3 / 255  # the fog of exp(-6) that is dropped makes 1.3 / 255
+        assert (a - b).abs().max() < 3 / 255  # the density of exp(-6) that is dropped makes 1.3 / 255
 
 
 def test_refining_repeats_exactly() -> None:
@@ -214,10 +214,13 @@ def test_colour_stays_in_range_and_keeps_a_gradient() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    n_cells=st.integers(1, 9), resolution=st.integers(2, 20), share=st.floats(0, 0.4), seed=st.integers(0, 99)
+    n_cells=st.integers(1, 9),
+    resolution=st.integers(2, 20),
+    fraction=st.floats(0, 0.4),
+    seed=st.integers(0, 99),
 )
-def test_nodes_in_cells_are_those_inside_and_one_more(n_cells, resolution, share, seed) -> None:
-    occupied = torch.rand((n_cells,) * 3, generator=torch.Generator().manual_seed(seed)) < share
+def test_nodes_in_cells_are_those_inside_and_one_more(n_cells, resolution, fraction, seed) -> None:
+    occupied = torch.rand((n_cells,) * 3, generator=torch.Generator().manual_seed(seed)) < fraction
     before = occupied.clone()
     size = Fraction(resolution - 1, n_cells)
     expected = torch.zeros((resolution,) * 3, dtype=torch.bool)

@@ -133,7 +133,7 @@ def test_a_file_without_the_weight_is_one_of_weight_zero(tmp_path: Path) -> None
     stored = RenderableField(sparse(20), OccupancyGrid(4), 0.04, orbit_box(BOX, 2, width=8, height=8))
     save_field(tmp_path / "a.fm", stored)
     header, arrays = read_checkpoint(tmp_path / "a.fm")
-    # the keys of a file, and of a run to go on with, from before there was a weight
+    # the keys of a file, and of a run to continue, from before there was a weight
     assert set(header["config"]) == {"aabb", "resolution", "n_nodes", "divisor"}
     header["config"]["tv_weight"] = 0.25
     write_checkpoint(tmp_path / "b.fm", header, arrays)

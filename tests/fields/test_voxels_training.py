@@ -75,24 +75,22 @@ CONFIG = FitConfig(samples_per_step=1024, occupancy_resolution=8)
 
 @pytest.fixture
 def views(soft_sphere: Any, monkeypatch: pytest.MonkeyPatch) -> Split:
-    """Four little pictures of the sphere, for short runs."""
+    """Four little images of the sphere, for short runs."""
     monkeypatch.setattr(FIT, "warmup_steps", 2)
     monkeypatch.setattr(FIT, "probe_rays", 64)
     cameras = orbit_box(CUBE, 4, width=16, height=16)
-    pictures = [
-        render_image(soft_sphere, camera, OccupancyGrid(8), 0.05, background=0.0) for camera in cameras
-    ]
-    rgba = torch.stack([torch.cat([p["colors"], p["opacities"][..., None]], dim=-1) for p in pictures])
+    images = [render_image(soft_sphere, camera, OccupancyGrid(8), 0.05, background=0.0) for camera in cameras]
+    rgba = torch.stack([torch.cat([p["colors"], p["opacities"][..., None]], dim=-1) for p in images])
     return Split(cameras, (255 * rgba).round().byte(), ("a", "b", "c", "d"))
 
 
 def test_training_looks_at_the_total_variation_of_few_nodes(
     views: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shares, learned = [], []
+    fractions, learned = [], []
 
     def spy(values: Tensor, grid: Any, first: int, last: int) -> Tensor:
-        shares.append((last - first) / grid.n_active)
+        fractions.append((last - first) / grid.n_active)
         return total_variation(values, grid, first, last)
 
     monkeypatch.setattr(voxels, "total_variation", spy)
@@ -100,8 +98,8 @@ def test_training_looks_at_the_total_variation_of_few_nodes(
         field = make_field("voxels", aabb=CUBE, resolution=50, tv_weight=weight)
         fit_images(field, views, Budget(steps=20), CONFIG)
         learned.append(field.query_density(points(100, CUBE)))
-    assert len(shares) == 2 * 20  # densities and colours, and none without a weight
-    assert max(shares) < 1.01 / RUNS
+    assert len(fractions) == 2 * 20  # densities and colours, and none without a weight
+    assert max(fractions) < 1.01 / RUNS
     assert not torch.equal(*learned)
 
 

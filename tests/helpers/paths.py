@@ -1,4 +1,4 @@
-"""Where the repository, the tests' data and optional data beside the repository lie."""
+"""Where the repository, the tests' data and optional data next to the repository lie."""
 
 from pathlib import Path
 

@@ -35,7 +35,7 @@ def save_ball(path: Path, psnr: float | None = None) -> Path:
 
 
 def request_of(camera: Cameras, **others: Any) -> dict[str, Any]:
-    """What a browser sends for a picture by this camera."""
+    """What a browser sends for an image by this camera."""
     return {**camera_request(camera), "viewer": VIEWER, **others}
 
 

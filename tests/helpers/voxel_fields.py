@@ -40,10 +40,10 @@ def ball(resolution: int = 100, aabb: tuple[float, ...] = CUBE) -> Voxels:
     return field
 
 
-def sparse(resolution: int = 40, share: float = 0.05) -> Voxels:
+def sparse(resolution: int = 40, fraction: float = 0.05) -> Voxels:
     """At its final resolution, few nodes active."""
     field, generator = fresh(resolution), torch.Generator().manual_seed(3)
-    mask = torch.rand((resolution,) * 3, generator=generator) < share
+    mask = torch.rand((resolution,) * 3, generator=generator) < fraction
     field.activate(mask, torch.randn(int(mask.sum()), 28, generator=generator) * 3 + 2)
     return field
 

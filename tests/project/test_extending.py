@@ -80,11 +80,11 @@ def test_the_field_has_at_most_60_lines() -> None:
 def test_the_field_passes_the_contract_suite(desk: Path) -> None:
     suite = str(TESTS / "fields" / "test_field_contract.py")
     flags = ["-q", "-p", "no:cacheprovider", "-p", "register_field", "-k", "gaussians"]
-    told = run(desk, "-m", "pytest", *flags, suite, cwd=ROOT)
-    passed = re.search(r"(\d+) passed", told)
+    reported = run(desk, "-m", "pytest", *flags, suite, cwd=ROOT)
+    passed = re.search(r"(\d+) passed", reported)
     assert passed is not None
     assert int(passed.group(1)) > 25
-    assert "failed" not in told
+    assert "failed" not in reported
 
 
 def test_every_use_on_the_page_runs(desk: Path) -> None:

@@ -38,8 +38,12 @@ def test_a_field_has_the_values_that_it_had(name: str) -> None:
 @pytest.mark.parametrize("name", FIELDS)
 def test_info_says_what_is_in_a_field(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", str(FILES / f"{name}.fm"), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["kind"], told["field"], told["provenance"]["fieldmorph"]) == ("field", name, "0.1.0")
+    reported = json.loads(capsys.readouterr().out)
+    assert (reported["kind"], reported["field"], reported["provenance"]["fieldmorph"]) == (
+        "field",
+        name,
+        "0.1.0",
+    )
 
 
 def test_an_interrupted_training_is_resumed(tmp_path: Path) -> None:

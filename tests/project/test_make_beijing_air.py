@@ -70,7 +70,7 @@ def write_stations(folder: Path) -> Path:
 
 
 def pack(folder: Path, archive: Path) -> Path:
-    """A zip of the files as the archive has them: in a zip within the zip, beside tables of something else."""
+    """A zip of the files as the archive has them: in a zip within the zip, next to tables of something else."""
     inner = archive.with_name("PRSA2017_Data_20130301-20170228.zip")
     with zipfile.ZipFile(inner, "w", zipfile.ZIP_DEFLATED) as pack:
         for path in folder.iterdir():
@@ -208,7 +208,7 @@ def spoil(folder: Path, how: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("how", "told"),
+    ("how", "reported"),
     [
         ("no station", "no hours of Wanliu; the files are at https://archive.ics.uci.edu"),
         ("twice", "an hour of a station twice"),
@@ -221,12 +221,12 @@ def spoil(folder: Path, how: str) -> Path:
     ],
 )
 def test_bad_downloads_are_one_line_and_3(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], how: str, told: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], how: str, reported: str
 ) -> None:
     source = spoil(write_stations(tmp_path / "stations"), how)
     assert beijing.main([str(source), "-o", str(tmp_path / "out")]) == 3
     message = capsys.readouterr().err
-    assert told in message
+    assert reported in message
     assert message.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
@@ -256,7 +256,7 @@ def test_the_published_rows_give_the_published_benchmark(pollutant: str) -> None
         assert np.array_equal(found[name], published[name]), name
     for name in ("coords", "y", "y_mean", "y_std"):
         np.testing.assert_allclose(found[name], published[name], rtol=0, atol=1e-10)
-    for part in ("train", "test"):  # the authors' files, which have bins alone, do not tell these rows apart
+    for part in ("train", "test"):  # the authors' files, which have bins alone, do not distinguish these rows
         ours, theirs = found[part], published[part]
         assert ours.shape == theirs.shape
         assert np.array_equal(published["bins"][ours], published["bins"][theirs])

@@ -50,8 +50,8 @@ def test_no_module_bears_the_name_of_a_public_function(package: str) -> None:
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match=r"'fieldmorph\.fields' has no attribute 'fit_pictures'"):
-        fieldmorph.fields.fit_pictures  # noqa: B018
+    with pytest.raises(AttributeError, match=r"'fieldmorph\.fields' has no attribute 'fit_nothing'"):
+        fieldmorph.fields.fit_nothing  # noqa: B018
 
 
 def imports() -> nx.DiGraph:

@@ -86,8 +86,8 @@ def test_the_commands_run_from_another_folder(elsewhere: Path, tmp_path: Path) -
     shutil.copy(FIELD, tmp_path / "field.fm")
     version = run(elsewhere / "bin" / "fieldmorph", "--version", folder=tmp_path)
     assert version == f"fieldmorph {fieldmorph.__version__}\n"
-    told = run(elsewhere / "bin" / "python", "-m", "fieldmorph", "info", "field.fm", folder=tmp_path)
-    assert "mlp" in told
+    reported = run(elsewhere / "bin" / "python", "-m", "fieldmorph", "info", "field.fm", folder=tmp_path)
+    assert "mlp" in reported
 
 
 def test_python_imports_it_from_another_folder(elsewhere: Path, tmp_path: Path) -> None:

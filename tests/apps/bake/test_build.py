@@ -32,7 +32,7 @@ def ball(density: float, radius: float = 0.6) -> Function:
 
 
 def tinted(coefficients: Tensor) -> Function:
-    """Thin fog everywhere, whose colour has these harmonics (n, 3) after the constant 0.5."""
+    """Low density everywhere, whose colour has these harmonics (n, 3) after the constant 0.5."""
 
     def function(p: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
         basis = spherical_harmonics(d)[:, 1 : len(coefficients) + 1]
@@ -148,7 +148,7 @@ def test_a_bake_is_determined_by_its_seed() -> None:
     assert not (other.colour.shape == one.colour.shape and torch.equal(other.colour, one.colour))
 
 
-def test_memory_goes_with_what_is_occupied() -> None:
+def test_memory_scales_with_occupied_cells() -> None:
     def function(p: Tensor, _d: Tensor) -> tuple[Tensor, Tensor]:
         return torch.full_like(p, 0.5), 50.0 * ((p - 0.5).norm(dim=-1) < 0.1)
 

@@ -17,8 +17,8 @@ from fieldmorph.fields.mlp import MLP
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Jobs run here, in small; what they were asked for."""
+def requested(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Jobs run here, in small; the requests."""
     for name, value in {"block_rays": 256, "block_empty": 256, "n_blocks": 2}.items():
         monkeypatch.setattr(SAMPLING, name, value)
     monkeypatch.setattr(FIT, "probe_rays", 256)
@@ -76,7 +76,7 @@ def test_differences_are_between_runs_of_one_seed() -> None:
 
 
 def test_all_settings_run_once_with_each_seed_in_another_order(
-    monkeypatch: pytest.MonkeyPatch, asked: list[dict[str, Any]], few_views: Path, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, requested: list[dict[str, Any]], few_views: Path, tmp_path: Path
 ) -> None:
     seen = []
     monkeypatch.setattr("fieldmorph.distill.config.check_levels", seen.append)
@@ -84,10 +84,10 @@ def test_all_settings_run_once_with_each_seed_in_another_order(
     assert result["failed"] == 0, result["rows"]
     names = list(SETTINGS)
     assert names == ["off", "pose", "ray", "point", "all"]
-    assert [active(call) for call in asked[1:]] == [*names, *names[1:], names[0]]
+    assert [active(call) for call in requested[1:]] == [*names, *names[1:], names[0]]
     everything = ("pose", "ray", "point")
     assert seen[:5] == [(), ("pose",), ("ray",), ("point",), everything]
-    assert [call["seed"] for call in asked[1:]] == 5 * [0] + 5 * [1]
+    assert [call["seed"] for call in requested[1:]] == 5 * [0] + 5 * [1]
     assert [entry["active"] for entry in result["summary"]] == names
     assert json.loads((tmp_path / "active.json").read_text()) == result
     assert (tmp_path / "active.md").read_text() == active_table(result) + "\n"
@@ -97,13 +97,13 @@ def test_all_settings_run_once_with_each_seed_in_another_order(
 
     lines = (tmp_path / "active.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "active.jsonl").write_text("".join(lines[:-1]) + lines[-1][:9])
-    done = len(asked)
+    done = len(requested)
     bench_active(few_views, tmp_path, n_seeds=2, scale=0.001, quiet=True)
-    assert [(active(call), call["seed"]) for call in asked[done:]] == [("off", 1)]
+    assert [(active(call), call["seed"]) for call in requested[done:]] == [("off", 1)]
 
 
 def test_without_a_teacher_nothing_is_converted(
-    monkeypatch: pytest.MonkeyPatch, asked: list[dict[str, Any]], few_views: Path, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, requested: list[dict[str, Any]], few_views: Path, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(bench_runs, "in_child", lambda *_a, **_k: {"error": "MemoryError: "})
     result = bench_active(few_views, tmp_path, n_seeds=1, quiet=True)

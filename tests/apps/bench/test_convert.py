@@ -1,4 +1,4 @@
-"""The benchmark of distilling against training: its medians, its files, and an old run it goes on with."""
+"""The benchmark of distilling against training: its medians, its files, and an old run it continues."""
 
 import json
 from functools import partial
@@ -20,7 +20,7 @@ from fieldmorph.fields.mlp import MLP
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def requested(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Jobs run here, in small; their names."""
     for name, value in {"block_rays": 256, "block_empty": 256, "n_blocks": 2}.items():
         monkeypatch.setattr(SAMPLING, name, value)
@@ -79,7 +79,7 @@ def test_bench_sums_up_medians_and_the_time_to_be_as_good() -> None:
 
 
 @pytest.mark.slow
-def test_bench_runs_and_leaves_its_files(asked: list[str], few_views: Path, tmp_path: Path) -> None:
+def test_bench_runs_and_leaves_its_files(requested: list[str], few_views: Path, tmp_path: Path) -> None:
     result = bench_convert(few_views, tmp_path / "b", n_seeds=1, quiet=True)
     files = {"convert.json", "convert.jsonl", "convert.md", "convert.png", "convert_fields"}
     assert {p.name for p in (tmp_path / "b").iterdir()} == files
@@ -87,7 +87,7 @@ def test_bench_runs_and_leaves_its_files(asked: list[str], few_views: Path, tmp_
     assert [run["kind"] for run in raw] == ["teacher", *bench.RUNS]
     assert json.loads((tmp_path / "b/convert.json").read_text()) == result
     assert result["rows"] == raw
-    assert asked == ["teach", *["learn"] * 4]
+    assert requested == ["teach", *["learn"] * 4]
     for run in raw[1:]:
         times = [at for at, _ in run["curve"]]
         assert times == sorted(times)
@@ -96,13 +96,13 @@ def test_bench_runs_and_leaves_its_files(asked: list[str], few_views: Path, tmp_
     assert raw[0]["psnr"] > 10
 
 
-def test_bench_goes_on_with_an_old_run_and_starts_anew_with_force(
+def test_bench_continues_an_old_run_and_starts_anew_with_force(
     monkeypatch: pytest.MonkeyPatch, few_views: Path, tmp_path: Path
 ) -> None:
-    asked = []
+    requested = []
 
     def pretend(job: Any, *, threads: int, **settings: Any) -> dict[str, Any]:
-        asked.append(job.__name__)
+        requested.append(job.__name__)
         if job is bench.teach:
             return {"error": "MemoryError: "}
         return {"steps": 9, "core_seconds": 1.0, "psnr": 20.0, "curve": [[1.0, 20.0]]}
@@ -120,9 +120,9 @@ def test_bench_goes_on_with_an_old_run_and_starts_anew_with_force(
         str(tmp_path / "b"),
     ]
     assert main(line) == 1  # no teacher, so no distillation
-    assert asked == ["teach", *["learn"] * 4]
+    assert requested == ["teach", *["learn"] * 4]
     assert "no teacher: MemoryError" in (tmp_path / "b/convert.md").read_text()
     assert main(line) == 1
-    assert asked[5:] == ["teach"]
+    assert requested[5:] == ["teach"]
     assert main([*line, "--force"]) == 1
-    assert asked[6:] == asked[:5]
+    assert requested[6:] == requested[:5]

@@ -19,26 +19,26 @@ NAMES = list(FIELDS)
 
 
 class Pretend:
-    """In place of a process: figures that follow from the settings, and a list of what was asked for."""
+    """In place of a process: figures that follow from the settings, and a list of what was requested."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, ...]] = []
+        self.requested: list[tuple[str, ...]] = []
         self.broken: tuple[str, ...] | None = None
 
     def __call__(self, job: Any, *, threads: int, **settings: Any) -> dict[str, Any]:
         if job is bench_runs.train:
-            asked = ("train", settings["field"], Path(settings["output"]).stem)
-            psnr = 30.0 + NAMES.index(settings["field"]) + (0.5 if "alone" in asked[2] else 0)
+            requested = ("train", settings["field"], Path(settings["output"]).stem)
+            psnr = 30.0 + NAMES.index(settings["field"]) + (0.5 if "alone" in requested[2] else 0)
             found = {"psnr": psnr, "ssim": 0.9}
         else:
-            asked = ("convert", Path(settings["teacher"]).stem, settings["student"])
-            psnr = 25 + len(self.asked) / 100
+            requested = ("convert", Path(settings["teacher"]).stem, settings["student"])
+            psnr = 25 + len(self.requested) / 100
             found = {"psnr": psnr, "ssim": 0.8, "psnr_to_teacher": psnr + 5, "worst_to_teacher": psnr + 4}
-        self.asked.append(asked)
-        if asked == self.broken:
+        self.requested.append(requested)
+        if requested == self.broken:
             return {"error": "MemoryError: "}
         output = Path(settings["output"])
-        output.write_text(repr(asked))
+        output.write_text(repr(requested))
         sha256 = hashlib.sha256(output.read_bytes()).hexdigest()
         spent = {"steps": 9, "seconds": 2.0, "core_seconds": 1.9, "peak_memory_bytes": 10**9}
         return {**found, **spent, "sha256": sha256, "budget of": settings["budget"]}
@@ -62,7 +62,7 @@ def test_every_pair_is_there(pretend: Pretend, run: Callable[..., dict[str, Any]
     result = run(tmp_path, scale=0.5)
     pairs = [(pair["teacher"], pair["student"]) for pair in result["pairs"]]
     assert pairs == [(a, b) for a in NAMES for b in NAMES]
-    assert len(pretend.asked) == len(set(pretend.asked)) == 5 + 25 + 5
+    assert len(pretend.requested) == len(set(pretend.requested)) == 5 + 25 + 5
     assert result["failed"] == 0
     budgets = {row["kind"]: row["budget of"] for row in result["rows"]}
     assert budgets == {"teacher": 150.0, "conversion": 120.0, "photographs": 270.0}
@@ -103,16 +103,16 @@ def test_seeds_are_summed_up_as_medians(
     assert found["psnr"] == pytest.approx(sum(of_seeds) / 2)
 
 
-def test_a_second_run_goes_on(pretend: Pretend, run: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_a_second_run_continues(pretend: Pretend, run: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     first = run(tmp_path, only=("mlp", "vm"))
-    done = len(pretend.asked)
+    done = len(pretend.requested)
     assert run(tmp_path, only=("mlp", "vm")) == first
-    assert len(pretend.asked) == done
+    assert len(pretend.requested) == done
     raw = tmp_path / "matrix.jsonl"
     lines = raw.read_bytes().splitlines(keepends=True)
     raw.write_bytes(b"".join(lines[:-1]) + lines[-1][:-20])
     assert run(tmp_path, only=("mlp", "vm"))["failed"] == 0
-    assert pretend.asked[done:] == [("train", "vm", "vm_alone_0")]
+    assert pretend.requested[done:] == [("train", "vm", "vm_alone_0")]
     assert len([json.loads(line) for line in raw.read_text().splitlines()]) == len(lines)
 
 
@@ -120,10 +120,10 @@ def test_another_teacher_means_other_conversions(
     pretend: Pretend, run: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     run(tmp_path, only=("mlp", "vm"))
-    done = len(pretend.asked)
+    done = len(pretend.requested)
     (tmp_path / "matrix_fields/vm_0.fm").unlink()
     run(tmp_path, only=("mlp", "vm"))
-    assert pretend.asked[done:] == [("train", "vm", "vm_0")]  # the same bytes: its conversions stand
+    assert pretend.requested[done:] == [("train", "vm", "vm_0")]  # the same bytes: its conversions stand
     (tmp_path / "matrix.jsonl").write_text(
         "".join(
             line.replace('"teacher": "vm"', '"teacher": "vm", "x": 1').replace(
@@ -132,9 +132,9 @@ def test_another_teacher_means_other_conversions(
             for line in (tmp_path / "matrix.jsonl").read_text().splitlines(keepends=True)
         )
     )
-    done = len(pretend.asked)
+    done = len(pretend.requested)
     run(tmp_path, only=("mlp", "vm"))
-    assert len(pretend.asked) == done + 4
+    assert len(pretend.requested) == done + 4
 
 
 def test_a_failing_pair_costs_one_row(
@@ -152,10 +152,10 @@ def test_a_failing_pair_costs_one_row(
         ("vm", "mlp"),
         ("vm", "vm"),
     ]
-    assert len(pretend.asked) == 2 + 4 + 2
+    assert len(pretend.requested) == 2 + 4 + 2
     pretend.broken = None
     assert main([*line, "--json"]) == 0
-    assert pretend.asked[8:] == [("convert", "mlp_0", "vm")]
+    assert pretend.requested[8:] == [("convert", "mlp_0", "vm")]
     assert len(json.loads(capsys.readouterr().out)["pairs"]) == 4
 
 

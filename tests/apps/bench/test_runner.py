@@ -26,8 +26,8 @@ def job(**settings: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What jobs were asked for; they run here."""
+def requested(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The requested jobs; they run here."""
     calls = []
 
     def inline(job: Any, *, threads: int, **settings: Any) -> dict[str, Any]:
@@ -53,46 +53,46 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_a_row_is_run_once(
-    asked: list[dict[str, Any]], open_bench: Callable[..., Bench], tmp_path: Path
+    requested: list[dict[str, Any]], open_bench: Callable[..., Bench], tmp_path: Path
 ) -> None:
     first = open_bench(tmp_path).run(WHAT, job, more=1)
     assert first["psnr"] == 21.0
     assert {name: first[name] for name in WHAT} == WHAT
     assert (first["scene"], first["downscale"]) == ("spot", 1)
     assert open_bench(tmp_path).run(WHAT, job, more=1) == first
-    assert asked == [{"more": 1}]
+    assert requested == [{"more": 1}]
     assert lines(tmp_path) == [first]
 
 
 @pytest.mark.parametrize("other", [{"budget": 1.6}, {"seed": 1}, {"kind": "teacher"}, {"student": "vm"}])
 def test_other_settings_are_another_row(
-    asked: list[dict[str, Any]], open_bench: Callable[..., Bench], tmp_path: Path, other: dict[str, Any]
+    requested: list[dict[str, Any]], open_bench: Callable[..., Bench], tmp_path: Path, other: dict[str, Any]
 ) -> None:
     open_bench(tmp_path).run(WHAT, job)
     bench = open_bench(tmp_path)
     bench.run({**WHAT, **other}, job)
-    assert len(asked) == len(lines(tmp_path)) == 2
+    assert len(requested) == len(lines(tmp_path)) == 2
     assert len(bench.rows) == 1
 
 
 def test_another_scene_or_version_is_another_row(
     monkeypatch: pytest.MonkeyPatch,
-    asked: list[dict[str, Any]],
+    requested: list[dict[str, Any]],
     open_bench: Callable[..., Bench],
     tmp_path: Path,
 ) -> None:
     open_bench(tmp_path).run(WHAT, job)
     smaller = open_bench(tmp_path, downscale=2)
     smaller.common["downscale"] = 1
-    smaller.run(WHAT, job)  # the pictures' digest tells them apart
-    assert len(asked) == 2
+    smaller.run(WHAT, job)  # they differ by the images' digest
+    assert len(requested) == 2
     monkeypatch.setattr("importlib.metadata.version", lambda _: "9.9")
     open_bench(tmp_path).run(WHAT, job)
-    assert len(asked) == 3
+    assert len(requested) == 3
 
 
 def test_force_forgets_the_rows(
-    asked: list[dict[str, Any]], open_bench: Callable[..., Bench], tmp_path: Path
+    requested: list[dict[str, Any]], open_bench: Callable[..., Bench], tmp_path: Path
 ) -> None:
     open_bench(tmp_path).run(WHAT, job)
     open_bench(tmp_path, force=True).run(WHAT, job, more=3)
@@ -100,19 +100,19 @@ def test_force_forgets_the_rows(
 
 
 def test_a_folder_with_other_things_needs_force(
-    asked: list[dict[str, Any]], open_bench: Callable[..., Bench], tmp_path: Path
+    requested: list[dict[str, Any]], open_bench: Callable[..., Bench], tmp_path: Path
 ) -> None:
     tmp_path.joinpath("mine").write_text("mine")
     with pytest.raises(SettingError, match="--force"):
         open_bench(tmp_path)
     open_bench(tmp_path, force=True).run(WHAT, job)
     open_bench(tmp_path).run(WHAT, job)
-    assert len(asked) == 1
+    assert len(requested) == 1
 
 
 @pytest.mark.parametrize("left", [b'{"psnr": 2', b"{}", b'{"psnr": 21.0}', b"\xff\x00", b"[1]\n"])
 def test_what_is_left_of_a_line_is_dropped(
-    asked: list[dict[str, Any]], open_bench: Callable[..., Bench], tmp_path: Path, left: bytes
+    requested: list[dict[str, Any]], open_bench: Callable[..., Bench], tmp_path: Path, left: bytes
 ) -> None:
     first = open_bench(tmp_path).run(WHAT, job)
     with open(tmp_path / "tea.jsonl", "ab") as file:
@@ -124,7 +124,7 @@ def test_what_is_left_of_a_line_is_dropped(
 
 
 def test_an_error_is_a_row_and_is_tried_again(
-    asked: list[dict[str, Any]], open_bench: Callable[..., Bench], tmp_path: Path
+    requested: list[dict[str, Any]], open_bench: Callable[..., Bench], tmp_path: Path
 ) -> None:
     bench = open_bench(tmp_path)
     bench.run(WHAT, lambda: {"error": "OSError: no room"})
@@ -132,15 +132,15 @@ def test_an_error_is_a_row_and_is_tried_again(
     result = bench.finish({"scale": 1.0}, lambda result: "\n".join(failures(result)))
     assert result["failed"] == 2
     assert json.loads((tmp_path / "tea.json").read_text()) == result
-    told = (tmp_path / "tea.md").read_text()
-    assert "- failed: conversion, 0: OSError: no room\n- failed: conversion, 1: no teacher\n" in told
+    reported = (tmp_path / "tea.md").read_text()
+    assert "- failed: conversion, 0: OSError: no room\n- failed: conversion, 1: no teacher\n" in reported
     again = open_bench(tmp_path)
     assert again.run(WHAT, job)["psnr"] == 20.0
     assert again.finish({}, lambda _: "")["failed"] == 0
 
 
 def test_a_lost_or_changed_product_is_made_again(
-    asked: list[dict[str, Any]], open_bench: Callable[..., Bench], tmp_path: Path
+    requested: list[dict[str, Any]], open_bench: Callable[..., Bench], tmp_path: Path
 ) -> None:
     product = tmp_path / "teacher.fm"
 
@@ -151,10 +151,10 @@ def test_a_lost_or_changed_product_is_made_again(
     for spoil, calls in ((lambda: None, 1), (lambda: None, 1), (product.unlink, 2)):
         spoil()
         open_bench(tmp_path).run(WHAT, make, product)
-        assert len(asked) == calls
+        assert len(requested) == calls
     product.write_bytes(b"another")
     open_bench(tmp_path).run(WHAT, make, product)
-    assert len(asked) == 3
+    assert len(requested) == 3
 
 
 def test_unknown_fields_list_the_known() -> None:
@@ -172,8 +172,8 @@ def test_the_table_is_markdown() -> None:
 def test_a_process_of_its_own_has_its_own_end(capfd: pytest.CaptureFixture[str]) -> None:
     assert in_child(json.dumps, threads=1, obj={"a": Path("b")}) == '{"a": "b"}'
     assert in_child(json.loads, threads=1, s="{")["error"].startswith("JSONDecodeError: ")
-    told = f"worker exited with code {-signal.SIGABRT} before returning a result"
-    assert in_child(os.abort, threads=1)["error"] == told
+    reported = f"worker exited with code {-signal.SIGABRT} before returning a result"
+    assert in_child(os.abort, threads=1)["error"] == reported
     assert in_child(sys.exit, threads=1, status=None)["error"].startswith("TypeError")
     assert "Traceback" in capfd.readouterr().err
 

@@ -74,7 +74,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+def requested(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Jobs run here, in this process, and are noted down."""
     calls = []
 
@@ -86,7 +86,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return calls
 
 
-def test_every_method_meets_every_fold(asked: list[Any], folder: Path, tmp_path: Path) -> None:
+def test_every_method_meets_every_fold(requested: list[Any], folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = bench_tensor(folder, out, only=METHODS, quiet=True)
     assert result["failed"] == 0, result["rows"]
@@ -97,7 +97,7 @@ def test_every_method_meets_every_fold(asked: list[Any], folder: Path, tmp_path:
         ("sea", "rows", 0),
         ("sea", "rows", 1),
     ]
-    assert asked == [(*fold, method) for fold in folds for method in METHODS]
+    assert requested == [(*fold, method) for fold in folds for method in METHODS]
     first, second = (row for row in result["rows"] if (row["data"], row["method"]) == ("sea/rows", "tucker3"))
     (mean,) = (e for e in result["summary"] if (e["data"], e["method"]) == ("sea/rows", "tucker3"))
     for name in ("rmse", "nlpd", "calibrated_cov95", "core_seconds"):
@@ -112,10 +112,10 @@ def test_every_method_meets_every_fold(asked: list[Any], folder: Path, tmp_path:
         assert row["peak_memory_bytes"] is None or row["peak_memory_bytes"] >= row["program_memory_bytes"] > 0
     assert json.loads((out / "tensor.json").read_text()) == result
     assert bench_tensor(folder, out, only=METHODS, quiet=True) == result
-    assert len(asked) == 10
+    assert len(requested) == 10
 
 
-def test_the_table_says_what_the_json_says(asked: list[Any], folder: Path, tmp_path: Path) -> None:
+def test_the_table_says_what_the_json_says(requested: list[Any], folder: Path, tmp_path: Path) -> None:
     result = bench_tensor(folder, tmp_path / "out", only=("air", *METHODS), quiet=True)
     text = (tmp_path / "out/tensor.md").read_text()
     assert text == tensor_table(result) + "\n"
@@ -156,16 +156,16 @@ def test_a_mean_without_deviation_gets_that_of_rows_held_out(
     assert 0.85 < found["calibrated_cov95"] <= 1
 
 
-def test_a_process_of_the_place_stands_beside_a_model(folder: Path) -> None:
+def test_a_process_of_the_place_stands_next_to_a_model(folder: Path) -> None:
     """Values are a function of the place that no product of its two coordinates gives: rank 1 alone misses it."""
     with np.load(folder / "air.npz") as data:
         arrays = dict(data)
     a, b, _ = arrays["coords"].T
     np.savez(folder / "air.npz", **arrays | {"y": np.sin(a) * np.cos(b) + np.cos(2 * a) * b / 5})
-    alone, beside = (
+    alone, with_residual = (
         measure(str(folder / "air.npz"), "rows", 0, name, 1.0) for name in ("tucker3", "tucker3-residual")
     )
-    assert beside["rmse"] < 0.5 * alone["rmse"]
+    assert with_residual["rmse"] < 0.5 * alone["rmse"]
 
 
 def test_blocks_are_held_out_whole_and_often_enough(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -209,7 +209,7 @@ def test_some_data_and_some_methods(
 
 
 def test_a_method_whose_package_is_missing_is_left_out(
-    asked: list[Any], monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path
+    requested: list[Any], monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(BASELINES, "magic", Method(constant, "no_such_package_here"))
     result = bench_tensor(folder, tmp_path / "out", only=("sea", "magic", "kNN"), n_folds=1, quiet=True)
@@ -220,7 +220,7 @@ def test_a_method_whose_package_is_missing_is_left_out(
     )
 
 
-def test_mistakes_are_told_before_anything_is_written(
+def test_mistakes_are_reported_before_anything_is_written(
     capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path
 ) -> None:
     line = ["bench", "tensor", "--data", str(folder), "-o", str(tmp_path / "out"), "--only"]

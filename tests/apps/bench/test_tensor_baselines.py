@@ -25,7 +25,7 @@ def measured(n: int, generator: torch.Generator) -> Observations:
 
 
 @pytest.mark.parametrize("name", HERE)
-def test_peers_learn(name: str, monkeypatch: pytest.MonkeyPatch, generator: torch.Generator) -> None:
+def test_baselines_learn(name: str, monkeypatch: pytest.MonkeyPatch, generator: torch.Generator) -> None:
     monkeypatch.setattr(module, "INDUCING", 64)
     monkeypatch.setattr(module, "EPOCHS", 30)
     monkeypatch.setattr(module, "BATCH", 100)

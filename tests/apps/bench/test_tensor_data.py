@@ -78,14 +78,14 @@ def test_blocks_are_what_a_split_holds_out(tmp_path: Path) -> None:
     ]
 
 
-def test_rows_that_are_learned_and_tested_are_told(tmp_path: Path) -> None:
+def test_rows_that_are_learned_and_tested_are_reported(tmp_path: Path) -> None:
     data = read_sets(write(tmp_path / "a.npz"))
     assert data["rows"].repeated() == 0.25
     assert data["places"].repeated() == 0
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "reported"),
     [
         ({"y": None}, "no array 'y'"),
         ({"coords": None, "coords_raw": None}, "no array 'coords'"),
@@ -96,9 +96,9 @@ def test_rows_that_are_learned_and_tested_are_told(tmp_path: Path) -> None:
         ({"train": None, "place_test0": None, "decade_test0": None}, "no folds"),
     ],
 )
-def test_files_that_cannot_be_used_say_why(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+def test_files_that_cannot_be_used_say_why(tmp_path: Path, changes: dict[str, Any], reported: str) -> None:
     path = write(tmp_path / "sea.npz", **changes)
-    with pytest.raises(InputError, match=f"^sea.npz.*{told}"):
+    with pytest.raises(InputError, match=f"^sea.npz.*{reported}"):
         read_sets(path)
 
 
@@ -146,8 +146,8 @@ def test_the_package_makes_the_same_files_every_time(tmp_path: Path) -> None:
 
 def test_without_the_other_package_something_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("fieldmorph.apps.tensor.demo.PACKAGE", "no_such_package_here")
-    (told,) = make_sets(tmp_path)
-    assert told.startswith("ostia: the demo's data are in another package")
+    (reported,) = make_sets(tmp_path)
+    assert reported.startswith("ostia: the demo's data are in another package")
     assert list(find_sets(tmp_path)) == ["tucker/rows"]
 
 

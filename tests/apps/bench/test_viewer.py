@@ -27,11 +27,11 @@ def tile(x: int, y: int, level: int, which: int = 0) -> bytes:
     return tile_message(which, Tile(x, y, 4, 2), np.full((2, 4, 3), level, np.uint8))
 
 
-def test_a_picture_is_whole_when_each_pixel_came_once() -> None:
-    picture = assembled(tile(4, 0, 9) + tile(0, 0, 7), 8, 2)
-    assert picture is not None
-    assert picture[:, :4].max() == 7
-    assert picture[:, 4:].min() == 9
+def test_an_image_is_whole_when_each_pixel_came_once() -> None:
+    image = assembled(tile(4, 0, 9) + tile(0, 0, 7), 8, 2)
+    assert image is not None
+    assert image[:, :4].max() == 7
+    assert image[:, 4:].min() == 9
     for body in (
         tile(0, 0, 7),
         tile(0, 0, 7) + tile(0, 0, 7) + tile(4, 0, 9),
@@ -41,7 +41,7 @@ def test_a_picture_is_whole_when_each_pixel_came_once() -> None:
 
 
 def together(folder: Path, viewers: int, seconds: float) -> dict[str, Any]:
-    compile_kernels()  # or the first pictures would wait for that
+    compile_kernels()  # or the first images would wait for that
     with served([save_ball(folder / "ball.fm")], bake=False) as (url, _):
         visits = partial(bench_view.visit_together, viewers=viewers, seconds=seconds, pid=os.getpid())
         return bench_view.visited(url, visits)
@@ -60,20 +60,20 @@ def test_a_crowd_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert "3 visitors for 4 s: the server had" in table
 
 
-def test_a_picture_of_somebody_else_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_of_somebody_else_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     truly, names = bench_visits.Visitor.request, iter(range(1000))
 
-    def asks(self: bench_visits.Visitor, turn: int) -> dict[str, Any]:
+    def requests(self: bench_visits.Visitor, turn: int) -> dict[str, Any]:
         return {**truly(self, turn), "background": next(names) % 2}
 
     monkeypatch.setattr(bench_visits, "PAUSE", 0.05)
-    monkeypatch.setattr(bench_visits.Visitor, "request", asks)
+    monkeypatch.setattr(bench_visits.Visitor, "request", requests)
     assert together(tmp_path, viewers=2, seconds=2.0)["strangers"] > 0
 
 
 def test_an_answer_that_is_none_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_visits, "PAUSE", 0.05)
-    monkeypatch.setattr(bench_visits, "MISTAKES", ({},))  # what is asked rightly is answered
+    monkeypatch.setattr(bench_visits, "MISTAKES", ({},))  # what is requested rightly is answered
     row = together(tmp_path, viewers=1, seconds=1.0)
     assert row["errors"] > 0
     assert "was answered with 200" in row["first_errors"][0]

@@ -25,8 +25,8 @@ from fieldmorph.fields.voxels import Voxels
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Jobs run here, in small; what they were asked for."""
+def requested(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Jobs run here, in small; the requests."""
     for name, value in {"block_rays": 256, "block_empty": 256, "n_blocks": 2}.items():
         monkeypatch.setattr(SAMPLING, name, value)
     monkeypatch.setattr(FIT, "probe_rays", 256)
@@ -109,19 +109,19 @@ def test_looks_are_at_equal_ratios_and_after_the_first_step() -> None:
     assert times == sorted(times)
     assert len(times) == 6
     with_jump = SnapshotRecorder(field, 4, shown.append)
-    for step, share in ((1, 0.5), (2, 0.6), (3, 1.0)):
-        with_jump(Progress(step, share, None, Spent()))
+    for step, fraction in ((1, 0.5), (2, 0.6), (3, 1.0)):
+        with_jump(Progress(step, fraction, None, Spent()))
     assert len(with_jump.taken) == 1
 
 
 @pytest.mark.slow
 def test_every_student_runs_with_its_start_and_without(
-    asked: list[dict[str, Any]], few_views: Path, tmp_path: Path
+    requested: list[dict[str, Any]], few_views: Path, tmp_path: Path
 ) -> None:
     students = ["voxels", "cp"]
     assert set(students) < {*STARTS}
     result = bench_starts(few_views, tmp_path, scale=0.004, quiet=True, only=students)
-    runs = [(call["student"], call["run"]) for call in asked[1:]]
+    runs = [(call["student"], call["run"]) for call in requested[1:]]
     assert runs == [(student, run) for student in students for run in RUNS]
     for row in result["rows"][1:]:
         if "error" in row:  # a start may take more than a tenth of so little
@@ -139,6 +139,6 @@ def test_every_student_runs_with_its_start_and_without(
     assert [entry["student"] for entry in result["summary"]] == students
     assert json.loads((tmp_path / "starts.json").read_text()) == result
     assert (tmp_path / "starts.md").read_text() == starts_table(result) + "\n"
-    done, failed = len(asked), result["failed"]
+    done, failed = len(requested), result["failed"]
     bench_starts(few_views, tmp_path, scale=0.004, quiet=True, only=("voxels",))
-    assert len(asked) - done <= failed
+    assert len(requested) - done <= failed

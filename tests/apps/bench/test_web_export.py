@@ -19,8 +19,8 @@ from fieldmorph.fields.store import load_field
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Jobs run here, in small; what they were asked for."""
+def requested(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Jobs run here, in small; the requests."""
     monkeypatch.setenv("FIELDMORPH_DEBUG", "1")
     monkeypatch.setitem(
         HashGrid.presets, "small", {"n_levels": 4, "log2_hashmap_size": 12, "finest_resolution": 32}
@@ -37,7 +37,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 def test_every_degree_is_baked_at_every_resolution(
-    asked: list[dict[str, Any]], few_views: Path, tmp_path: Path
+    requested: list[dict[str, Any]], few_views: Path, tmp_path: Path
 ) -> None:
     result = bench_bake(few_views, tmp_path, scale=0.01, only=["hashgrid"], quiet=True)
     assert result["failed"] == 0
@@ -60,9 +60,9 @@ def test_every_degree_is_baked_at_every_resolution(
     assert rows[16, 1]["worst_to_field"] == pytest.approx(min(scores), abs=1e-3)
     assert rows[32, 0]["bytes"] < rows[32, 1]["bytes"] < rows[32, 2]["bytes"]
     assert (tmp_path / "bake.md").read_text() == bake_table(result) + "\n"
-    done = len(asked)
+    done = len(requested)
     bench_bake(few_views, tmp_path, scale=0.01, only=["hashgrid"], quiet=True)
-    assert len(asked) == done
+    assert len(requested) == done
 
 
 def test_unknown_fields_are_refused(few_views: Path, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ class Written:
 
 @pytest.fixture
 def points(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second format, which shares one option with web pages and has one of its own."""
+    """A second format, which has one option in common with web pages and has one of its own."""
 
     def export_points(
         path: str, output: str, *, device: str, force: bool, on_progress: Any, degree: int = 7, **more: str
@@ -91,8 +91,8 @@ def test_a_call_has_one_format_and_its_own_options(
     assert "not allowed with argument" in refusal(capsys, "--web", "a.html", "--points", "a.ply")
     page = str(tmp_path / "a.html")
     assert "--keep-colors is not an option of --web" in refusal(capsys, "--web", page, "--keep-colors", "all")
-    told = refusal(capsys, "--points", "a.ply", "--resolution", "16")
-    assert "--resolution is not an option of --points" in told
+    reported = refusal(capsys, "--points", "a.ply", "--resolution", "16")
+    assert "--resolution is not an option of --points" in reported
     assert "invalid choice: 3" in refusal(capsys, "--points", "a.ply", "--degree", "3")
 
 

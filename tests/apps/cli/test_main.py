@@ -189,7 +189,7 @@ def test_version_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "reported"),
     [
         ("", "COMMAND"),
         ("fly", "'train', 'convert'"),
@@ -209,10 +209,12 @@ def test_version_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
         ("bench tea", "'kernels', 'convert'"),
     ],
 )
-def test_usage_mistake_is_one_line_and_2(capsys: pytest.CaptureFixture[str], line: str, told: str) -> None:
+def test_usage_mistake_is_one_line_and_2(
+    capsys: pytest.CaptureFixture[str], line: str, reported: str
+) -> None:
     code, message = refused(capsys, *line.split())
     assert code == 2
-    assert told in message
+    assert reported in message
 
 
 @pytest.mark.parametrize(
@@ -231,7 +233,7 @@ def test_usage_mistake_is_one_line_and_2(capsys: pytest.CaptureFixture[str], lin
     ],
 )
 def test_exit_codes(error: BaseException, code: int) -> None:
-    told = explain(error)
-    assert told is not None
-    assert told.code == code
-    assert told.message
+    reported = explain(error)
+    assert reported is not None
+    assert reported.code == code
+    assert reported.message

@@ -290,15 +290,15 @@ def test_calibration_is_kept_and_used(
     )
 
 
-def test_a_residual_process_is_told_and_used(
+def test_a_residual_process_is_reported_and_used(
     capsys: pytest.CaptureFixture[str], tensor_csv: Path, points: Path, tmp_path: Path
 ) -> None:
     model, options = tmp_path / "m.fm", ["--restarts", "1", "--sweeps", "5", "--sample", "200"]
     options += ["--residual", "lat,time", "--residual-points", "40"]
     out = run(capsys, "tensor", "fit", tensor_csv, *options, "-o", model)
-    told = r"plus a residual process of lat x time, sd [\d.]+ K, lengthscales [\d.e+]+° in lat, [\d.]+ days in time"
-    assert re.search(told, out)
-    assert re.search(told, run(capsys, "info", model))
+    reported = r"plus a residual process of lat x time, sd [\d.]+ K, lengthscales [\d.e+]+° in lat, [\d.]+ days in time"
+    assert re.search(reported, out)
+    assert re.search(reported, run(capsys, "info", model))
     assert json.loads(run(capsys, "info", model, "--json"))["residual"]["points"] == 40
     run(capsys, "tensor", "predict", model, points, "-o", tmp_path / "o.csv")
     table, posterior = pd.read_csv(tmp_path / "o.csv"), load_posterior(model)
@@ -325,7 +325,7 @@ def test_a_residual_process_is_told_and_used(
 
 def test_info_shows_a_model(capsys: pytest.CaptureFixture[str], tensor_model: Path) -> None:
     shown = run(capsys, "info", tensor_model)
-    for told in (
+    for reported in (
         "kind: posterior",
         "value: temp (K)",
         "rows: 480",
@@ -333,14 +333,14 @@ def test_info_shows_a_model(capsys: pytest.CaptureFixture[str], tensor_model: Pa
         "noise: 0.0",
         "mode time: 59 points from 2020-01-01 to 2020-02-29, rank 2, Matern-5/2, lengthscale",
     ):
-        assert told in shown
-    told = json.loads(run(capsys, "info", tensor_model, "--json"))
-    assert [mode["rank"] for mode in told["modes"]] == [2, 2, 2]
-    assert told["modes"][0]["kernel"]["kernel"] == "MaternKernel"
-    assert told["value"] == {"name": "temp", "unit": "K"}
+        assert reported in shown
+    reported = json.loads(run(capsys, "info", tensor_model, "--json"))
+    assert [mode["rank"] for mode in reported["modes"]] == [2, 2, 2]
+    assert reported["modes"][0]["kernel"]["kernel"] == "MaternKernel"
+    assert reported["value"] == {"name": "temp", "unit": "K"}
 
 
-def test_nothing_is_left_beside_the_output(
+def test_nothing_is_left_next_to_the_output(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     tensor_model: Path,
@@ -368,8 +368,8 @@ def test_scene_is_a_field_like_any_other(
     capsys: pytest.CaptureFixture[str], tensor_model: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "scene.fm"
-    told = json.loads(run(capsys, "tensor", "scene", tensor_model, "--nodes", 24, "--json", "-o", output))
-    assert told["low"] < told["high"]
+    reported = json.loads(run(capsys, "tensor", "scene", tensor_model, "--nodes", 24, "--json", "-o", output))
+    assert reported["low"] < reported["high"]
     assert json.loads(run(capsys, "info", output, "--json"))["field"] == "voxels"
     assert main(["tensor", "scene", str(tensor_model), "-o", str(output)]) == 2
     assert "use --force" in capsys.readouterr().err

@@ -45,7 +45,7 @@ def table(path: Path, *rows: str, head: str = HEAD) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("rows", "options", "told"),
+    ("rows", "options", "reported"),
     [
         (
             ROWS,
@@ -73,18 +73,18 @@ def test_data_that_cannot_be_fitted(
     out: Path,
     rows: list[str],
     options: list[str],
-    told: str,
+    reported: str,
 ) -> None:
     code, message = refused(
         capsys, "fit", table(tmp_path / "d.csv", *rows), *options, "-o", out / "m.fm", "--quiet"
     )
     assert code == 3
-    assert told in message
+    assert reported in message
     assert list(out.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "reported"),
     [
         (["--rank", "3,3"], "expected one rank, or 3: one for each mode; got 2"),
         (["--rank", "3,0,3"], "at least 1; got '0'"),
@@ -121,12 +121,12 @@ def test_data_that_cannot_be_fitted(
     ],
 )
 def test_settings_that_cannot_be(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, out: Path, options: list[str], told: str
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, out: Path, options: list[str], reported: str
 ) -> None:
     data = table(tmp_path / "d.csv", *ROWS)
     code, message = refused(capsys, "fit", data, *MODES, *options, "-o", out / "m.fm", "--quiet")
     assert code == 2
-    assert told in message
+    assert reported in message
     assert list(out.iterdir()) == []
 
 
@@ -139,7 +139,7 @@ def test_files_that_are_no_data(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     broken.write_bytes(b"\x89HDF nothing")
     unknown = tmp_path / "d.xlsx"
     unknown.write_bytes(b"PK")
-    for data, told in (
+    for data, reported in (
         (bare, "dimension y of t has no coordinate"),
         (broken, "broken.nc cannot be read"),
         (unknown, "unsupported suffix '.xlsx'; known: .csv"),
@@ -147,12 +147,12 @@ def test_files_that_are_no_data(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     ):
         code, message = refused(capsys, "fit", data, "-o", out / "m.fm")
         assert code == 3
-        assert told in message
+        assert reported in message
     assert list(out.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("head", "row", "told"),
+    ("head", "row", "reported"),
     [
         (
             "depth,lon,time",
@@ -174,12 +174,12 @@ def test_points_that_cannot_be_predicted(
     out: Path,
     head: str,
     row: str,
-    told: str,
+    reported: str,
 ) -> None:
     points = table(tmp_path / "p.csv", row, head=head)
     code, message = refused(capsys, "predict", tensor_model, points, "-o", out / "o.csv")
     assert code == 3
-    assert told in message
+    assert reported in message
     assert list(out.iterdir()) == []
 
 
@@ -190,14 +190,14 @@ def test_tables_that_are_none(
     xr.Dataset({"t": ("lat", [1.0, 2.0])}, {"lat": [1.0, 2.0]}).to_netcdf(grid, engine="h5netcdf")
     points = table(tmp_path / "p.csv", "1,2,2020-01-01", head="lat,lon,time")
     empty = table(tmp_path / "e.csv", head="lat,lon,time")
-    for source, output, code, told in (
+    for source, output, code, reported in (
         (grid, "o.csv", 3, "is a grid, not a table of points: fieldmorph tensor grid"),
         (empty, "o.csv", 3, "e.csv has no rows"),
         (points, "o.xlsx", 2, "must end in .csv"),
         (points, "missing/o.csv", 3, "cannot write"),
     ):
         assert refused(capsys, "predict", tensor_model, source, "-o", out / output)[0] == code
-        assert told in refused(capsys, "predict", tensor_model, source, "-o", out / output)[1]
+        assert reported in refused(capsys, "predict", tensor_model, source, "-o", out / output)[1]
     assert list(out.iterdir()) == []
 
 
@@ -279,7 +279,7 @@ def test_output_is_no_input(capsys: pytest.CaptureFixture[str], tensor_csv: Path
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "reported"),
     [
         (["--axis", "depth=0:10:1"], "unknown mode 'depth'; known: lat, lon, time"),
         (["--lat", "0:10"], "lat: expected from:to:step"),
@@ -298,11 +298,11 @@ def test_output_is_no_input(capsys: pytest.CaptureFixture[str], tensor_csv: Path
     ],
 )
 def test_grids_that_cannot_be(
-    capsys: pytest.CaptureFixture[str], tensor_model: Path, out: Path, options: list[str], told: str
+    capsys: pytest.CaptureFixture[str], tensor_model: Path, out: Path, options: list[str], reported: str
 ) -> None:
     code, message = refused(capsys, "grid", tensor_model, *options, "-o", out / "g.nc")
     assert code == 2
-    assert told in message
+    assert reported in message
     assert list(out.iterdir()) == []
 
 
@@ -329,7 +329,7 @@ def test_model_files_and_others(
         ["grid", "{}", "-o", out / "g.nc"],
         ["plot", "{}", "-o", out],
     ):
-        for file, code, told in (
+        for file, code, reported in (
             (field, 3, "is a field checkpoint; expected a posterior checkpoint (a fitted tensor model)"),
             (text, 3, "not a fieldmorph checkpoint"),
             (pickle, 4, "never unpickle"),
@@ -337,7 +337,7 @@ def test_model_files_and_others(
         ):
             found, message = refused(capsys, *[file if word == "{}" else word for word in line])
             assert found == code
-            assert told in message
+            assert reported in message
     assert list(out.iterdir()) == []
 
 
@@ -350,11 +350,11 @@ def test_other_commands_say_what_a_model_is(
         ["convert", tensor_model, "-o", out / "s.fm"],
     ):
         assert main([str(word) for word in line]) == 3
-        told = capsys.readouterr().err
-        assert told.endswith(
+        reported = capsys.readouterr().err
+        assert reported.endswith(
             "is a posterior checkpoint (a fitted tensor model); expected a field checkpoint\n"
         )
-        assert told.count("\n") == 1
+        assert reported.count("\n") == 1
     assert list(out.iterdir()) == []
 
 

@@ -82,9 +82,9 @@ def test_a_model_learns_the_month_after(
     assert rmse[1] < 0.1 < 0.5 < rmse[0]
     provenance = load_posterior(new).provenance
     assert (provenance["data"], provenance["rows"]) == ("train.csv", 680)
-    (told,) = provenance["updates"]
-    assert (told["data"], told["rows"], told["sweeps"]) == ("later.csv", 200, result["sweeps"])
-    assert len(told["data_sha256"]) == 64
+    (reported,) = provenance["updates"]
+    assert (reported["data"], reported["rows"], reported["sweeps"]) == ("later.csv", 200, result["sweeps"])
+    assert len(reported["data_sha256"]) == 64
 
 
 def test_it_says_what_it_did(
@@ -128,15 +128,15 @@ def test_one_measurement_can_be_learned_and_looked_at(
     data = table(tmp_path / "d.csv", ROWS[0])
     found = json.loads(run(capsys, "eval", tensor_model, data, "--json"))
     assert found["rows"] == 1
-    told = json.loads(run(capsys, "update", tensor_model, data, "-o", tmp_path / "o.fm", "--json"))
-    assert (told["rows"], told["rows_in_all"]) == (1, 481)
-    assert told["sha256"] == hashlib.sha256((tmp_path / "o.fm").read_bytes()).hexdigest()
+    reported = json.loads(run(capsys, "update", tensor_model, data, "-o", tmp_path / "o.fm", "--json"))
+    assert (reported["rows"], reported["rows_in_all"]) == (1, 481)
+    assert reported["sha256"] == hashlib.sha256((tmp_path / "o.fm").read_bytes()).hexdigest()
     after = json.loads(run(capsys, "eval", tmp_path / "o.fm", data, "--json"))
     assert after["rmse"] < found["rmse"]
 
 
 @pytest.mark.parametrize(
-    ("head", "rows", "told"),
+    ("head", "rows", "reported"),
     [
         ("lat,lon,depth,temp", ROWS, "d.csv has no column time; the model has the modes lat, lon, time"),
         ("lat,lon,time,wind", ROWS, "no column 'temp'; there are: lat, lon, time, wind"),
@@ -155,7 +155,7 @@ def test_rows_that_cannot_be_learned(
     tmp_path: Path,
     head: str,
     rows: list[str],
-    told: str,
+    reported: str,
 ) -> None:
     own = tmp_path / "own.fm"
     own.write_bytes(tensor_model.read_bytes())
@@ -163,7 +163,7 @@ def test_rows_that_cannot_be_learned(
     assert main(["tensor", "update", str(own), str(data), "-o", str(own), "--force"]) == 3
     message = capsys.readouterr().err
     assert message.startswith("fieldmorph: ")
-    assert told in message
+    assert reported in message
     assert message.count("\n") == 1
     assert own.read_bytes() == tensor_model.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["d.csv", "own.fm"]
@@ -173,10 +173,10 @@ def test_files_are_not_overwritten_unasked(
     capsys: pytest.CaptureFixture[str], tensor_model: Path, later: Path
 ) -> None:
     before = tensor_model.read_bytes(), later.read_bytes()
-    for output, options, told in (
+    for output, options, reported in (
         (tensor_model, [], "--force"),
         (later, ["--force"], "input and output are the same file"),
     ):
         assert main(["tensor", "update", str(tensor_model), str(later), "-o", str(output), *options]) == 2
-        assert told in capsys.readouterr().err
+        assert reported in capsys.readouterr().err
     assert (tensor_model.read_bytes(), later.read_bytes()) == before

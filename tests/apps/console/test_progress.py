@@ -28,9 +28,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return seconds
 
 
-def learn(line: ProgressLine, clock: list[float], share: float) -> None:
+def learn(line: ProgressLine, clock: list[float], fraction: float) -> None:
     """So much of 1000 steps is done; the next call comes ten seconds later."""
-    line(Progress(round(1000 * share), share, None, Spent(0.0, 0.0)))
+    line(Progress(round(1000 * fraction), fraction, None, Spent(0.0, 0.0)))
     clock[0] += 10.0
 
 
@@ -59,20 +59,20 @@ def test_a_quiet_line_shows_nothing(clock: list[float]) -> None:
 def test_what_is_measured_has_a_rate_and_an_eta_of_its_own(clock: list[float], is_terminal: bool) -> None:
     stream = Terminal(is_terminal)
     with ProgressLine("convert", stream=stream) as line:
-        for share in (0.0, 0.5, 1.0):
-            learn(line, clock, share)
+        for fraction in (0.0, 0.5, 1.0):
+            learn(line, clock, fraction)
         for whose, seconds in (("teacher", 6.0), ("student", 20.0)):
             for done in (1, 2, 3):
                 line.measured(whose, done, 4)
                 clock[0] += seconds
-        for share in (0.0, 0.5):  # it missed the quality asked for, and goes on
-            learn(line, clock, share)
+        for fraction in (0.0, 0.5):  # it missed the quality requested, and continues
+            learn(line, clock, fraction)
         for done in (1, 2):
             line.measured("student", done, 4)
             clock[0] += 8.0
     text = stream.getvalue()
     shown = [line.rstrip() for line in text.replace("\r", "\n").split("\n")]
-    # The second picture was made in 6 s or 20 s; two more are to come.
+    # The second image was made in 6 s or 20 s; two more are to come.
     assert "convert, measure the teacher   50%  image 2  0.2 images/s  ETA 0:12" in shown
     assert "convert, measure the student   50%  image 2  0.1 images/s  ETA 0:40" in shown
     assert "convert   50%  step 500  50.0 steps/s  ETA 0:10" in shown

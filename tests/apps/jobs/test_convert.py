@@ -96,12 +96,12 @@ def test_every_pair_converts_and_leaves_a_receipt(
     code, result, err = command(teachers / f"{source}.fm", output, *line)
     assert code == 0, err
     assert load_field(output).field.name == to
-    told = json.loads(Path(result["receipt"][0]).read_text())
-    assert (told["teacher"]["field"], told["student"]["field"]) == (source, to)
-    ran = [stage["name"] for stage in told["stages"]]
+    reported = json.loads(Path(result["receipt"][0]).read_text())
+    assert (reported["teacher"]["field"], reported["student"]["field"]) == (source, to)
+    ran = [stage["name"] for stage in reported["stages"]]
     assert ("start" in ran) == (to != "mlp")
     assert ("features" in ran) == ("voxels" not in (source, to))
-    assert told["student"]["sha256"] == result["sha256"]
+    assert reported["student"]["sha256"] == result["sha256"]
     assert Path(result["receipt"][1]).read_text().startswith("<!DOCTYPE html>")
 
 
@@ -111,8 +111,8 @@ def test_a_chain_keeps_its_whole_past(command: Command, teachers: Path, tmp_path
     assert command(first, middle, "--to", "mlp", *SMALL["mlp"], "--steps", 5, "--no-receipt")[0] == 0
     code, result, err = command(middle, last, "--to", "cp", *SMALL["cp"], "--steps", 5)
     assert code == 0, err
-    told = json.loads(Path(result["receipt"][0]).read_text())
-    chain = told["provenance"]
+    reported = json.loads(Path(result["receipt"][0]).read_text())
+    chain = reported["provenance"]
     assert [link["job"] for link in chain] == ["train", "convert", "convert"]
     assert list(tmp_path.glob("b.fm.receipt*")) == []
 
@@ -121,7 +121,7 @@ def test_a_chain_keeps_its_whole_past(command: Command, teachers: Path, tmp_path
 def shown(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
     """How much of what a student is shown was chosen for being hard, by level and in the order of time.
 
-    Poses of each block, rays and points of each batch in place of random ones, samples that carry the picture.
+    Poses of each block, rays and points of each batch in place of random ones, samples that carry the image.
     """
     counts: dict[str, list[int]] = {"pose": [], "ray": [], "point": [], "salient": []}
     fresh: dict[str, torch.Tensor] = {}
@@ -217,13 +217,13 @@ def test_a_size_holds_for_a_teacher_with_a_long_past(
         }
     save_field(tmp_path / "t.fm", replace(stored, provenance=past))
     line = (tmp_path / "t.fm", tmp_path / "s.fm", "--to", "hashgrid", "--force", "--steps", 2, "--no-receipt")
-    most, sizes = 500_000, []
+    limit, sizes = 500_000, []
     for _ in range(3):
-        code, result, err = command(*line, "--max-bytes", most)
+        code, result, err = command(*line, "--max-bytes", limit)
         assert code == 0, err
-        assert result["bytes"] <= most
+        assert result["bytes"] <= limit
         sizes.append(result["bytes"])
-        most = result["bytes"] - 1  # too little for the same student by one byte
+        limit = result["bytes"] - 1  # too little for the same student by one byte
     assert len(set(sizes)) == 3
     assert len(json.dumps(load_field(tmp_path / "s.fm").provenance)) > 8192
 

@@ -54,12 +54,12 @@ def test_demo_leaves_its_files(
     student = load_field(out / "student.fm")
     assert student.field.name == "mlp"
     assert student.provenance["teacher"]["sha256"] == summary["teacher"]["train"]["sha256"]
-    with imageio.get_reader(out / "side_by_side.mp4") as film:
-        frames = [np.asarray(frame) for frame in film]
+    with imageio.get_reader(out / "side_by_side.mp4") as video:
+        frames = [np.asarray(frame) for frame in video]
     assert len(frames) == 2
-    picture = np.asarray(Image.open(out / "comparison.png"))
-    assert picture.shape[1] == 4 * (256 + 12) + 12
-    assert (picture[..., 0] < 200).mean() > 0.02  # the cow is on it
+    image = np.asarray(Image.open(out / "comparison.png"))
+    assert image.shape[1] == 4 * (256 + 12) + 12
+    assert (image[..., 0] < 200).mean() > 0.02  # the cow is on it
     table = demo_table(result).splitlines()
     assert table[1].split()[:3] == ["teacher", "hashgrid", f"{summary['teacher']['eval']['psnr']:.2f}"]
     assert f"{summary['student']['eval']['psnr_to_teacher']:.2f}" in table[2]

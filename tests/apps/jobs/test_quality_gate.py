@@ -1,4 +1,4 @@
-"""A conversion that misses the quality asked for goes on in parts, keeps the best student, and tells of it all."""
+"""A conversion that misses the quality requested continues in parts, keeps the best student, and reports it all."""
 
 import copy
 import itertools
@@ -99,31 +99,31 @@ def test_parts_that_make_it_worse_leave_the_conversion_s_own_student(
 ) -> None:
     plain, _ = convert_to_mlp("plain.fm", max_psnr_drop=None)
     calls = altered({f"longer {i}": "worse" for i in range(1, 5)})
-    result, told = convert_to_mlp()
+    result, reported = convert_to_mlp()
     assert (tmp_path / "s.fm").read_bytes() == (tmp_path / "plain.fm").read_bytes()
-    assert result["sha256"] == told["student"]["sha256"] == plain["sha256"]
-    gate = told["gate"]
+    assert result["sha256"] == reported["student"]["sha256"] == plain["sha256"]
+    gate = reported["gate"]
     assert (gate["kept"], gate["met"]) == ("the conversion itself", False)
     assert [part["kept"] for part in gate["extensions"]] == [False] * 4
     assert all(part["psnr_drop"] > gate["psnr_drop"] + 3 for part in gate["extensions"])
-    assert gate["psnr_drop"] == told["quality"]["held_out"]["mean"]["psnr_drop"]
-    assert told["quality"]["held_out"]["per_view"]["student_psnr"][0] > 10
+    assert gate["psnr_drop"] == reported["quality"]["held_out"]["mean"]["psnr_drop"]
+    assert reported["quality"]["held_out"]["per_view"]["student_psnr"][0] > 10
     own = load_field(tmp_path / "s.fm").field.state_dict()
     assert all(same(began, own) for _, began in calls[1:])  # each began with what was kept
-    # What was tried is told, but is no part of how the student came about.
-    assert [stage["name"] for stage in told["stages"][-4:]] == [f"longer {i}" for i in range(1, 5)]
-    assert told["student"]["provenance"]["stages"] == ["features", "volume", "render"]
-    assert told["student"]["provenance"]["steps"] == STEPS
-    assert result["steps"] == told["budget"]["used"]["steps"] == 2 * STEPS
+    # What was tried is reported, but is no part of how the student came about.
+    assert [stage["name"] for stage in reported["stages"][-4:]] == [f"longer {i}" for i in range(1, 5)]
+    assert reported["student"]["provenance"]["stages"] == ["features", "volume", "render"]
+    assert reported["student"]["provenance"]["steps"] == STEPS
+    assert result["steps"] == reported["budget"]["used"]["steps"] == 2 * STEPS
 
 
-def test_the_best_of_all_students_is_kept_and_goes_on(
+def test_the_best_of_all_students_is_kept_and_continues(
     convert_to_mlp: Any, altered: Any, tmp_path: Path
 ) -> None:
     _, plain = convert_to_mlp("plain.fm", max_psnr_drop=None)
     calls = altered({"longer 2": "worse"})
-    result, told = convert_to_mlp()
-    gate, parts = told["gate"], told["gate"]["extensions"]
+    result, reported = convert_to_mlp()
+    gate, parts = reported["gate"], reported["gate"]["extensions"]
     drops = [plain["quality"]["held_out"]["mean"]["psnr_drop"], *(part["psnr_drop"] for part in parts)]
     kept = [drop < min(drops[:i]) for i, drop in enumerate(drops) if i]
     assert [part["kept"] for part in parts] == kept
@@ -131,7 +131,7 @@ def test_the_best_of_all_students_is_kept_and_goes_on(
     assert not kept[1]
     last = max(i for i, is_kept in enumerate(kept) if is_kept)
     assert gate["kept"] == f"longer {last + 1}"
-    assert gate["psnr_drop"] == min(drops) == told["quality"]["held_out"]["mean"]["psnr_drop"]
+    assert gate["psnr_drop"] == min(drops) == reported["quality"]["held_out"]["mean"]["psnr_drop"]
     assert "on the test images that this receipt reports" in gate["picked_by"]
     assert "on the test images that this receipt reports" in Path(result["receipt"][1]).read_text()
     begun = [began for _, began in calls]
@@ -140,12 +140,12 @@ def test_the_best_of_all_students_is_kept_and_goes_on(
     names = ["features", "volume", "render"] + [
         f"longer {i + 1}" for i, is_kept in enumerate(kept) if is_kept
     ]
-    assert result["stages"] == told["student"]["provenance"]["stages"] == names
-    assert told["student"]["provenance"]["steps"] == STEPS + sum(kept) * STEPS // 4
-    assert result["sha256"] == told["student"]["sha256"] == file_sha256(tmp_path / "s.fm")
+    assert result["stages"] == reported["student"]["provenance"]["stages"] == names
+    assert reported["student"]["provenance"]["steps"] == STEPS + sum(kept) * STEPS // 4
+    assert result["sha256"] == reported["student"]["sha256"] == file_sha256(tmp_path / "s.fm")
 
 
-def test_the_receipt_tells_of_each_part_s_settings_and_all_look_at_the_same_rays(
+def test_the_receipt_has_each_part_s_settings_and_all_are_probed_on_the_same_rays(
     monkeypatch: pytest.MonkeyPatch, convert_to_mlp: Any, altered: Any
 ) -> None:
     looked_at, calls = [], altered({})
@@ -156,42 +156,42 @@ def test_the_receipt_tells_of_each_part_s_settings_and_all_look_at_the_same_rays
         return make_block(teacher, *which, **config)
 
     monkeypatch.setattr(learner, "make_block", noted)
-    result, told = convert_to_mlp()
+    result, reported = convert_to_mlp()
     assert looked_at == [(0, learner.PROBE_BLOCK)] * 5
-    parts = told["gate"]["extensions"]
+    parts = reported["gate"]["extensions"]
     assert [(part["stage"], part["steps"], part["seed"], part["lr_share"]) for part in parts] == [
         (f"longer {i}", STEPS // 4, i, extension.LR_SHARE) for i in range(1, 5)
     ]
     assert [(config.seed, config.lr_share) for config, _ in calls[1:]] == [(i, 0.2) for i in range(1, 5)]
-    assert (told["settings"]["lr_share"], told["seed"]) == (1.0, 0)
-    seconds = [look["core_seconds"] for look in told["curve"]]
+    assert (reported["settings"]["lr_share"], reported["seed"]) == (1.0, 0)
+    seconds = [look["core_seconds"] for look in reported["curve"]]
     assert seconds == sorted(seconds)
-    assert [name for name, _ in itertools.groupby(look["stage"] for look in told["curve"])][-4:] == [
+    assert [name for name, _ in itertools.groupby(look["stage"] for look in reported["curve"])][-4:] == [
         f"longer {i}" for i in range(1, 5)
     ]
-    assert result["gate"] == told["gate"]
+    assert result["gate"] == reported["gate"]
 
 
-def test_a_part_that_comes_to_nothing_ends_it_and_is_told(convert_to_mlp: Any, altered: Any) -> None:
+def test_a_part_that_comes_to_nothing_ends_it_and_is_reported(convert_to_mlp: Any, altered: Any) -> None:
     altered({"longer 2": FruitlessError("the run diverged")})
-    result, told = convert_to_mlp()
-    assert len(told["gate"]["extensions"]) == 1
-    assert told["gate"]["stopped"] == "longer 2: the run diverged"
-    assert told["budget"]["used"]["steps"] == STEPS + STEPS // 4
+    result, reported = convert_to_mlp()
+    assert len(reported["gate"]["extensions"]) == 1
+    assert reported["gate"]["stopped"] == "longer 2: the run diverged"
+    assert reported["budget"]["used"]["steps"] == STEPS + STEPS // 4
     assert "longer 2: the run diverged" in Path(result["receipt"][1]).read_text()
 
 
 def test_fewer_steps_than_parts_are_as_many_parts(convert_to_mlp: Any) -> None:
-    _, told = convert_to_mlp(steps=3)
-    assert [part["steps"] for part in told["gate"]["extensions"]] == [1, 1, 1]
-    assert told["gate"]["stopped"] is None
+    _, reported = convert_to_mlp(steps=3)
+    assert [part["steps"] for part in reported["gate"]["extensions"]] == [1, 1, 1]
+    assert reported["gate"]["stopped"] is None
 
 
-def test_a_quality_that_is_met_asks_for_no_more(convert_to_mlp: Any) -> None:
-    result, told = convert_to_mlp(max_psnr_drop=90.0)
+def test_a_quality_that_is_met_requests_no_more(convert_to_mlp: Any) -> None:
+    result, reported = convert_to_mlp(max_psnr_drop=90.0)
     assert result["steps"] == STEPS
-    drop = told["quality"]["held_out"]["mean"]["psnr_drop"]
-    assert told["gate"] == {
+    drop = reported["quality"]["held_out"]["mean"]["psnr_drop"]
+    assert reported["gate"] == {
         "max_psnr_drop": 90.0,
         "psnr_drop": drop,
         "met": True,
@@ -218,7 +218,7 @@ def test_a_missed_quality_is_one_line_and_5(
     assert capsys.readouterr().err == ""
 
 
-def test_a_gate_without_photographs_is_refused(
+def test_a_gate_without_test_images_is_refused(
     capsys: pytest.CaptureFixture[str], teacher: Path, few_views: Path, tmp_path: Path
 ) -> None:
     line = ["convert", str(teacher), "-o", str(tmp_path / "s.fm"), "--steps", "5", "--max-psnr-drop", "1"]

@@ -1,6 +1,6 @@
 """A conversion is cut off wherever it hurts, and what is resumed ends as if nothing had happened.
 
-A run is a row of events: a step of the student, or a picture of a receipt. Children of a little server are killed at
+A run is a row of events: a step of the student, or an image of a receipt. Children of a little server are killed at
 one of them by SIGKILL; what each still did is in a file.
 """
 
@@ -66,7 +66,7 @@ OnEvent = Callable[[str, int], None]
 
 
 def run(job: dict[str, Any], on_event: OnEvent) -> ConvertResult:
-    """The conversion of a job, whose quality nothing can meet where it asks for one."""
+    """The conversion of a job, whose quality nothing can meet where it requests one."""
     request = ConversionRequest(
         Budget(steps=STEPS),
         to=job["to"],
@@ -82,7 +82,7 @@ def run(job: dict[str, Any], on_event: OnEvent) -> ConvertResult:
         data=job["data"],
         resume=job["resume"],
         on_progress=lambda progress: on_event("step", progress.step),
-        on_image=lambda _whose, done, _total: on_event("picture", done),
+        on_image=lambda _whose, done, _total: on_event("image", done),
     )
 
 
@@ -161,7 +161,7 @@ def killed(server: subprocess.Popen[str], job: dict[str, Any], dies_at: int) -> 
 
 
 def timeless(value: Any) -> Any:
-    """A receipt's figures without what the clock says; which stage a look belongs to is told by the clock, too."""
+    """A receipt's figures without what the clock says; which stage a look belongs to is reported by the clock, too."""
     if isinstance(value, dict):
         clock = ("created", "seconds", "core_seconds", "core_seconds_per_image", "stage")
         return {key: timeless(item) for key, item in value.items() if key not in clock}
@@ -170,8 +170,8 @@ def timeless(value: Any) -> Any:
 
 def outcome(folder: Path) -> tuple[bytes, Any, list[str]]:
     """All that a run leaves."""
-    told = json.loads((folder / "o.fm.receipt.json").read_text())
-    return (folder / "o.fm").read_bytes(), timeless(told), sorted(path.name for path in folder.iterdir())
+    reported = json.loads((folder / "o.fm.receipt.json").read_text())
+    return (folder / "o.fm").read_bytes(), timeless(reported), sorted(path.name for path in folder.iterdir())
 
 
 @pytest.mark.slow
@@ -204,7 +204,7 @@ def test_killed_in_every_stage_and_resumed_gives_the_same_bytes(
     monkeypatch.setattr(samples, "make_block", noted)
     assert events_of({**cut, "resume": True}) == [("step", i) for i in range(20, STEPS + 1)]
     newest = [1 + 1 + (step - 2) // 4 for step in (at, STEPS - 1)]
-    # Block 0 stands in for one that is empty; the ring has turned over since, and goes on turning.
+    # Block 0 stands in for one that is empty; the ring has turned over since, and continues turning.
     assert made == {0, *range(newest[0] - 2, newest[1] + 1)}
     assert 0 < newest[0] - 2 < newest[0] < newest[1]
     assert Path(cut["output"]).read_bytes() == Path(whole["output"]).read_bytes()
@@ -212,26 +212,26 @@ def test_killed_in_every_stage_and_resumed_gives_the_same_bytes(
 
 
 @pytest.mark.slow
-def test_killed_while_measured_and_in_an_extension_goes_on_there(
+def test_killed_while_measured_and_in_an_extension_continues_there(
     server: subprocess.Popen[str], job: Any, tmp_path: Path
 ) -> None:
     whole, cut = (job(tmp_path / name, "mlp", gate=True) for name in ("whole", "cut"))
-    n_pictures, part = 3 + 8, STEPS // PARTS
-    pictures = [("picture", i + 1) for i in range(n_pictures)]
+    n_images, part = 3 + 8, STEPS // PARTS
+    images = [("image", i + 1) for i in range(n_images)]
     steps = [("step", i + 1) for i in range(part)]
-    expected = [("step", i + 1) for i in range(STEPS)] + pictures * 2 + (steps + pictures) * PARTS
+    expected = [("step", i + 1) for i in range(STEPS)] + images * 2 + (steps + images) * PARTS
     assert events_of(whole) == expected
 
-    # In the student's pictures; it is there as soon as it has learned.
-    assert killed(server, cut, STEPS + n_pictures + 4) == expected[: STEPS + n_pictures + 4]
+    # In the student's images; it is there as soon as it has learned.
+    assert killed(server, cut, STEPS + n_images + 4) == expected[: STEPS + n_images + 4]
     assert (tmp_path / "cut" / "o.fm").exists()
     cut["resume"] = True
-    # In the first part, from whose sixth step it goes on, and then in the pictures of the second.
-    assert killed(server, cut, 2 * n_pictures + 6) == pictures * 2 + steps[:6]
-    seen = pictures * 2 + steps[5:] + pictures + steps + pictures[:3]
+    # In the first part, from whose sixth step it continues, and then in the images of the second.
+    assert killed(server, cut, 2 * n_images + 6) == images * 2 + steps[:6]
+    seen = images * 2 + steps[5:] + images + steps + images[:3]
     assert killed(server, cut, len(seen)) == seen
-    # Students of the parts before are not taught again, but measured.
-    assert events_of(cut) == pictures * 4 + steps + pictures
+    # Students of the parts before are not trained again, but measured.
+    assert events_of(cut) == images * 4 + steps + images
     assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
 
 
@@ -257,11 +257,11 @@ def test_a_signal_while_measured_is_one_line_and_loses_nothing(
 
     def note(*event: Any) -> None:
         events.append(event)
-        if event == ("picture", 3):
+        if event == ("image", 3):
             signal.raise_signal(signum)
 
     monkeypatch.setattr(ProgressLine, "__call__", lambda _, progress: note("step", progress.step))
-    monkeypatch.setattr(ProgressLine, "measured", lambda _, whose, done, total: note("picture", done))
+    monkeypatch.setattr(ProgressLine, "measured", lambda _, whose, done, total: note("image", done))
     monkeypatch.setattr(loop, "SAVE_SECONDS", 20.0)  # the loop is over before it saves anything
     handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
     assert main(line) == code
@@ -277,10 +277,10 @@ def test_a_signal_while_measured_is_one_line_and_loses_nothing(
     assert "seed was 0, is 1" in capsys.readouterr().err
     events.clear()
     monkeypatch.setattr(
-        ProgressLine, "measured", lambda _, whose, done, total: events.append(("picture", done))
+        ProgressLine, "measured", lambda _, whose, done, total: events.append(("image", done))
     )
     assert main([*line, "--resume"]) == 0
-    assert {what for what, _ in events} == {"picture"}
+    assert {what for what, _ in events} == {"image"}
     assert output.read_bytes() == student
     assert {path.name for path in tmp_path.iterdir()} == {"o.fm", "o.fm.receipt.json", "o.fm.receipt.html"}
 
@@ -306,7 +306,7 @@ def test_what_is_over_does_not_grow_longer(monkeypatch: pytest.MonkeyPatch, job:
         run({**cut, "resume": True}, lambda *_: None)
 
 
-def test_other_photographs_are_not_those_that_a_part_was_begun_for(job: Any, tmp_path: Path) -> None:
+def test_other_test_images_are_not_those_that_a_part_was_begun_for(job: Any, tmp_path: Path) -> None:
     cut = job(tmp_path / "cut", "mlp", gate=True)
     interrupted(cut, STEPS + 2 * 11 + 3)
     other = shutil.copytree(cut["data"], tmp_path / "other")

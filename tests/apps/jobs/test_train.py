@@ -174,9 +174,9 @@ def test_signal_saves_and_resume_gives_the_same_bytes(
     with monkeypatch.context() as patch:
         patch.setattr(ProgressLine, "__call__", stop_at(STOP_AT, signum))
         assert main(line_for(job, teacher, output)) == code
-    told = capsys.readouterr().err
+    reported = capsys.readouterr().err
     assert (
-        told
+        reported
         == f"fieldmorph: interrupted; state saved in {output}.state; run the same command with --resume to continue\n"
     )
     assert not output.exists()
@@ -234,7 +234,7 @@ def test_resume_refuses_a_changed_setting(
         patch.setattr(ProgressLine, "__call__", stop_at(3, signal.SIGINT))
         assert main(line_for("train", teacher, output)) == 130
     state = state_path(output).read_bytes()
-    for change, told in (
+    for change, reported in (
         (["--downscale", "8"], "downscale was 4, is 8"),
         (["--steps", "41"], "steps was 40, is 41"),
         (["--set", "n_levels=5"], "n_levels was 6, is 5"),
@@ -243,7 +243,7 @@ def test_resume_refuses_a_changed_setting(
         capsys.readouterr()
         assert main([*line_for("train", teacher, output, "--resume"), *change]) == 2
         error = capsys.readouterr().err
-        assert told in error
+        assert reported in error
         assert error.count("\n") == 1
     assert state_path(output).read_bytes() == state
 
@@ -282,7 +282,7 @@ def test_a_time_may_be_raised_when_resumed(monkeypatch: pytest.MonkeyPatch, tmp_
     assert result.steps >= STOP_AT
 
 
-def test_eval_measures_against_photographs_and_teacher(run: Run, teacher: Path, student: Path) -> None:
+def test_eval_measures_against_test_images_and_teacher(run: Run, teacher: Path, student: Path) -> None:
     result = run("eval", student, "--data", SCENE, "--downscale", 8, "--teacher", teacher, *THREADS)
     assert len(result["psnr_per_view"]) == len(result["views"]) == 20
     assert result["psnr"] == pytest.approx(sum(result["psnr_per_view"]) / 20)
@@ -310,8 +310,8 @@ def test_eval_prints_a_table(capsys: pytest.CaptureFixture[str], teacher: Path) 
     assert "to teacher" not in lines[0]
 
 
-def test_eval_compares_with_the_photograph_over_white(run: Run, teacher: Path, tmp_path: Path) -> None:
-    """The figure again from the 8-bit pictures that `render` writes and from the files of the scene."""
+def test_eval_compares_with_the_test_image_over_white(run: Run, teacher: Path, tmp_path: Path) -> None:
+    """The figure again from the 8-bit images that `render` writes and from the files of the scene."""
     from PIL import Image
 
     scene = tmp_path / "scene"  # the first five views at their own size
@@ -322,12 +322,12 @@ def test_eval_compares_with_the_photograph_over_white(run: Run, teacher: Path, t
     result = run("eval", teacher, "--data", scene, *THREADS)
     run("render", teacher, "--data", scene, "-o", tmp_path / "out", *THREADS)
     rgba = Image.open(Path(SCENE) / result["views"][4])
-    photograph = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-    photograph.alpha_composite(rgba.convert("RGBA"))
+    test_image = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+    test_image.alpha_composite(rgba.convert("RGBA"))
     ours = Image.open(tmp_path / "out" / Path(result["views"][4]).name)
     pair = [
         torch.frombuffer(bytearray(i.convert("RGB").tobytes()), dtype=torch.uint8) / 255
-        for i in (ours, photograph)
+        for i in (ours, test_image)
     ]
     again = psnr(pair[0].reshape(128, 128, 3), pair[1].reshape(128, 128, 3))
     assert result["psnr_per_view"][4] == pytest.approx(again, abs=0.05)

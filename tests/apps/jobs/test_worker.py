@@ -55,17 +55,17 @@ def call(name: str, **options: Any) -> WorkerCall:
 
 
 @contextmanager
-def child(asked: WorkerCall) -> Iterator[subprocess.Popen[str]]:
+def child(requested: WorkerCall) -> Iterator[subprocess.Popen[str]]:
     """A child that has its call, whose standard input stays open."""
     with subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
-        process.stdin.write(asked.line())
+        process.stdin.write(requested.line())
         process.stdin.flush()
         yield process
 
 
-def messages(asked: WorkerCall) -> list[dict[str, Any]]:
-    with child(asked) as process:
+def messages(requested: WorkerCall) -> list[dict[str, Any]]:
+    with child(requested) as process:
         assert process.stdout is not None
         return [json.loads(line) for line in process.stdout]
 
@@ -80,13 +80,13 @@ def test_threads_are_set() -> None:
 
 def test_messages_come_before_the_result() -> None:
     niceness = os.nice(0)
-    told = messages(call("count", settings={"n": 2}, reports=True, nice=3))
-    assert told == [{"done": 1}, {"done": 2}, {"result": niceness + 3}]
+    reported = messages(call("count", settings={"n": 2}, reports=True, nice=3))
+    assert reported == [{"done": 1}, {"done": 2}, {"result": niceness + 3}]
 
 
 def test_errors_have_one_line_and_defects_a_traceback(capfd: pytest.CaptureFixture[str]) -> None:
-    (told,) = messages(call("refuse"))
-    assert told == {"error": "SettingError: no such\nfield", "message": "no such field"}
+    (reported,) = messages(call("refuse"))
+    assert reported == {"error": "SettingError: no such\nfield", "message": "no such field"}
     assert "Traceback" not in capfd.readouterr().err
     assert run_in_child(call("fail")) == {"error": "KeyError: 'x'"}
     assert "Traceback" in capfd.readouterr().err

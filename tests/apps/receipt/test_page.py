@@ -23,13 +23,13 @@ from fieldmorph.distill.fidelity import ExampleView
 HOSTILE = "<script>alert(1)</script>\" onload='x' & https://evil.example/"
 
 
-def figures(with_photographs: bool) -> dict[str, Any]:
+def figures(with_test_images: bool) -> dict[str, Any]:
     scores = {
         "psnr_to_teacher": [31.25, 33.75],
         "ssim_to_teacher": [0.9012, 0.9234],
         "opacity_error": [0.0123, 0.0045],
     }
-    if with_photographs:
+    if with_test_images:
         scores |= {
             "teacher_psnr": [30.5, 32.25],
             "teacher_ssim": [0.9511, 0.9522],
@@ -51,7 +51,7 @@ def figures(with_photographs: bool) -> dict[str, Any]:
     }
 
 
-def a_receipt(with_photographs: bool = True) -> dict[str, Any]:
+def a_receipt(with_test_images: bool = True) -> dict[str, Any]:
     field = {"preset": "small", "provenance": {}}
     return {
         "format": 1,
@@ -78,7 +78,7 @@ def a_receipt(with_photographs: bool = True) -> dict[str, Any]:
         "ratio": {"params": 13.96, "bytes": 12.2},
         "quality": {
             "background": "white",
-            "held_out": figures(with_photographs),
+            "held_out": figures(with_test_images),
             "off_trajectory": figures(False),
         },
         "gate": {
@@ -86,14 +86,14 @@ def a_receipt(with_photographs: bool = True) -> dict[str, Any]:
             "psnr_drop": 1.25,
             "met": True,
             "kept": "longer 1",
-            "picked_by": "the photographs below",
+            "picked_by": "the test images below",
             "stopped": "longer 3: too short",
             "extensions": [
                 {"stage": "longer 1", "seed": 4712, "lr_share": 0.23, "psnr_drop": 1.25, "kept": True},
                 {"stage": "longer 2", "seed": 4713, "lr_share": 0.23, "psnr_drop": None, "kept": False},
             ],
         },
-        "photographs": {"scene": "ball", "sha256": "d" * 64} if with_photographs else None,
+        "photographs": {"scene": "ball", "sha256": "d" * 64} if with_test_images else None,
         "settings": {
             "lr_decay": 0.02,
             "stages": [{"name": "volume", "share": 0.55, "losses": {"density": 1.25}}],
@@ -190,7 +190,7 @@ def test_every_figure_is_on_the_page() -> None:
         6,912 | 234.7 | 181.3 | 3,455 | 113.4 | 87.6 | 180.5 core-seconds
         4711 | 0.55 | density 1.25 | 0.02 | 13 | 129 | no decoder in common | a slow one
         teacher.fm | student.fm | 2030-01-02 03:04 UTC | max psnr drop 1.5; psnr drop 1.25 | Met.
-        extended 2 times | Student kept: longer 1 | selected on the photographs below
+        extended 2 times | Student kept: longer 1 | selected on the test images below
         could not be extended further: longer 3: too short.
         longer 1 4712 0.23 1.25 yes | longer 2 4713 0.23 – no | 40 × 30
     """
@@ -265,7 +265,7 @@ def test_hostile_texts_stay_texts() -> None:
 
 
 def test_missing_values_are_dashes() -> None:
-    receipt = a_receipt(with_photographs=False)
+    receipt = a_receipt(with_test_images=False)
     receipt["teacher"] |= {"params": None, "bytes": None, "file": None, "sha256": None}
     receipt["ratio"] = {"params": None, "bytes": None}
     receipt |= {"gate": None, "curve": [], "dropped": {}}
@@ -275,7 +275,7 @@ def test_missing_values_are_dashes() -> None:
     assert "PSNR to the teacher – dB" in read.text
     assert "unknown origin" in read.text
     assert "None" not in read.text
-    assert not re.search("photographs|test image", read.text)
+    assert not re.search("photographs?|test image", read.text)
 
 
 def test_images_are_those_of_the_views() -> None:
@@ -328,7 +328,7 @@ def test_curve_shades_stages_where_they_end() -> None:
     assert line is not None
     heights = [float(pair.split()[1]) for pair in line[1:].split("L")]
     assert [pair.split()[0] for pair in line[1:].split("L")] == ["25.00", "50.00", "100.00"]
-    assert heights == sorted(heights, reverse=True)  # up the picture is down the numbers
+    assert heights == sorted(heights, reverse=True)  # up the image is down the numbers
     assert (heights[0] - heights[1]) / (heights[0] - heights[2]) == pytest.approx(0.4, abs=0.01)
 
 

@@ -92,19 +92,24 @@ def test_rows_alike_in_all_modes_that_are_named_are_a_block() -> None:
     assert together(latitude="", time="30D") == {(0,), (1,), (2,), (3, 4)}
 
 
-def test_whole_blocks_are_held_out_and_told(
+def test_whole_blocks_are_held_out_and_reported(
     capsys: pytest.CaptureFixture[str], tensor_csv: Path, tmp_path: Path
 ) -> None:
     options = [*QUICK, "--calibrate", "0.2", "--calibrate-by", "time=10D", "--calibrate-rounds", "2"]
     result = fitted(capsys, tensor_csv, *options, "-o", tmp_path / "m.fm")
-    told = result["calibration"]
+    reported = result["calibration"]
     days = pd.to_datetime(pd.read_csv(tensor_csv)["time"])
     sizes = ((days - pd.Timestamp(0)) // pd.Timedelta(days=10)).value_counts()
     assert len(sizes) == 7  # of 60 days, so that a fifth is one
-    assert (told["share"], told["rounds"], told["blocks"], told["by"]) == (0.2, 2, 2, {"time": "10D"})
-    assert told["rows"] in {a + b for a, b in itertools.combinations(sizes, 2)}
+    assert (reported["share"], reported["rounds"], reported["blocks"], reported["by"]) == (
+        0.2,
+        2,
+        2,
+        {"time": "10D"},
+    )
+    assert reported["rows"] in {a + b for a, b in itertools.combinations(sizes, 2)}
     model = load_posterior(tmp_path / "m.fm")
-    assert model.provenance["calibration"] == told
+    assert model.provenance["calibration"] == reported
     assert model.intervals.guaranteed < 0.7  # two blocks do not say more
 
 

@@ -67,8 +67,11 @@ def test_missing_data_say_what_to_install(
 ) -> None:
     monkeypatch.setattr(tensor_demo, "PACKAGE", "no_such_package_here")
     assert main(["tensor", "demo", "-o", str(tmp_path / "demo")]) == 3
-    told = capsys.readouterr().err
-    assert told == "fieldmorph: the demo's data are in another package: pip install 'fieldmorph[demo-data]'\n"
+    reported = capsys.readouterr().err
+    assert (
+        reported
+        == "fieldmorph: the demo's data are in another package: pip install 'fieldmorph[demo-data]'\n"
+    )
     assert not (tmp_path / "demo").exists()
 
 

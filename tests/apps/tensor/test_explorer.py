@@ -36,7 +36,7 @@ def explorer(tensor_model: Path) -> Explorer:
     return Explorer(load_posterior(tensor_model))
 
 
-def test_modes_of_map_and_sliders_are_told_apart(explorer: Explorer) -> None:
+def test_modes_of_map_and_sliders_are_distinguished(explorer: Explorer) -> None:
     assert (explorer.across, explorer.up, explorer.sliders) == (1, 0, [2])
     assert explorer.ratio == pytest.approx(40 / 60, rel=0.02)
     up, across, time = explorer.stops
@@ -58,12 +58,12 @@ def test_map_is_what_the_model_predicts_at_its_cells(explorer: Explorer) -> None
 
 
 @pytest.mark.parametrize(("quantity", "of"), [("mean", "mean"), ("sd", "latent_sd")])
-def test_picture_has_the_values_as_grey_with_the_last_row_first(
+def test_image_has_the_values_as_grey_with_the_last_row_first(
     explorer: Explorer, quantity: str, of: str
 ) -> None:
     place = [0, 0, 31]
-    with Image.open(io.BytesIO(explorer.image(quantity, place))) as picture:
-        grey = np.asarray(picture, dtype=np.float64)[::-1]
+    with Image.open(io.BytesIO(explorer.image(quantity, place))) as image:
+        grey = np.asarray(image, dtype=np.float64)[::-1]
     low, high = explorer.limits[quantity]
     values = getattr(explorer.map(place), of).numpy()
     step = (high - low) / 255
@@ -86,7 +86,7 @@ def test_curve_is_what_the_model_predicts_along_a_mode(explorer: Explorer) -> No
         torch.testing.assert_close(found.interval(0.9), there.interval(0.9))
 
 
-def test_picks_lie_on_this_map_and_tell_more_than_other_places(explorer: Explorer) -> None:
+def test_picks_lie_on_this_map_and_are_more_informative_than_others(explorer: Explorer) -> None:
     place = [0, 0, 5]
     picks = explorer.where_next(place, 3)
     assert len(picks.places) == 3
@@ -140,13 +140,13 @@ def test_one_mode_has_a_curve_alone() -> None:
     "place", [None, "abc", [0, 0], [0, 0, 0, 0], [0, 0, -1], [0, 0, 10**9], [0, 0, 1.5], [0, True, 1]]
 )
 def test_what_is_no_place_is_refused(explorer: Explorer, place: object, unchecked: None) -> None:
-    for ask in (
+    for call in (
         lambda: explorer.image("mean", place),
         lambda: explorer.curve(place, 0),
         lambda: explorer.where_next(place, 2),
     ):
         with pytest.raises(InputError, match="stops"):
-            ask()
+            call()
 
 
 def test_unknown_quantities_modes_and_counts_are_refused(explorer: Explorer, unchecked: None) -> None:

@@ -82,13 +82,13 @@ def test_blocks_make_the_same_grid(
     monkeypatch: pytest.MonkeyPatch, grid: Any, tensor_model: Path, tmp_path: Path, block: int, chunk: int
 ) -> None:
     monkeypatch.setattr(tensor_grid, "CHUNK", chunk)
-    posterior, told = load_posterior(tensor_model), []
+    posterior, reported = load_posterior(tensor_model), []
     axes = grid_axes(posterior, RANGES)
     path = tmp_path / "pieces.nc"
-    write_grid(path, posterior, axes, "f4", lambda done, total: told.append((done, total)), block)
+    write_grid(path, posterior, axes, "f4", lambda done, total: reported.append((done, total)), block)
     xr.testing.assert_allclose(opened(path), grid, rtol=1e-6)
-    assert told[-1] == (175, 175)
-    assert len(told) >= 175 // max(block, chunk)
+    assert reported[-1] == (175, 175)
+    assert len(reported) >= 175 // max(block, chunk)
 
 
 @pytest.mark.parametrize(

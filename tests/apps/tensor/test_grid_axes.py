@@ -67,7 +67,7 @@ def test_times_of_another_calendar() -> None:
         parse_axis(mode, "2020-01-01:2020-12-01:1M")
 
 
-def test_longitudes_are_written_as_asked_and_wrapped_for_the_model() -> None:
+def test_longitudes_are_written_as_requested_and_wrapped_for_the_model() -> None:
     axis = parse_axis(ATLANTIC, "350:370:10")
     assert axis.written.tolist() == [350, 360, 370]
     assert axis.coordinates.tolist() == [-10, 0, 10]

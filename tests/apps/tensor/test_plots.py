@@ -1,4 +1,4 @@
-"""Pictures show the model: what is drawn is what the posterior says, and axes are named in degrees, dates and units."""
+"""Images show the model: what is drawn is what the posterior says, and axes are named in degrees, dates and units."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -42,7 +42,7 @@ def drawn(figure: Figure) -> None:
         figure.draw_without_rendering()
 
 
-def test_command_writes_pictures(
+def test_command_writes_images(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     tensor_model: Path,
@@ -60,8 +60,8 @@ def test_command_writes_pictures(
         "maps.png",
     ]
     for path in (tmp_path / "p").iterdir():
-        with Image.open(path) as picture:
-            pixels = np.asarray(picture.convert("RGB"))
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("RGB"))
         assert min(pixels.shape[:2]) > 150
         assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
 
@@ -87,9 +87,9 @@ def test_factors_are_drawn_with_their_bands(posterior: Posterior) -> None:
 
 
 def test_importance_finds_what_carries_the_values(posterior: Posterior) -> None:
-    for shares in importance(posterior):
-        assert float(shares.sum()) == pytest.approx(1)
-        assert float(shares.max()) > 0.5  # the data have one function a mode
+    for fractions in importance(posterior):
+        assert float(fractions.sum()) == pytest.approx(1)
+        assert float(fractions.max()) > 0.5  # the data have one function a mode
 
 
 def test_maps_show_the_posterior_at_four_times(posterior: Posterior) -> None:
@@ -105,13 +105,13 @@ def test_maps_show_the_posterior_at_four_times(posterior: Posterior) -> None:
     times = slices(posterior.processes[2].points)
     titles = [panel.get_title("left") for panel in panels if panel.get_title("left")]
     assert titles == [place(TIME, float(t)) for t in times]
-    picture = np.asarray(images[0].get_array())
+    image = np.asarray(images[0].get_array())
     left, right, bottom, top = images[0].get_extent()
     row, column = 60, 200
-    lon = left + (column + 0.5) * (right - left) / picture.shape[1]
-    lat = bottom + (row + 0.5) * (top - bottom) / picture.shape[0]
+    lon = left + (column + 0.5) * (right - left) / image.shape[1]
+    lat = bottom + (row + 0.5) * (top - bottom) / image.shape[0]
     expected = posterior.predict(torch.tensor([[lat, lon, float(times[0])]], dtype=torch.float64))
-    assert picture[row, column] == pytest.approx(float(expected.mean[0]), rel=1e-6)
+    assert image[row, column] == pytest.approx(float(expected.mean[0]), rel=1e-6)
 
 
 @pytest.mark.parametrize(("degrees", "name"), [(None, "Gaussian"), (3.0, "Student's t")])

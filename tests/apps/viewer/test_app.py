@@ -64,7 +64,7 @@ def test_of_two_scenes_each_gives_the_columns_that_are_seen(server: Any) -> None
 
 
 def test_of_one_viewer_only_the_latest_image_is_rendered(server: Any) -> None:
-    """The first answer ends early, without an error, once the same viewer has asked for another."""
+    """The first answer ends early, without an error, once the same viewer has requested another."""
     client, viewer = server
     scene = viewer.scenes[0]
     gate, begun = threading.Event(), threading.Event()
@@ -78,16 +78,16 @@ def test_of_one_viewer_only_the_latest_image_is_rendered(server: Any) -> None:
     scene.stored.field.query_density = waiting
     large = resize(STORED.cameras[1], 400, 300)
     first: list[bytes] = []
-    asking = threading.Thread(
+    requesting = threading.Thread(
         target=lambda: first.append(client.post("/tiles", json=request_of(large, scenes=[scene.id])).content)
     )
-    asking.start()
+    requesting.start()
     try:
         assert begun.wait(WAIT)
         viewer.pool.submit(f"viewer {VIEWER}", [], print, lambda _: None)
     finally:
         gate.set()
-        asking.join(WAIT)
+        requesting.join(WAIT)
         del scene.stored.field.query_density
     area = sum(tile.width * tile.height for _, tile, _ in read_messages(first[0]))
     assert area < 400 * 300 / 2
@@ -153,9 +153,16 @@ def test_a_video_that_is_cancelled_leaves_nothing(server: Any) -> None:
 
 def video_plan(viewer: Viewer, keyframes: list[int], **others: Any) -> dict[str, Any]:
     poses = STORED.cameras.camera_to_world[keyframes]
-    asked = [{"eye": p[:, 3].tolist(), "target": [0.0, 0.0, 0.0]} for p in poses]
+    requested = [{"eye": p[:, 3].tolist(), "target": [0.0, 0.0, 0.0]} for p in poses]
     focal = float(STORED.cameras.intrinsics[0, 0]) / 48
-    plan = {"keyframes": asked, "up": [0, 0, 1], "focal": focal, "seconds": 0.5, "width": 64, "height": 48}
+    plan = {
+        "keyframes": requested,
+        "up": [0, 0, 1],
+        "focal": focal,
+        "seconds": 0.5,
+        "width": 64,
+        "height": 48,
+    }
     return {**plan, "scenes": [viewer.scenes[0].id], **others}
 
 

@@ -125,7 +125,7 @@ def test_a_symbolic_link_in_the_videos_folder_leads_nowhere(server: Any, folder:
         "/gradio_api/file=%68ttp:%2f%2f127.0.0.1:1",
     ],
 )
-def test_the_server_asks_no_other_host(server: Any, target: str) -> None:
+def test_the_server_requests_no_other_host(server: Any, target: str) -> None:
     assert status(raw(server[0], target)) == 404
 
 
@@ -315,7 +315,7 @@ def test_no_method_of_a_component_can_be_called(server: Any, name: str) -> None:
         assert "traceback" not in answer.text.lower()
 
 
-def test_a_login_is_asked_for_on_every_route(folder: Path) -> None:
+def test_a_login_is_requested_on_every_route(folder: Path) -> None:
     file = save_ball(folder / "locked.fm")
     with (
         served([file], bake=False, logins=[("ann", "right")]) as (url, viewer),
@@ -338,7 +338,7 @@ def test_a_login_is_asked_for_on_every_route(folder: Path) -> None:
 
 
 def test_only_the_allowed_routes_answer(server: Any) -> None:
-    """Asks every route of the application; a new one of Gradio's is refused until it is allowed here."""
+    """Requests every route of the application; a new one of Gradio's is refused until it is allowed here."""
     client, viewer = server
     own = (
         "/viewport",

@@ -24,7 +24,7 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": str(taken).encode()})
 
 
-def ask(
+def respond(
     guard: Guard, path: str = "/", kind: str = "http", parts: tuple[bytes, ...] = (b"",), **headers: str
 ) -> Any:
     """Status (or close code), headers and body of one request."""
@@ -54,7 +54,7 @@ def basic(text: str) -> str:
 
 @pytest.mark.parametrize("host", [HERE, "localhost:9000", "[::1]:7860", "127.0.0.1"])
 def test_the_loopback_is_answered_by_any_of_its_names(host: str) -> None:
-    assert ask(Guard(application), host=host)[0] == 200
+    assert respond(Guard(application), host=host)[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -62,14 +62,14 @@ def test_the_loopback_is_answered_by_any_of_its_names(host: str) -> None:
     ["evil.example:7860", "127.0.0.1.evil.example", "localhost@evil.example", "192.168.0.7", "", "a b"],
 )
 def test_a_foreign_name_that_points_here_is_refused(host: str) -> None:
-    assert ask(Guard(application), host=host)[0] == 421
+    assert respond(Guard(application), host=host)[0] == 421
 
 
 def test_a_server_on_all_addresses_goes_by_any_address_and_no_foreign_name() -> None:
     guard = Guard(application, "0.0.0.0")
-    assert ask(guard, host="192.168.0.7:7860")[0] == 200
-    assert ask(guard, host="evil.example:7860")[0] == 421
-    assert ask(Guard(application, "render.lan"), host="render.lan:7860")[0] == 200
+    assert respond(guard, host="192.168.0.7:7860")[0] == 200
+    assert respond(guard, host="evil.example:7860")[0] == 421
+    assert respond(Guard(application, "render.lan"), host="render.lan:7860")[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -77,21 +77,21 @@ def test_a_server_on_all_addresses_goes_by_any_address_and_no_foreign_name() -> 
 )
 @pytest.mark.parametrize("kind", ["http", "websocket"])
 def test_a_page_of_another_origin_is_refused(origin: str, kind: str) -> None:
-    answer = ask(Guard(application), kind=kind, origin=origin)
+    answer = respond(Guard(application), kind=kind, origin=origin)
     assert answer[0] == 403 or answer == ("websocket.close", 1008)
 
 
-def test_our_own_page_may_ask_also_through_a_tunnel_of_another_port() -> None:
-    assert ask(Guard(application), origin=f"http://{HERE}")[0] == 200
-    assert ask(Guard(application), host="localhost:9000", origin="http://localhost:9000")[0] == 200
+def test_our_own_page_may_call_also_through_a_tunnel_of_another_port() -> None:
+    assert respond(Guard(application), origin=f"http://{HERE}")[0] == 200
+    assert respond(Guard(application), host="localhost:9000", origin="http://localhost:9000")[0] == 200
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
 def test_foreign_pages_may_link_here_but_not_embed_or_fetch(site: str) -> None:
     guard, names = Guard(application), {"sec_fetch_site": site}
-    assert ask(guard, **names, sec_fetch_mode="no-cors", sec_fetch_dest="image")[0] == 403
-    assert ask(guard, **names, sec_fetch_mode="navigate", sec_fetch_dest="iframe")[0] == 403
-    assert ask(guard, **names, sec_fetch_mode="navigate", sec_fetch_dest="document")[0] == 200
+    assert respond(guard, **names, sec_fetch_mode="no-cors", sec_fetch_dest="image")[0] == 403
+    assert respond(guard, **names, sec_fetch_mode="navigate", sec_fetch_dest="iframe")[0] == 403
+    assert respond(guard, **names, sec_fetch_mode="navigate", sec_fetch_dest="document")[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -99,52 +99,53 @@ def test_foreign_pages_may_link_here_but_not_embed_or_fetch(site: str) -> None:
 )
 def test_without_a_login_nothing_is_answered(given: str) -> None:
     guard = Guard(application, logins=[("ann", "geheim: 7"), ("bob", "ü")])
-    status, headers, _ = ask(guard, "/any/route/at/all", authorization=given)
+    status, headers, _ = respond(guard, "/any/route/at/all", authorization=given)
     assert status == 401
     assert headers[b"www-authenticate"].startswith(b"Basic")
-    assert ask(guard, authorization=basic("ann:geheim: 7"))[0] == 200
-    assert ask(guard, authorization=basic("bob:ü"))[0] == 200
+    assert respond(guard, authorization=basic("ann:geheim: 7"))[0] == 200
+    assert respond(guard, authorization=basic("bob:ü"))[0] == 200
 
 
 @pytest.mark.parametrize("path", ["/a/../b", "/..", "/a\\b", "/a%2e%2e/b", "//etc", "/file=http://x", "/a\0"])
 def test_a_path_that_does_not_mean_itself_is_not_found(path: str) -> None:
-    assert ask(Guard(application), path)[0] == 404
+    assert respond(Guard(application), path)[0] == 404
 
 
 def test_only_allowed_paths_are_answered() -> None:
     guard = Guard(application, allowed=["/api", "/g/{name}", "/file={path:path}"])
-    assert [ask(guard, path)[0] for path in ("/api", "/g/x", "/file=a/b")] == [200] * 3
+    assert [respond(guard, path)[0] for path in ("/api", "/g/x", "/file=a/b")] == [200] * 3
     others = ("/", "/api/", "/api/x", "/apis", "/g", "/g/", "/g/x/y", "/file")
-    assert [ask(guard, path)[0] for path in others] == [404] * 8
-    assert ask(guard, "/other", kind="websocket") == ("websocket.close", 1008)
+    assert [respond(guard, path)[0] for path in others] == [404] * 8
+    assert respond(guard, "/other", kind="websocket") == ("websocket.close", 1008)
 
 
 def test_refusals_say_why() -> None:
     guard = Guard(application, logins=[("ann", "x")])
-    assert ask(guard)[2] == b"authentication required\n"
-    refusal = ask(guard, host="render.lan:7860")[2]
+    assert respond(guard)[2] == b"authentication required\n"
+    refusal = respond(guard, host="render.lan:7860")[2]
     assert refusal == b"unrecognised Host header render.lan: start with --host render.lan\n"
-    assert ask(guard, host="a b")[2] == b"missing or malformed Host header\n"
-    assert ask(guard, host="[::1")[2] == b"missing or malformed Host header\n"
+    assert respond(guard, host="a b")[2] == b"missing or malformed Host header\n"
+    assert respond(guard, host="[::1")[2] == b"missing or malformed Host header\n"
     assert (
-        ask(guard, origin="http://evil.example")[2] == b"requests from pages of other origins are refused\n"
+        respond(guard, origin="http://evil.example")[2]
+        == b"requests from pages of other origins are refused\n"
     )
 
 
 @pytest.mark.parametrize("length", ["9" * 12, str(MAX_BODY_BYTES + 1), "-1", "1e3", "0x10"])
 def test_a_body_that_claims_too_much_is_refused(length: str) -> None:
-    assert ask(Guard(application), content_length=length)[0] == 413
+    assert respond(Guard(application), content_length=length)[0] == 413
 
 
 def test_a_body_without_a_length_is_cut_off() -> None:
     piece = b"x" * (MAX_BODY_BYTES // 4)
-    assert ask(Guard(application), parts=(piece,) * 4)[2] == str(MAX_BODY_BYTES).encode()
+    assert respond(Guard(application), parts=(piece,) * 4)[2] == str(MAX_BODY_BYTES).encode()
     with pytest.raises(ConnectionError, match="cut off"):
-        ask(Guard(application), parts=(piece,) * 5)
+        respond(Guard(application), parts=(piece,) * 5)
 
 
 def test_answers_say_that_nothing_may_come_from_other_hosts() -> None:
-    headers = ask(Guard(application))[1]
+    headers = respond(Guard(application))[1]
     assert headers[b"x-own"] == b"1"
     assert b"default-src 'self'" in headers[b"content-security-policy"]
     assert b"http" not in headers[b"content-security-policy"]
@@ -160,7 +161,7 @@ def test_a_route_with_a_stricter_policy_keeps_it() -> None:
         )
         await send({"type": "http.response.body", "body": b""})
 
-    assert ask(Guard(own))[1][b"content-security-policy"] == strict
+    assert respond(Guard(own))[1][b"content-security-policy"] == strict
 
 
 def test_logins_come_from_the_command_line_or_a_file(tmp_path: Any) -> None:

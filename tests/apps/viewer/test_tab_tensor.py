@@ -73,7 +73,7 @@ def test_model_is_summed_up_in_a_line(explorer: Explorer) -> None:
     assert line.endswith(" K")
 
 
-def test_map_comes_as_a_picture(served: Any, explorer: Explorer) -> None:
+def test_map_comes_as_an_image(served: Any, explorer: Explorer) -> None:
     answer = served.tensor_map([{"show": "sd", "place": [0, 0, 3]}])
     with Image.open(io.BytesIO(base64.b64decode(answer["png"]))) as image:
         gray = np.asarray(image)[::-1].astype(float)
@@ -164,9 +164,9 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("name", "asked"), BAD)
-def test_bad_questions_get_one_line(served: Any, unchecked: None, name: str, asked: Any) -> None:
-    answer = getattr(served, name)(asked)
+@pytest.mark.parametrize(("name", "requested"), BAD)
+def test_bad_questions_get_one_line(served: Any, unchecked: None, name: str, requested: Any) -> None:
+    answer = getattr(served, name)(requested)
     assert list(answer) == ["error"]
     assert len(answer["error"].splitlines()) == 1
 

@@ -136,7 +136,7 @@ def test_a_conversion_is_watched_downloaded_and_compared_with_its_teacher(browse
     page.wait_for_selector("text=PSNR to the teacher")
     assert len(page.locator("iframe[src*=viewport]").get_attribute("src").split("%2C")) == 2
     page.wait_for_timeout(3000)
-    page.screenshot(path=artefact("convert_beside.png"))
+    page.screenshot(path=artefact("convert_compared.png"))
     visit.end()
 
 

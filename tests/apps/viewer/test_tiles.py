@@ -149,7 +149,7 @@ def test_a_camera_far_away_is_refused() -> None:
         check_distance(read_view(body(eye=[1e4, 0, 0])), STORED)
 
 
-def test_a_file_s_step_cannot_ask_for_more_than_the_most_samples() -> None:
+def test_a_file_s_step_cannot_exceed_the_maximum_of_samples() -> None:
     """A damaged or hostile file may state a step a thousand times too fine."""
     fine = replace(STORED, render_step_size=STORED.field.extent / (1 << 16))
     looked = []

@@ -52,8 +52,8 @@ def rods(p: Tensor, _d: Tensor) -> tuple[Tensor, Tensor]:
     return 0.5 + 0.5 * torch.sin(4 * p), 80.0 * (off < 0.12) * (p.abs().amax(-1) < 0.9)
 
 
-def fog(p: Tensor, _d: Tensor) -> tuple[Tensor, Tensor]:
-    """Fog below, and a wall that stands in it."""
+def medium(p: Tensor, _d: Tensor) -> tuple[Tensor, Tensor]:
+    """Low density below, and a wall that stands in it."""
     wall = ((p[:, 0] - 0.2).abs() < 0.1) & (p.norm(dim=-1) < 0.9)
     return p / 2.02 + 0.5, 1.5 * (p[:, 2] < 0) + 40.0 * wall
 
@@ -61,7 +61,7 @@ def fog(p: Tensor, _d: Tensor) -> tuple[Tensor, Tensor]:
 SCENES: dict[str, tuple[Callable[..., Any], tuple[float, ...], int]] = {
     "ball": (ball, (-1, -1, -1, 1, 1, 1), 2),
     "rods": (rods, (-1, -1, -0.5, 1, 1, 0.5), 0),
-    "fog": (fog, (-1, -1, -1, 1, 1, 1), 1),
+    "medium": (medium, (-1, -1, -1, 1, 1, 1), 1),
 }
 
 
@@ -81,7 +81,7 @@ def browser() -> Iterator[Any]:
 
 
 class Tab:
-    """A page, what it said to the console and what it asked for."""
+    """A page, what it said to the console and what it requested."""
 
     def __init__(self, browser: Any, width: int = 320, height: int = 240, **options: Any):
         self.page = new_page(browser, viewport={"width": width, "height": height}, **options)
@@ -146,14 +146,14 @@ def test_shader_agrees_with_our_own_renderer(
         measured = drawn(opened, cameras[i], mode="measure")
         assert (measured[..., 3] - truth["opacities"]).abs().max() < 0.02
         near, far = opened(f"fieldmorph.drawing.renderer.depthRange({json.dumps(request_of(cameras[i]))})")
-        share = (measured[..., :3] * torch.tensor([1.0, 1 / 256, 1 / 65536])).sum(-1)
-        depths = near + share * (far - near)
+        fraction = (measured[..., :3] * torch.tensor([1.0, 1 / 256, 1 / 65536])).sum(-1)
+        depths = near + fraction * (far - near)
         assert (depths - truth["depths"] / truth["opacities"].clamp(min=1e-6))[solid].abs().max() < 0.01
     assert opened.complaints == []
 
 
 @pytest.mark.parametrize("name", SCENES)
-def test_a_rough_picture_lets_as_much_light_through(
+def test_a_rough_image_lets_as_much_light_through(
     name: str, bakes: dict[str, Any], pages: dict[str, str], tab: Callable[..., Tab]
 ) -> None:
     opened, camera = tab().open(pages[name]), resize(bakes[name][1], WIDTH, HEIGHT)[VIEWS[0]]
@@ -237,7 +237,7 @@ def test_fingers_turn_and_pinch(pages: dict[str, str], tab: Callable[..., Tab]) 
 
 
 def test_camera_is_kept_in_the_address(pages: dict[str, str], tab: Callable[..., Tab]) -> None:
-    opened = tab().open(pages["fog"] + "#view=0.1,0.2,0.3,2.5,30,-10")
+    opened = tab().open(pages["medium"] + "#view=0.1,0.2,0.3,2.5,30,-10")
     assert opened("fieldmorph.camera.toFragment()") == "view=0.10000,0.20000,0.30000,2.5000,30.00,-10.00"
     opened("fieldmorph.moveCamera(() => fieldmorph.camera.orbit(0.1, 0))")
     until(opened.page, "location.hash === '#' + fieldmorph.camera.toFragment()")
@@ -245,7 +245,7 @@ def test_camera_is_kept_in_the_address(pages: dict[str, str], tab: Callable[...,
     assert opened("fieldmorph.camera.distance") == 2.5
 
 
-def test_crop_cuts_the_picture(bakes: dict[str, Any], pages: dict[str, str], tab: Callable[..., Tab]) -> None:
+def test_crop_cuts_the_image(bakes: dict[str, Any], pages: dict[str, str], tab: Callable[..., Tab]) -> None:
     opened, camera = tab().open(pages["ball"]), resize(bakes["ball"][1], WIDTH, HEIGHT)[1]
     whole, none = drawn(opened, camera), drawn(opened, camera, crop=[0.8, 0.8, 0.8, 1, 1, 1])
     assert whole[..., 3].max() > 0.9
@@ -272,9 +272,9 @@ def test_what_cannot_be_shown_is_reported(
 ) -> None:
     without = tab()
     without.page.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
-    without.open(pages["fog"], "failed")
+    without.open(pages["medium"], "failed")
     assert "WebGL2" in without.page.get_by_role("alert").inner_text()
-    text = Path(pages["fog"].removeprefix("file://")).read_text()
+    text = Path(pages["medium"].removeprefix("file://")).read_text()
     start = text.index('id="bake-colour">') + len('id="bake-colour">')
     at = (start + text.index("<", start)) // 2
     (tmp_path / "damaged.html").write_text(f"{text[:at]}{'A' if text[at] != 'A' else 'B'}{text[at + 1 :]}")
@@ -285,7 +285,7 @@ def test_what_cannot_be_shown_is_reported(
 
 
 def test_a_name_is_text(bakes: dict[str, Any], tab: Callable[..., Tab], tmp_path: Path) -> None:
-    hostile = replace(bakes["fog"][0], name=HOSTILE, facts=((HOSTILE, HOSTILE),))
+    hostile = replace(bakes["medium"][0], name=HOSTILE, facts=((HOSTILE, HOSTILE),))
     (tmp_path / "hostile.html").write_text(page(hostile))
     opened = tab().open((tmp_path / "hostile.html").as_uri())
     assert opened("document.querySelector('h1').textContent") == HOSTILE

@@ -69,7 +69,7 @@ def test_choices_have_a_lengthscale_for_each_of_several_columns(name: str) -> No
     assert kernel_words(describe_kernel(make(name)), "number", None).startswith(COVARIANCES[name].title)
 
 
-def test_the_titles_of_matern_kernels_tell_them_apart() -> None:
+def test_the_titles_of_matern_kernels_distinguish_them() -> None:
     assert [choice(name).title for name in choices()] == ["Matern-1/2", "Matern-3/2", "Matern-5/2"]
 
 
@@ -81,10 +81,10 @@ def test_other_names_are_refused_and_the_known_ones_listed() -> None:
 def test_the_commands_help_names_every_choice(rough: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["tensor", "fit", "--help"])
-    told = " ".join(capsys.readouterr().out.split())
+    reported = " ".join(capsys.readouterr().out.split())
     for name, entry in choices().items():
-        assert f"{name} ({entry.smoothness})" in told
-    assert "mine (very rough)" in told
+        assert f"{name} ({entry.smoothness})" in reported
+    assert "mine (very rough)" in reported
 
 
 def test_a_line_is_all_that_a_new_kernel_takes(rough: str, tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_grids_that_do_not_say_enough() -> None:
     )
 
 
-def test_a_grid_that_is_too_large_asks_for_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_grid_that_is_too_large_requests_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grids, "MAX_CELLS", 20)
     refused(globe(), "sst has 24 cells; draw some of them with sample")
     assert len(read_observations(globe(), sample=4).values) == 4

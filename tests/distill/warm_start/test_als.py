@@ -15,11 +15,11 @@ SIZES = {"vm": (2, 3, 2), "cp": (4,)}  # components of each block
 both = pytest.mark.parametrize("kind", SIZES)
 
 
-def lattice(share: float = 0.7, seed: int = 0) -> Tensor:
+def lattice(fraction: float = 0.7, seed: int = 0) -> Tensor:
     """Some of the nodes, some of them twice."""
     generator = torch.Generator().manual_seed(seed)
     nodes = torch.tensor(list(itertools.product(range(N), repeat=3)))
-    return nodes[torch.randint(N**3, (int(share * 2 * N**3),), generator=generator)]
+    return nodes[torch.randint(N**3, (int(fraction * 2 * N**3),), generator=generator)]
 
 
 def tables(kind: str, nodes: Tensor, seed: int, dtype: torch.dtype = torch.float64) -> list[list[Factor]]:

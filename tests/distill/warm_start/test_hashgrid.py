@@ -112,10 +112,12 @@ def test_density_and_features_are_the_teacher_s(teacher: RenderableField) -> Non
         with torch.no_grad():
             log_sigma, features = student.geometry(along.positions[seen])
         assert along.features is not None
-        taught = along.features[seen]
+        teacher_values = along.features[seen]
         alpha, wanted = (1 - torch.exp(-s * STEP) for s in (log_sigma.exp(), along.sigma[seen]))
-        spread = (taught - taught.mean(0)).square().mean()
-        return float((alpha - wanted).abs().mean()), float((features - taught).square().mean() / spread)
+        spread = (teacher_values - teacher_values.mean(0)).square().mean()
+        return float((alpha - wanted).abs().mean()), float(
+            (features - teacher_values).square().mean() / spread
+        )
 
     fresh = errors()
     start(teacher, student)
@@ -208,7 +210,7 @@ def test_a_level_is_a_weighted_ridge_regression() -> None:
     level, generator = (
         hash_levels(1, 6, 5, 1.0),
         torch.Generator().manual_seed(0),
-    )  # 125 nodes share 64 entries
+    )  # 64 entries for 125 nodes
     assert level.hashed[0]
     unit, targets = torch.rand(400, 3, generator=generator), torch.randn(400, 2, generator=generator)
     weights = torch.rand(400, 1, generator=generator)

@@ -107,10 +107,10 @@ def fidelity(student: VolumeField, teacher: RenderableField) -> float:
     own = stored(student)
     values = []
     for i in (1, 6):
-        pictures = [
+        images = [
             render_image(s.field, teacher.cameras[i], s.occupancy, STEP)["colors"] for s in (own, teacher)
         ]
-        values.append(psnr(*pictures))
+        values.append(psnr(*images))
     return min(values)
 
 
@@ -120,7 +120,7 @@ def anywhere(n: int, field: VolumeField) -> Tensor:
 
 
 @torch.no_grad()
-def stopped(field: VolumeField, at: Tensor) -> Tensor:
+def alphas(field: VolumeField, at: Tensor) -> Tensor:
     return 1 - torch.exp(-field.query_density(at) * STEP)
 
 
@@ -131,19 +131,19 @@ def test_density_is_the_teacher_s(name: str, aabb: tuple[float, ...], soft_spher
     student = started(name, teacher)
     at = anywhere(4000, student)
     unit = 2 * student.unit_positions(at) - 1
-    radius, taught, learned = unit.norm(dim=-1), stopped(teacher.field, at), stopped(student, at)
+    radius, teacher_values, learned = unit.norm(dim=-1), alphas(teacher.field, at), alphas(student, at)
     surface, empty = (radius - 0.6).abs() < 0.05, radius > 0.8
-    assert 0.3 < taught[surface].mean() < 0.6
-    assert (learned - taught)[surface].abs().mean() < 0.15
-    assert (learned - taught)[surface].mean().abs() < 0.08
+    assert 0.3 < teacher_values[surface].mean() < 0.6
+    assert (learned - teacher_values)[surface].abs().mean() < 0.15
+    assert (learned - teacher_values)[surface].mean().abs() < 0.08
     assert learned[radius < 0.4].mean() > 0.4  # though no ray comes to the middle
     assert learned[empty].mean() < 0.002
-    assert (learned - taught).abs().mean() < 0.02
-    assert stopped(fresh(name, teacher), at)[empty].mean() > 0.003  # the start did that
+    assert (learned - teacher_values).abs().mean() < 0.02
+    assert alphas(fresh(name, teacher), at)[empty].mean() > 0.003  # the start did that
 
 
 @every_start
-def test_pictures_are_the_teacher_s(name: str) -> None:
+def test_images_are_the_teacher_s(name: str) -> None:
     teacher = smooth()
     assert fidelity(fresh(name, teacher), teacher) < 21
     assert fidelity(started(name, teacher), teacher) > 34
@@ -157,9 +157,9 @@ def test_features_are_the_teacher_s(name: str) -> None:
     with torch.no_grad():
         _, features = student.geometry(along.positions[seen])
     assert along.features is not None
-    taught = along.features[seen]
-    error = (features - taught).square().mean()
-    assert error < {"vm": 0.2, "cp": 0.35}[name] * taught.var(0).mean()
+    teacher_values = along.features[seen]
+    error = (features - teacher_values).square().mean()
+    assert error < {"vm": 0.2, "cp": 0.35}[name] * teacher_values.var(0).mean()
 
 
 def painted(positions: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
@@ -215,8 +215,8 @@ def test_a_callable_teaches(name: str) -> None:
     student = started(name, teacher)
     at = anywhere(2000, student)
     radius = at.norm(dim=-1)
-    assert stopped(student, at)[(radius - 0.6).abs() < 0.05].mean() > 0.3
-    assert stopped(student, at)[radius > 0.85].mean() < 0.01
+    assert alphas(student, at)[(radius - 0.6).abs() < 0.05].mean() > 0.3
+    assert alphas(student, at)[radius > 0.85].mean() < 0.01
 
 
 def other_decoder(teacher: RenderableField) -> RenderableField:
@@ -329,7 +329,7 @@ def test_voxels_are_active_where_there_is_something_and_one_further(soft_sphere:
     student = started("voxels", teacher)
     assert isinstance(student, Voxels)
     nodes = torch.cartesian_prod(*[torch.linspace(-1, 1, 32)] * 3)
-    something = (stopped(teacher.field, nodes) > 1e-3).reshape(32, 32, 32)
+    something = (alphas(teacher.field, nodes) > 1e-3).reshape(32, 32, 32)
     further = F.max_pool3d(something[None].float(), kernel_size=3, stride=1, padding=1)[0] > 0
     assert further.sum() > 1.1 * something.sum()
     assert nodes_in_cells(teacher.occupancy.occupied, 32)[further].all()

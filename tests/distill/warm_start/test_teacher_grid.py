@@ -33,7 +33,7 @@ def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def stored(field: VolumeField, occupied: Tensor | None = None, n_cameras: int = 6) -> RenderableField:
-    """A field, occupied everywhere unless told, seen from a ring of cameras that begins on the x axis."""
+    """A field, occupied everywhere unless another grid is given, seen from a ring of cameras."""
     occupied = torch.ones(8, 8, 8, dtype=torch.bool) if occupied is None else occupied
     grid = OccupancyGrid.from_density(torch.zeros(occupied.shape), occupied)
     cameras = orbit_cameras(
@@ -79,10 +79,14 @@ def test_a_subset_of_the_nodes_is_that_of_all(soft_sphere: VolumeField, generato
     assert (len(nothing.sigma), nothing.positions.shape, nothing.features.shape) == (0, (0, 3), (0, 3))
 
 
-def test_occupancy_leaves_cells_out(fog: Callable[..., VolumeField], generator: torch.Generator) -> None:
+def test_occupancy_leaves_cells_out(
+    uniform_field: Callable[..., VolumeField], generator: torch.Generator
+) -> None:
     occupied = torch.zeros(4, 4, 4, dtype=torch.bool)
     occupied[1, 2, 3] = True
-    values = sample_nodes(stored(fog(2.0, BOX), occupied), all_nodes(17), 17, generator, n_samples=1)
+    values = sample_nodes(
+        stored(uniform_field(2.0, BOX), occupied), all_nodes(17), 17, generator, n_samples=1
+    )
     # Cells are 4 nodes wide; a node on a face belongs to the upper cell, on the last face to the last.
     expected = torch.zeros(17, 17, 17)
     expected[4:8, 8:12, 12:17] = 2.0
@@ -92,31 +96,31 @@ def test_occupancy_leaves_cells_out(fog: Callable[..., VolumeField], generator: 
 def test_densities_are_averaged_as_stopped_light(
     soft_sphere: VolumeField, generator: torch.Generator
 ) -> None:
-    asked = []
+    requested = []
 
     def log_density(positions: Tensor) -> Tensor:
-        asked.append(positions)
+        requested.append(positions)
         return 4 * positions[:, 0] + math.log(30)  # up to 1600 per unit, 51 per step
 
     values = sample_nodes(
         stored(type(soft_sphere)(CUBE, log_density)), all_nodes(6), 6, generator, n_samples=5
     )
-    looks = torch.stack(asked).double()
-    assert looks.shape == (5, 216, 3)
-    apart = (looks - node_positions(6, CUBE)).abs()
+    samples = torch.stack(requested).double()
+    assert samples.shape == (5, 216, 3)
+    apart = (samples - node_positions(6, CUBE)).abs()
     assert apart[0].max() < 1e-6  # the first look is at the node
     assert apart[1:].amax((0, 1)).min() > 0.19  # the others are anywhere within half a cell, 0.2
     assert apart.max() < 0.2 + 1e-6
-    assert looks.abs().max() <= 1
-    alpha = 1 - torch.exp(-30 * torch.exp(4 * looks[..., 0]) * STEP)
+    assert samples.abs().max() <= 1
+    alpha = 1 - torch.exp(-30 * torch.exp(4 * samples[..., 0]) * STEP)
     sigma = -torch.log(1 - alpha.mean(0).clamp(max=1 - 1e-6)) / STEP
     torch.testing.assert_close(
         alpha_from_density(values.sigma, STEP).double(), alpha.mean(0), atol=2e-6, rtol=0
     )
     thin = sigma * STEP < 3
     torch.testing.assert_close(values.sigma[thin].double(), sigma[thin], rtol=1e-3, atol=0)
-    densest = looks[looks[..., 0].argmax(0), torch.arange(216)]
-    clear = alpha.amax(0) < 0.999  # of opaque looks float32 cannot tell the densest
+    densest = samples[samples[..., 0].argmax(0), torch.arange(216)]
+    clear = alpha.amax(0) < 0.999  # of opaque samples float32 cannot find the densest
     torch.testing.assert_close(values.positions[clear].double(), densest[clear])
     assert torch.equal(values.features, values.positions)
 
@@ -173,11 +177,11 @@ def test_visible_nodes_are_found_by_rays_of_the_generator_s(soft_sphere: VolumeF
 
 
 def test_all_corners_of_a_cell_are_visible(
-    fog: Callable[..., VolumeField], generator: torch.Generator
+    uniform_field: Callable[..., VolumeField], generator: torch.Generator
 ) -> None:
     occupied = torch.zeros(8, 8, 8, dtype=torch.bool)
     occupied[0, 3, 7] = True
-    visible = visible_nodes(stored(fog(0.1, CUBE), occupied), 9, generator).reshape(9, 9, 9)
+    visible = visible_nodes(stored(uniform_field(0.1, CUBE), occupied), 9, generator).reshape(9, 9, 9)
     expected = torch.zeros(9, 9, 9, dtype=torch.bool)
     expected[0:2, 3:5, 7:9] = True
     assert torch.equal(visible, expected)

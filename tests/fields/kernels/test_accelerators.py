@@ -227,7 +227,7 @@ def test_gradients_of_any_size_pass_through_half_precision(monkeypatch, generato
     leaves = [rows, *weights]
     got = torch.autograd.grad(tcnn.perceptron_tcnn(rows, weights), leaves, grad)
     expected = torch.autograd.grad(layers_ref(rows, weights), leaves, grad)
-    for a, b in zip(got, expected, strict=True):  # a ReLU or two beside zero falls on its other side
+    for a, b in zip(got, expected, strict=True):  # a ReLU or two next to zero falls on its other side
         assert (a - b).norm() < 2e-2 * b.norm()
         assert a.dtype == torch.float32
 
@@ -239,22 +239,22 @@ def test_gradients_are_made_only_where_wanted(monkeypatch, generator, wanted: st
     weights = [
         torch.rand(s, generator=generator).requires_grad_(wanted == "weights") for s in ((16, 16), (2, 16))
     ]
-    asked, call = [], tcnn._call
+    requested, call = [], tcnn._call
 
     def watch(module: nn.Module, params: Tensor, inputs: Tensor) -> Tensor:
-        asked.append([inputs.requires_grad, params.requires_grad])
+        requested.append([inputs.requires_grad, params.requires_grad])
         return call(module, params, inputs)
 
     monkeypatch.setattr(tcnn, "_call", watch)
     out = tcnn.perceptron_tcnn(rows, weights)
     out.sum().backward(retain_graph=True)
     out.sum().backward()
-    assert asked == [[wanted == "rows", wanted == "weights"]]
+    assert requested == [[wanted == "rows", wanted == "weights"]]
     assert [leaf.grad is not None for leaf in (rows, *weights)] == [
         wanted == "rows",
         *2 * [wanted == "weights"],
     ]
-    monkeypatch.setattr(tcnn, "_ScaledBackward", None)  # it keeps what a backward needs: not for pictures
+    monkeypatch.setattr(tcnn, "_ScaledBackward", None)  # it keeps what a backward needs: not for images
     with torch.no_grad():
         assert not tcnn.perceptron_tcnn(rows, weights).requires_grad
 

@@ -48,7 +48,7 @@ def test_a_ray_worked_by_hand(marcher) -> None:
 
 
 @both
-def test_jitter_moves_the_centres_by_its_share_of_a_step(marcher) -> None:
+def test_jitter_moves_the_centres_by_its_part_of_a_step(marcher) -> None:
     _, t_starts, t_ends, _ = one_ray(marcher, (-3, 0, 0), (1, 0, 0), jitter=0.25)
     torch.testing.assert_close((t_starts + t_ends) / 2, 2 + 0.25 * (torch.arange(8) + 0.25))
 

@@ -82,7 +82,7 @@ def test_more_steps_than_float32_can_add_up_are_the_twins(monkeypatch, generator
 
 
 def broken(name: str):
-    """nerfacc with another traverse_grids, in one of the ways that would change a picture."""
+    """nerfacc with another traverse_grids, in one of the ways that would change an image."""
     fake = fake_nerfacc()
     right = fake.traverse_grids
 

@@ -94,7 +94,7 @@ def test_many_samples_in_one_row_do_not_pile_up_rounding(solve) -> None:
 
 
 class Operations(TorchDispatchMode):
-    """Counts what a device would be asked for, and the numbers of the largest result."""
+    """Counts the operations that a device would run, and the numbers of the largest result."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ def test_the_twin_s_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize("crowd", [0.0, 0.9])  # share of the samples that are the first row's
+@pytest.mark.parametrize("crowd", [0.0, 0.9])  # fraction of the samples that are the first row's
 def test_many_rows_and_samples_are_the_kernel_s(crowd: float) -> None:
     generator = torch.Generator().manual_seed(0)
     n, rows, r = 300_000, 150_000, 4  # a product for each row took seconds

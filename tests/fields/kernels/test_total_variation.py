@@ -21,8 +21,8 @@ def grid_of(active: Tensor) -> NodeGrid:
     return NodeGrid(*rank_words(pack_mask(active.flatten())), active.shape[0], active.shape[0] - 1)
 
 
-def random_mask(nodes: int, share: float, seed: int = 0) -> Tensor:
-    return torch.rand(nodes, nodes, nodes, generator=torch.Generator().manual_seed(seed)) < share
+def random_mask(nodes: int, fraction: float, seed: int = 0) -> Tensor:
+    return torch.rand(nodes, nodes, nodes, generator=torch.Generator().manual_seed(seed)) < fraction
 
 
 def table(rows: int, n_features: int, seed: int = 0) -> Tensor:
@@ -54,10 +54,10 @@ def test_steps_between_active_nodes_count(variation) -> None:
 
 
 @both
-@pytest.mark.parametrize(("nodes", "share"), [(2, 1.0), (3, 0.7), (5, 0.4), (9, 0.05)])
+@pytest.mark.parametrize(("nodes", "fraction"), [(2, 1.0), (3, 0.7), (5, 0.4), (9, 0.05)])
 @pytest.mark.parametrize("n_features", [1, 27])
-def test_variation_matches_the_reference(variation, nodes: int, share: float, n_features: int) -> None:
-    active = random_mask(nodes, share)
+def test_variation_matches_the_reference(variation, nodes: int, fraction: float, n_features: int) -> None:
+    active = random_mask(nodes, fraction)
     grid = grid_of(active)
     values, n = table(grid.n_active, n_features), grid.n_active
     for first, last in ((0, n), (0, n // 2), (n // 3, n - 1), (n - 1, n)):
@@ -68,13 +68,13 @@ def test_variation_matches_the_reference(variation, nodes: int, share: float, n_
 @settings(max_examples=40, deadline=None)
 @given(
     nodes=st.integers(2, 40),
-    share=st.sampled_from([0.002, 0.05, 0.5, 1.0]),
+    fraction=st.sampled_from([0.002, 0.05, 0.5, 1.0]),
     n_features=st.sampled_from([1, 2, 27]),
     part=st.tuples(st.floats(0, 1), st.floats(0, 1)),
     seed=st.integers(0, 99),
 )
-def test_kernel_matches_the_twin(nodes, share, n_features, part, seed) -> None:
-    grid = grid_of(random_mask(nodes, share, seed))
+def test_kernel_matches_the_twin(nodes, fraction, n_features, part, seed) -> None:
+    grid = grid_of(random_mask(nodes, fraction, seed))
     values = table(grid.n_active, n_features, seed)
     first, last = sorted(round(p * grid.n_active) for p in part)
     leaf, exact = values.clone().requires_grad_(), values.double().requires_grad_()
@@ -149,9 +149,9 @@ def test_rows_that_do_not_belong_to_the_mask_are_refused() -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(n=st.integers(1, 300), share=st.floats(0, 1), seed=st.integers(0, 99))
-def test_nodes_of_rows_are_the_active_ones(n: int, share: float, seed: int) -> None:
-    active = torch.rand(n, generator=torch.Generator().manual_seed(seed)) < share
+@given(n=st.integers(1, 300), fraction=st.floats(0, 1), seed=st.integers(0, 99))
+def test_nodes_of_rows_are_the_active_ones(n: int, fraction: float, seed: int) -> None:
+    active = torch.rand(n, generator=torch.Generator().manual_seed(seed)) < fraction
     words, n_active = rank_words(pack_mask(active))
     found = find_nodes(torch.arange(n_active), NodeGrid(words, n_active, n, 1.0))
     assert torch.equal(found, active.nonzero()[:, 0])

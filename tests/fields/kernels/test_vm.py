@@ -28,7 +28,7 @@ def inputs(n: int, resolution: int, n_components: int, seed: int = 0) -> tuple[T
 
 
 def weights_ref(x: float, resolution: int) -> dict[int, float]:
-    """Share of every node in the value at x: hats of width one cell, node k at k / (resolution - 1)."""
+    """Weight of every node in the value at x: hats of width one cell, node k at k / (resolution - 1)."""
     x = min(max(x, 0.0), 1.0) * (resolution - 1)
     return {k: 1 - abs(x - k) for k in range(resolution) if abs(x - k) < 1}
 

@@ -34,8 +34,8 @@ def grid_of(active: Tensor, scale: float | None = None) -> NodeGrid:
     return NodeGrid(words, n_active, active.shape[0], active.shape[0] - 1 if scale is None else scale)
 
 
-def random_mask(nodes: int, share: float, seed: int = 0) -> Tensor:
-    return torch.rand(nodes, nodes, nodes, generator=torch.Generator().manual_seed(seed)) < share
+def random_mask(nodes: int, fraction: float, seed: int = 0) -> Tensor:
+    return torch.rand(nodes, nodes, nodes, generator=torch.Generator().manual_seed(seed)) < fraction
 
 
 def inputs(n: int, rows: int, n_features: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -62,10 +62,10 @@ def interpolate_ref(
 @both
 @pytest.mark.parametrize("n_features", [1, 3, 27])
 @pytest.mark.parametrize(
-    ("nodes", "share", "scale"), [(2, 0.5, 1.0), (5, 0.4, 4.0), (7, 0.9, 5.25), (4, 1.0, 3.0)]
+    ("nodes", "fraction", "scale"), [(2, 0.5, 1.0), (5, 0.4, 4.0), (7, 0.9, 5.25), (4, 1.0, 3.0)]
 )
-def test_interpolation_matches_the_reference(interpolate, n_features, nodes, share, scale) -> None:
-    active = random_mask(nodes, share)
+def test_interpolation_matches_the_reference(interpolate, n_features, nodes, fraction, scale) -> None:
+    active = random_mask(nodes, fraction)
     grid = grid_of(active, scale)
     positions, values, _ = inputs(40, grid.n_active, n_features)
     positions[:8] = torch.tensor(list(itertools.product((0.0, 1.0), repeat=3)))
@@ -93,13 +93,13 @@ def test_a_full_grid_is_torch_s_grid_sample(interpolate) -> None:
 @given(
     n=st.sampled_from([0, 1, 1023, 1024, 1025, 5000]),
     nodes=st.integers(2, 40),
-    share=st.sampled_from([0.0, 0.02, 0.3, 1.0]),
+    fraction=st.sampled_from([0.0, 0.02, 0.3, 1.0]),
     n_features=st.sampled_from([1, 2, 27]),
     part=st.floats(0.1, 1.0),
     seed=st.integers(0, 99),
 )
-def test_kernel_matches_the_twin(n, nodes, share, n_features, part, seed) -> None:
-    grid = grid_of(random_mask(nodes, share, seed), scale=max(part * (nodes - 1), 0.5))
+def test_kernel_matches_the_twin(n, nodes, fraction, n_features, part, seed) -> None:
+    grid = grid_of(random_mask(nodes, fraction, seed), scale=max(part * (nodes - 1), 0.5))
     positions, values, grad = inputs(n, grid.n_active, n_features, seed)
     leaf, exact = values.clone().requires_grad_(), values.double().requires_grad_()
     got = sparse_trilinear(positions, leaf, grid, -2.0)
@@ -165,9 +165,9 @@ def test_positions_outside_are_taken_to_the_faces(interpolate) -> None:
 
 
 @both
-@pytest.mark.parametrize("share", [0.0, 1e-3])
-def test_empty_cells_read_exactly_empty(interpolate, share: float) -> None:
-    active = random_mask(20, share)
+@pytest.mark.parametrize("fraction", [0.0, 1e-3])
+def test_empty_cells_read_exactly_empty(interpolate, fraction: float) -> None:
+    active = random_mask(20, fraction)
     positions, values, _ = inputs(400, int(active.sum()), 1)
     near = interpolate(positions, torch.ones_like(values), grid_of(active), 0.0)[:, 0] > 0
     got = interpolate(positions, values, grid_of(active), -10.0)[:, 0]
@@ -184,9 +184,9 @@ def test_rows_that_do_not_belong_to_the_mask_are_refused() -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(n=st.integers(1, 300), share=st.floats(0, 1), seed=st.integers(0, 99))
-def test_words_count_the_active_nodes_before_each(n: int, share: float, seed: int) -> None:
-    active = torch.rand(n, generator=torch.Generator().manual_seed(seed)) < share
+@given(n=st.integers(1, 300), fraction=st.floats(0, 1), seed=st.integers(0, 99))
+def test_words_count_the_active_nodes_before_each(n: int, fraction: float, seed: int) -> None:
+    active = torch.rand(n, generator=torch.Generator().manual_seed(seed)) < fraction
     bits = pack_mask(active)
     assert len(bits) == -(-n // 8)
     assert torch.equal(unpack_mask(bits, n), active)

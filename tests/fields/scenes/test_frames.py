@@ -1,4 +1,4 @@
-"""Poses, lenses and pictures of the frames that a scene lists."""
+"""Poses, lenses and images of the frames that a scene lists."""
 
 import json
 import math

@@ -37,7 +37,7 @@ def save(path: Path, field: Any, render_step_size: float = 0.1) -> Path:
     return path
 
 
-def fog_of(name: str) -> Any:
+def varied_field(name: str) -> Any:
     """A field that is neither constant nor trained: its values vary from place to place."""
     field = make_field(name, aabb=CUBE, seed=1, **SMALL[name])
     generator = torch.Generator().manual_seed(2)
@@ -75,12 +75,12 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, st
     return code, said.err
 
 
-def test_a_page_is_written_and_told_of(
+def test_a_page_is_written_and_described(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, file: Path, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     page = tmp_path / "ball.html"
-    result, told = export(capsys, file, "--web", page)
+    result, reported = export(capsys, file, "--web", page)
     baked = read_web(page)
     assert result["output"] == str(page)
     assert result["bytes"] == page.stat().st_size
@@ -92,7 +92,7 @@ def test_a_page_is_written_and_told_of(
     assert facts["Field"] == "voxels"
     assert facts["Likeness"] == f"{result['psnr_to_field']:.1f} dB PSNR to the field"
     assert facts["Size"].endswith(f"parameters, {file.stat().st_size / 1e6:.1f} MB")
-    assert all(f"export, {part} " in told for part in PARTS)
+    assert all(f"export, {part} " in reported for part in PARTS)
     assert export(capsys, file, "--web", page, "--force", "--quiet")[1] == ""
 
 
@@ -113,7 +113,7 @@ def test_a_folder_is_written_and_the_table_is_for_people(
 
 @pytest.mark.parametrize("name", sorted(FIELDS))
 def test_every_field_is_exported(capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str) -> None:
-    file = save(tmp_path / "a.fm", fog_of(name))
+    file = save(tmp_path / "a.fm", varied_field(name))
     result, _ = export(capsys, file, "--web", tmp_path / "a.html", "--degree", "2")
     assert dict(read_web(tmp_path / "a.html").facts)["Field"] == name
     assert result["psnr_to_field"] > 30
@@ -126,9 +126,9 @@ def test_a_tensor_model_is_exported_as_a_scene(
     assert main(["tensor", "scene", str(tensor_model), "-o", str(scene), "--nodes", "16", "--quiet"]) == 0
     result, _ = export(capsys, scene, "--web", tmp_path / "scene.html")
     assert result["psnr_to_field"] > 25
-    code, told = refused(capsys, tensor_model, "--web", tmp_path / "model.html")
+    code, reported = refused(capsys, tensor_model, "--web", tmp_path / "model.html")
     assert code == 3
-    assert "expected a field" in told
+    assert "expected a field" in reported
 
 
 def test_a_name_is_the_file_s_or_as_given_and_not_endless(
@@ -167,7 +167,7 @@ def bad_input(tmp_path: Path, how: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("how", "code", "told"),
+    ("how", "code", "reported"),
     [
         ("none", 3, "bad.fm"),
         ("a folder", 3, "bad.fm"),
@@ -180,18 +180,18 @@ def bad_input(tmp_path: Path, how: str) -> Path:
 )
 @pytest.mark.parametrize("output", ["a.html", "folder"])
 def test_a_bad_field_is_refused_and_nothing_is_written(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, how: str, code: int, told: str, output: str
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, how: str, code: int, reported: str, output: str
 ) -> None:
     path = bad_input(tmp_path, how)
     before = sorted(tmp_path.rglob("*"))
     got, line = refused(capsys, path, "--web", tmp_path / output, *BRIEF, "--quiet")
     assert got == code
-    assert told in line
+    assert reported in line
     assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "told"),
+    ("words", "code", "reported"),
     [
         (("--web", "there.html"), 2, "--force"),
         (("--web", "full"), 2, "not empty; use --force"),
@@ -215,7 +215,7 @@ def test_bad_settings_are_refused_and_nothing_is_written(
     tmp_path: Path,
     words: tuple[str, ...],
     code: int,
-    told: str,
+    reported: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("there.html").write_text("mine")
@@ -224,5 +224,5 @@ def test_bad_settings_are_refused_and_nothing_is_written(
     Path("folder.html").mkdir()
     before = {path: path.read_bytes() if path.is_file() else None for path in tmp_path.rglob("*")}
     got, line = refused(capsys, file.name, *words, "--quiet")
-    assert (got, told in line) == (code, True), line
+    assert (got, reported in line) == (code, True), line
     assert {path: path.read_bytes() if path.is_file() else None for path in tmp_path.rglob("*")} == before
