@@ -66,6 +66,9 @@ def align(state: State) -> None:
 
     Functions of one mode share a prior that no rotation changes, so that inference finds them in an arbitrary rotation,
     in which all of them carry part of a function that is not needed.
+
+    Args:
+        state: of a Tucker model; changed in place.
     """
     core = state.core
     assert isinstance(core, TuckerCore)
@@ -84,7 +87,12 @@ def align(state: State) -> None:
 
 
 def prune(state: State, variances: list[Tensor]) -> None:
-    """Remove the functions whose prior variance is negligible."""
+    """Remove the functions whose prior variance is negligible.
+
+    Args:
+        state: of a Tucker model; changed in place.
+        variances: prior variance of each function, by mode; shortened like the functions.
+    """
     core = state.core
     assert isinstance(core, TuckerCore)
     for mode, variance in enumerate(variances):

@@ -47,6 +47,8 @@ def fit_calibrated(
     rows of a place as a block for new places. A level of 95 % needs 19 held-out blocks.
 
     Args:
+        observations: the measurements, as `read_observations` returns them.
+        config: settings of every fit.
         fraction: of the blocks that are held out at once, in (0, 1).
         rounds: number of disjoint parts of this size that are held out one after the other, each with its own fit.
         blocks: label of every row (see `blocks_of`); by default every row is a block.
@@ -118,6 +120,7 @@ def blocks_of(observations: Observations, widths: Mapping[str, float]) -> Int[Te
     """Return block labels of the rows; rows of a block agree in every mode that is named.
 
     Args:
+        observations: the measurements, as `read_observations` returns them.
         widths: for each of these modes the width of an interval that counts as equal, in the mode's unit (seconds for
             times); 0 for equal coordinates. `{"lat": 0, "lon": 0, "year": 10}` is each decade of each place.
 

@@ -9,6 +9,10 @@ from fieldmorph.fields.errors import SettingError
 def check_whole(name: str, value: Any, minimum: int = 1) -> None:
     """Check that a setting is an integer of at least `minimum`.
 
+    Args:
+        name: of the setting, for the message.
+        value: what the caller gave.
+
     Raises:
         SettingError: it is not.
     """

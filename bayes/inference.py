@@ -79,6 +79,7 @@ def begin(
     """Return an initial state: functions and core drawn from their priors, noise with the variance of the data.
 
     Args:
+        entries: the measurements.
         kernels, ranks: of each mode.
         cp: whether the core is CP's.
         student: the rows, if the noise is Student's t.
@@ -107,6 +108,7 @@ def sweep(state: State, damping: float = 0.0) -> float:
     """Update core, modes and noise once each, and return the evidence lower bound afterwards, in nats.
 
     Args:
+        state: changed in place.
         damping: fraction of a mode's old messages that is kept; with it the bound may decrease.
     """
     entries, precision = state.entries, state.noise.mean
@@ -140,7 +142,13 @@ class ModeUpdate:
 
 
 def update_mode(state: State, mode: int, damping: float = 0.0) -> ModeUpdate:
-    """Update one mode's functions with the messages of all entries."""
+    """Update one mode's functions with the messages of all entries.
+
+    Args:
+        state: changed in place.
+        mode: index of the mode.
+        damping: fraction of the mode's old messages that is kept.
+    """
     precision, before, prior = state.noise.mean, state.processes[mode], state.prior_messages[mode]
     eta, lam = state.core.messages(mode, state.factors, state.entries)
     eta, lam = eta.mul_(precision).add_(prior.eta), lam.mul_(precision).add_(prior.lam)

@@ -33,7 +33,11 @@ class Process:
         return smooth(*self._chain(), self.eta, self.lam)
 
     def at(self, query: Float[Tensor, "n"]) -> tuple[Float[Tensor, "n r"], Float[Tensor, "n r r"]]:
-        """Return posterior mean and covariance of the functions at any real coordinates, in any order."""
+        """Return posterior mean and covariance of the functions at any real coordinates, in any order.
+
+        Args:
+            query: coordinates in the unit of the points.
+        """
         states = smooth_states(*self._chain(), self.eta, self.lam)
         size = (self.eta.shape[1] * len(self.space.emission)) ** 2
         query = query.double().contiguous()
@@ -75,6 +79,11 @@ class Process:
         """Return joint samples of the functions' values at any coordinates (Durbin & Koopman 2002).
 
         A sample is a draw from the prior plus the posterior mean of its residual, for which smoothed means suffice.
+
+        Args:
+            query: coordinates in the unit of the points.
+            n_samples: number of joint samples.
+            generator: of the draws.
         """
         query, r = query.double().contiguous(), self.eta.shape[1]
         points = torch.cat([self.points, query]).unique()
@@ -98,7 +107,14 @@ class Process:
 def draw_prior(
     space: StateSpace, points: Float[Tensor, "points"], r: int, generator: torch.Generator
 ) -> Float[Tensor, "points r"]:
-    """Return a draw of r functions from the prior at ascending points."""
+    """Return a draw of r functions from the prior at ascending points.
+
+    Args:
+        space: of the kernel that all functions have.
+        points: coordinates, ascending.
+        r: number of functions.
+        generator: of the draw.
+    """
     transitions = space.transition(points.diff())
     drive = _root(space.stationary - transitions @ space.stationary @ transitions.mT)
     noise = torch.randn(len(points), len(space.emission), r, generator=generator, dtype=torch.float64)

@@ -19,6 +19,7 @@ def scores_of(
     """Return metrics of a model on measurements that it was not fitted to.
 
     Args:
+        posterior: the fitted model.
         coordinates: float64, in the model's units (`Mode.parse`).
         values: in the unit of the model's value.
 
@@ -32,7 +33,12 @@ def scores_of(
 
 
 def score(prediction: Prediction, values: Float[Tensor, "n"]) -> dict[str, float]:
-    """Return the metrics of `scores_of` for predictions that were computed before."""
+    """Return the metrics of `scores_of` for predictions that were computed before.
+
+    Args:
+        prediction: at the measured places.
+        values: in the unit of the model's value.
+    """
     values, error = values.double(), values.double() - prediction.mean
     latent = prediction.latent_sd.square()
     noise = prediction.sd.square() - latent

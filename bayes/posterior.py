@@ -116,7 +116,11 @@ class Posterior:
 
     @torch.no_grad()
     def factors(self, axes: Sequence[Float[Tensor, "_"]]) -> list[GridAxis]:
-        """Return each mode's functions at the coordinates of its axis, for `predict_grid`; it takes slices, too."""
+        """Return each mode's functions at the coordinates of its axis, for `predict_grid`; it takes slices, too.
+
+        Args:
+            axes: for each mode its coordinates, in the model's units.
+        """
         return [
             GridAxis(axis, Factor.of(*process.at(axis)))
             for process, axis in zip(self.processes, axes, strict=True)
@@ -124,7 +128,11 @@ class Posterior:
 
     @torch.no_grad()
     def predict_grid(self, axes: Sequence[GridAxis]) -> Prediction:
-        """Return the predictions at all combinations of coordinates; their tensors have one axis for each mode."""
+        """Return the predictions at all combinations of coordinates; their tensors have one axis for each mode.
+
+        Args:
+            axes: from `factors`, one for each mode.
+        """
         moments = self.core.grid_moments([axis.factor for axis in axes])
         residual = self.residual
         left = None if residual is None else residual.on_grid([axis.coordinates for axis in axes])
@@ -148,6 +156,11 @@ class Posterior:
         self, coordinates: Float[Tensor, "n modes"], n_samples: int, generator: torch.Generator
     ) -> Float[Tensor, "samples n"]:
         """Return joint samples of the function, without noise, in the value's unit.
+
+        Args:
+            coordinates: in the model's units, a column for each mode.
+            n_samples: number of joint samples.
+            generator: of the draws.
 
         Raises:
             SettingError: there is a residual process, and more places than it can be sampled at jointly.

@@ -60,6 +60,7 @@ def fit_with_residual(
     """Fit a residual process, then a tensor model to its residuals; other arguments are those of `fit`.
 
     Args:
+        observations, config, weights, kernels, on_sweep: as `fit` takes them.
         residual: settings of the residual process.
 
     Returns:

@@ -61,7 +61,11 @@ class SparseGP:
 
     @torch.no_grad()
     def at(self, coordinates: Float[Tensor, "n modes"]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
-        """Return mean and variance of the function, in the value's unit and its square."""
+        """Return mean and variance of the function, in the value's unit and its square.
+
+        Args:
+            coordinates: in the units of the fit, all columns of them.
+        """
         places, rows = coordinates[:, self.columns].double().unique(dim=0, return_inverse=True)
         mean, variance = self._moments(places)
         return mean[rows], variance[rows]
@@ -81,6 +85,11 @@ class SparseGP:
         self, coordinates: Float[Tensor, "n modes"], n_samples: int, generator: torch.Generator
     ) -> Float[Tensor, "samples n"]:
         """Return joint samples of the function, in the value's unit.
+
+        Args:
+            coordinates: in the units of the fit, all columns of them.
+            n_samples: number of joint samples.
+            generator: of the draws.
 
         Raises:
             SettingError: more than 4,000 distinct places.

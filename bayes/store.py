@@ -79,7 +79,11 @@ def describe_posterior(posterior: Posterior) -> tuple[JsonObject, dict[str, Tens
 
 
 def build_posterior(header: JsonObject, arrays: dict[str, Tensor]) -> Posterior:
-    """Return the model that `describe_posterior` described."""
+    """Return the model that `describe_posterior` described.
+
+    Args:
+        header, arrays: as `describe_posterior` returned them.
+    """
     kernels = [build_kernel(spec) for spec in header["kernels"]]
     ranks, processes = header["core"]["ranks"], []
     for k, (kernel, r) in enumerate(zip(kernels, ranks, strict=True)):

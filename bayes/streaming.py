@@ -59,6 +59,7 @@ def update(
     fit's data. A row that the model has seen already counts again.
 
     Args:
+        posterior: the model, of `fit` or of an earlier update.
         coordinates: float64, in the model's units (`Mode.parse`), inside or outside the range of the old ones.
         values: in the unit of the model's value.
         weights: of the rows, at least 0; a weight of 2 counts as two measurements of the same value.

@@ -91,14 +91,26 @@ class ReplayPool:
     def draw(
         self, block: int, fresh: Int[Tensor, "n"], generator: torch.Generator
     ) -> tuple[Int[Tensor, "n"], Int[Tensor, "n_replayed"]]:
-        """Return the indices, the first of them replaced by remembered ones, and the latter's places in memory."""
+        """Return the indices, the first of them replaced by remembered ones, and the latter's places in memory.
+
+        Args:
+            block: its number.
+            fresh: indices into the block, drawn anew.
+            generator: chooses what is replayed.
+        """
         indices, _ = self._pool(block)
         n = min(int(REPLAYED_FRACTION * len(fresh)), len(indices))
         slots = torch.randperm(len(indices), generator=generator)[:n]
         return torch.cat([indices[slots].to(fresh.device), fresh[n:]]), slots
 
     def note(self, block: int, drawn: Int[Tensor, "n"], slots: Tensor, errors: Float[Tensor, "n"]) -> None:
-        """Update the errors of what was replayed, and remember the worst tenth of the rest."""
+        """Update the errors of what was replayed, and remember the worst tenth of the rest.
+
+        Args:
+            block: its number.
+            drawn, slots: as `draw` returned them.
+            errors: of all drawn samples, in the same order.
+        """
         indices, remembered = self._pool(block)
         drawn, errors = drawn.cpu(), errors.cpu()
         remembered[slots] = errors[: len(slots)]
@@ -125,7 +137,13 @@ class ReplayPool:
 def salient_samples(
     weights: Float[Tensor, "n"], opacities: Float[Tensor, "n_rays"], ray_indices: Int[Tensor, "n"]
 ) -> Bool[Tensor, "n"]:
-    """Return which samples make up the image: the top 30 % by rendering weight, on rays that meet a surface."""
+    """Return which samples make up the image: the top 30 % by rendering weight, on rays that meet a surface.
+
+    Args:
+        weights: rendering weight of each sample.
+        opacities: of the rays.
+        ray_indices: the ray of each sample.
+    """
     surface = (opacities >= SURFACE_OPACITY)[ray_indices]
     n = int(SALIENT_FRACTION * len(weights))
     if not n or not surface.any():  # where no ray is opaque, all samples make up the image

@@ -50,6 +50,7 @@ def convert(
     Where both have the same kind of decoder the teacher's is transplanted.
 
     Args:
+        config: settings; the defaults of `ConvertConfig` if left out.
         teacher: from `load_field`, or any function through `callable_teacher`.
         student: a fresh field of the same box, from `make_field`.
         budget: steps or time of the whole conversion.

@@ -108,6 +108,7 @@ def reference(
     """Return the held-out and the off-trajectory views, the teacher rendered once for all students.
 
     Args:
+        config: number and sizes of the images.
         teacher: rendered on its own device.
         test_images: views with images; their cameras are the held-out ones.
         on_image: called with the number of images that are done and that of all.
@@ -176,7 +177,12 @@ def measure(
 
 
 def held_out_cameras(prior: Cameras, config: FidelityConfig | None = None) -> Cameras:
-    """Return new places between the training cameras, the same for all students of one teacher."""
+    """Return new places between the training cameras, the same for all students of one teacher.
+
+    Args:
+        prior: the training cameras.
+        config: number of cameras and sizes of images.
+    """
     config, generator = config or FidelityConfig(), torch.Generator().manual_seed(POSES_SEED)
     return _fit(sample_cameras(prior.to("cpu"), config.n_held_out, generator), config)
 

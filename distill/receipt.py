@@ -114,6 +114,9 @@ def provenance_chain(described: Mapping[str, Any]) -> list[JsonObject]:
     """Return every job that led to a field, oldest first, each with the field and the sha256 of what it made.
 
     A field of unknown origin still gives one entry.
+
+    Args:
+        described: the field, as `describe_field` returns it.
     """
     chain: list[JsonObject] = []
     node: Any = described
@@ -129,7 +132,11 @@ def provenance_chain(described: Mapping[str, Any]) -> list[JsonObject]:
 
 
 def curve_of(runs: Sequence[ConvertReport]) -> list[JsonObject]:
-    """Return every evaluation: core-seconds since the first run began, PSNR in dB, and the stage at whose end it is."""
+    """Return every evaluation: core-seconds since the first run began, PSNR in dB, and the stage at whose end it is.
+
+    Args:
+        runs: the conversion and its extensions, in order.
+    """
     evaluations: list[JsonObject] = []
     before = 0.0
     for run in runs:
@@ -147,6 +154,10 @@ def stages_of(curve: Sequence[tuple[float, float]], stages: Sequence[StageReport
 
     These lack the start and the evaluations, all of which are counted with the start; that is right as long as the
     evaluations together take less time than lies between two of them. None without stages.
+
+    Args:
+        curve: core-seconds and PSNR of each evaluation of the run.
+        stages: reports of its stages, in order.
     """
     if not (curve and stages):
         return [None] * len(curve)

@@ -129,7 +129,12 @@ def transplant_decoder(teacher: VolumeField, student: VolumeField) -> None:
 
 
 def stage_at(stages: tuple[Stage, ...], progress: float) -> Stage:
-    """Return the stage at a fraction of the budget; a stage of no length is the first step's alone."""
+    """Return the stage at a fraction of the budget; a stage of no length is the first step's alone.
+
+    Args:
+        stages: at least one; their parts of the budget are scaled to fill it.
+        progress: fraction of the budget that is used, in [0, 1].
+    """
     total = sum(stage.share for stage in stages)
     start = 0.0
     for stage in stages[:-1]:

@@ -20,5 +20,11 @@ class FruitlessError(SettingError):
 
 
 def known(kind: str, name: str, names: Iterable[str]) -> SettingError:
-    """Return the error for an unknown name, which lists the known ones."""
+    """Return the error for an unknown name, which lists the known ones.
+
+    Args:
+        kind: of the thing in the message, such as `field`.
+        name: that does not exist.
+        names: the known ones.
+    """
     return SettingError(f"unknown {kind} {name!r}; known: {', '.join(sorted(names))}")

@@ -95,6 +95,9 @@ def run_loop(
     interrupted or not.
 
     Args:
+        learner: what is trained, in place.
+        budget: steps or time.
+        on_progress: called after each step.
         state_path: where the state is saved every 20 seconds, atomically; the caller removes it at the end.
         resume: continue from `state_path` if it exists.
         settings: JSON values that must be the same when the run is resumed.

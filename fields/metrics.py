@@ -13,6 +13,9 @@ EQUAL_DB = 100.0  # PSNR of equal images and the largest stated: a mean with inf
 def psnr(image: Float[Tensor, "h w 3"], reference: Float[Tensor, "h w 3"]) -> float:
     """Return the peak signal-to-noise ratio in dB of an image in [0, 1]; infinite for equal images.
 
+    Args:
+        image, reference: sRGB in [0, 1], of one shape.
+
     Raises:
         InputError: Images of different shapes, or not floating-point RGB.
     """

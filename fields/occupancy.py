@@ -29,7 +29,11 @@ class OccupancyGrid:
     def from_density(
         cls, density: Float[Tensor, "r r r"], occupied: Bool[Tensor, "r r r"]
     ) -> "OccupancyGrid":
-        """Return a saved grid."""
+        """Return a saved grid.
+
+        Args:
+            density, occupied: as the attributes of these names.
+        """
         grid = cls(1)
         grid.density, grid.occupied = density, occupied
         return grid

@@ -40,7 +40,12 @@ class FieldOptimizer:
             group["initial_lr"] = group["lr"]
 
     def step(self, loss: Tensor, lr_factor: float) -> None:
-        """Descend along the loss's gradient at a fraction of the initial learning rates."""
+        """Descend along the loss's gradient at a fraction of the initial learning rates.
+
+        Args:
+            loss: a scalar with gradients.
+            lr_factor: factor of all learning rates at this step.
+        """
         for part in self.parts:
             part.zero_grad(set_to_none=True)
         loss.backward()

@@ -16,6 +16,11 @@ from fieldmorph.fields.types import FieldSettings
 def field_settings(name: str, preset: str = "small", **overrides: Any) -> FieldSettings:
     """Return the constructor arguments of a preset with some replaced, without building anything.
 
+    Args:
+        name: a key of `FIELDS`.
+        preset: `small` or `paper`.
+        overrides: constructor arguments that replace the preset's.
+
     Raises:
         SettingError: unknown field, preset or key, listing the known ones.
     """
@@ -39,6 +44,8 @@ def settings_within(
     The size replaces the preset's settings, `overrides` replace both.
 
     Args:
+        name: a key of `FIELDS`.
+        max_bytes: of the whole file.
         other_bytes: bytes that a file takes in addition to the field's arrays.
         occupied: (x, y, z) bool, cells of the box that have something in them: a sparse field's size depends on it.
 

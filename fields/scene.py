@@ -41,7 +41,13 @@ class Split:
         pixels: Int[Tensor, "n_rays 2"],
         render_bkgd: Float[Tensor, "n_rays 3"],
     ) -> Float[Tensor, "n_rays 3"]:
-        """Return colors in [0, 1] of the pixels (x, y), each over its own background."""
+        """Return colors in [0, 1] of the pixels (x, y), each over its own background.
+
+        Args:
+            camera_indices: the view of each pixel.
+            pixels: whole columns and rows, from 0.
+            render_bkgd: sRGB behind each pixel.
+        """
         return _over(self.images[camera_indices, pixels[:, 1], pixels[:, 0]], render_bkgd)
 
     def view_over(self, index: int, render_bkgd: Float[Tensor, "3"]) -> Float[Tensor, "height width 3"]:

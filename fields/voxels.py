@@ -274,6 +274,10 @@ def nodes_in_cells(occupied: Bool[Tensor, "x y z"], resolution: int) -> Bool[Ten
     """Return the nodes in occupied cells of the box, faces included, and one more to every side.
 
     Every point of these cells has all eight of its nodes among them, whatever the two resolutions.
+
+    Args:
+        occupied: cells of the box, of any resolution.
+        resolution: nodes along each axis of the other grid.
     """
     node = torch.arange(resolution, device=occupied.device)
     for axis, n_cells in enumerate(occupied.shape):

@@ -76,7 +76,11 @@ class Mode:
         return torch.from_numpy(_wrapped(degrees, self.cut) if self.kind == "longitude" else degrees)
 
     def format(self, values: Float[Tensor, "n"]) -> NDArray[Any]:
-        """Return coordinates as the data have them: numbers, datetime64 (UTC), or ISO text in other calendars."""
+        """Return coordinates as the data have them: numbers, datetime64 (UTC), or ISO text in other calendars.
+
+        Args:
+            values: coordinates in the mode's unit, seconds for times.
+        """
         numbers = values.detach().cpu().double().numpy().copy()
         if self.kind == "longitude":
             return _wrapped(numbers, self.written)
@@ -96,6 +100,10 @@ def mode_of(name: str, column: Any, kind: Kind = "number", unit: str | None = No
     Dates are times whatever the name, and numbers stay numbers in a column named "time". Longitudes are put on a branch
     whose cut does not go through the data: [-180, 180) or [0, 360), theirs first, if the cut lies in the widest gap, or
     else cut in the middle of that gap. Data around the whole globe keep their branch.
+
+    Args:
+        kind: of the coordinate, as `kind_of` finds it.
+        unit: of the numbers; None if unknown.
 
     Raises:
         InputError: dates of several calendars, or bad longitudes.

@@ -51,6 +51,7 @@ def to_seconds(series: "pd.Series", name: str, calendar: str | None) -> NDArray[
     """Return seconds since 1970-01-01 of dates as text or objects, NaN for missing ones.
 
     Args:
+        series: the column as pandas has it.
         name: of the column, for messages.
         calendar: as cftime names it; None for the standard one.
 
@@ -86,7 +87,12 @@ def to_seconds(series: "pd.Series", name: str, calendar: str | None) -> NDArray[
 
 
 def from_seconds(seconds: NDArray[np.float64], calendar: str | None) -> NDArray[Any]:
-    """Return datetime64 in microseconds, NaT for NaN; in another than the standard calendar, ISO text."""
+    """Return datetime64 in microseconds, NaT for NaN; in another than the standard calendar, ISO text.
+
+    Args:
+        seconds: since 1970-01-01.
+        calendar: as cftime names it; None for the standard one.
+    """
     missing, known = np.isnan(seconds), np.nan_to_num(seconds)
     whole = np.floor(known)
     micros = whole.astype(np.int64) * 1_000_000 + np.rint((known - whole) * 1e6).astype(np.int64)

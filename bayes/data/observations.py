@@ -94,6 +94,10 @@ def read_observations(
 def read_points(source: Any, modes: Sequence[Mode]) -> Float[Tensor, "n modes"]:
     """Read the coordinates of a table's rows, by the rules by which those of the data were read.
 
+    Args:
+        source: a table, as `read_observations` takes it.
+        modes: those of the model, in the order of the result's columns.
+
     Raises:
         InputError: not a table, a mode without a column, or a missing or bad coordinate.
     """

@@ -29,6 +29,7 @@ def read_table(frame: "pd.DataFrame", modes: Sequence[str] | None, value: str | 
     """Read the rows of a table whose columns have distinct names.
 
     Args:
+        frame: the table.
         modes, value, label: as in `read_observations`; `label` is the table's name in messages.
 
     Raises:
@@ -67,6 +68,11 @@ def read_table(frame: "pd.DataFrame", modes: Sequence[str] | None, value: str | 
 def find_column(columns: Iterable[str], wanted: str, label: str) -> str:
     """Return the header with this name, which may leave out the unit.
 
+    Args:
+        columns: all headers of the table.
+        wanted: the name, with or without a unit.
+        label: name of the table in messages.
+
     Raises:
         InputError: there is none, or several.
     """
@@ -80,6 +86,11 @@ def find_column(columns: Iterable[str], wanted: str, label: str) -> str:
 
 def only(names: Sequence[str], what: str, label: str) -> str:
     """Return the only name.
+
+    Args:
+        names: the candidates.
+        what: kind of the candidates in messages, such as `column`.
+        label: name of the table in messages.
 
     Raises:
         InputError: there is none, or several, which the message lists.

@@ -17,7 +17,13 @@ from fieldmorph.bayes.kernels.smoother import Chain
 
 @numba.njit(**OPTIONS)
 def mean_passes(chain: Chain, eta: Array, lam: Array) -> Array:
-    """Return the posterior means for many eta (points, r, samples) at once: a state's mean has a column for each."""
+    """Return the posterior means for many eta (points, r, samples) at once: a state's mean has a column for each.
+
+    Args:
+        chain: transitions, stationary covariance and emission.
+        eta: (points, r, samples), in float64.
+        lam: (points, r, r), the same for all samples.
+    """
     a, prior, h = chain
     points, r, samples = eta.shape
     s = len(prior)
@@ -59,7 +65,13 @@ def mean_passes(chain: Chain, eta: Array, lam: Array) -> Array:
 
 @numba.njit(**OPTIONS)
 def propagate(transition: Array, impulses: Array, emission: Array) -> Array:
-    """Return h' x of states x_k = A_k x_(k-1) + impulse_k, (points, s, columns), that begin with zero."""
+    """Return h' x of states x_k = A_k x_(k-1) + impulse_k, (points, s, columns), that begin with zero.
+
+    Args:
+        transition: A (points, s, s) from the left neighbor; the first has no effect.
+        impulses: (points, s, columns), added to the state at each point.
+        emission: h (s,).
+    """
     points, s, columns = impulses.shape
     values = np.zeros((points, columns))
     state, moved = np.zeros((s, columns)), np.empty((s, columns))

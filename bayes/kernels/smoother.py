@@ -81,7 +81,12 @@ class _Scratch(NamedTuple):
 
 @numba.njit(**OPTIONS)
 def filter_evidence(chain: Chain, eta: Array, lam: Array) -> float:
-    """Return the log evidence alone, in nats; memory does not grow with the points."""
+    """Return the log evidence alone, in nats; memory does not grow with the points.
+
+    Args:
+        chain: transitions, stationary covariance and emission.
+        eta, lam: information at the points, (points, r) and (points, r, r).
+    """
     filtered, scratch = _filtered(1, lam.shape[1], len(chain.emission)), _prior_scratch(chain, lam.shape[1])
     log_evidence = 0.0
     for k in range(len(eta)):
@@ -91,7 +96,12 @@ def filter_evidence(chain: Chain, eta: Array, lam: Array) -> float:
 
 @numba.njit(**OPTIONS)
 def filter_pass(chain: Chain, eta: Array, lam: Array) -> tuple[Filtered, float]:
-    """Return what the smoother needs of every point, and the log evidence in nats."""
+    """Return what the smoother needs of every point, and the log evidence in nats.
+
+    Args:
+        chain: transitions, stationary covariance and emission.
+        eta, lam: information at the points, (points, r) and (points, r, r).
+    """
     points, r = eta.shape
     filtered, scratch = _filtered(points, r, len(chain.emission)), _prior_scratch(chain, r)
     log_evidence = 0.0
@@ -102,7 +112,12 @@ def filter_pass(chain: Chain, eta: Array, lam: Array) -> tuple[Filtered, float]:
 
 @numba.njit(**OPTIONS)
 def smoother_pass(chain: Chain, lam: Array, filtered: Filtered) -> Smoothed:
-    """Return the posterior at every point, in the memory of the filter's mean and information."""
+    """Return the posterior at every point, in the memory of the filter's mean and information.
+
+    Args:
+        chain, lam: as `filter_pass` takes them.
+        filtered: its results; mean and information are overwritten.
+    """
     points, r = filtered.mean.shape
     scratch = _blank_scratch(r, len(chain.emission))
     for k in range(points - 1, -1, -1):
@@ -112,7 +127,11 @@ def smoother_pass(chain: Chain, lam: Array, filtered: Filtered) -> Smoothed:
 
 @numba.njit(**OPTIONS)
 def state_passes(chain: Chain, eta: Array, lam: Array) -> States:
-    """Return the joint states that both passes leave at every point."""
+    """Return the joint states that both passes leave at every point.
+
+    Args:
+        chain, eta, lam: as `filter_pass` takes them.
+    """
     points, r = eta.shape
     n = r * len(chain.emission)
     filtered, scratch = _filtered(points, r, len(chain.emission)), _prior_scratch(chain, r)

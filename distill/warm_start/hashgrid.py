@@ -67,6 +67,12 @@ def start_hashgrid(
 
     A student without coarse levels, or with one number per entry, stays as it is, and so does one of a teacher that
     no ray meets.
+
+    Args:
+        teacher: its rays are sampled, near its cameras.
+        student: a fresh hash grid of the same box, changed in place.
+        generator: of samples and of random parameters.
+        settings: the defaults if left out.
     """
     assert isinstance(student, HashGrid)
     settings = settings or HashGridStart()

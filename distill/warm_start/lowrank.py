@@ -64,6 +64,12 @@ def start_vm(
 
     Features are solved for where both fields have the same kind of decoder. A student of a teacher with nothing to
     see stays as it is.
+
+    Args:
+        teacher: sampled on a lattice over its box.
+        student: a fresh VM field of the same box, changed in place.
+        generator: of the samples.
+        settings: the defaults if left out.
     """
     assert isinstance(student, VM)
 

@@ -46,6 +46,12 @@ def start_voxels(
     """Fill a voxel grid in place: density by sampling, color by a ridge regression on spherical harmonics.
 
     A student of a teacher with no occupied cell stays as it is.
+
+    Args:
+        teacher: sampled at the nodes in its occupied cells.
+        student: a fresh voxel grid of the same box, changed in place.
+        generator: of the samples.
+        settings: the defaults if left out.
     """
     assert isinstance(student, Voxels)
     settings = settings or VoxelStart()

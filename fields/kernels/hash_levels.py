@@ -43,6 +43,12 @@ def hash_levels(
 
     The rounding is part of the format: a finest resolution of 512 or 1024 gives one vertex more on some
     level than real arithmetic would.
+
+    Args:
+        n_levels: number of levels.
+        log2_hashmap_size: logarithm of the largest number of entries of a level.
+        base_resolution: of the coarsest level.
+        per_level_scale: factor of the resolution from one level to the next.
     """
     # Every operation in double and rounded once: numpy's own float32 exp2 and log2 are off by some last bits,
     # and differently on different processors.

@@ -23,6 +23,10 @@ def hash_encode(
 
     Positions lie in [0, 1]^3. Neither numba nor tiny-cuda-nn has gradients for the positions; where these are
     required, the torch twin serves.
+
+    Args:
+        table: entries of all levels, one after the other, in a row of features each.
+        levels: shapes of the levels, from `hash_levels`.
     """
     if table.is_cuda and table.dtype == torch.float32:
         from fieldmorph.fields.kernels.accelerators import hash_encode_cuda  # only for a CUDA tensor
@@ -44,6 +48,12 @@ def composite(
 
     alpha_i = 1 - exp(-sigma_i (t_end - t_start)), weight_i = alpha_i prod_{j < i} (1 - alpha_j). Depth is the
     weighted sum of sample centers, in world units. Differentiable in sigma and rgb.
+
+    Args:
+        sigma: density per world unit of each sample, at least 0.
+        rgb: sRGB of each sample.
+        t_starts, t_ends: distances along the ray between which each sample lies, in world units.
+        offsets: ray r owns the samples offsets[r] .. offsets[r + 1], from near to far.
     """
     if sigma.is_cuda and sigma.dtype == torch.float32:
         from fieldmorph.fields.kernels.accelerators import composite_cuda  # only for a CUDA tensor
@@ -70,6 +80,10 @@ def march(
     enters the box (or near_plane), and is kept when its centre lies in an occupied cell.
 
     Args:
+        rays_o, rays_d: origins in world units, and directions.
+        aabb: the box in world units, min then max.
+        occupied: cells of that box.
+        render_step_size: distance between samples, in world units for directions of unit length.
         jitter: in [0, 1), one per ray; 0.5 for images.
 
     Returns:

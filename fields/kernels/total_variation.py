@@ -30,6 +30,11 @@ def total_variation(
     The numba kernel serves float32 on a CPU, the torch twin the rest. Of a part of the rows the kernel's gradient is
     sparse: to add it to a dense one costs what its own rows do.
 
+    Args:
+        values: rows of the active nodes, in the order of their flat indices.
+        grid: which nodes are active.
+        first, last: the rows that count.
+
     Raises:
         ValueError: the table does not have a row for each active node.
     """

@@ -72,6 +72,12 @@ def sparse_trilinear(
     Positions are relative to the box, [0, 1]^3; beyond it they are taken to its faces, and a nan to its lower ones.
     The numba kernel serves float32 on a CPU without gradients for the positions, the torch twin the rest.
 
+    Args:
+        positions: in [0, 1]^3, relative to the box.
+        values: rows of the active nodes, in the order of their flat indices.
+        grid: which nodes are active.
+        empty: value of every column at an inactive node.
+
     Raises:
         ValueError: the table does not have a row for each active node.
     """
@@ -136,7 +142,12 @@ def example(
 
 
 def ball_grid(resolution: int, fraction: float) -> NodeGrid:
-    """Return a grid with this fraction of its nodes active, those nearest to its center."""
+    """Return a grid with this fraction of its nodes active, those nearest to its center.
+
+    Args:
+        resolution: nodes along each axis.
+        fraction: of the nodes that are active.
+    """
     radius = torch.cartesian_prod(*[torch.linspace(-1, 1, resolution)] * 3).norm(dim=-1)
     active = radius <= radius.kthvalue(max(1, round(fraction * resolution**3))).values
     return NodeGrid(*rank_words(pack_mask(active)), resolution, float(resolution - 1))

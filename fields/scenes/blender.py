@@ -55,6 +55,10 @@ def mask_box(cameras: Cameras, alpha: UInt8[Tensor, "n height width"]) -> tuple[
     goes when more than a few views find only background where it may be. A view whose content keeps clear
     of the image's edge shows all there is, so it finds background outside the image too; any other
     view judges only what it sees. The hull holds all that the masks hold, so the box clips nothing.
+
+    Args:
+        cameras: one per image.
+        alpha: opacity of the images, 0 to 255.
     """
     step = -(-len(cameras) // MAX_VIEWS)
     cameras, foreground = cameras[::step], alpha[::step] > FOREGROUND

@@ -112,6 +112,9 @@ def read_transforms(path: Path) -> JsonObject:
 def read_frames(content: JsonObject, path: Path) -> list[Frame]:
     """Return the frames of the transforms file `path`, in its order; its images are opened, not decoded.
 
+    Args:
+        content: as `read_transforms` returns it.
+
     Raises:
         InputError: a value or an image that cannot be used.
         UnsafeError: a `file_path` leaves the folder of `path`.
@@ -156,7 +159,14 @@ def choose_splits(available: Iterable[str], splits: Sequence[str] | None) -> lis
 
 
 def number(values: JsonObject, key: str, where: str, default: float = 0.0) -> float:
-    """Return a finite number, or `default` where there is none."""
+    """Return a finite number, or `default` where there is none.
+
+    Args:
+        values: JSON object that may have it.
+        key: its name.
+        where: the file or frame that messages name.
+        default: where there is none.
+    """
     value = values.get(key)
     if value is None:
         return default

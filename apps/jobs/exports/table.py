@@ -15,18 +15,18 @@ OnExportProgress = Callable[[str, int, int], None]  # activity, parts that are d
 
 @runtime_checkable
 class Exported(Protocol):
-    """What an export wrote."""
+    """Result of an export."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the values of `--json`."""
 
     def summary(self) -> str:
-        """Return the lines that people read."""
+        """Return the result as text."""
 
 
 @runtime_checkable
 class Export(Protocol):
-    """Function of a format: writes the field in a file.
+    """Function of a format, which writes the field in a file.
 
     Its keyword arguments are these and the format's options; nothing is written where it raises SettingError or
     InputError.
