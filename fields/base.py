@@ -110,7 +110,7 @@ class VolumeField(nn.Module, ABC):
         """Take the resolution that suits this fraction of training, coarse to fine; 1 gives the final one.
 
         Returns:
-            True where parameters were replaced, so that an optimizer must start anew. Fields that do not grow have
+            True where parameters were replaced, so that a new optimizer is needed. Fields that do not grow have
             one resolution.
         """
         return False

@@ -1,4 +1,4 @@
-"""Fields made of any Python callable: teachers that need no training code, file or framework of ours."""
+"""Fields made of any Python callable: teachers that need no training code and no file."""
 
 from collections.abc import Callable, Sequence
 

@@ -159,7 +159,7 @@ def run_loop(
             f"the run diverged: its PSNR was {psnr} at every evaluation; smaller learning rates may help"
         )
     if best is None or (budget.steps is None and step < min_steps):
-        raise FruitlessError(f"the budget ended after {step} steps, too short to do anything; give more")
+        raise FruitlessError(f"the budget ended after {step} steps, too short to do anything; increase it")
     return best, LoopReport(step, total, best_psnr, curve)
 
 

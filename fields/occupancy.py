@@ -110,7 +110,7 @@ class OccupancyGrid:
         *,
         samples_per_cell: int = 4,
     ) -> None:
-        """Compute the grid anew from several points per cell; one ring of cells is added.
+        """Recompute the grid from several points per cell; one ring of cells is added.
 
         A student is judged with a grid of its own: the teacher's would hide its floaters.
 

@@ -20,7 +20,7 @@ class Exit:
 
 
 def explain(error: BaseException) -> Exit | None:
-    """Return exit code and message for an error, or None for a defect of ours, which deserves its traceback."""
+    """Return exit code and message for an error, or None for a defect, which is shown with its traceback."""
     text = " ".join(str(error).split())
     match error:
         case UnsafeError():

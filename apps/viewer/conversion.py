@@ -193,7 +193,7 @@ class ConversionSlot:
                 self._job.close()
 
     def close(self) -> None:
-        """Close the job, whoever owns it."""
+        """Close the job of any owner."""
         if self._owner is not None:
             self.cancel(self._owner)
 

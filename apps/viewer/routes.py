@@ -130,7 +130,7 @@ class ResponseQueue:
             self._loop.call_soon_threadsafe(self._queue.put_nowait, message)
 
     def response(self, on_end: Callable[[], None], media_type: str) -> Response:
-        """Return a response that streams the messages; `on_end` is called when nobody reads it any more."""
+        """Return a response that streams the messages; `on_end` is called when it is no longer read."""
 
         async def messages() -> AsyncIterator[bytes]:
             try:

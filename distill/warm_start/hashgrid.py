@@ -106,7 +106,7 @@ def start_hashgrid(
             features = features - encoded @ directions.T
             scale = _scale(encoded, samples.feature_weights, settings.feature_rms)
             table[:, 1:], columns[1:, 1:] = entries / scale, directions * scale
-    # A pair of hidden units for each number that comes out; the other units stay random and have no say yet.
+    # A pair of hidden units for each number that comes out; the other units stay random and have no effect yet.
     one = torch.eye(n_out, device=out.device)
     into[: 2 * n_out] = torch.cat([loadings, -loadings])
     out.zero_()

@@ -69,7 +69,7 @@ export class RenderLoop {
   }
 
   /**
-   * Draw anew: the view has changed, and may continue to change for so many milliseconds.
+   * Redraw: the view has changed, and may continue to change for so many milliseconds.
    *
    * @param {number} rest
    */

@@ -73,12 +73,12 @@ export class SceneView {
     throw new Error("abstract");
   }
 
-  /** Draw anew after the camera has moved. */
+  /** Redraw after the camera has moved. */
   cameraMoved() {
     throw new Error("abstract");
   }
 
-  /** Draw anew after the page's size has changed. */
+  /** Redraw after the page's size has changed. */
   resized() {
     throw new Error("abstract");
   }

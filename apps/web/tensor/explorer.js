@@ -10,7 +10,7 @@ import { MapView } from "./map.js";
 import { makeSliders } from "./sliders.js";
 
 const COUNTS = [1, 2, 3, 5, 8, 12]; // of places to measure
-const MIN_CHANGE = 24; // pixels of width, from which a curve is drawn anew
+const MIN_CHANGE = 24; // pixels of width, from which a curve is redrawn
 
 /** @typedef {"mean" | "sd" | "next"} Quantity */
 
