@@ -33,10 +33,10 @@ from torch import Tensor  # noqa: E402
 
 from fieldmorph.fields.base import VolumeField  # noqa: E402
 
-# New examples are looked for at the desk; a build repeats the same ones. A busy machine is no error.
-hypothesis.settings.register_profile("desk", deadline=None)
+# New examples are drawn locally; CI repeats the same ones. A busy machine is no error.
+hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
-hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "desk")
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
 class AnalyticField(VolumeField):

@@ -32,7 +32,7 @@ def test_levels_are_known_by_name() -> None:
 
 def test_the_worst_poses_are_those_with_the_largest_mean_error() -> None:
     poses = HardPoses(20)
-    assert len(poses.worst()) == 0  # nothing has been looked at
+    assert len(poses.worst()) == 0  # no error has been noted
     index = torch.arange(20).repeat_interleave(3)
     poses.note(index, torch.where(index == 7, 0.9, torch.where(index == 3, 0.5, 0.1)), "point")
     assert poses.worst().tolist() == [7, 3]

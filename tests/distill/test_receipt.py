@@ -110,7 +110,7 @@ def test_sizes_are_compared_and_folders_left_out(sphere: RenderableField) -> Non
     assert (reported["gate"], reported["photographs"], reported["seed"]) == (None, None, 7)
 
 
-def test_looks_belong_to_the_stage_that_they_end() -> None:
+def test_evaluations_belong_to_the_stage_that_they_end() -> None:
     # Twenty evaluations in 100 s: a start of 6 s that the first stage pays for, and 0.2 s for each evaluation.
     curve = [(5.0 * i, 20.0) for i in range(1, 21)]
     stages = [stage("features", 3.6), stage("volume", 48.0), stage("render", 38.4)]

@@ -9,7 +9,7 @@ import torch
 from helpers.defaults import SAMPLING
 from torch import Tensor
 
-from fieldmorph.distill import teacher_samples as samples
+from fieldmorph.distill import teacher_samples
 from fieldmorph.distill.teacher_samples import Block, SamplePool, TeacherSamples, make_block
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.blackbox import CallableField
@@ -97,10 +97,10 @@ def test_a_black_box_is_queried_for_density_and_once_more_for_what_light_reaches
     teacher = stored(CallableField(ball, BOX))
     requested.clear()
     block = make_block(teacher, 0, 0)
-    along, looked, anywhere = requested
-    assert torch.equal(looked, block.along.positions)
+    along, reached, anywhere = requested
+    assert torch.equal(reached, block.along.positions)
     assert torch.equal(anywhere, block.empty_positions)
-    hidden = len(along) - len(looked)  # the inside of the ball
+    hidden = len(along) - len(reached)  # the inside of the ball
     assert hidden > 0.2 * len(along)
 
 
@@ -227,7 +227,7 @@ def made(teacher: RenderableField, monkeypatch: pytest.MonkeyPatch) -> list[int]
         numbers.append(number)
         return replace(block, empty_positions=torch.zeros(1, 3), empty_sigma=torch.tensor([float(number)]))
 
-    monkeypatch.setattr(samples, "make_block", numbered)
+    monkeypatch.setattr(teacher_samples, "make_block", numbered)
     for name, value in (("n_blocks", 4), ("fill_every", 8), ("renew_every", 32)):
         monkeypatch.setattr(SAMPLING, name, value)
     return numbers

@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fieldmorph.fields import perceptron as network
-from fieldmorph.fields import runtime
+from fieldmorph.fields import perceptron, runtime
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.registry import FIELDS, field_settings, make_field, rebuild_field
@@ -221,7 +220,7 @@ def test_bf16_networks_stay_near_float32(name: str, monkeypatch: pytest.MonkeyPa
 @every_field
 def test_every_tensor_is_made_on_the_field_s_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # The meta device stands in for CUDA: it too refuses to mix with the CPU, and it has no autocast.
-    monkeypatch.setattr(network, "network_autocast", lambda inputs: contextlib.nullcontext())
+    monkeypatch.setattr(perceptron, "network_autocast", lambda inputs: contextlib.nullcontext())
     field = lively(name).to("meta")
     rgb, sigma = field(points().to("meta"), unit_directions(200).to("meta"))
     penalty = field.regularization(torch.Generator().manual_seed(0))

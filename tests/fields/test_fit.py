@@ -141,7 +141,7 @@ def test_equal_seeds_give_equal_results(views: Split) -> None:
 def test_interrupted_and_resumed_equals_uninterrupted(
     views: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
-    # fine steps: fresh low density lies under the threshold, so that some cells are free from the first look on
+    # fine steps: fresh low density lies under the threshold, so that some cells are free from the first update on
     monkeypatch.setattr(fit, "step_size_for", lambda cameras, field: 2 / 256)
 
     def stop(progress: Progress) -> None:

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.numerical
 
 
 class Walker:
-    """Walks noisily to 3 and looks at itself now and then."""
+    """Walks noisily to 3 and evaluates itself at times."""
 
     def __init__(self, psnr: Callable[[int], float] | None = None) -> None:
         self.x, self.n = torch.zeros(2), 0

@@ -101,7 +101,7 @@ def test_an_empty_start_does_not_close_the_grid(uniform_field) -> None:
     assert 0.2 < grid.occupied.float().mean() < 0.8  # the threshold is at most the mean
 
 
-def test_a_part_of_the_cells_is_looked_at(uniform_field, generator: torch.Generator) -> None:
+def test_a_part_of_the_cells_is_sampled(uniform_field, generator: torch.Generator) -> None:
     grid = OccupancyGrid(8)
     grid.update(uniform_field(8.0, (0.0, 0.0, 0.0, 1.0, 1.0, 1.0)), 0.1, generator, fraction=0.25)
     assert 0.1 < (grid.density > 0).float().mean() < 0.25

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fieldmorph.fields import perceptron as network
-from fieldmorph.fields import runtime
+from fieldmorph.fields import perceptron, runtime
 from fieldmorph.fields.kernels import accelerators
 from fieldmorph.fields.perceptron import Perceptron, _round_up
 
@@ -75,7 +74,7 @@ def test_padding_rows_changes_no_value_and_no_gradient(n: int, monkeypatch: pyte
     net, x = lively(skip=1).double(), inputs(n, 5).double()
     results = []
     for rows in (_round_up, lambda count: count):
-        monkeypatch.setattr(network, "_round_up", rows)
+        monkeypatch.setattr(perceptron, "_round_up", rows)
         at = x.clone().requires_grad_()
         out = net(at)
         results.append([out, *torch.autograd.grad(out.square().sum(), [at, *net.parameters()])])
@@ -142,7 +141,7 @@ def test_on_cuda_the_fused_kernels_serve_the_shapes_they_come_in(
     passed = {"tinycudann-mlp": accelerators.Accelerator("tinycudann-mlp", True, True, "")}
     monkeypatch.setattr(accelerators, "accelerators", lambda: passed)
     monkeypatch.setattr(accelerators, "perceptron_tcnn", lambda x, weights: 2 * layers_ref(x, weights))
-    monkeypatch.setattr(network, "_on_cuda", lambda rows: rows.dtype == torch.float32)
+    monkeypatch.setattr(perceptron, "_on_cuda", lambda rows: rows.dtype == torch.float32)
     out = net(x)
     assert out.shape == (2, 3, shape["n_out"])
     for got, grad in zip(torch.autograd.grad(out.sum(), [x, *net.parameters()]), expected, strict=True):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fieldmorph.apps.bake import web_export as bake_file
+from fieldmorph.apps.bake import web_export
 from fieldmorph.apps.bake.bricks import Bake
 from fieldmorph.apps.bake.build import BakeConfig, bake
 from fieldmorph.apps.bake.web_export import folder_files, page, read_web, write_web
@@ -273,6 +273,6 @@ def test_a_part_that_claims_too_much_is_not_unpacked(
     baked: Bake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_web(tmp_path / "a.html", baked)
-    monkeypatch.setattr(bake_file, "MAX_PART_BYTES", 100)
+    monkeypatch.setattr(web_export, "MAX_PART_BYTES", 100)
     with pytest.raises(InputError, match="part density claims"):
         read_web(tmp_path / "a.html")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from helpers.defaults import CONVERT, FIT, SAMPLING
 
-from fieldmorph.apps.bench import runner as bench_runs
+from fieldmorph.apps.bench import runner
 from fieldmorph.apps.bench.active import SETTINGS, active_table, bench_active, summarize
-from fieldmorph.distill import conversion as distillation
+from fieldmorph.distill import conversion
 from fieldmorph.fields import fit, loop
 from fieldmorph.fields.hashgrid import HashGrid
 from fieldmorph.fields.mlp import MLP
@@ -24,7 +24,7 @@ def requested(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     monkeypatch.setattr(FIT, "probe_rays", 256)
     monkeypatch.setattr(CONVERT, "probe_rays", 256)
     monkeypatch.setattr(fit, "run_loop", partial(loop.run_loop, min_steps=1))
-    monkeypatch.setattr(distillation, "MIN_STEPS", 1)
+    monkeypatch.setattr(conversion, "MIN_STEPS", 1)
     monkeypatch.setenv("FIELDMORPH_DEBUG", "1")
     monkeypatch.setitem(MLP.presets, "small", {"width": 16, "depth": 1})
     monkeypatch.setitem(HashGrid.presets, "small", {"n_levels": 4, "log2_hashmap_size": 12})
@@ -34,7 +34,7 @@ def requested(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         calls.append(settings)
         return json.loads(json.dumps(job(**json.loads(json.dumps(settings, default=str)))))
 
-    monkeypatch.setattr(bench_runs, "in_child", inline)
+    monkeypatch.setattr(runner, "in_child", inline)
     return calls
 
 
@@ -105,7 +105,7 @@ def test_all_settings_run_once_with_each_seed_in_another_order(
 def test_without_a_teacher_nothing_is_converted(
     monkeypatch: pytest.MonkeyPatch, requested: list[dict[str, Any]], few_views: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(bench_runs, "in_child", lambda *_a, **_k: {"error": "MemoryError: "})
+    monkeypatch.setattr(runner, "in_child", lambda *_a, **_k: {"error": "MemoryError: "})
     result = bench_active(few_views, tmp_path, n_seeds=1, quiet=True)
     assert result["failed"] == 6
     assert result["summary"] == []

@@ -9,11 +9,10 @@ import pytest
 from helpers.defaults import CONVERT, FIT, SAMPLING
 
 from fieldmorph.apps.bench import convert as bench
-from fieldmorph.apps.bench import runner as bench_runs
-from fieldmorph.apps.bench import snapshots as bench_looks
+from fieldmorph.apps.bench import runner, snapshots
 from fieldmorph.apps.bench.convert import bench_convert, convert_table, summarize
 from fieldmorph.apps.cli.main import main
-from fieldmorph.distill import conversion as distillation
+from fieldmorph.distill import conversion
 from fieldmorph.fields import fit, loop
 from fieldmorph.fields.hashgrid import HashGrid
 from fieldmorph.fields.mlp import MLP
@@ -26,13 +25,13 @@ def requested(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         monkeypatch.setattr(SAMPLING, name, value)
     monkeypatch.setattr(FIT, "probe_rays", 256)
     monkeypatch.setattr(CONVERT, "probe_rays", 256)
-    monkeypatch.setattr(bench_looks, "EVALUATION_PIXELS", 256)
+    monkeypatch.setattr(snapshots, "EVALUATION_PIXELS", 256)
     monkeypatch.setattr(bench, "STUDENTS", {"small": 0.3})
     monkeypatch.setattr(bench, "TEACHER_CORE_SECONDS", 1.0)
     monkeypatch.setattr(bench, "MIN_CORE_SECONDS", 0.2)
     monkeypatch.setattr(bench, "EVALUATIONS", 2)
     monkeypatch.setattr(fit, "run_loop", partial(loop.run_loop, min_steps=1))
-    monkeypatch.setattr(distillation, "MIN_STEPS", 1)
+    monkeypatch.setattr(conversion, "MIN_STEPS", 1)
     monkeypatch.setenv("FIELDMORPH_DEBUG", "1")
     monkeypatch.setitem(MLP.presets, "small", {"width": 16, "depth": 1})
     monkeypatch.setitem(HashGrid.presets, "small", {"n_levels": 4, "log2_hashmap_size": 12})
@@ -42,7 +41,7 @@ def requested(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         calls.append(job.__name__)
         return json.loads(json.dumps(job(**json.loads(json.dumps(settings, default=str)))))
 
-    monkeypatch.setattr(bench_runs, "in_child", inline)
+    monkeypatch.setattr(runner, "in_child", inline)
     return calls
 
 
@@ -107,7 +106,7 @@ def test_bench_continues_an_old_run_and_starts_anew_with_force(
             return {"error": "MemoryError: "}
         return {"steps": 9, "core_seconds": 1.0, "psnr": 20.0, "curve": [[1.0, 20.0]]}
 
-    monkeypatch.setattr(bench_runs, "in_child", pretend)
+    monkeypatch.setattr(runner, "in_child", pretend)
     line = [
         "bench",
         "convert",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fieldmorph.apps.bench import matrix as module
-from fieldmorph.apps.bench import runner as bench_runs
+from fieldmorph.apps.bench import runner
 from fieldmorph.apps.bench.matrix import bench_matrix, matrix_table
 from fieldmorph.apps.cli.main import main
 from fieldmorph.fields.registry import FIELDS
@@ -26,7 +26,7 @@ class Pretend:
         self.broken: tuple[str, ...] | None = None
 
     def __call__(self, job: Any, *, threads: int, **settings: Any) -> dict[str, Any]:
-        if job is bench_runs.train:
+        if job is runner.train:
             requested = ("train", settings["field"], Path(settings["output"]).stem)
             psnr = 30.0 + NAMES.index(settings["field"]) + (0.5 if "alone" in requested[2] else 0)
             found = {"psnr": psnr, "ssim": 0.9}
@@ -48,7 +48,7 @@ class Pretend:
 def pretend(monkeypatch: pytest.MonkeyPatch) -> Pretend:
     """No process is started."""
     instead = Pretend()
-    monkeypatch.setattr(bench_runs, "in_child", instead)
+    monkeypatch.setattr(runner, "in_child", instead)
     return instead
 
 

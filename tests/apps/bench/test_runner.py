@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fieldmorph.apps.bench import runner as bench_runs
+from fieldmorph.apps.bench import runner
 from fieldmorph.apps.bench.runner import Bench, chosen, failures, in_child, markdown
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.runtime import peak_memory
@@ -34,7 +34,7 @@ def requested(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         calls.append(settings)
         return job(**settings)
 
-    monkeypatch.setattr(bench_runs, "in_child", inline)
+    monkeypatch.setattr(runner, "in_child", inline)
     return calls
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from fieldmorph.apps.bench import runner as bench_runs
+from fieldmorph.apps.bench import runner
 from fieldmorph.apps.bench import tensor as module
 from fieldmorph.apps.bench.tensor import bench_tensor, measure, tensor_table
 from fieldmorph.apps.bench.tensor_baselines import BASELINES, Blocks, Method
@@ -82,7 +82,7 @@ def requested(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         calls.append((settings["path"].stem, settings["split"], settings["fold"], settings["method"]))
         return job(**settings)
 
-    monkeypatch.setattr(bench_runs, "in_child", inline)
+    monkeypatch.setattr(runner, "in_child", inline)
     return calls
 
 
@@ -195,7 +195,7 @@ def test_blocks_are_held_out_whole_and_often_enough(monkeypatch: pytest.MonkeyPa
 def test_some_data_and_some_methods(
     monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path, only: Any, sets: Any, methods: Any
 ) -> None:
-    monkeypatch.setattr(bench_runs, "in_child", lambda *_, **__: {"error": "OSError: no room"})
+    monkeypatch.setattr(runner, "in_child", lambda *_, **__: {"error": "OSError: no room"})
     result = bench_tensor(folder, tmp_path / "out", only=only, n_folds=1, quiet=True)
     assert list(result["sets"]) == sets
     assert {about["folds"] for about in result["sets"].values()} == {1}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fieldmorph.apps.bench import runner as bench_runs
+from fieldmorph.apps.bench import runner
 from fieldmorph.apps.bench import tensor_scaling as module
 from fieldmorph.apps.bench.tensor_scaling import bench_tensor_sizes, sizes_table
 from fieldmorph.apps.cli.main import main
@@ -17,7 +17,7 @@ from fieldmorph.fields.errors import SettingError
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No process is started, and fits are short."""
-    monkeypatch.setattr(bench_runs, "in_child", lambda job, *, threads, **settings: job(**settings))
+    monkeypatch.setattr(runner, "in_child", lambda job, *, threads, **settings: job(**settings))
     monkeypatch.setattr(module, "CONFIG", FitConfig(ranks=(3,), kernels=("matern32",), restarts=1, sweeps=7))
     monkeypatch.setattr(module, "TESTED", 200)
 

@@ -13,9 +13,8 @@ from helpers.view_fields import save_ball, served
 pytest.importorskip("gradio")
 
 from fieldmorph.apps.bake.build import BakeConfig
-from fieldmorph.apps.bench import browser_page as bench_page
-from fieldmorph.apps.bench import load_clients as bench_visits
-from fieldmorph.apps.bench import viewer as bench_view
+from fieldmorph.apps.bench import browser_page, load_clients
+from fieldmorph.apps.bench import viewer as viewer_bench
 from fieldmorph.apps.bench.browser_page import page_table
 from fieldmorph.apps.bench.load_clients import assembled
 from fieldmorph.apps.bench.viewer import process_state, view_table
@@ -43,12 +42,12 @@ def test_an_image_is_whole_when_each_pixel_came_once() -> None:
 def together(folder: Path, viewers: int, seconds: float) -> dict[str, Any]:
     compile_kernels()  # or the first images would wait for that
     with served([save_ball(folder / "ball.fm")], bake=False) as (url, _):
-        visits = partial(bench_view.visit_together, viewers=viewers, seconds=seconds, pid=os.getpid())
-        return bench_view.visited(url, visits)
+        visits = partial(viewer_bench.visit_together, viewers=viewers, seconds=seconds, pid=os.getpid())
+        return viewer_bench.visited(url, visits)
 
 
 def test_a_crowd_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_visits, "PAUSE", 0.2)
+    monkeypatch.setattr(load_clients, "PAUSE", 0.2)
     row = together(tmp_path, viewers=3, seconds=4.0)
     assert row["pictures"] >= 6
     assert (row["errors"], row["strangers"]) == (0, 0)
@@ -61,19 +60,19 @@ def test_a_crowd_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_image_of_somebody_else_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    truly, names = bench_visits.Visitor.request, iter(range(1000))
+    truly, names = load_clients.Visitor.request, iter(range(1000))
 
-    def requests(self: bench_visits.Visitor, turn: int) -> dict[str, Any]:
+    def requests(self: load_clients.Visitor, turn: int) -> dict[str, Any]:
         return {**truly(self, turn), "background": next(names) % 2}
 
-    monkeypatch.setattr(bench_visits, "PAUSE", 0.05)
-    monkeypatch.setattr(bench_visits.Visitor, "request", requests)
+    monkeypatch.setattr(load_clients, "PAUSE", 0.05)
+    monkeypatch.setattr(load_clients.Visitor, "request", requests)
     assert together(tmp_path, viewers=2, seconds=2.0)["strangers"] > 0
 
 
 def test_an_answer_that_is_none_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_visits, "PAUSE", 0.05)
-    monkeypatch.setattr(bench_visits, "MISTAKES", ({},))  # what is requested rightly is answered
+    monkeypatch.setattr(load_clients, "PAUSE", 0.05)
+    monkeypatch.setattr(load_clients, "MISTAKES", ({},))  # what is requested rightly is answered
     row = together(tmp_path, viewers=1, seconds=1.0)
     assert row["errors"] > 0
     assert "was answered with 200" in row["first_errors"][0]
@@ -81,7 +80,7 @@ def test_an_answer_that_is_none_is_an_error(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.slow
 def test_the_program_itself_is_visited(tmp_path: Path) -> None:
-    row = bench_view.alone([str(save_ball(tmp_path / "ball.fm"))], 0)
+    row = viewer_bench.alone([str(save_ball(tmp_path / "ball.fm"))], 0)
     assert (row["errors"], row["strangers"]) == (0, 0)
 
 
@@ -94,15 +93,15 @@ def test_the_page_has_a_table() -> None:
 def test_a_page_is_opened_dragged_and_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with chromium():  # or it is skipped
         pass
-    small = partial(bench_page.export_web, config=BakeConfig(16))
+    small = partial(browser_page.export_web, config=BakeConfig(16))
     for name, value in {
         "export_web": small,
         "OPENINGS": 1,
         "DRAG_SECONDS": 0.5,
         "SIZES": ((160, 120),),
     }.items():
-        monkeypatch.setattr(bench_page, name, value)
-    row = bench_page.drag_page(str(save_ball(tmp_path / "ball.fm")))
+        monkeypatch.setattr(browser_page, name, value)
+    row = browser_page.drag_page(str(save_ball(tmp_path / "ball.fm")))
     (window,) = row["windows"]
     assert row["bytes"] > 10_000
     assert min(window["first_ms"], window["frames_per_second"], window["still_ms"]) > 0

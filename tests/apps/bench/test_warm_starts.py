@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 from helpers.defaults import CONVERT, FIT, SAMPLING
 
-from fieldmorph.apps.bench import runner as bench_runs
-from fieldmorph.apps.bench import snapshots as bench_looks
+from fieldmorph.apps.bench import runner, snapshots
 from fieldmorph.apps.bench import warm_starts as module
 from fieldmorph.apps.bench.snapshots import SnapshotRecorder
 from fieldmorph.apps.bench.warm_starts import RUNS, bench_starts, starts_table, summarize
-from fieldmorph.distill import conversion as distillation
+from fieldmorph.distill import conversion
 from fieldmorph.distill.warm_start.registry import STARTS
 from fieldmorph.fields import fit, loop
 from fieldmorph.fields.budget import Spent
@@ -31,10 +30,10 @@ def requested(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         monkeypatch.setattr(SAMPLING, name, value)
     monkeypatch.setattr(FIT, "probe_rays", 256)
     monkeypatch.setattr(CONVERT, "probe_rays", 256)
-    monkeypatch.setattr(bench_looks, "EVALUATION_PIXELS", 256)
+    monkeypatch.setattr(snapshots, "EVALUATION_PIXELS", 256)
     monkeypatch.setattr(module, "EVALUATIONS", 3)
     monkeypatch.setattr(fit, "run_loop", partial(loop.run_loop, min_steps=1))
-    monkeypatch.setattr(distillation, "MIN_STEPS", 1)
+    monkeypatch.setattr(conversion, "MIN_STEPS", 1)
     monkeypatch.setenv("FIELDMORPH_DEBUG", "1")
     small = {"resolution": 16, "density_components": 4, "app_components": 4}
     monkeypatch.setitem(HashGrid.presets, "small", {"n_levels": 4, "log2_hashmap_size": 12})
@@ -47,7 +46,7 @@ def requested(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         calls.append(settings)
         return json.loads(json.dumps(job(**json.loads(json.dumps(settings, default=str)))))
 
-    monkeypatch.setattr(bench_runs, "in_child", inline)
+    monkeypatch.setattr(runner, "in_child", inline)
     return calls
 
 
@@ -93,19 +92,19 @@ def test_near_is_within_a_decibel_of_the_end_without_a_start() -> None:
     assert summarize(rows) == []
 
 
-def test_looks_are_at_equal_ratios_and_after_the_first_step() -> None:
+def test_snapshots_are_at_equal_ratios_and_after_the_first_step() -> None:
     field = make_field("mlp", aabb=(0.0, 0.0, 0.0, 1.0, 1.0, 1.0), width=16, depth=1)
     shown = []
-    looks = SnapshotRecorder(field, 4, shown.append, early=True)
+    recorder = SnapshotRecorder(field, 4, shown.append, early=True)
     taken = []
     for step in range(1, 1001):
-        looks(Progress(step, step / 1000, None, Spent()))
-        if len(looks.taken) > len(taken):
+        recorder(Progress(step, step / 1000, None, Spent()))
+        if len(recorder.taken) > len(taken):
             taken.append(step)
     assert taken == [1, 20, 54, 142, 377]
     assert len(shown) == 1000
-    looks.end()
-    times = [at for at, _ in looks.taken]
+    recorder.end()
+    times = [at for at, _ in recorder.taken]
     assert times == sorted(times)
     assert len(times) == 6
     with_jump = SnapshotRecorder(field, 4, shown.append)

@@ -8,7 +8,7 @@ import pytest
 
 from fieldmorph.apps.bake.baked_field import baked_field
 from fieldmorph.apps.bake.web_export import read_web
-from fieldmorph.apps.bench import runner as bench_runs
+from fieldmorph.apps.bench import runner
 from fieldmorph.apps.bench import web_export as module
 from fieldmorph.apps.bench.web_export import bake_table, bench_bake
 from fieldmorph.fields.errors import SettingError
@@ -32,7 +32,7 @@ def requested(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         calls.append(settings)
         return json.loads(json.dumps(job(**json.loads(json.dumps(settings, default=str)))))
 
-    monkeypatch.setattr(bench_runs, "in_child", inline)
+    monkeypatch.setattr(runner, "in_child", inline)
     return calls
 
 

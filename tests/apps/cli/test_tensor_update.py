@@ -122,7 +122,7 @@ def test_rows_that_are_incomplete_are_counted(
     assert "2 rows with missing values are left out" in caplog.text
 
 
-def test_one_measurement_can_be_learned_and_looked_at(
+def test_one_measurement_can_be_learned_and_described(
     capsys: pytest.CaptureFixture[str], tensor_model: Path, tmp_path: Path
 ) -> None:
     data = table(tmp_path / "d.csv", ROWS[0])

@@ -11,10 +11,9 @@ import torch
 from helpers.defaults import CONVERT, FIDELITY, FIT, LOWRANK_START, SAMPLING
 
 from fieldmorph.apps.cli.main import main
-from fieldmorph.apps.jobs import lifecycle as jobs
+from fieldmorph.apps.jobs import lifecycle
 from fieldmorph.apps.jobs.request import parse_bytes
-from fieldmorph.distill import losses
-from fieldmorph.distill import teacher_samples as samples
+from fieldmorph.distill import losses, teacher_samples
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.fit import FitConfig, fit_images
@@ -125,27 +124,27 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
     """
     counts: dict[str, list[int]] = {"pose": [], "ray": [], "point": [], "salient": []}
     fresh: dict[str, torch.Tensor] = {}
-    make_block, at_samples = samples.make_block, losses.RayComparison.at_samples
-    rays, points = samples.Block.rays, samples.TeacherSamples.__getitem__
+    make_block, at_samples = teacher_samples.make_block, losses.RayComparison.at_samples
+    rays, points = teacher_samples.Block.rays, teacher_samples.TeacherSamples.__getitem__
 
     def made(
         teacher: Any, seed: int, number: int, worst: torch.Tensor | None = None, config: Any = None
-    ) -> samples.Block:
+    ) -> teacher_samples.Block:
         counts["pose"].append(0 if worst is None else len(worst))
         return make_block(teacher, seed, number, worst, config)
 
     def noted(level: str, draw: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-        def drawn(block: samples.Block, n: int, generator: torch.Generator) -> torch.Tensor:
+        def drawn(block: teacher_samples.Block, n: int, generator: torch.Generator) -> torch.Tensor:
             fresh[level] = draw(block, n, generator)
             return fresh[level].clone()
 
         return drawn
 
-    def looked_up(level: str, look: Callable[..., Any]) -> Callable[..., Any]:
+    def indexed(level: str, original: Callable[..., Any]) -> Callable[..., Any]:
         def got(owner: Any, which: torch.Tensor) -> Any:
-            if level in fresh:  # the look-up that follows a draw
+            if level in fresh:  # the indexing that follows a draw
                 counts[level].append(int((which != fresh.pop(level)).sum()))
-            return look(owner, which)
+            return original(owner, which)
 
         return got
 
@@ -153,13 +152,15 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
         counts["salient"].append(int(mask.sum()))
         return at_samples(comparison, mask)
 
-    monkeypatch.setattr(samples, "make_block", made)
+    monkeypatch.setattr(teacher_samples, "make_block", made)
     monkeypatch.setattr(SAMPLING, "fill_every", 2)
     monkeypatch.setattr(SAMPLING, "renew_every", 4)
-    monkeypatch.setattr(samples.Block, "draw_rays", noted("ray", samples.Block.draw_rays))
-    monkeypatch.setattr(samples.Block, "draw_points", noted("point", samples.Block.draw_points))
-    monkeypatch.setattr(samples.Block, "rays", looked_up("ray", rays))
-    monkeypatch.setattr(samples.TeacherSamples, "__getitem__", looked_up("point", points))
+    monkeypatch.setattr(teacher_samples.Block, "draw_rays", noted("ray", teacher_samples.Block.draw_rays))
+    monkeypatch.setattr(
+        teacher_samples.Block, "draw_points", noted("point", teacher_samples.Block.draw_points)
+    )
+    monkeypatch.setattr(teacher_samples.Block, "rays", indexed("ray", rays))
+    monkeypatch.setattr(teacher_samples.TeacherSamples, "__getitem__", indexed("point", points))
     monkeypatch.setattr(losses.RayComparison, "at_samples", carried)
     return counts
 
@@ -273,7 +274,7 @@ def test_a_student_larger_than_memory_is_refused(
     )
     assert code == 2
     assert "training vm with these settings takes about 40" in err
-    monkeypatch.setattr(jobs, "_memory_bytes", lambda: 1e9)
+    monkeypatch.setattr(lifecycle, "_memory_bytes", lambda: 1e9)
     code, _, err = command(
         teachers / "hashgrid.fm", tmp_path / "s.fm", "--to", "voxels", "--set=resolution=256", "--steps", 2
     )

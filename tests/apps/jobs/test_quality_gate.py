@@ -12,8 +12,7 @@ import torch
 from helpers.defaults import CONVERT, FIDELITY, SAMPLING
 
 from fieldmorph.apps.cli.main import main
-from fieldmorph.apps.jobs import quality_gate as extension
-from fieldmorph.apps.jobs import resume as outcome
+from fieldmorph.apps.jobs import quality_gate, resume
 from fieldmorph.apps.jobs.convert import convert_file
 from fieldmorph.apps.jobs.request import ConversionRequest
 from fieldmorph.distill import learner
@@ -68,7 +67,7 @@ def altered(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any]], list[
     """Have parts end in a worse student or in an error; each conversion's settings and the student it began with."""
 
     def alter(parts: dict[str, Any]) -> list[Any]:
-        calls, whole = [], outcome.convert
+        calls, whole = [], resume.convert
 
         def call(teacher: Any, student: Any, budget: Any, config: Any, **more: Any) -> Any:
             calls.append((config, copy.deepcopy(student.state_dict())))
@@ -84,7 +83,7 @@ def altered(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any]], list[
                 stored.occupancy.occupied[:] = True
             return stored, report
 
-        monkeypatch.setattr(outcome, "convert", call)
+        monkeypatch.setattr(resume, "convert", call)
         return calls
 
     return alter
@@ -148,25 +147,25 @@ def test_the_best_of_all_students_is_kept_and_continues(
 def test_the_receipt_has_each_part_s_settings_and_all_are_probed_on_the_same_rays(
     monkeypatch: pytest.MonkeyPatch, convert_to_mlp: Any, altered: Any
 ) -> None:
-    looked_at, calls = [], altered({})
+    probed, calls = [], altered({})
     make_block = learner.make_block
 
     def noted(teacher: Any, *which: int, **config: Any) -> Any:
-        looked_at.append(which)
+        probed.append(which)
         return make_block(teacher, *which, **config)
 
     monkeypatch.setattr(learner, "make_block", noted)
     result, reported = convert_to_mlp()
-    assert looked_at == [(0, learner.PROBE_BLOCK)] * 5
+    assert probed == [(0, learner.PROBE_BLOCK)] * 5
     parts = reported["gate"]["extensions"]
     assert [(part["stage"], part["steps"], part["seed"], part["lr_share"]) for part in parts] == [
-        (f"longer {i}", STEPS // 4, i, extension.LR_SHARE) for i in range(1, 5)
+        (f"longer {i}", STEPS // 4, i, quality_gate.LR_SHARE) for i in range(1, 5)
     ]
     assert [(config.seed, config.lr_share) for config, _ in calls[1:]] == [(i, 0.2) for i in range(1, 5)]
     assert (reported["settings"]["lr_share"], reported["seed"]) == (1.0, 0)
-    seconds = [look["core_seconds"] for look in reported["curve"]]
+    seconds = [entry["core_seconds"] for entry in reported["curve"]]
     assert seconds == sorted(seconds)
-    assert [name for name, _ in itertools.groupby(look["stage"] for look in reported["curve"])][-4:] == [
+    assert [name for name, _ in itertools.groupby(entry["stage"] for entry in reported["curve"])][-4:] == [
         f"longer {i}" for i in range(1, 5)
     ]
     assert result["gate"] == reported["gate"]

@@ -23,10 +23,10 @@ from helpers.defaults import CONVERT, FIDELITY, FIT, LOWRANK_START, SAMPLING
 
 from fieldmorph.apps.cli.main import main
 from fieldmorph.apps.console.progress import ProgressLine
-from fieldmorph.apps.jobs import quality_gate as extension
+from fieldmorph.apps.jobs import quality_gate
 from fieldmorph.apps.jobs.convert import ConvertResult, convert_file
 from fieldmorph.apps.jobs.request import ConversionRequest
-from fieldmorph.distill import teacher_samples as samples
+from fieldmorph.distill import teacher_samples
 from fieldmorph.fields import loop
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget
@@ -51,7 +51,7 @@ PATCHES = (
     (FIDELITY, "n_held_out", 2),
     (FIDELITY, "longest_side", 11),
     (loop, "SAVE_SECONDS", 0),
-    (extension, "PARTS", PARTS),
+    (quality_gate, "PARTS", PARTS),
     *((field, "samples_per_step", 1 << 10) for field in FIELDS.values()),
 )
 STEPS = 24
@@ -161,7 +161,7 @@ def killed(server: subprocess.Popen[str], job: dict[str, Any], dies_at: int) -> 
 
 
 def timeless(value: Any) -> Any:
-    """A receipt's figures without what the clock says; which stage a look belongs to is reported by the clock, too."""
+    """A receipt's figures without what the clock says; the stage of an evaluation depends on the clock, too."""
     if isinstance(value, dict):
         clock = ("created", "seconds", "core_seconds", "core_seconds_per_image", "stage")
         return {key: timeless(item) for key, item in value.items() if key not in clock}
@@ -195,13 +195,15 @@ def test_killed_in_every_stage_and_resumed_gives_the_same_bytes(
         assert seen == [("step", i) for i in range(at + 1, step + 1)]
         at = step - 1
         assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == ["o.fm.state"]
-    made, make_block = set[int](), samples.make_block
+    made, make_block = set[int](), teacher_samples.make_block
 
-    def noted(teacher: Any, seed: int, number: int, worst: Any = None, config: Any = None) -> samples.Block:
+    def noted(
+        teacher: Any, seed: int, number: int, worst: Any = None, config: Any = None
+    ) -> teacher_samples.Block:
         made.add(number)
         return make_block(teacher, seed, number, worst, config)
 
-    monkeypatch.setattr(samples, "make_block", noted)
+    monkeypatch.setattr(teacher_samples, "make_block", noted)
     assert events_of({**cut, "resume": True}) == [("step", i) for i in range(20, STEPS + 1)]
     newest = [1 + 1 + (step - 2) // 4 for step in (at, STEPS - 1)]
     # Block 0 stands in for one that is empty; the ring has turned over since, and continues turning.

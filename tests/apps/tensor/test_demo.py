@@ -11,7 +11,7 @@ import torch
 import xarray as xr
 
 from fieldmorph.apps.cli.main import main
-from fieldmorph.apps.tensor import demo as tensor_demo
+from fieldmorph.apps.tensor import demo
 from fieldmorph.apps.tensor.demo import even, open_cells
 from fieldmorph.bayes.store import load_posterior
 
@@ -23,9 +23,9 @@ needs_data = pytest.mark.skipif(
 @needs_data
 def test_cells_are_sea() -> None:
     cells = open_cells()
-    assert list(cells.columns) == ["latitude", "longitude", "time", tensor_demo.VALUE]
+    assert list(cells.columns) == ["latitude", "longitude", "time", demo.VALUE]
     assert cells["time"].nunique() == 54
-    assert cells[tensor_demo.VALUE].between(15, 35).all()
+    assert cells[demo.VALUE].between(15, 35).all()
 
 
 @needs_data
@@ -34,9 +34,9 @@ def test_demo_leaves_its_files(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name, value in {"N_TRAIN": 300, "N_TEST": 200, "RANKS": (2, 2, 2)}.items():
-        monkeypatch.setattr(tensor_demo, name, value)
+        monkeypatch.setattr(demo, name, value)
     monkeypatch.setattr("fieldmorph.apps.tensor.plot_style.DPI", 40)
-    monkeypatch.setattr(tensor_demo, "GRID", {"latitude": "-4:4:2", "longitude": "0:350:10"})
+    monkeypatch.setattr(demo, "GRID", {"latitude": "-4:4:2", "longitude": "0:350:10"})
     out = tmp_path / "demo"
     assert main(["tensor", "demo", "-o", str(out), "--quiet", "--threads", "1"]) == 0
     shown = capsys.readouterr().out
@@ -51,7 +51,7 @@ def test_demo_leaves_its_files(
     assert main(["tensor", "eval", str(out / "model.fm"), str(out / "month.csv"), "--json"]) == 0
     scores = json.loads(capsys.readouterr().out)
     assert scores["rmse"] == summary["scores"]["month"]["rmse"]
-    values = drawn[tensor_demo.VALUE].mean() - month[tensor_demo.VALUE]
+    values = drawn[demo.VALUE].mean() - month[demo.VALUE]
     assert summary["scores"]["month"]["rmse_mean"] == pytest.approx(np.sqrt((values**2).mean()))
     assert summary["scores"]["month"]["rmse"] < summary["scores"]["month"]["rmse_mean"]
     for number in (scores["rmse"], summary["scores"]["test"]["rmse_nearest"]):
@@ -65,7 +65,7 @@ def test_demo_leaves_its_files(
 def test_missing_data_say_what_to_install(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(tensor_demo, "PACKAGE", "no_such_package_here")
+    monkeypatch.setattr(demo, "PACKAGE", "no_such_package_here")
     assert main(["tensor", "demo", "-o", str(tmp_path / "demo")]) == 3
     reported = capsys.readouterr().err
     assert (

@@ -1,4 +1,4 @@
-"""What is looked up of a tensor model and put together again is what the model predicts, wherever one looks."""
+"""Precomputed moments of a tensor model, put together again, are what the model predicts, at every place."""
 
 import io
 from itertools import pairwise

@@ -152,10 +152,10 @@ def test_a_camera_far_away_is_refused() -> None:
 def test_a_file_s_step_cannot_exceed_the_maximum_of_samples() -> None:
     """A damaged or hostile file may state a step a thousand times too fine."""
     fine = replace(STORED, render_step_size=STORED.field.extent / (1 << 16))
-    looked = []
+    queried = []
 
     def density(positions: torch.Tensor) -> torch.Tensor:
-        looked.append(len(positions))
+        queried.append(len(positions))
         return type(STORED.field).query_density(STORED.field, positions)
 
     fine.field.query_density = density  # type: ignore[method-assign]
@@ -163,7 +163,7 @@ def test_a_file_s_step_cannot_exceed_the_maximum_of_samples() -> None:
         render_tile(fine, View(CAMERA), Tile(20, 15, 8, 8))
     finally:
         del fine.field.query_density
-    assert 0 < sum(looked) <= 64 * 1024 * 2
+    assert 0 < sum(queried) <= 64 * 1024 * 2
 
 
 def test_spans_are_fractions_of_the_width() -> None:

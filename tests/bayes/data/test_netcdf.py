@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 from helpers.measurements import SECONDS_2006_04_16, globe, refused, same, stations
 
-from fieldmorph.bayes.data import netcdf as grids
+from fieldmorph.bayes.data import netcdf
 from fieldmorph.bayes.data.observations import read_observations
 
 pytestmark = pytest.mark.numerical
@@ -19,7 +19,7 @@ def test_a_sample_of_a_grid_is_uniform_over_what_is_not_missing(monkeypatch: pyt
     values = np.arange(60.0).reshape(10, 6)
     values[:, 0] = np.nan
     grid = xr.DataArray(values, {"x": range(10), "y": range(6)}, ("x", "y"), name="v")
-    monkeypatch.setattr(grids, "BLOCK", 12)  # two lines at a time
+    monkeypatch.setattr(netcdf, "BLOCK", 12)  # two lines at a time
     counts, generator = np.zeros(60), torch.Generator().manual_seed(0)
     for _ in range(400):
         rows = read_observations(grid, sample=5, generator=generator)
@@ -35,7 +35,7 @@ def test_a_sample_of_a_grid_is_uniform_over_what_is_not_missing(monkeypatch: pyt
 
 def test_blocks_of_a_grid_are_all_read(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = read_observations(globe())
-    monkeypatch.setattr(grids, "BLOCK", 1)
+    monkeypatch.setattr(netcdf, "BLOCK", 1)
     assert same(whole, read_observations(globe()))
 
 
@@ -140,6 +140,6 @@ def test_grids_that_do_not_say_enough() -> None:
 
 
 def test_a_grid_that_is_too_large_requests_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grids, "MAX_CELLS", 20)
+    monkeypatch.setattr(netcdf, "MAX_CELLS", 20)
     refused(globe(), "sst has 24 cells; draw some of them with sample")
     assert len(read_observations(globe(), sample=4).values) == 4

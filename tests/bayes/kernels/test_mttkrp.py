@@ -30,7 +30,7 @@ joined = pytest.mark.parametrize("kronecker", [True, False])
 
 
 def inputs(n: int, points: int, widths: list[int], kronecker: bool, seed: int = 0) -> Inputs:
-    """Tables of 3, 4, ... rows, where n places look, their weights, and which point owns them: every other none."""
+    """Tables of 3, 4, ... rows, the rows of n places, their weights, and which point owns them: every other none."""
     generator = torch.Generator().manual_seed(seed)
     widths = widths if kronecker else [widths[0]] * len(widths)
     tables = [

@@ -8,7 +8,7 @@ import torch
 from helpers.defaults import HASHGRID_START, SAMPLING
 from torch import Tensor
 
-from fieldmorph.distill import teacher_samples as samples
+from fieldmorph.distill import teacher_samples
 from fieldmorph.distill.stages import transplant_decoder
 from fieldmorph.distill.warm_start import hashgrid as module
 from fieldmorph.distill.warm_start.hashgrid import HashGridStart, start_hashgrid
@@ -105,7 +105,7 @@ def test_units_that_are_not_needed_stay_random_and_learn(teacher: RenderableFiel
 
 def test_density_and_features_are_the_teacher_s(teacher: RenderableField) -> None:
     student = student_of(teacher, log2_hashmap_size=14)
-    along = samples.make_block(teacher, 9, 9).along
+    along = teacher_samples.make_block(teacher, 9, 9).along
     seen = along.weights > 0.02
 
     def errors() -> tuple[float, float]:
@@ -131,7 +131,7 @@ def test_density_and_features_are_the_teacher_s(teacher: RenderableField) -> Non
 def test_levels_have_the_size_that_learning_rates_suit(teacher: RenderableField) -> None:
     student = student_of(teacher)
     start(teacher, student)
-    along = samples.make_block(teacher, 9, 9).along
+    along = teacher_samples.make_block(teacher, 9, 9).along
     unit = student.unit_positions(along.positions[along.weights > 0.02]).clamp(0, 1)
     sizes = hash_encode_torch(unit, student.table.detach(), student.levels).square().mean(0).sqrt()
     torch.testing.assert_close(sizes, torch.full_like(sizes, HashGridStart().feature_rms), rtol=0.4, atol=0)

@@ -10,7 +10,7 @@ from helpers.defaults import CONVERT, LOWRANK_START, SAMPLING, VOXEL_START
 from torch import Tensor
 from torch.nn import functional as F
 
-from fieldmorph.distill import teacher_samples as samples
+from fieldmorph.distill import teacher_samples
 from fieldmorph.distill.conversion import ConvertConfig, convert
 from fieldmorph.distill.stages import transplant_decoder
 from fieldmorph.distill.warm_start.registry import STARTS
@@ -152,7 +152,7 @@ def test_images_are_the_teacher_s(name: str) -> None:
 @lowrank
 def test_features_are_the_teacher_s(name: str) -> None:
     teacher = smooth()
-    student, along = started(name, teacher), samples.make_block(teacher, 1, 1).along
+    student, along = started(name, teacher), teacher_samples.make_block(teacher, 1, 1).along
     seen = along.weights > 0.01
     with torch.no_grad():
         _, features = student.geometry(along.positions[seen])
@@ -175,7 +175,7 @@ def test_voxels_take_colours_by_direction() -> None:
         painted, CUBE, cameras=orbit_box(CUBE, 12, elevation=20), render_step_size=STEP
     )
     student = started("voxels", teacher)
-    along = samples.make_block(teacher, 1, 1).along
+    along = teacher_samples.make_block(teacher, 1, 1).along
     with torch.no_grad():
         rgb, _ = student(along.positions, along.directions)
     error = (along.weights[:, None] * (rgb - along.rgb).abs()).sum(0) / along.weights.sum()

@@ -108,7 +108,7 @@ def test_densities_are_averaged_as_stopped_light(
     samples = torch.stack(requested).double()
     assert samples.shape == (5, 216, 3)
     apart = (samples - node_positions(6, CUBE)).abs()
-    assert apart[0].max() < 1e-6  # the first look is at the node
+    assert apart[0].max() < 1e-6  # the first sample is the node
     assert apart[1:].amax((0, 1)).min() > 0.19  # the others are anywhere within half a cell, 0.2
     assert apart.max() < 0.2 + 1e-6
     assert samples.abs().max() <= 1
@@ -142,7 +142,7 @@ def test_a_teacher_without_features_has_none(generator: torch.Generator) -> None
     assert not values.sigma[0]
 
 
-def test_a_teacher_with_parameters_is_only_looked_at(generator: torch.Generator) -> None:
+def test_a_teacher_with_parameters_gets_no_gradients(generator: torch.Generator) -> None:
     field = make_field("mlp", aabb=CUBE, width=16, depth=2, n_frequencies=2)
     values = sample_nodes(stored(field), all_nodes(4), 4, generator)
     assert not values.sigma.requires_grad

@@ -24,7 +24,7 @@ equations = pytest.mark.parametrize("solve", [normal_equations, normal_equations
 
 
 def inputs(n: int, rows: int, r: int, seed: int = 0) -> Inputs:
-    """Three tables of 4, 5 and 6 rows, where n samples look, what they want, and which of `rows` rows owns them."""
+    """Three tables of 4, 5 and 6 rows, the rows of n samples, what they want, and which of `rows` rows owns them."""
     generator = torch.Generator().manual_seed(seed)
     tables = tuple(torch.randn(k, r, generator=generator) for k in (4, 5, 6))
     indices = tuple(torch.randint(k, (n,), generator=generator) for k in (4, 5, 6))
