@@ -95,11 +95,11 @@ class Voxels(VolumeField):
         # Not zeros: rows that a damaged file only claims to have never cost memory.
         self.density_values = nn.Parameter(torch.empty(n_nodes, 1))
         self.sh_values = nn.Parameter(torch.empty(n_nodes, 3 * N_HARMONICS))
-        self.register_buffer("mask", torch.zeros(-(-most // 8), dtype=torch.uint8))
+        self.register_buffer("mask", torch.zeros(-(-max_nodes // 8), dtype=torch.uint8))
         self.register_buffer("words", torch.zeros(0, dtype=torch.int64), persistent=False)
         self.divisor = divisor
         if fresh:
-            self.mask = pack_mask(torch.ones(most, dtype=torch.bool))
+            self.mask = pack_mask(torch.ones(max_nodes, dtype=torch.bool))
         self.words, self.n_active = rank_words(self.mask)
         self.register_load_state_dict_post_hook(_adopt)  # type: ignore[no-untyped-call]
 
