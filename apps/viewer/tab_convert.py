@@ -150,7 +150,7 @@ async def convert(
     Raises:
         BusyError, InputError, SettingError: the conversion cannot start, or failed.
     """
-    title = f"{escaped(teacher.name)} to {escaped(FIELDS[request.to].title)}"
+    title = f"{escaped(teacher.name)} to {escaped(FIELDS.titles[request.to])}"
     yield running_html(title, None), None
     job = await asyncio.to_thread(slot.start, owner, teacher.stored, teacher.name, request)
     try:
@@ -234,7 +234,7 @@ def _add_form(scenes: Sequence[OpenScene]) -> dict[str, Any]:
     """Add the components; return them by the argument of `read_form`, and `teacher`."""
     names = [(scene.name, scene.id) for scene in scenes]
     other = "hashgrid" if scenes[0].stored.field.name == "mlp" else "mlp"
-    targets = [(field.title, name) for name, field in FIELDS.items()]
+    targets = [(title, name) for name, title in FIELDS.titles.items()]
     teacher = gr.Dropdown(names, value=scenes[0].id, label="Teacher", visible=len(scenes) > 1)
     to = gr.Radio(targets, value=other, label="Target representation")
     preset = gr.Radio([(text, name) for name, text in PRESETS.items()], value="small", label="Preset")

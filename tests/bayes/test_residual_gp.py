@@ -169,7 +169,7 @@ def test_weights_reach_both(rows: Observations) -> None:
 
 def test_impossible_settings_are_refused(rows: Observations, unchecked: None) -> None:
     for settings, message in (
-        ({"modes": ()}, "needs the modes"),
+        ({"modes": ()}, "a residual process needs at least one mode"),
         ({"modes": ("lat",), "n_inducing": 0}, "n_inducing must be a whole number of at least 1; got 0"),
         ({"modes": ("lat",), "n_inducing": 2.5}, "got 2.5"),
         ({"modes": ("lat",), "kernel": "rbf"}, "unknown kernel 'rbf'; known: matern12, matern32, matern52"),

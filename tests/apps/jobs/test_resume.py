@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.defaults import CONVERT, FIDELITY, FIT, LOWRANK_START, SAMPLING
+from helpers.paths import TESTS
 
 from fieldmorph.apps.cli.main import main
 from fieldmorph.apps.console.progress import ProgressLine
@@ -123,7 +124,7 @@ def _small_work() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[subprocess.Popen[str]]:
-    script = f"import runpy; runpy.run_path({__file__!r})['serve']()"
+    script = f"import runpy, sys; sys.path.append({str(TESTS)!r}); runpy.run_path({__file__!r})['serve']()"
     command = [sys.executable, "-c", script]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield process

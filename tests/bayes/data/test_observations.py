@@ -73,7 +73,7 @@ def test_names_that_contradict_each_other() -> None:
         read_observations(stations().rename(columns={"lat": "lat [deg]"}), ["lat", "lat [deg]"], "temp")
     with pytest.raises(SettingError, match="sample must be 3 or more, got 2"):
         read_observations(stations(), sample=2)
-    with pytest.raises(SettingError, match="not a list"):
+    with pytest.raises(SettingError, match="data must be a path, a pandas or an xarray object; got a list"):
         read_observations([1, 2, 3])
 
 
