@@ -180,9 +180,11 @@ export class SceneView {
     if (!point) return this.announce("No surface at this point");
     const { camera } = this;
     const { target, distance } = camera;
-    const start = performance.now();
+    /** @type {number | null} */
+    let start = null; // of the first frame
     const duration = prefersReducedMotion() ? 0 : GLIDE_MS;
     this.gestures.animate((now) => {
+      start ??= now;
       const t = duration ? clamp((now - start) / duration, 0, 1) : 1;
       const eased = t * t * (3 - 2 * t);
       camera.target = add(scale(target, 1 - eased), scale(point, eased));
