@@ -14,6 +14,7 @@ from fieldmorph.fields.errors import SettingError
 
 PAPER, INK, FAINT = (255, 255, 255), (30, 30, 30), (110, 110, 110)
 DEPTH_LEVELS = 65535
+DIFFERENCE_GAIN = 5.0  # that differences are multiplied by, wherever they are shown
 MARGIN = 12  # pixels around every image of a sheet
 
 ByteImage = np.ndarray  # uint8 of shape (h, w, 3) or (h, w)
@@ -112,7 +113,7 @@ def sheet(
     return np.asarray(page)
 
 
-def difference(a: Any, b: Any, gain: float = 5.0) -> ByteImage:
+def difference(a: Any, b: Any, gain: float = DIFFERENCE_GAIN) -> ByteImage:
     """Return the absolute difference of two images in [0, 1], times `gain`, as bytes: white where they are equal."""
     return to_8bit(1 - gain * np.abs(np.asarray(a) - np.asarray(b)))
 

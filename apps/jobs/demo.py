@@ -13,7 +13,7 @@ from fieldmorph.apps.jobs.lifecycle import state_path
 from fieldmorph.apps.jobs.request import ConversionRequest
 from fieldmorph.apps.jobs.scenes import bundled_scene, open_scene
 from fieldmorph.apps.jobs.train import TrainResult, train_scene
-from fieldmorph.apps.media import ByteImage, difference, save_mp4, save_png, sheet, to_8bit
+from fieldmorph.apps.media import DIFFERENCE_GAIN, ByteImage, difference, save_mp4, save_png, sheet, to_8bit
 from fieldmorph.fields.budget import Budget, now
 from fieldmorph.fields.cameras import orbit_like, resize
 from fieldmorph.fields.files import check_folder, write_json
@@ -29,7 +29,6 @@ TRAIN_FRACTION = 0.25  # of the budget; the rest converts
 SHEET_VIEWS = 4
 ORBIT_FRAMES = 48
 ORBIT_SIZE = 160
-DIFFERENCE_GAIN = 5
 FILES = (
     "comparison.png",
     "side_by_side.mp4",
@@ -129,7 +128,7 @@ def comparison(teacher: RenderableField, student: RenderableField, views: Split)
     for i in sorted({min(max(c, 0), len(views) - 1) for c in chosen}):
         truth = views.view_over(i, torch.ones(3))
         by_teacher, by_student = (stored.render(views.cameras[i])["colors"] for stored in (teacher, student))
-        apart = difference(by_student, by_teacher, DIFFERENCE_GAIN)
+        apart = difference(by_student, by_teacher)
         rows.append([to_8bit(truth), to_8bit(by_teacher), to_8bit(by_student), apart])
         scores = [f"{capped_psnr(image, truth):.1f} dB" for image in (by_teacher, by_student)]
         to_teacher = f"{capped_psnr(by_student, by_teacher):.1f} dB to the teacher"
@@ -213,4 +212,4 @@ def _save_videos(
 
 def _titles(teacher: RenderableField, student: RenderableField) -> list[str]:
     names = [f"{role}: {stored.field.name}" for role, stored in (("teacher", teacher), ("student", student))]
-    return ["test image", *names, f"difference x {DIFFERENCE_GAIN}"]
+    return ["test image", *names, f"difference x {DIFFERENCE_GAIN:g}"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from fieldmorph.apps.media import ByteImage, difference, to_8bit
+from fieldmorph.apps.media import DIFFERENCE_GAIN, ByteImage, difference, to_8bit
 from fieldmorph.apps.receipt.curve import curve_html
 from fieldmorph.apps.receipt.html_parts import (
     details,
@@ -26,7 +26,6 @@ from fieldmorph.fields.checkpoint import write_file
 from fieldmorph.fields.files import write_json
 from fieldmorph.fields.types import JsonObject
 
-GAIN = 8  # that differences are multiplied by
 MAX_SIDE = 360  # pixels of an image on the page
 MAX_PNG_BYTES = 150_000  # larger images become JPEG
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -151,7 +150,8 @@ def _gate(r: Mapping[str, Any]) -> str:
 
 
 def _images(examples: Sequence[ExampleView]) -> str:
-    text = f"<p class='soft'>Differences between student and teacher are multiplied by {GAIN}; white means equal.</p>"
+    gain = f"{DIFFERENCE_GAIN:g}"
+    text = f"<p class='soft'>Differences between student and teacher are multiplied by {gain}; white means equal.</p>"
     return text + "".join(map(_example, examples)) if examples else ""
 
 
@@ -160,7 +160,7 @@ def _example(example: ExampleView) -> str:
     row = [
         ("teacher", to_8bit(example.teacher)),
         ("student", to_8bit(example.student)),
-        (f"difference × {GAIN}", difference(example.student, example.teacher, GAIN)),
+        (f"difference × {DIFFERENCE_GAIN:g}", difference(example.student, example.teacher)),
     ]
     if example.test_image is not None:
         row.insert(0, ("test image", to_8bit(example.test_image)))

@@ -3,6 +3,7 @@
 import functools
 
 from fieldmorph.apps.bake.web_export import PAGE_STYLE
+from fieldmorph.apps.media import DIFFERENCE_GAIN
 from fieldmorph.apps.web import assets
 
 VIEWPORT_POLICY = (
@@ -14,12 +15,13 @@ VIEWPORT_POLICY = (
 @functools.cache
 def viewport_page() -> str:
     """Return the page; the ids of its scenes are in its address."""
+    body = assets.text("viewport/viewport.html").replace("GAIN", f"{DIFFERENCE_GAIN:g}", 1)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1, viewport-fit=cover">'
         '<title>fieldmorph</title>\n<link rel="icon" href="data:,">'
         '<link rel="stylesheet" href="/viewport.css"></head>\n'
-        f'<body>{assets.text("viewport/viewport.html")}\n<script src="/viewport.js"></script>\n</body></html>\n'
+        f'<body>{body}\n<script src="/viewport.js"></script>\n</body></html>\n'
     )
 
 

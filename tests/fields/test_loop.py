@@ -51,7 +51,7 @@ class Walker:
 
 
 class Crash(Exception):
-    """A power failure."""
+    """The power goes."""
 
 
 def at(step: int, act: Callable[[], None]) -> Callable[[Progress], None]:

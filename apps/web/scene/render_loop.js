@@ -46,7 +46,7 @@ export class RenderLoop {
     this.size = [0, 0]; // of an image at rest, in pixels
     /** @type {{ moving: Target, rest: Target } | null} */
     this.targets = null;
-    /** @type {{ target: Target, size: number[] } | null} */
+    /** @type {{ target: Target, size: number[], pose: Pose } | null} */
     this.shown = null;
     this.generation = 0; // counts renderers
     this.inFlight = 0; // frames that the GPU has not finished
@@ -156,8 +156,9 @@ export class RenderLoop {
     const [width, height] = this.size.map((n) => Math.max(1, Math.round(n * scale)));
     this.dirty = false;
     const options = { ...this.options(), rough: quality === "rough" };
-    this.renderer.draw(target, this.view.pose(width, height), options);
-    this.show(target, [width, height]);
+    const pose = this.view.pose(width, height);
+    this.renderer.draw(target, pose, options);
+    this.show(target, pose);
     this.whenFinished((now, ms) => {
       const isFirst = this.stats.firstMs === null; // its time includes preparation
       if (!isFirst) this.recordCost(quality, ms, width * height);
@@ -178,7 +179,8 @@ export class RenderLoop {
     const count = Math.max(8, Math.round(STRIP_MS / this.msPerPixel.fine / width));
     const end = Math.min(height, this.rows + count);
     const nRows = end - this.rows;
-    this.renderer.draw(target, this.view.pose(width, height), {
+    const pose = this.view.pose(width, height);
+    this.renderer.draw(target, pose, {
       ...this.options(),
       rows: [this.rows, end],
       sample: sampleAt(samples),
@@ -190,7 +192,7 @@ export class RenderLoop {
       this.rows = end % height;
       if (this.rows) return;
       this.samples++;
-      this.show(target, [width, height]);
+      this.show(target, pose);
       if (this.samples === 1) this.stats.restMs = performance.now() - this.restAt;
     });
   }
@@ -201,10 +203,10 @@ export class RenderLoop {
 
   /**
    * @param {Target} target
-   * @param {number[]} size
+   * @param {Pose} pose
    */
-  show(target, size) {
-    this.shown = { target, size };
+  show(target, pose) {
+    this.shown = { target, size: [pose.width, pose.height], pose };
     this.stats.frames++;
     this.refresh();
     this.onFrame();

@@ -1,10 +1,12 @@
-// One scene in the viewport: its bake, drawn by this browser, under images of the field, drawn by the server.
+// One scene in the viewport: its bake, drawn by this browser, under images of the field, drawn by the server. What is
+// drawn of none of them for the present view stays transparent, over a pattern.
 
 /** @import { StartCamera } from "../scene/bake.js" */
 /** @import { Pose } from "../scene/camera.js" */
 /** @import { View } from "../scene/render_loop.js" */
+/** @import { Tile } from "./server_tiles.js" */
 import { BakeError, folderSource, readBake } from "../scene/bake.js";
-import { context2d, makeCanvas, messageOf, query } from "../scene/dom.js";
+import { context2d, messageOf, query } from "../scene/dom.js";
 import { SceneCanvas } from "../scene/scene_canvas.js";
 import { requireWebgl } from "../scene/webgl.js";
 
@@ -29,6 +31,26 @@ const POLL_MS = 700;
  * @property {BakeState} bake
  */
 
+/** A canvas for tiles, and the view that they show. */
+class ServerImage {
+  /** @param {HTMLCanvasElement} canvas */
+  constructor(canvas) {
+    this.canvas = canvas;
+    this.version = -1; // of the view; none yet
+    this.complete = -1; // version of the latest view of which all tiles are there
+  }
+
+  /**
+   * @param {number} width
+   * @param {number} height
+   * @param {number} version
+   */
+  begin(width, height, version) {
+    Object.assign(this.canvas, { width, height }); // clears it
+    this.version = version;
+  }
+}
+
 export class Layer {
   /**
    * @param {HTMLElement} element
@@ -44,7 +66,9 @@ export class Layer {
     this.onChange = onChange;
     this.onFrame = onFrame;
     this.bakeCanvas = query(element, ".bake", HTMLCanvasElement);
-    this.serverCanvas = query(element, ".server", HTMLCanvasElement);
+    /** The server's images: a small one of the whole view, and tiles of a large one over it. */
+    this.coarse = new ServerImage(query(element, ".coarse", HTMLCanvasElement));
+    this.fine = new ServerImage(query(element, ".fine", HTMLCanvasElement));
     /** @type {SceneCanvas | null} */
     this.drawing = null;
   }
@@ -78,51 +102,67 @@ export class Layer {
     requireWebgl();
     const bake = await readBake(folderSource(`/scenes/${this.description.id}/bake/`));
     this.drawing = new SceneCanvas(this.bakeCanvas, bake, this.view, {
-      onFrame: this.onFrame,
+      onFrame: () => {
+        this.element.dataset.baked = "true"; // the canvas is black until then
+        this.onFrame();
+      },
       onError: (error) => console.warn(error),
     });
     this.drawing.loop.resize();
+    this.element.dataset.stale = "false";
   }
 
   /**
-   * Return the context to draw tiles of a new image on: a clear one over a bake, else with the image before.
+   * Begin an image of a view, which replaces the one before.
    *
+   * @param {boolean} quick whether it is the small one
    * @param {number} width
    * @param {number} height
+   * @param {number} version of the view
    */
-  beginImage(width, height) {
-    const context = context2d(this.serverCanvas);
-    const before = this.hasBake ? null : copyOf(this.serverCanvas);
-    Object.assign(this.serverCanvas, { width, height }); // clears it
-    if (before) context.drawImage(before, 0, 0, width, height);
-    return context;
-  }
-
-  /** Show the bake where there is one, else what the server drew last. */
-  showBake() {
-    if (this.hasBake) this.element.dataset.shows = "bake";
-  }
-
-  showServer() {
-    this.element.dataset.shows = "server";
+  beginImage(quick, width, height, version) {
+    (quick ? this.coarse : this.fine).begin(width, height, version);
   }
 
   /**
-   * Draw what is seen now onto a context of another size, by one call since the context may blend.
+   * @param {boolean} quick
+   * @param {ImageBitmap} image
+   * @param {Tile} tile
+   */
+  addTile(quick, image, tile) {
+    context2d((quick ? this.coarse : this.fine).canvas).drawImage(image, tile.x, tile.y);
+  }
+
+  /**
+   * Show what there is of a view. Over a bake nothing else is; without one the last small image stays, marked as stale.
+   *
+   * @param {number} version
+   */
+  showFor(version) {
+    const { dataset } = this.element;
+    const isStale = this.coarse.version !== version;
+    this.coarse.canvas.hidden = isStale && this.hasBake;
+    this.fine.canvas.hidden = this.fine.version !== version;
+    dataset.stale = String(isStale && !this.hasBake && this.fine.version !== version);
+    dataset.shows = this.fine.version === version ? "server" : this.hasBake ? "bake" : "preview";
+  }
+
+  /**
+   * Draw what there is of a view onto a context of another size.
    *
    * @param {CanvasRenderingContext2D} context
    * @param {number} width
    * @param {number} height
+   * @param {number} version of the view
    */
-  drawOnto(context, width, height) {
-    const canvas = makeCanvas(width, height);
-    const own = context2d(canvas);
-    if (this.drawing) {
+  drawOnto(context, width, height, version) {
+    if (this.drawing?.loop.shown) {
       this.drawing.loop.refresh(); // a drawing buffer can be read in the same turn only
-      own.drawImage(this.bakeCanvas, 0, 0, width, height);
+      context.drawImage(this.bakeCanvas, 0, 0, width, height);
     }
-    if (this.element.dataset.shows === "server") own.drawImage(this.serverCanvas, 0, 0, width, height);
-    context.drawImage(canvas, 0, 0);
+    for (const image of [this.coarse, this.fine]) {
+      if (image.version === version) context.drawImage(image.canvas, 0, 0, width, height);
+    }
   }
 
   /**
@@ -133,11 +173,4 @@ export class Layer {
   pick(pose, x, y) {
     return this.drawing ? this.drawing.renderer.pick(pose, x, y) : null;
   }
-}
-
-/** @param {HTMLCanvasElement} canvas */
-function copyOf(canvas) {
-  const copy = makeCanvas(canvas.width, canvas.height);
-  context2d(copy).drawImage(canvas, 0, 0);
-  return copy;
 }

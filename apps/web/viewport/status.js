@@ -25,11 +25,11 @@ export class Status {
 
   /**
    * @param {Layer[]} layers that are visible
-   * @param {boolean} isDifference
+   * @param {number | null} gain of the difference that is shown
    */
-  show(layers, isDifference) {
+  show(layers, gain) {
     const baking = layers.find((layer) => layer.isBaking);
-    const prefix = isDifference ? "Difference × 5 · " : ""; // the factor stands in viewport.css
+    const prefix = gain === null ? "" : `Difference × ${gain} · `;
     const suffix = baking ? ` · baking${percentOf(baking.description.bake.fraction)}` : "";
     this.element.textContent = prefix + (this.text ?? (baking ? "Preview" : "Baked preview")) + suffix;
     this.element.dataset.kind = this.kind;

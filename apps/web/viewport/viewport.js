@@ -2,22 +2,21 @@
 // draws the field itself.
 
 /** @import { SceneDescription } from "./layer.js" */
+/** @import { Background } from "../scene/shaders.js" */
 /** @import { StatusKind } from "./status.js" */
 import { Turntable } from "../scene/camera.js";
-import { context2d, makeCanvas, messageOf, query, queryAll } from "../scene/dom.js";
+import { context2d, makeCanvas, query, queryAll } from "../scene/dom.js";
 import { RadioGroup } from "../scene/radio_group.js";
 import { SceneView } from "../scene/scene_view.js";
 import { clamp } from "../scene/vector.js";
+import { DifferenceCanvas } from "./difference.js";
+import { FieldImages } from "./field_images.js";
 import { Layer } from "./layer.js";
-import { ServerTiles } from "./server_tiles.js";
+import { fillPattern } from "./pattern.js";
 import { Status } from "./status.js";
 import { VideoPanel } from "./video.js";
 
 /** @typedef {"split" | "a" | "b" | "difference"} Comparison */
-
-const REFINE_MS = 180; // without movement until images of the fields are requested
-const PREVIEW_PIXELS = 160 * 120; // of an image by the server while something moves
-const MAX_PIXELS = 640 * 480; // of an image of the field
 
 export class Viewport extends SceneView {
   /**
@@ -27,19 +26,9 @@ export class Viewport extends SceneView {
   constructor(root, scenes) {
     const camera = new Turntable(scenes[0].camera, scenes[0].aabb);
     super(root, query(root, ".touch", HTMLElement), camera, { backgrounds: ["white", "black"] });
-    this.tiles = new ServerTiles();
     this.status = new Status(query(root, ".state", HTMLElement));
     this.divider = query(root, ".split", HTMLElement);
     this.split = 0.5; // fraction of the width where the second scene begins
-    this.stats = {
-      /** @type {number | null} */ firstTileMs: null,
-      /** @type {number | null} */ refinedMs: null,
-      previews: 0,
-      images: 0,
-    };
-    this.isStale = false; // whether the view has changed since a preview was requested
-    this.isPreviewing = false;
-    this.refineTimer = 0;
     const view = {
       pose: (/** @type {number} */ width, /** @type {number} */ height) => camera.pose(width, height),
       mode: () => /** @type {const} */ ("color"),
@@ -52,12 +41,17 @@ export class Viewport extends SceneView {
       const onChange = () => this.showStatus();
       return new Layer(elements[i], scene, view, onChange, () => this.frameDrawn());
     });
+    this.images = new FieldImages(this);
+    const gain = Number(root.dataset.gain);
+    const canvas = query(root, ".difference", HTMLCanvasElement);
+    this.difference = scenes.length > 1 ? new DifferenceCanvas(canvas, this, gain) : null;
     const modes = query(root, ".modes", HTMLElement);
     modes.hidden = scenes.length < 2;
     /** @type {RadioGroup<Comparison>} */
     this.comparison = new RadioGroup(modes, "compare", scenes.length > 1 ? "split" : "a", () => {
       this.showLayers();
-      this.cameraMoved();
+      this.images.visibleChanged();
+      this.setStatus(null, "moving");
     });
     this.video = new VideoPanel(this);
     this.actions.video = () => this.togglePanel("video");
@@ -115,16 +109,37 @@ export class Viewport extends SceneView {
     return this.comparison.value === "difference";
   }
 
+  /** Measurements of the server's images, for tests and benchmarks. */
+  get stats() {
+    return this.images.stats;
+  }
+
   get visible() {
     const only = { a: 0, b: 1, split: null, difference: null }[this.comparison.value];
     return this.layers.filter((_, i) => only === null || i === only);
+  }
+
+  /**
+   * Return the part of the width in which a layer is seen.
+   *
+   * @param {Layer} layer
+   * @returns {[number, number]}
+   */
+  spanOf(layer) {
+    if (!this.isSplit) return [0, 1];
+    return layer === this.layers[0] ? [0, this.split] : [this.split, 1];
   }
 
   /** @param {number} fraction */
   setSplit(fraction) {
     this.split = clamp(fraction, 0, 1);
     this.showLayers();
-    this.refineLater(); // only what was visible was drawn
+    this.images.refineLater(); // only what was visible was drawn
+  }
+
+  frameDrawn() {
+    super.frameDrawn();
+    this.difference?.schedule();
   }
 
   nextBackground() {
@@ -140,6 +155,7 @@ export class Viewport extends SceneView {
     divider.hidden = !this.isSplit;
     divider.setAttribute("aria-valuenow", String(Math.round(100 * this.split)));
     for (const layer of this.layers) layer.element.hidden = !visible.includes(layer);
+    this.difference?.schedule();
   }
 
   /**
@@ -152,7 +168,7 @@ export class Viewport extends SceneView {
   }
 
   showStatus() {
-    this.status.show(this.visible, this.isDifference);
+    this.status.show(this.visible, this.isDifference ? (this.difference?.gain ?? null) : null);
   }
 
   // -- movement ------------------------------------------------------------------------------------------------------
@@ -163,20 +179,13 @@ export class Viewport extends SceneView {
   }
 
   cameraMoved() {
+    this.images.viewChanged();
     for (const layer of this.layers) {
-      layer.showBake();
+      layer.showFor(this.images.version);
       layer.drawing?.loop.invalidate();
     }
-    this.isStale = true;
-    this.refineLater();
-    if (this.visible.every((layer) => layer.hasBake)) this.tiles.stop();
-    else void this.preview();
+    this.difference?.schedule();
     this.setStatus(null, "moving");
-  }
-
-  refineLater() {
-    clearTimeout(this.refineTimer);
-    this.refineTimer = setTimeout(() => this.refine(), REFINE_MS);
   }
 
   /**
@@ -190,74 +199,6 @@ export class Viewport extends SceneView {
     return layer.pick(this.camera.pose(clientWidth, clientHeight), x, y);
   }
 
-  // -- the server's images -------------------------------------------------------------------------------------------
-
-  /** Request small images while there is no bake: one at a time, each of the view of its moment. */
-  async preview() {
-    if (this.isPreviewing) return;
-    this.isPreviewing = true;
-    try {
-      while (this.isStale) {
-        this.isStale = false;
-        if (await this.drawTiles(PREVIEW_PIXELS, true)) this.stats.previews++;
-      }
-    } catch (error) {
-      this.setStatus(messageOf(error), this.status.kind);
-    } finally {
-      this.isPreviewing = false;
-    }
-  }
-
-  async refine() {
-    const started = performance.now();
-    this.isStale = false;
-    try {
-      if (!(await this.drawTiles(MAX_PIXELS, false))) return;
-      this.stats.images++;
-      this.stats.refinedMs = performance.now() - started;
-      this.setStatus("Full quality", "done");
-    } catch (error) {
-      this.setStatus(messageOf(error), "failed");
-    }
-  }
-
-  /**
-   * Draw the fields of all visible layers in at most so many pixels.
-   *
-   * @param {number} maxPixels
-   * @param {boolean} quick whether it is a preview
-   */
-  drawTiles(maxPixels, quick) {
-    const { clientWidth, clientHeight } = this.surface;
-    const started = performance.now();
-    const scale = Math.min(1, Math.sqrt(maxPixels / (clientWidth * clientHeight)));
-    const width = Math.max(1, Math.floor(clientWidth * scale));
-    const height = Math.max(1, Math.floor(clientHeight * scale));
-    const { visible } = this;
-    const halves = [
-      [0, this.split],
-      [this.split, 1],
-    ];
-    const spans = this.isSplit && !quick ? halves : visible.map(() => [0, 1]);
-    const total = width * height * spans.reduce((sum, [start, end]) => sum + end - start, 0);
-    const scenes = visible.map((layer) => layer.description.id);
-    const options = { background: this.background === "white" ? 1 : 0, quick, spans };
-    /** @type {Map<Layer, CanvasRenderingContext2D>} */
-    const contexts = new Map();
-    let done = 0;
-    return this.tiles.load(scenes, this.camera.pose(width, height), options, (field, image, tile) => {
-      const layer = visible[field];
-      const context = contexts.get(layer) ?? layer.beginImage(width, height);
-      contexts.set(layer, context);
-      context.drawImage(image, tile.x, tile.y);
-      layer.showServer();
-      if (quick) return;
-      if (!done) this.stats.firstTileMs = performance.now() - started;
-      done += tile.width * tile.height;
-      this.setStatus(`Full quality ${Math.min(99, Math.floor((100 * done) / total))} %`, "busy");
-    });
-  }
-
   /**
    * Return what is shown as an image of so many pixels.
    *
@@ -267,19 +208,35 @@ export class Viewport extends SceneView {
   snapshot(width = this.surface.clientWidth, height = this.surface.clientHeight) {
     const canvas = makeCanvas(width, height);
     const context = context2d(canvas);
-    context.fillStyle = this.background;
-    context.fillRect(0, 0, width, height);
-    this.visible.forEach((layer, order) => {
+    fillPattern(context, this.background, width, height);
+    if (this.isDifference && this.difference) {
+      this.difference.draw();
+      context.drawImage(this.difference.canvas, 0, 0, width, height);
+      labelGain(context, this.difference.gain, this.background);
+      return canvas;
+    }
+    for (const layer of this.visible) {
+      const [start, end] = this.spanOf(layer);
       context.save();
-      if (this.isSplit && order) {
-        context.beginPath();
-        context.rect(this.split * width, 0, width, height);
-        context.clip();
-      }
-      if (this.isDifference && order) context.globalCompositeOperation = "difference";
-      layer.drawOnto(context, width, height);
+      context.beginPath();
+      context.rect(start * width, 0, (end - start) * width, height);
+      context.clip();
+      layer.drawOnto(context, width, height, this.images.version);
       context.restore();
-    });
+    }
     return canvas;
   }
+}
+
+/**
+ * Write what differences were multiplied by onto an image of them.
+ *
+ * @param {CanvasRenderingContext2D} context
+ * @param {number} gain
+ * @param {Background} background
+ */
+function labelGain(context, gain, background) {
+  context.font = "14px system-ui, sans-serif";
+  context.fillStyle = background === "white" ? "#606060" : "#a0a0a0";
+  context.fillText(`difference × ${gain}`, 10, context.canvas.height - 10);
 }

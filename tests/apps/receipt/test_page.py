@@ -16,8 +16,9 @@ import pytest
 import torch
 from PIL import Image
 
+from fieldmorph.apps.media import DIFFERENCE_GAIN
 from fieldmorph.apps.receipt.curve import curve_html, nice_ticks
-from fieldmorph.apps.receipt.page import GAIN, receipt_html, receipt_paths, write_receipt
+from fieldmorph.apps.receipt.page import receipt_html, receipt_paths, write_receipt
 from fieldmorph.distill.fidelity import ExampleView
 
 HOSTILE = "<script>alert(1)</script>\" onload='x' & https://evil.example/"
@@ -195,7 +196,11 @@ def test_every_figure_is_on_the_page() -> None:
         longer 1 4712 0.23 1.25 yes | longer 2 4713 0.23 – no | 40 × 30
     """
     digests = ["a" * 64, "b" * 64, "d" * 64]
-    for expected in [*re.split(r" *[|\n] *", expected_texts.strip()), *digests, f"difference × {GAIN}"]:
+    for expected in [
+        *re.split(r" *[|\n] *", expected_texts.strip()),
+        *digests,
+        f"difference × {DIFFERENCE_GAIN:g}",
+    ]:
         assert expected in text, expected
     for point in receipt["curve"]:
         assert f" {point['core_seconds']:.1f} {point['psnr']:.2f} " in text
@@ -282,7 +287,8 @@ def test_images_are_those_of_the_views() -> None:
     shown = images_in(receipt_html(a_receipt(), examples()))
     assert len(shown) == 4 + 3
     levels = [int(np.asarray(image)[0, 0, 0]) for image in shown]
-    assert levels == [0, 128, 140, round(255 * (1 - GAIN * 0.05)), 128, 140, round(255 * (1 - GAIN * 0.05))]
+    apart = round(255 * (1 - DIFFERENCE_GAIN * 0.05))
+    assert levels == [0, 128, 140, apart, 128, 140, apart]
     images = [attrs for tag, attrs in Reader(receipt_html(a_receipt(), examples())).tags if tag == "img"]
     assert all(attrs["alt"] and attrs["width"] == "40" and attrs["height"] == "30" for attrs in images)
 
