@@ -10,6 +10,24 @@ RUN = ("output", "force", "quiet")
 SCENE = ("data", "downscale", "scale", *RUN)
 SEEDED = (*SCENE, "n_seeds")
 
+TENSOR_METHODS = (
+    "tucker3",
+    "tucker5",
+    "tucker7",
+    "cp5",
+    "tucker3-matern32",
+    "tucker7-places",
+    "tucker3-student",
+    "tucker3-residual",
+    "tucker7-places-residual",
+    "kNN",
+    "kNN-tuned",
+    "HGB",
+    "LightGBM",
+    "SVGP",
+    "parafac",
+)
+
 
 @dataclass(frozen=True)
 class Benchmark:
@@ -20,6 +38,7 @@ class Benchmark:
         function: `module:name` in this package; returns JSON values.
         table: name in the same module; formats them as Markdown.
         options: keyword arguments that the function takes from the command line where they are given.
+        only: names that `--only` chooses from, for `--help`; empty where the benchmark has no such option.
         extra: optional packages that it needs, as pyproject.toml names them.
     """
 
@@ -27,6 +46,7 @@ class Benchmark:
     function: str
     table: str
     options: tuple[str, ...] = SEEDED
+    only: tuple[str, ...] = ()
     extra: str | None = None
 
     def load(self) -> tuple[Callable[..., JsonObject], Callable[[JsonObject], str]]:
@@ -46,18 +66,29 @@ BENCHES: dict[str, Benchmark] = {
     ),
     "convert": Benchmark("distilled against trained students", "convert:bench_convert", "convert_table"),
     "matrix": Benchmark(
-        "every field into every other", "matrix:bench_matrix", "matrix_table", (*SEEDED, "only")
+        "every field into every other",
+        "matrix:bench_matrix",
+        "matrix_table",
+        (*SEEDED, "only"),
+        ("hashgrid", "mlp", "vm", "cp", "voxels"),
     ),
     "active": Benchmark("levels of active learning", "active:bench_active", "active_table"),
     "starts": Benchmark(
-        "closed-form warm starts", "warm_starts:bench_starts", "starts_table", (*SEEDED, "only")
+        "closed-form warm starts",
+        "warm_starts:bench_starts",
+        "starts_table",
+        (*SEEDED, "only"),
+        ("voxels", "cp", "vm", "hashgrid"),
     ),
-    "bake": Benchmark("web exports", "web_export:bench_bake", "bake_table", (*SEEDED, "only")),
+    "bake": Benchmark(
+        "web exports", "web_export:bench_bake", "bake_table", (*SEEDED, "only"), ("hashgrid", "mlp")
+    ),
     "tensor": Benchmark(
         "functional Tucker models and other methods",
         "tensor:bench_tensor",
         "tensor_table",
         ("data", "n_folds", "scale", "only", *RUN),
+        TENSOR_METHODS,
         extra="bayes",
     ),
     "view": Benchmark(

@@ -46,7 +46,7 @@ def add_parser(jobs: Any) -> None:
         "--only",
         type=values.names,
         metavar="A,B",
-        help="matrix and bake: these fields; starts: these students; tensor: these data sets and methods (default all)",
+        help=f"run these alone (default all): {_named()}",
     )
     parser.add_argument(
         "--folds",
@@ -65,6 +65,12 @@ def add_parser(jobs: Any) -> None:
         f"{NOT_KERNELS}: folder for rows, table and fields (default bench_output); continues an earlier run",
         "bench_output",
     )
+
+
+def _named() -> str:
+    """Return the names that `--only` takes, benchmark by benchmark."""
+    named = [f"{name}: {', '.join(bench.only)}" for name, bench in BENCHES.items() if bench.only]
+    return f"{'; '.join(named)}, and data sets"
 
 
 def run(args: Args) -> int:

@@ -1,11 +1,10 @@
 """Where to measure next, against all candidates tried one by one with dense matrices."""
 
-import time
-
 import pytest
 import torch
 from gpytorch import kernels as gp
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from fieldmorph.bayes.data.coordinates import Mode
 from fieldmorph.bayes.data.observations import Observations
@@ -157,10 +156,25 @@ def test_impossible_designs_are_refused(process: Posterior) -> None:
             where_next(process, CANDIDATES, 1, **settings)
 
 
-def test_thousands_of_candidates_take_seconds(generator: torch.Generator) -> None:
+def test_work_grows_with_the_candidates_and_no_faster(
+    monkeypatch: pytest.MonkeyPatch, generator: torch.Generator
+) -> None:
+    """Products with all pairs of candidates would take 16 times as many operations for 4 times as many of these."""
     coordinates = torch.rand(500, 3, generator=generator, dtype=torch.float64)
     posterior, _ = fit(observed(coordinates, coordinates.prod(1)), FitConfig(restarts=1, sweeps=3))
     candidates = torch.rand(2000, 3, generator=generator, dtype=torch.float64)
-    start = time.process_time()
-    where_next(posterior, candidates, 10)
-    assert time.process_time() - start < 10
+    asked: list[int] = []
+    for name in ("predict", "sample"):
+        truly = getattr(Posterior, name)
+        monkeypatch.setattr(
+            Posterior, name, lambda self, at, *rest, of=truly: asked.append(len(at)) or of(self, at, *rest)
+        )
+    n_operations = []
+    for n_candidates, n in ((500, 10), (2000, 10), (2000, 20)):
+        with FlopCounterMode(display=False) as counted:
+            where_next(posterior, candidates[:n_candidates], n, n_samples=64)
+        n_operations.append(counted.get_total_flops())
+    assert n_operations[0] > 0
+    assert n_operations[1] == 4 * n_operations[0]
+    assert n_operations[2] == 2 * n_operations[1]
+    assert asked == [500, 500, 2000, 2000, 2000, 2000]  # once each, however many places are chosen

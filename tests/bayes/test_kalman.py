@@ -1,7 +1,11 @@
 """Smoothing in linear time, against the same posterior from dense matrices and from gpytorch's ExactGP."""
 
 import math
-import time
+import sys
+import tracemalloc
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 import gpytorch
 import pytest
@@ -11,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fieldmorph.bayes import kalman
 from fieldmorph.bayes.kalman import Marginals, log_evidence, smooth, smooth_means, smooth_states, smooth_torch
+from fieldmorph.bayes.kernels import block_algebra, sampling, smoother
 from fieldmorph.bayes.state_space import StateSpace, from_gpytorch
 
 pytestmark = pytest.mark.numerical
@@ -233,19 +239,53 @@ def test_joint_states_have_all_functions_side_by_side() -> None:
     assert kept.covariance.shape == kept.precision.shape == (5, 4, 4)
 
 
-def test_time_grows_with_the_points_and_no_faster() -> None:
-    """A dense posterior of the larger problem would take 64 times as long as of the smaller, and 13 GB."""
-    seconds = []
-    for n in (5_000, 20_000):
+def test_twenty_thousand_points_are_smoothed() -> None:
+    """A dense posterior would need 13 GB for one matrix."""
+    kernel, points, eta, lam = problem("matern-3/2", 20_000, 2)
+    found = smooth(*steps(from_gpytorch(kernel), points), eta, lam)
+    assert found.mean.shape == (20_000, 2)
+    assert found.mean.isfinite().all()
+
+
+def cost(work: Callable[[], object]) -> tuple[int, int]:
+    """Return how many lines of Python `work` runs, and the most bytes that its arrays have at once."""
+    n_lines, before = 0, sys.gettrace()
+
+    def trace(_frame: FrameType, event: str, _value: object) -> Any:
+        nonlocal n_lines
+        n_lines += event == "line"
+        return trace
+
+    tracemalloc.start()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    return n_lines, peak
+
+
+@pytest.mark.parametrize("algorithm", [smooth, smooth_states, log_evidence, smooth_means])
+def test_work_and_memory_grow_with_the_points_and_no_faster(
+    algorithm: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernels' loops run as Python, where each line is counted: as many more for every further point."""
+    for module in (block_algebra, sampling, smoother, kalman):
+        for name, value in list(vars(module).items()):
+            monkeypatch.setattr(module, name, getattr(value, "py_func", value))
+    costs = []
+    for n in (20, 40, 80):
         kernel, points, eta, lam = problem("matern-3/2", n, 2)
-        arrays = (*steps(from_gpytorch(kernel), points), eta, lam)
-        tries = []
-        for _ in range(3):
-            start = time.process_time()
-            smooth(*arrays)
-            tries.append(time.process_time() - start)
-        seconds.append(min(tries))
-    assert seconds[1] < 12 * seconds[0]
+        chain = steps(from_gpytorch(kernel), points)
+        values = eta[:, :, None] if algorithm is smooth_means else eta
+        costs.append(cost(lambda: algorithm(*chain, values, lam)))  # noqa: B023
+    lines, sizes = zip(*costs, strict=True)
+    assert lines[1] - lines[0] > 20
+    assert lines[2] - lines[1] == 2 * (lines[1] - lines[0])
+    # A dense matrix of 80 points alone has 51,200 bytes more than of 40. What Python needs besides varies.
+    assert sizes[2] - sizes[1] < 2 * (sizes[1] - sizes[0]) + 10_000
 
 
 def test_equal_inputs_give_equal_bytes() -> None:

@@ -1,7 +1,10 @@
 """Budgets are read as people write them, and say how much of them is used up."""
 
 import math
+import threading
 import time
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
@@ -76,16 +79,34 @@ def test_spent_adds_and_subtracts_each_clock() -> None:
     assert a - b == Spent(3.0, 7.0)
 
 
-def test_core_seconds_pass_while_working_and_stand_while_waiting() -> None:
+def test_core_seconds_pass_while_working_and_stand_while_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are read from the system's clocks: that of the day, and that of the process's CPU time."""
+    clocks = {"monotonic": 100.0, "process_time": 7.0}
+    readings = {name: partial(clocks.__getitem__, name) for name in clocks}
+    monkeypatch.setattr("fieldmorph.fields.budget.time", SimpleNamespace(**readings))
     start = now()
-    time.sleep(0.2)
-    slept = now() - start
-    assert slept.seconds >= 0.2
-    assert slept.core_seconds < 0.1  # torch's and numba's threads wait passively
-    start = now()
-    while now().core_seconds - start.core_seconds < 0.05:
-        pass
-    assert (now() - start).seconds > 0.01
+    clocks["monotonic"] += 2.0  # waiting
+    assert now() - start == Spent(seconds=2.0, core_seconds=0.0)
+    clocks["monotonic"] += 0.5  # working with two threads
+    clocks["process_time"] += 1.0
+    assert now() - start == Spent(seconds=2.5, core_seconds=1.0)
+
+
+def test_cpu_time_is_that_of_all_threads() -> None:
+    """A thread's own CPU clock, read in it at its end, is a part of the process's."""
+    start, worked = now(), []
+
+    def work() -> None:
+        while time.thread_time() < 0.02:
+            pass
+        worked.append(time.thread_time())
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (now() - start).core_seconds >= sum(worked) >= 0.04
 
 
 @pytest.mark.parametrize("budget", [Budget(seconds=8.0), Budget(core_seconds=8.0), Budget(steps=8)])

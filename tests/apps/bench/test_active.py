@@ -9,7 +9,14 @@ import pytest
 from helpers.defaults import CONVERT, FIT, SAMPLING
 
 from fieldmorph.apps.bench import runner
-from fieldmorph.apps.bench.active import SETTINGS, active_table, bench_active, summarize
+from fieldmorph.apps.bench.active import (
+    SETTINGS,
+    STUDENT_CORE_SECONDS,
+    TEACHER_CORE_SECONDS,
+    active_table,
+    bench_active,
+    summarize,
+)
 from fieldmorph.distill import conversion
 from fieldmorph.fields import fit, loop
 from fieldmorph.fields.hashgrid import HashGrid
@@ -93,7 +100,8 @@ def test_all_settings_run_once_with_each_seed_in_another_order(
     assert (tmp_path / "active.md").read_text() == active_table(result) + "\n"
     for entry in result["summary"]:
         assert len(entry["psnr_to_teacher"]["values"]) == 2
-    assert all(row["core_seconds"] < 2 for row in result["rows"])
+    budgets = [0.001 * TEACHER_CORE_SECONDS] + 10 * [0.001 * STUDENT_CORE_SECONDS]
+    assert [call["budget"] for call in requested] == [row["budget"] for row in result["rows"]] == budgets
 
     lines = (tmp_path / "active.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "active.jsonl").write_text("".join(lines[:-1]) + lines[-1][:9])

@@ -191,7 +191,7 @@ def test_rows_come_from_whole_jobs(monkeypatch: pytest.MonkeyPatch, few_views: P
     assert 100 > pair["psnr_to_teacher"] > pair["worst_to_teacher"] > 15
     assert student["stages"] == ["features", "volume", "render"]
     for row, seconds in ((teacher, 9.0), (student, 12.0), (alone, 10.5)):
-        assert row["core_seconds"] == pytest.approx(seconds, rel=0.5)
+        assert row["core_seconds"] >= row["budget"] == pytest.approx(seconds)
         assert row["steps"] >= 20
         assert 0.2e9 < row["peak_memory_bytes"] < 4e9 or not STATUS.exists()
     assert {path.name for path in (tmp_path / "matrix_fields").iterdir()} == {

@@ -4,37 +4,15 @@ import errno
 import importlib
 import inspect
 import signal
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
 from fieldmorph.apps.bench.registry import BENCHES
-from fieldmorph.apps.cli import run_options
 from fieldmorph.apps.cli.main import build_parser, main
 from fieldmorph.apps.console.exits import explain
-from fieldmorph.bayes.covariances.table import choices
-from fieldmorph.distill.active import LEVELS
 from fieldmorph.fields.errors import InputError, SettingError, UnsafeError
 from fieldmorph.fields.loop import Interrupted
-from fieldmorph.fields.mlp import MLP
-from fieldmorph.fields.registry import FIELDS
-
-COMMANDS = (
-    "train",
-    "convert",
-    "eval",
-    "render",
-    "export",
-    "view",
-    "info",
-    "demo",
-    "doctor",
-    "bench",
-    "tensor",
-)
-TENSOR_JOBS = ("fit", "update", "predict", "eval", "grid", "plot", "scene", "demo")
 
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: Any) -> tuple[int, str]:
@@ -107,69 +85,6 @@ def test_command_line_is_understood(line: str, expected: dict[str, Any]) -> None
     handler = {"eval": "evaluate"}.get(line.split()[0], line.split()[0])
     assert args["handler"] is importlib.import_module(f"fieldmorph.apps.cli.{handler}").run
     assert {key: args[key] for key in expected} == expected
-
-
-def test_help_answers_fast_without_heavy_imports() -> None:
-    script = f"""
-import sys, time
-from fieldmorph.apps.cli.main import main
-for words in ([], *([c] for c in {COMMANDS}), *(["tensor", j] for j in {TENSOR_JOBS})):
-    try:
-        main([*words, "--help"])
-    except SystemExit as end:
-        assert end.code == 0
-heavy = sorted({{"torch", "numpy", "numba", "gradio", "PIL", "matplotlib", "pandas", "gpytorch"}} & set(sys.modules))
-print(heavy, time.process_time(), file=sys.stderr)
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    heavy, seconds = done.stderr.rsplit(" ", 1)
-    assert heavy == "[]"
-    assert float(seconds) < 0.5
-    for name in COMMANDS:
-        assert f"usage: fieldmorph {name}" in done.stdout
-    for name in TENSOR_JOBS:
-        assert f"usage: fieldmorph tensor {name}" in done.stdout
-
-
-def test_help_says_what_else_matters() -> None:
-    parser = build_parser()
-    assert "FIELDMORPH_DEBUG=1" in parser.format_help()
-    (jobs,) = (action for action in parser._actions if action.choices)
-    assert isinstance(jobs.choices, dict)
-    assert "kernels: 1)" in jobs.choices["bench"].format_help()
-    assert "kernels" not in jobs.choices["train"].format_help()
-
-
-def help_of(*words: str) -> str:
-    """The help of a command in one line."""
-    parser = build_parser()
-    for word in words:
-        (jobs,) = (action for action in parser._actions if isinstance(action.choices, dict))
-        assert isinstance(jobs.choices, dict)
-        parser = jobs.choices[word]
-    return " ".join(parser.format_help().split())
-
-
-@pytest.mark.parametrize(
-    ("command", "named"),
-    [
-        ("train", [*FIELDS, *MLP.presets, "auto", "cuda"]),
-        ("convert", [*FIELDS, *MLP.presets, *LEVELS]),
-        ("eval", ["train, val or test"]),
-        ("render", ["train, val or test", "white or black"]),
-        ("bench", [f"{name}: {bench.title}" for name, bench in BENCHES.items()]),
-        ("tensor fit", list(choices())),
-        ("tensor scene", ["mean,sd"]),
-    ],
-)
-def test_help_names_the_choices(command: str, named: list[str]) -> None:
-    text = help_of(*command.split())
-    assert [name for name in named if name not in text] == []
-
-
-def test_names_in_help_are_all_there_are() -> None:
-    assert set(run_options.FIELD_NAMES) == set(FIELDS)
-    assert all(set(field.presets) == set(run_options.PRESETS) for field in FIELDS.values())
 
 
 @pytest.mark.parametrize("name", BENCHES)
