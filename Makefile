@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 DEMO_OUT ?= demo_output
 WORKERS ?= 2
 
-.PHONY: install develop demo test coverage test-portable test-portable-short lint lint-web format format-check types links docs clean
+.PHONY: install develop demo test coverage test-portable test-portable-short lint lint-web format types links docs clean
 
 # What runs fieldmorph: the packages it needs, those of its viewer and of its tensor models.
 install: $(VENV)/.installed
@@ -52,14 +52,12 @@ test-portable-short: develop
 
 lint: develop links lint-web
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	PYTHONPATH=build/typing $(BIN)/lint-imports
 
 format: develop
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-
-format-check: develop
-	$(BIN)/ruff format --check .
 
 # The web client's linters run on a copy, so that no package of theirs lies among the sources.
 lint-web:

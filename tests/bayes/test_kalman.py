@@ -283,7 +283,9 @@ def test_work_and_memory_grow_with_the_points_and_no_faster(
         costs.append(cost(lambda: algorithm(*chain, values, lam)))  # noqa: B023
     lines, sizes = zip(*costs, strict=True)
     assert lines[1] - lines[0] > 20
-    assert lines[2] - lines[1] == 2 * (lines[1] - lines[0])
+    assert lines[2] - lines[1] == pytest.approx(
+        2 * (lines[1] - lines[0]), rel=0.02
+    )  # pivoting goes by the values
     # A dense matrix of 80 points alone has 51,200 bytes more than of 40. What Python needs besides varies.
     assert sizes[2] - sizes[1] < 2 * (sizes[1] - sizes[0]) + 10_000
 

@@ -27,7 +27,7 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess:
         env={**inherited, **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,  # compilation included, on a busy machine
     )
 
 

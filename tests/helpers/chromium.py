@@ -49,6 +49,26 @@ def wait(true: Callable[[], Any], what: str) -> None:
         time.sleep(0.1)
 
 
+class Tab:
+    """A page, what it said to the console and what it requested."""
+
+    def __init__(self, browser: Any, width: int = 320, height: int = 240, **options: Any):
+        self.page = new_page(browser, viewport={"width": width, "height": height}, **options)
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda m: self.complaints.append(m.text) if m.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+
+    def open(self, url: str, state: str = "ready") -> "Tab":
+        self.page.goto(url)
+        until(self.page, f"window.fieldmorph?.root.dataset.state === {state!r}")
+        return self
+
+    def __call__(self, script: str) -> Any:
+        return self.page.evaluate(script)
+
+
 def artefact(name: str) -> Path:
     """Where a screenshot is kept: FIELDMORPH_ARTEFACTS, or build/screenshots."""
     folder = Path(os.environ.get("FIELDMORPH_ARTEFACTS", "build/screenshots"))

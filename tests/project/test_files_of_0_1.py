@@ -1,13 +1,19 @@
 """Files that fieldmorph 0.1 wrote are opened and resumed by this version, with the values that they had."""
 
 import csv
+import io
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from helpers.chromium import Tab, chromium
 from helpers.paths import TESTS
+from PIL import Image
 
 from fieldmorph.apps.cli.main import main
 from fieldmorph.apps.jobs.scenes import bundled_scene
@@ -96,6 +102,40 @@ def test_a_tensor_model_predicts_what_it_did(name: str, tmp_path: Path) -> None:
         assert [float(row[column]) for row in rows] == pytest.approx(
             [float(row[column]) for row in expected], rel=1e-6, abs=1e-7
         )
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.mark.browser
+def test_a_page_shows_its_scene_in_a_browser(browser: Any) -> None:
+    tab = Tab(browser).open((FILES / "page.html").as_uri())
+    shot = Image.open(io.BytesIO(tab.page.locator("canvas.picture").screenshot())).convert("RGB")
+    seen = torch.from_numpy(np.asarray(shot).astype("int64"))
+    background = (seen - seen[5, 5]).abs().amax(-1) <= 2
+    assert 0.02 < (~background).float().mean() < 0.9
+    assert len(seen[~background].unique(dim=0)) > 50  # a scene's colors, not a text's
+    assert tab.complaints == []
+    tab.page.context.close()
+
+
+@pytest.mark.browser
+def test_a_receipt_shows_its_images_and_its_curve_in_a_browser(browser: Any) -> None:
+    tab = Tab(browser, width=1280)
+    tab.page.goto((FILES / "student.fm.receipt.html").as_uri())
+    tab.page.wait_for_function("[...document.images].every((image) => image.complete)")
+    sizes = tab("[...document.images].map((image) => [image.naturalWidth, image.clientWidth])")
+    assert len(sizes) == 9
+    assert all(own == 16 and shown >= 16 for own, shown in sizes)
+    curve = "document.querySelector('svg path.line')"  # in the receipt's own units
+    assert tab(f"{curve}.getTotalLength()") > 50
+    assert tab(f"{curve}.getBoundingClientRect().width") > 200
+    assert "Conversion receipt" in tab("document.body.innerText").capitalize()
+    assert tab.complaints == []
+    tab.page.context.close()
 
 
 def test_a_page_and_a_receipt_hold_what_they_did() -> None:

@@ -15,6 +15,7 @@ from helpers.paths import ROOT
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 80
 MAX_ARGUMENTS = 10
+LIMIT = 40  # of `dict[str, Any]` in all of the code
 CODE = ("fields", "distill", "bayes", "apps", "data_scripts")
 FOLDERS = (*CODE, "tests", "docs", ".github")
 SUFFIXES = {".py", ".js", ".css"}
@@ -101,6 +102,13 @@ def test_public_functions_have_few_arguments_or_a_reason() -> None:
         named(path): too_wide(path.read_text(encoding="utf-8")) for path in files_of(*CODE, suffixes={".py"})
     }
     assert {name: functions for name, functions in found.items() if functions} == {}
+
+
+def test_untyped_dicts_are_few() -> None:
+    """JSON as it is read or written has no other type; settings and results have dataclasses."""
+    paths = files_of(*CODE, suffixes={".py"})
+    counts = {named(path): path.read_text(encoding="utf-8").count("dict[str, Any]") for path in paths}
+    assert sum(counts.values()) <= LIMIT, {name: n for name, n in counts.items() if n}
 
 
 ELEVEN = ", ".join(f"a{i}" for i in range(11))

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.chromium import chromium, new_page, until
+from helpers.chromium import Tab, chromium, until
 from torch import Tensor
 
 from fieldmorph.apps.bake.baked_field import baked_field
@@ -78,26 +78,6 @@ def bakes() -> dict[str, tuple[Bake, Cameras]]:
 def browser() -> Iterator[Any]:
     with chromium() as opened:
         yield opened
-
-
-class Tab:
-    """A page, what it said to the console and what it requested."""
-
-    def __init__(self, browser: Any, width: int = 320, height: int = 240, **options: Any):
-        self.page = new_page(browser, viewport={"width": width, "height": height}, **options)
-        self.complaints: list[str] = []
-        self.requests: list[str] = []
-        self.page.on("console", lambda m: self.complaints.append(m.text) if m.type == "error" else None)
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("request", lambda request: self.requests.append(request.url))
-
-    def open(self, url: str, state: str = "ready") -> "Tab":
-        self.page.goto(url)
-        until(self.page, f"window.fieldmorph?.root.dataset.state === {state!r}")
-        return self
-
-    def __call__(self, script: str) -> Any:
-        return self.page.evaluate(script)
 
 
 @pytest.fixture
