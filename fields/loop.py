@@ -154,13 +154,18 @@ def run_loop(
             if now().seconds - saved_at > SAVE_SECONDS:
                 save()
                 saved_at = now().seconds
-    if best is None and curve:
-        raise FruitlessError(
-            f"the run diverged: its PSNR was {psnr} at every evaluation; smaller learning rates may help"
-        )
     if best is None or (budget.steps is None and step < min_steps):
-        raise FruitlessError(f"the budget ended after {step} steps, too short to do anything; increase it")
+        raise _fruitless(step, psnr if best is None else None)
     return best, LoopReport(step, total, best_psnr, curve)
+
+
+def _fruitless(step: int, psnr: float | None) -> FruitlessError:
+    """Return the error of a run whose evaluations all had this PSNR, or that had too few steps."""
+    if psnr is None:
+        return FruitlessError(f"the budget ended after {step} steps, too short to do anything; increase it")
+    return FruitlessError(
+        f"the run diverged: its PSNR was {psnr} at every evaluation; smaller learning rates may help"
+    )
 
 
 def describe_state(header: JsonObject, arrays: dict[str, Tensor]) -> JsonObject:

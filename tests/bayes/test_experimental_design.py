@@ -163,11 +163,11 @@ def test_work_grows_with_the_candidates_and_no_faster(
     coordinates = torch.rand(500, 3, generator=generator, dtype=torch.float64)
     posterior, _ = fit(observed(coordinates, coordinates.prod(1)), FitConfig(restarts=1, sweeps=3))
     candidates = torch.rand(2000, 3, generator=generator, dtype=torch.float64)
-    asked: list[int] = []
+    queried: list[int] = []
     for name in ("predict", "sample"):
         truly = getattr(Posterior, name)
         monkeypatch.setattr(
-            Posterior, name, lambda self, at, *rest, of=truly: asked.append(len(at)) or of(self, at, *rest)
+            Posterior, name, lambda self, at, *rest, of=truly: queried.append(len(at)) or of(self, at, *rest)
         )
     n_operations = []
     for n_candidates, n in ((500, 10), (2000, 10), (2000, 20)):
@@ -176,4 +176,4 @@ def test_work_grows_with_the_candidates_and_no_faster(
         n_operations.append(counted.get_total_flops())
     assert n_operations[0] < n_operations[1] <= 4 * n_operations[0]
     assert n_operations[1] < n_operations[2] <= 2 * n_operations[1]
-    assert asked == [500, 500, 2000, 2000, 2000, 2000]  # once each, however many places are chosen
+    assert queried == [500, 500, 2000, 2000, 2000, 2000]  # once each, however many places are chosen
