@@ -99,7 +99,10 @@ def test_an_answer_that_is_none_is_an_error(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.slow
-def test_the_program_itself_is_visited(tmp_path: Path) -> None:
+def test_the_program_itself_is_visited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(viewer_bench, "IMAGE", (120, 90))
+    for module in (viewer_bench, load_clients):
+        monkeypatch.setattr(module, "VIEWS", 3)  # each of which is received twice
     row = viewer_bench.alone([str(save_ball(tmp_path / "ball.fm"))], 0)
     assert (row["errors"], row["strangers"]) == (0, 0)
 
