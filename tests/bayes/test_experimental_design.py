@@ -1,5 +1,7 @@
 """Where to measure next, against all candidates tried one by one with dense matrices."""
 
+from typing import NamedTuple
+
 import pytest
 import torch
 from gpytorch import kernels as gp
@@ -46,23 +48,33 @@ def covariance_ref(posterior: Posterior, at: Tensor) -> Tensor:
     return posterior.scale**2 * (whole[n:, n:] - whole[n:, :n] @ torch.linalg.solve(known, whole[:n, n:]))
 
 
-def variance_ref(posterior: Posterior, candidates: Tensor, references: Tensor, rows: list[int]) -> float:
+class Dense(NamedTuple):
+    """The covariance of candidates and references, in this order, and the variance of the noise."""
+
+    covariance: Tensor
+    n_candidates: int
+    noise: float
+
+    @classmethod
+    def of(cls, posterior: Posterior, candidates: Tensor, references: Tensor) -> "Dense":
+        covariance = covariance_ref(posterior, torch.cat([candidates, references]))
+        return cls(covariance, len(candidates), posterior.scale**2 / posterior.noise.mean)
+
+
+def variance_ref(dense: Dense, rows: list[int]) -> float:
     """Mean over the references after measurements at these candidates (textbook conditioning, all at once)."""
-    n = len(candidates)
-    whole = covariance_ref(posterior, torch.cat([candidates, references]))
-    noise = posterior.scale**2 / posterior.noise.mean
-    own, across = whole[rows][:, rows] + noise * torch.eye(len(rows)).double(), whole[n:][:, rows]
+    whole, n = dense.covariance, dense.n_candidates
+    own = whole[rows][:, rows] + dense.noise * torch.eye(len(rows)).double()
+    across = whole[n:][:, rows]
     fallen = (across * torch.linalg.solve(own, across.T).T).sum(1)
     return float((whole[n:, n:].diagonal() - fallen).mean())
 
 
-def greedy_ref(posterior: Posterior, candidates: Tensor, references: Tensor, n: int) -> list[int]:
+def greedy_ref(dense: Dense, n: int) -> list[int]:
     rows: list[int] = []
     for _ in range(n):
-        others = [row for row in range(len(candidates)) if row not in rows]
-        rows.append(
-            min(others, key=lambda row: variance_ref(posterior, candidates, references, [*rows, row]))
-        )
+        others = [row for row in range(dense.n_candidates) if row not in rows]
+        rows.append(min(others, key=lambda row: variance_ref(dense, [*rows, row])))
     return rows
 
 
@@ -78,25 +90,25 @@ def test_picks_are_those_of_trying_all(
         return self.predict(at).mean + root.repeat(n_samples // len(at), 1)
 
     monkeypatch.setattr(Posterior, "sample", exact)
-    wanted = CANDIDATES if references is None else references
-    samples = 100 * (len(CANDIDATES) + (0 if references is None else len(references)))
+    dense = Dense.of(process, CANDIDATES, CANDIDATES if references is None else references)
+    samples = 40 * (len(CANDIDATES) + (0 if references is None else len(references)))
     found = where_next(process, CANDIDATES, 6, references=references, n_samples=samples)
-    expected = greedy_ref(process, CANDIDATES, wanted, 6)
+    expected = greedy_ref(dense, 6)
     assert found.rows.tolist() == expected
-    variances = [variance_ref(process, CANDIDATES, wanted, expected[:k]) for k in range(7)]
+    variances = [variance_ref(dense, expected[:k]) for k in range(7)]
     torch.testing.assert_close(found.variance, torch.tensor(variances).double(), rtol=2e-3, atol=0)
     assert torch.equal(found.coordinates, CANDIDATES[found.rows])
 
 
 @pytest.mark.parametrize("references", [None, REFERENCES], ids=["candidates", "elsewhere"])
 def test_picks_from_samples_are_nearly_as_informative(process: Posterior, references: Tensor | None) -> None:
-    wanted = CANDIDATES if references is None else references
-    before = variance_ref(process, CANDIDATES, wanted, [])
-    best = before - variance_ref(process, CANDIDATES, wanted, greedy_ref(process, CANDIDATES, wanted, 4))
+    dense = Dense.of(process, CANDIDATES, CANDIDATES if references is None else references)
+    before = variance_ref(dense, [])
+    best = before - variance_ref(dense, greedy_ref(dense, 4))
     for seed in range(4):
         generator = torch.Generator().manual_seed(seed)
         found = where_next(process, CANDIDATES, 4, references=references, generator=generator)
-        fallen = before - variance_ref(process, CANDIDATES, wanted, found.rows.tolist())
+        fallen = before - variance_ref(dense, found.rows.tolist())
         assert fallen > 0.95 * best
         assert float(found.variance[0]) == pytest.approx(before, rel=1e-6)
         assert float(found.variance[0] - found.variance[-1]) == pytest.approx(fallen, rel=0.15)

@@ -18,6 +18,7 @@ from fieldmorph.apps.bench.active import (
     summarize,
 )
 from fieldmorph.distill import conversion
+from fieldmorph.distill.config import ConvertConfig
 from fieldmorph.fields import fit, loop
 from fieldmorph.fields.hashgrid import HashGrid
 from fieldmorph.fields.mlp import MLP
@@ -86,14 +87,20 @@ def test_all_settings_run_once_with_each_seed_in_another_order(
     monkeypatch: pytest.MonkeyPatch, requested: list[dict[str, Any]], few_views: Path, tmp_path: Path
 ) -> None:
     seen = []
-    monkeypatch.setattr("fieldmorph.distill.config.check_levels", seen.append)
+
+    def configured(**settings: Any) -> ConvertConfig:
+        seen.append(settings["active"])
+        return ConvertConfig(**settings)
+
+    monkeypatch.setattr("fieldmorph.apps.jobs.convert.ConvertConfig", configured)
     result = bench_active(few_views, tmp_path, n_seeds=2, scale=0.001, quiet=True)
     assert result["failed"] == 0, result["rows"]
     names = list(SETTINGS)
     assert names == ["off", "pose", "ray", "point", "all"]
     assert [active(call) for call in requested[1:]] == [*names, *names[1:], names[0]]
     everything = ("pose", "ray", "point")
-    assert seen[:5] == [(), ("pose",), ("ray",), ("point",), everything]
+    levels = [(), ("pose",), ("ray",), ("point",), everything]
+    assert seen == [*levels, *levels[1:], levels[0]]
     assert [call["seed"] for call in requested[1:]] == 5 * [0] + 5 * [1]
     assert [entry["active"] for entry in result["summary"]] == names
     assert json.loads((tmp_path / "active.json").read_text()) == result
