@@ -91,7 +91,7 @@ def test_picks_are_those_of_trying_all(
 
     monkeypatch.setattr(Posterior, "sample", exact)
     dense = Dense.of(process, CANDIDATES, CANDIDATES if references is None else references)
-    samples = 40 * (len(CANDIDATES) + (0 if references is None else len(references)))
+    samples = 6000 // len(dense.covariance) * len(dense.covariance)
     found = where_next(process, CANDIDATES, 6, references=references, n_samples=samples)
     expected = greedy_ref(dense, 6)
     assert found.rows.tolist() == expected
