@@ -235,9 +235,7 @@ def _read_head(path: str | Path, file: BinaryIO) -> JsonObject:
     length = int.from_bytes(start[:8], "little")
     if start[8:] != b"{" or not 2 <= length <= MAX_HEADER:
         if start.startswith(CODE_MAGIC):
-            raise UnsafeError(
-                f"{path} is a pickle or zip, not a fieldmorph checkpoint; pickles are never loaded"
-            )
+            raise UnsafeError(f"{path} is a pickle or zip, not a fieldmorph checkpoint; we never unpickle")
         raise InputError(f"{path} is not a fieldmorph checkpoint: it does not begin like a safetensors file")
     try:
         meta = _parse(path, b"{" + file.read(length - 1))

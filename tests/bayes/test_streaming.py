@@ -301,7 +301,7 @@ def test_what_is_kept_grows_with_coordinates_not_with_rows() -> None:
     assert {name: array.numel() for name, array in describe_posterior(model)[1].items()} == sizes
 
 
-def test_wild_values_bend_a_student_t_model_little() -> None:
+def test_outliers_affect_a_student_t_model_little() -> None:
     rows, (x, y) = waves(400, 2, 0), waves(200, 2, 1)
     wild = y.clone()
     wild[::20] += 30
@@ -327,7 +327,7 @@ def test_a_residual_process_stays_and_functions_learn_what_it_leaves() -> None:
     torch.testing.assert_close(after.predict(query).mean, expected, rtol=1e-9, atol=1e-9)
 
 
-def test_what_is_known_does_not_bend_to_what_is_not() -> None:
+def test_what_is_known_is_not_changed_by_what_is_not() -> None:
     """A smooth function goes astray beyond its data; new times give way to what is known of the rest from the first."""
     generator = torch.Generator().manual_seed(0)
     x = 6 * torch.rand(600, 2, generator=generator, dtype=torch.float64)

@@ -37,7 +37,7 @@ def fitted(at: Tensor, values: Tensor, student: float | None) -> Posterior:
     return fit(Observations(at, values, modes, "v", None, 0, 0, ""), config)[0]
 
 
-def test_wild_values_bend_less() -> None:
+def test_outliers_have_less_effect() -> None:
     at, values, truth = wild()
     errors = {
         student: float((fitted(at, values, student).predict(at).mean - truth).square().mean().sqrt())

@@ -128,7 +128,7 @@ def test_a_floater_in_the_background_s_colour_shows_as_opacity(
     assert figures["off_trajectory"]["mean"]["psnr_to_teacher"] > 30
 
 
-def test_test_images_are_held_against_both(sphere: RenderableField, smaller: RenderableField) -> None:
+def test_both_are_compared_with_test_images(sphere: RenderableField, smaller: RenderableField) -> None:
     split = split_of(sphere)
     figures, images = measure(sphere, smaller, split)
     reported = figures["held_out"]

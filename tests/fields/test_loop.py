@@ -51,7 +51,7 @@ class Walker:
 
 
 class Crash(Exception):
-    """The power goes."""
+    """A power failure."""
 
 
 def at(step: int, act: Callable[[], None]) -> Callable[[Progress], None]:

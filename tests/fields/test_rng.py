@@ -1,4 +1,4 @@
-"""Streams of one seed are strangers to each other."""
+"""Streams of one seed are independent of each other."""
 
 import itertools
 

@@ -84,7 +84,7 @@ def test_a_function_that_is_linear_along_each_axis_survives_resampling(name: str
     before = [field.geometry(points())[0], field.geometry(points())[1]]
     generator = torch.Generator().manual_seed(8)
     with torch.no_grad():
-        for grid in field.parameters(recurse=False):  # two corner values per side and no bend between
+        for grid in field.parameters(recurse=False):  # two corner values per side and linear between
             ends = torch.randn(3, *[2] * (grid.dim() - 2), grid.shape[-1], generator=generator)
             grid.copy_(resample(ends, 3))
     coarse = field.geometry(points())

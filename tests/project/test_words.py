@@ -4,6 +4,7 @@ A folder joins by one more line in `COVERED`; of Python files everything is read
 """
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -37,16 +38,12 @@ KEPT: dict[str, str] = {
     "empty_share": "setting in saved states",
     "stage.share": "a stage's part of the budget, a setting in saved states",
     "share: float": "the same",
-    "share: fraction of the whole budget": "the same",
-    '"share"': "key of saved states and of models",
     "['photographs']": "key of receipts",
     "from photographs": "kind of run in the table of `fieldmorph bench convert`",
     "['pictures']": "key of the table of `fieldmorph bench view`",
     '"pictures"': "key of `fieldmorph render --json` and of the table of `fieldmorph bench view`",
     '"beside"': "kind of run in the table of `fieldmorph bench view`",
-    "`beside`": "the same",
     "LR_SHARE": "the default of `lr_share`",
-    "hdrfilm": "a plug-in of mitsuba's",
     '"film": {': "a setting of mitsuba's",
     ".tell()": "method of Python's files",
 }
@@ -62,7 +59,7 @@ BANNED: dict[str, str] = {
     r"\bcarriers?\b|\bhardness\b": "salient samples, difficulty",
     r"(?-i:\bMOST\b|\bFEWEST\b)|\bfewest\b|\b(most|least) =[^=]": "max, min, at least",
     r"\bshares? of\b|\bequal shares?\b|\bshares?( [=<>*/+-]|[)=\]]|\.\w|: float)": "fraction",
-    r"\bhonestly?\b": "measure",
+    r"\bhonest(ly)?\b": "measure",
     r"\bturn(ed)? (it|about)\b|\bturned and zoomed\b": "view interactively, rotate",
     r"\bfog(gy)?\b": "low density",
     r"\bgo(es)? on\b|\bgoing on\b|\bwent on\b": "continue, resume",
@@ -72,8 +69,8 @@ BANNED: dict[str, str] = {
     r"\bshelf\b|\bexhibits?\b|\bpainter\b|(?-i:\bTruth\b|\bPace\b)": "SceneStore, ExampleView, RenderLoop, ...",
     r"(?<!\.)\bstopped\(|(?-i:\bTails\b|\bInformed\b|\bEarlier\()": "alpha_from_density, StudentT, ...",
     r"\bdear\b|\bspares?\b": "expensive, saves",
-    r"\bhas no pull\b": "contributes no gradient",
-    r"\bkeep their word\b|\bbend nothing\b": "calibrated, robust to outliers",
+    r"\bhas no pull\b|\bheld against\b": "contributes no gradient, compared with",
+    r"\bkeep their word\b|\bbends?\b": "calibrated, robust to outliers",
     r"\bwhat is occupied\b": "occupied voxels",
     r"\bpeers?\b": "other methods",
     r"\bbeside\b": "next to, in addition to",
@@ -93,16 +90,16 @@ def covered() -> list[Path]:
     return [f for f in found if not any(f.is_relative_to(skipped) for skipped in SKIPPED)]
 
 
-def words(line: str) -> str:
+def words(line: str, kept: Iterable[str]) -> str:
     """Return a line with names split into their words, and without what is kept."""
-    for text in KEPT:
+    for text in kept:
         line = line.replace(text, "")
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", line.replace("_", " "))
 
 
-def given_up(line: str) -> list[str]:
+def given_up(line: str, kept: Iterable[str] = KEPT) -> list[str]:
     """Return the words of a line that the project has given up; those in backticks are names that users hold."""
-    text = words(line)
+    text = words(line, kept)
     found = [(re.search(pattern, text, re.IGNORECASE), instead) for pattern, instead in BANNED.items()]
     return [
         f"{match.group()!r}: write {instead}"
@@ -154,3 +151,11 @@ def test_a_word_that_was_given_up_is_found(text: str) -> None:
 )
 def test_a_word_that_is_kept_is_not_found(text: str) -> None:
     assert not given_up(text)
+
+
+@pytest.mark.parametrize("text", KEPT)
+def test_an_exception_is_needed(text: str) -> None:
+    lines = (
+        line for file in covered() for line in file.read_text(encoding="utf-8").splitlines() if text in line
+    )
+    assert any(given_up(line, set(KEPT) - {text}) for line in lines)

@@ -1,4 +1,4 @@
-"""The benchmark of active learning: five settings, the same seeds, honest differences."""
+"""The benchmark of active learning: five settings, the same seeds, and differences within each seed."""
 
 import json
 from functools import partial

@@ -1,4 +1,4 @@
-"""The matrix of conversions: every pair once, honest figures, and a failure that costs one row."""
+"""The matrix of conversions: every pair once, figures of the whole row, and a failure that costs one row."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The tensor benchmark: every method on the same rows, honest intervals, and a failure that costs one row."""
+"""The tensor benchmark: every method on the same rows, calibrated intervals, and a failure that costs one row."""
 
 import json
 import math

@@ -92,7 +92,7 @@ def spoil(scene: Path, how: str) -> None:
         case "missing image":
             scene.joinpath("1.png").unlink()
         case "unreadable image":
-            scene.joinpath("1.png").write_bytes(b"not a picture")
+            scene.joinpath("1.png").write_bytes(b"not an image")
         case "cut image":
             scene.joinpath("1.png").write_bytes(scene.joinpath("1.png").read_bytes()[:60])
         case "other size":
@@ -112,7 +112,7 @@ def spoil(scene: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "told"),
+    ("how", "reported"),
     [
         ("no folder", "scene: no such folder"),
         ("no transforms", "transforms_train.json or transforms.json expected"),
@@ -129,19 +129,19 @@ def spoil(scene: Path, how: str) -> None:
     ],
 )
 def test_bad_data_is_one_line_and_3(
-    capsys: pytest.CaptureFixture[str], scene: Path, tmp_path: Path, how: str, told: str
+    capsys: pytest.CaptureFixture[str], scene: Path, tmp_path: Path, how: str, reported: str
 ) -> None:
     spoil(scene, how)
     out = tmp_path / "out"
     out.mkdir()
     code, message = refused(capsys, "train", scene, "--steps", 5, "-o", out / "t.fm")
     assert code == 3
-    assert told in message
+    assert reported in message
     assert list(out.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "reported"),
     [
         (["--field", "hash"], "unknown field 'hash'; known: cp, hashgrid, mlp, vm"),
         (["--preset", "tiny"], "unknown preset of hashgrid 'tiny'; known: paper, small"),
@@ -155,13 +155,13 @@ def test_bad_data_is_one_line_and_3(
     ],
 )
 def test_bad_setting_is_one_line_and_2(
-    capsys: pytest.CaptureFixture[str], scene: Path, tmp_path: Path, options: list[str], told: str
+    capsys: pytest.CaptureFixture[str], scene: Path, tmp_path: Path, options: list[str], reported: str
 ) -> None:
     out = tmp_path / "out"
     out.mkdir()
     code, message = refused(capsys, "train", scene, "-o", out / "t.fm", "--quiet", *options)
     assert code == 2
-    assert told in message
+    assert reported in message
     assert list(out.iterdir()) == []
 
 
@@ -234,7 +234,7 @@ def damage(file: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "code", "told"),
+    ("how", "code", "reported"),
     [
         ("truncated", 3, "truncated or damaged"),
         ("flipped", 3, "does not match its sha256|do not match its sha256"),
@@ -250,7 +250,7 @@ def test_bad_checkpoint_is_one_line_everywhere(
     tmp_path: Path,
     how: str,
     code: int,
-    told: str,
+    reported: str,
 ) -> None:
     damage(file, how)
     out = tmp_path / "out"
@@ -265,7 +265,7 @@ def test_bad_checkpoint_is_one_line_everywhere(
     for line in lines:
         got, message = refused(capsys, *line)
         assert got == code, line
-        assert any(part in message for part in told.split("|"))
+        assert any(part in message for part in reported.split("|"))
     assert list(out.iterdir()) == []
 
 
@@ -335,13 +335,13 @@ def test_unknown_split_lists_the_known(capsys: pytest.CaptureFixture[str], scene
 
 def test_info_says_what_is_in_a_file(capsys: pytest.CaptureFixture[str], file: Path) -> None:
     assert main(["info", str(file), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["field"], told["kind"], told["cameras"]) == ("mlp", "field", 3)
-    assert told["aabb"] == [-1, -1, -1, 1, 1, 1]
-    assert told["params"] == make_field("mlp", aabb=told["aabb"], width=16, depth=2).n_parameters()
-    assert told["bytes"] == file.stat().st_size
+    reported = json.loads(capsys.readouterr().out)
+    assert (reported["field"], reported["kind"], reported["cameras"]) == ("mlp", "field", 3)
+    assert reported["aabb"] == [-1, -1, -1, 1, 1, 1]
+    assert reported["params"] == make_field("mlp", aabb=reported["aabb"], width=16, depth=2).n_parameters()
+    assert reported["bytes"] == file.stat().st_size
     assert main(["info", str(file)]) == 0
-    assert f"sha256: {told['sha256']}" in capsys.readouterr().out
+    assert f"sha256: {reported['sha256']}" in capsys.readouterr().out
 
 
 def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:

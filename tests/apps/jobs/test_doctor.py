@@ -41,7 +41,7 @@ def test_json_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     assert [(name, r["status"], r["detail"]) for name, r in report.items()] == diagnose()
 
 
-def test_kernels_are_held_against_their_twins(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_are_compared_with_their_twins(monkeypatch: pytest.MonkeyPatch) -> None:
     names = "hash, march, composite, harmonics, vm, cp, voxels, variation, normal"
     assert ("kernels", "ok", f"{names} agree with torch") in diagnose()
     hashing, marching = KERNELS["hash"], KERNELS["march"]

@@ -1,4 +1,4 @@
-"""A conversion is cut off wherever it hurts, and what is resumed ends as if nothing had happened.
+"""A conversion that is killed or interrupted at any stage and resumed ends as an uninterrupted one.
 
 A run is a row of events: a step of the student, or an image of a receipt. Children of a little server are killed at
 one of them by SIGKILL; what each still did is in a file.
