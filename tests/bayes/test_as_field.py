@@ -90,7 +90,7 @@ def test_what_is_shown_is_the_function_s_from_its_median_to_its_highest(posterio
 def test_what_cannot_be_shown_is_said_in_a_line(posterior: Posterior) -> None:
     for settings, reported in (
         ({"quantity": "tea"}, "'tea'; known: mean, sd"),
-        ({"colormap": "tea"}, "'tea' unknown matplotlib colormap"),
+        ({"colormap": "tea"}, "unknown matplotlib colormap 'tea'"),
         ({"low": 3.0, "high": 2.0}, "low must be less than high; got 3 and 2"),
         ({"ranges": [(0.0, 0.0)] * 3}, "from a lower to a higher coordinate"),
     ):
