@@ -52,7 +52,7 @@ KEPT: dict[str, str] = {
 BANNED: dict[str, str] = {
     r"photograph(s|ed)?\b": "training images, test images, ground truth",
     r"\bfilms?\b": "video",
-    r"\btold\b|\btells?\b|\bteller\b": "a message says, a request asks",
+    r"\btold\b|\btells?\b|\bteller\b|\bhears?\b|(?-i:\bMail\b)": "a message, requested, ResponseQueue",
     r"\bask(s|ed|ing)?\b": "requested, needed, queried",
     r"\bwish(es|ed)?\b|(?-i:\bDesk\b|\bEnded\b)": "request, ConversionSlot, Cancelled",
     r"\btaught\b": "teacher_values",
