@@ -14,7 +14,6 @@ from helpers.view_fields import save_ball, served
 
 pytest.importorskip("gradio")
 
-from fieldmorph.apps.bake.build import BakeConfig
 from fieldmorph.apps.bench import browser_page, load_clients
 from fieldmorph.apps.bench import viewer as viewer_bench
 from fieldmorph.apps.bench.browser_page import page_table
@@ -116,7 +115,7 @@ def test_the_page_has_a_table() -> None:
 def test_a_page_is_opened_dragged_and_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with chromium():  # or it is skipped
         pass
-    small = partial(browser_page.export_web, config=BakeConfig(16))
+    small = partial(browser_page.export_web, resolution=16)
     for name, value in {
         "export_web": small,
         "OPENINGS": 1,
