@@ -37,6 +37,8 @@ class FunBaTRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # s
     A value is a sum of products of one smooth function per column. This suits a few columns that act together, such as
     places, times and settings, but not many columns of which most are noise. With one column it is a Gaussian process.
 
+    Every setting is an argument of its own, since scikit-learn clones and searches estimators by their arguments.
+
     Args:
         rank: number of functions of each column, or a sequence with one number for each.
         prune: treat ranks as maxima and remove functions that the measurements do not need.
