@@ -27,4 +27,13 @@ def known(kind: str, name: str, names: Iterable[str]) -> SettingError:
         name: that does not exist.
         names: the known ones.
     """
-    return SettingError(f"unknown {kind} {name!r}; known: {', '.join(sorted(names))}")
+    names = sorted(names)
+    return SettingError(f"unknown {kind} {name!r}; known: {', '.join(names)}{did_you_mean(name, names)}")
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Return a question that names the known name which is most like another one; nothing where none is alike."""
+    from difflib import get_close_matches
+
+    found = get_close_matches(name, list(names), n=1)
+    return f"; did you mean {found[0]}?" if found else ""

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,21 @@ def check_folder(path: str | Path, force: bool = False) -> None:
         raise InputError(f"cannot write to {path}: {error.strerror}") from None
     if taken and not force:
         raise SettingError(f"{path} exists and is not empty; use --force to write into it")
+
+
+def check_ending(path: str | Path, endings: Sequence[str]) -> None:
+    """Check that an output that is not a folder's name ends as one of the known kinds of files does.
+
+    A folder has no ending or is written with a slash at its end. What exists is left to `check_folder`.
+
+    Raises:
+        SettingError: the name has another ending.
+    """
+    ending = Path(path).suffix.lower()
+    if not ending or ending in endings or str(path).endswith(("/", os.sep)) or Path(path).exists():
+        return
+    known = " or ".join(endings)
+    raise SettingError(f"expected a name that ends in {known}, or a folder, as {path}/; got {path}")
 
 
 def write_json(path: Path, value: Any) -> None:

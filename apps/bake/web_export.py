@@ -28,6 +28,7 @@ from fieldmorph.fields.kernels.voxels import pack_mask, unpack_mask
 from fieldmorph.fields.types import JsonObject
 
 FORMAT, VERSION = "fieldmorph-bake", 1
+PAGES = (".html", ".htm")
 DAMAGE = (LookupError, TypeError, ValueError, EOFError, RuntimeError, zlib.error, gzip.BadGzipFile)
 MAX_PART_BYTES = 1 << 31  # uncompressed
 PAGE_STYLE = "html, body { height: 100%; margin: 0; } html { color-scheme: light dark; }"
@@ -87,7 +88,7 @@ def write_web(path: str | Path, bake: Bake) -> int:
 
 def is_page(path: str | Path) -> bool:
     """Return whether a path names a page, not a folder."""
-    return Path(path).suffix.lower() in (".html", ".htm")
+    return Path(path).suffix.lower() in PAGES
 
 
 def read_web(path: str | Path) -> Bake:

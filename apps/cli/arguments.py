@@ -2,10 +2,12 @@
 
 import argparse
 import re
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from fieldmorph.apps.console import values
+from fieldmorph.fields.errors import did_you_mean
 
 BUDGET_HELP = "90s, 2m or 1h of wall-clock time, or 150cs of core-seconds (CPU time of all threads)"
 THREADS_HELP = "number of CPU threads (default: all available)"
@@ -19,9 +21,27 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs, allow_abbrev=False)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse; an unknown option is reported before what is missing, and no words at all show the help."""
+        words = sys.argv[1:] if args is None else list(args)
+        if self._subparsers is None:
+            self._check_options(words)
+        elif not words:
+            self.print_help(sys.stderr)
+            self.exit(2)
+        return super().parse_known_args(words, namespace)
+
     def error(self, message: str) -> NoReturn:
-        """Exit with code 2 and the message in one line."""
-        self.exit(2, f"fieldmorph: {message} (see {self.prog} --help)\n")
+        """Exit with code 2 and the message in one line, with the choice that was meant where one is like it."""
+        choice = re.search(r"invalid choice: '?([^' ]*)'? \(choose from (.*)\)", message)
+        meant = did_you_mean(choice[1], re.findall(r"[^\s',]+", choice[2])) if choice else ""
+        self.exit(2, f"fieldmorph: {message}{meant} (see {self.prog} --help)\n")
+
+    def _check_options(self, words: Sequence[str]) -> None:
+        known = self._option_string_actions
+        for option in (word.partition("=")[0] for word in words if word.startswith("--") and word != "--"):
+            if option not in known:
+                self.error(f"unrecognized option {option}{did_you_mean(option, known)}")
 
 
 def command(

@@ -14,12 +14,13 @@ from fieldmorph.apps.media import DEPTH_LEVELS, depth_16bit, open_video, save_mp
 from fieldmorph.fields.cameras import Cameras, orbit_like, resize
 from fieldmorph.fields.checkpoint import check_output
 from fieldmorph.fields.errors import SettingError
-from fieldmorph.fields.files import check_folder, write_json
+from fieldmorph.fields.files import check_ending, check_folder, write_json
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.runtime import choose_device
 from fieldmorph.fields.store import load_field
 from fieldmorph.fields.types import JsonObject
 
+VIDEO = ".mp4"
 SOLID = 0.5  # opacity from which a pixel has a depth
 BACKGROUNDS = {"white": 1.0, "black": 0.0}
 MAX_PIXELS = 1 << 26  # of one image
@@ -95,10 +96,11 @@ def render_file(
     Raises:
         SettingError, InputError: before anything is written.
     """
+    check_ending(output, [VIDEO])
     output, place = Path(output), choose_device(device)
     if orbit is not None and orbit > MAX_FRAMES:
         raise SettingError(f"an orbit has at most {MAX_FRAMES} frames; got {orbit}")
-    is_video = output.suffix.lower() == ".mp4"
+    is_video = output.suffix.lower() == VIDEO
     kinds = ["colors", *(["depth"] if depth else []), *(["opacity"] if opacity else [])]
     targets = {kind: output.with_name(_suffixed(output.stem, kind) + output.suffix) for kind in kinds}
     if is_video:

@@ -18,17 +18,7 @@ from fieldmorph.fields.voxels import Voxels
 HEADER_BYTES = 1 << 12  # of a file's header, without its table of arrays and the teacher's provenance
 ARRAY_BYTES = 128  # of an entry in that table, at most
 CAMERA_BYTES = 64  # of a training camera
-_UNITS = {
-    "": 1,
-    "B": 1,
-    "kB": 10**3,
-    "KB": 10**3,
-    "MB": 10**6,
-    "GB": 10**9,
-    "KiB": 2**10,
-    "MiB": 2**20,
-    "GiB": 2**30,
-}
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
 
 @dataclass(frozen=True)
@@ -102,13 +92,13 @@ class ConversionRequest:
 
 
 def parse_bytes(text: str) -> int:
-    """Parse a file size: `2MB`, `500kB`, `1.5MiB` or a plain number of bytes.
+    """Parse a file size: `2MB`, `500kB`, `1.5MiB` or a plain number of bytes, in capitals or small letters.
 
     Raises:
         SettingError: anything else.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kKMG]?i?B)?", text.strip())
-    n = int(float(match[1]) * _UNITS[match[2] or ""]) if match and (match[2] or "") in _UNITS else 0
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]i?)?b?", text.strip().lower())
+    n = int(float(match[1]) * _UNITS[match[2] or ""]) if match else 0
     if n < 1:
         raise SettingError(f"a size looks like 500kB, 2MB or 1.5MiB; got {text!r}")
     return n

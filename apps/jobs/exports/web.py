@@ -8,10 +8,10 @@ import torch
 from fieldmorph.apps.bake.baked_field import baked_field
 from fieldmorph.apps.bake.bricks import Bake
 from fieldmorph.apps.bake.build import BakeConfig, OnBakeProgress, bake
-from fieldmorph.apps.bake.web_export import is_page, write_web
+from fieldmorph.apps.bake.web_export import PAGES, is_page, write_web
 from fieldmorph.fields.cameras import resize
 from fieldmorph.fields.checkpoint import check_output
-from fieldmorph.fields.files import check_folder
+from fieldmorph.fields.files import check_ending, check_folder
 from fieldmorph.fields.metrics import capped_psnr
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.runtime import choose_device
@@ -83,6 +83,7 @@ def export_web(
         SettingError, InputError: before anything is written.
     """
     config = BakeConfig(resolution, degree)
+    check_ending(output, PAGES)
     if is_page(output):
         check_output(output, force)
     else:

@@ -292,6 +292,20 @@ def test_existing_output_needs_force(
     assert len(list(folder.iterdir())) == 1
 
 
+@pytest.mark.parametrize(
+    ("command", "known"), [("render --orbit 2 -o", ".mp4"), ("export --web", ".html or .htm")]
+)
+def test_an_unknown_ending_is_refused_with_the_known_ones(
+    capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path, command: str, known: str
+) -> None:
+    name, *options = command.split()
+    code, message = refused(capsys, name, file, *options, tmp_path / "orbit.gif")
+    assert code == 2
+    assert f"expected a name that ends in {known}, or a folder, as" in message
+    assert message.endswith("; got " + str(tmp_path / "orbit.gif") + "\n")
+    assert not (tmp_path / "orbit.gif").exists()
+
+
 def test_eval_refuses_small_views_before_it_renders(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], scene: Path, file: Path
 ) -> None:
@@ -310,7 +324,7 @@ def test_output_that_cannot_be_written(
         ["train", scene, "--steps", 5, "-o", tmp_path / "missing" / "t.fm"],
         ["train", scene, "--steps", 5, "-o", blocked],
         ["convert", file, "--steps", 5, "-o", tmp_path],
-        ["render", file, "--orbit", 2, "-o", blocked],
+        ["render", file, "--orbit", 2, "-o", blocked.with_suffix("")],
         ["demo", "-o", blocked],
     ):
         code, message = refused(capsys, *line)

@@ -106,8 +106,15 @@ def test_version_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("line", "reported"),
     [
-        ("", "COMMAND"),
         ("fly", "'train', 'convert'"),
+        ("convrt a.fm", "did you mean convert?"),
+        ("tensor fot a.csv", "did you mean fit?"),
+        ("convert a.fm --too mlp", "unrecognized option --too; did you mean --to?"),
+        ("train D --feild=mlp", "unrecognized option --feild; did you mean --field?"),
+        ("train D -o t.fm --steps 3 --field hashgird", "did you mean hashgrid?"),
+        ("train D -o t.fm --steps 3 --preset papper", "did you mean paper?"),
+        ("train D -o t.fm --steps 3 --set widht=3 --field mlp", "did you mean width?"),
+        ("bench kernel", "did you mean kernels?"),
         ("train D", "-o/--output"),
         ("train D -o t.fm --step 3", "unrecognized"),
         ("train D -o t.fm --steps 0", "at least 1; got '0'"),
@@ -130,6 +137,18 @@ def test_usage_mistake_is_one_line_and_2(
     code, message = refused(capsys, *line.split())
     assert code == 2
     assert reported in message
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"), [("", "train     fit a field"), ("tensor", "fit       fit a model")]
+)
+def test_a_command_that_needs_another_shows_its_help(
+    capsys: pytest.CaptureFixture[str], line: str, shown: str
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(line.split())
+    assert end.value.code == 2
+    assert shown in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -241,7 +241,17 @@ def test_a_size_that_nothing_meets_is_refused(command: Command, teachers: Path, 
 
 
 @pytest.mark.parametrize(
-    ("text", "n"), [("2MB", 2_000_000), ("500kB", 500_000), ("1.5MiB", 1_572_864), ("77", 77), ("8 B", 8)]
+    ("text", "n"),
+    [
+        ("2MB", 2_000_000),
+        ("500kB", 500_000),
+        ("1.5MiB", 1_572_864),
+        ("77", 77),
+        ("8 B", 8),
+        ("500KB", 500_000),
+        ("2mb", 2_000_000),
+        ("3k", 3000),
+    ],
 )
 def test_sizes_are_read(text: str, n: int) -> None:
     assert parse_bytes(text) == n
