@@ -9,28 +9,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fieldmorph.fields.cameras import Cameras, turn_cameras
-from fieldmorph.fields.errors import SettingError, known
 
-LEVELS = ("pose", "ray", "point")
 REPLAYED_FRACTION = 0.1  # of a batch that is drawn again, and of a batch that counts as hard
 POOL_SIZE = 2048  # hard rays or points that are remembered of one block
 TURN_DEGREES = 9.0  # largest angle by which the worst poses are rotated around the scene
 MOMENTUM = 0.9  # of a pose's difficulty, from one error to the next
 SALIENT_FRACTION = 0.3  # of the samples, by rendering weight
 SURFACE_OPACITY = 0.5  # opacity from which a ray has a surface
-
-
-def check_levels(levels: tuple[str, ...]) -> None:
-    """Check the names of levels.
-
-    Raises:
-        SettingError: a level does not exist, or is named twice.
-    """
-    for level in levels:
-        if level not in LEVELS:
-            raise known("level of active learning", level, list(LEVELS))
-    if len(set(levels)) != len(levels):
-        raise SettingError(f"a level of active learning is named twice: {', '.join(levels)}")
 
 
 class HardPoses:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from fieldmorph.distill.active import LEVELS, check_levels
+from fieldmorph.distill.levels import LEVELS, check_levels
 from fieldmorph.distill.stages import PVD_STAGES, Stage
 from fieldmorph.distill.teacher_samples import SamplingConfig
 from fieldmorph.fields.settings import SINCE_0_2

@@ -7,9 +7,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fieldmorph.distill.active import HardPoses, ReplayPool
+from fieldmorph.distill.comparison import PointComparison, compare_rays
 from fieldmorph.distill.config import ConvertConfig
-from fieldmorph.distill.losses import LOSSES, PointComparison, empty_space_loss
-from fieldmorph.distill.samplers import SOLVE, SOURCES, compare_rays
+from fieldmorph.distill.losses import LOSSES, empty_space_loss
+from fieldmorph.distill.samplers import SOLVE, SOURCES
 from fieldmorph.distill.stages import Stage, StageReport, stage_at, transplant_decoder
 from fieldmorph.distill.teacher_samples import Block, SamplePool, make_block
 from fieldmorph.distill.warm_start.registry import STARTS

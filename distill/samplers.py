@@ -6,13 +6,12 @@ A source draws indices from a block, compares teacher and student there, and say
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
-from fieldmorph.distill.losses import PointComparison, RayComparison, StudentPixels, StudentValues
-from fieldmorph.distill.teacher_samples import Block, Pixels, TeacherSamples
+from fieldmorph.distill.comparison import PointComparison, RayComparison, compare_rays, student_values
+from fieldmorph.distill.teacher_samples import Block
 from fieldmorph.fields.base import VolumeField
-from fieldmorph.fields.kernels.ops import composite
 
 SOLVE = "solve"  # the source of a stage that is one step of a closed form and draws no samples
 
@@ -108,35 +107,3 @@ class RaySource:
 
 
 SOURCES: dict[str, Source] = {"points": PointSource(), "rays": RaySource()}
-
-
-def compare_rays(
-    student: VolumeField,
-    teacher: TeacherSamples,
-    pixels: Pixels,
-    background: Float[Tensor, "n_rays 3"],
-    render_step_size: float,
-) -> RayComparison:
-    """Return teacher and student along rays, the student composited from the teacher's samples.
-
-    Args:
-        student: the field that is trained.
-        teacher, pixels: as `Block.rays` returns them.
-        background: sRGB behind each ray.
-        render_step_size: the teacher's, in world units.
-    """
-    values = student_values(student, teacher, with_rgb=True)
-    assert values.rgb is not None
-    s = pixels.samples
-    weights, colors, opacities, _ = composite(values.sigma, values.rgb, s.t_starts, s.t_ends, s.offsets)
-    return RayComparison(
-        teacher, values, render_step_size, pixels, StudentPixels(colors, opacities, weights), background
-    )
-
-
-def student_values(student: VolumeField, at: TeacherSamples, with_rgb: bool) -> StudentValues:
-    """Return the student at the teacher's samples; its color is left out unless `with_rgb`."""
-    log_sigma, features = student.geometry(at.positions)
-    sigma = student.density(log_sigma, at.positions)
-    rgb = student.radiance(features, at.positions, at.directions) if with_rgb else None
-    return StudentValues(sigma, features, rgb)

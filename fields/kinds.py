@@ -1,4 +1,4 @@
-"""The table of representations: names and titles are there without importing torch."""
+"""The tables of representations and of presets: names and titles are there without importing torch."""
 
 from typing import TYPE_CHECKING
 
@@ -16,3 +16,6 @@ FIELDS: "LazyTable[type[VolumeField]]" = LazyTable(
         Line("voxels", "Voxels (Plenoxels)", "fieldmorph.fields.voxels:Voxels"),
     ]
 )
+
+# What every field's `presets` has, by name; the first is the default.
+PRESETS = {"small": "small, for CPUs", "paper": "as published"}

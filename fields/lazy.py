@@ -77,6 +77,11 @@ class LazyTable(Mapping[str, T], Generic[T]):
         self._lines[line.name] = line
 
     @property
+    def lines(self) -> tuple[Line, ...]:
+        """The lines in their order."""
+        return tuple(self._lines.values())
+
+    @property
     def titles(self) -> dict[str, str]:
         """Return titles by name, without importing anything."""
         return {name: line.title for name, line in self._lines.items()}

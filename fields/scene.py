@@ -13,9 +13,8 @@ from fieldmorph.fields.cameras import Cameras
 from fieldmorph.fields.errors import InputError, SettingError
 from fieldmorph.fields.scenes import blender, transforms
 from fieldmorph.fields.scenes.frames import SceneReader, read_images
+from fieldmorph.fields.scenes.table import READERS
 from fieldmorph.fields.types import JsonObject
-
-READERS: tuple[SceneReader, ...] = (blender.BlenderReader(), transforms.TransformsReader())
 
 
 @dataclass(frozen=True)
@@ -107,10 +106,11 @@ def _reader_for(path: Path) -> SceneReader:
     """Return the first reader that matches."""
     if not path.exists():
         raise InputError(f"{path}: no such folder or transforms file")
-    for reader in READERS:
+    readers = [reader() for reader in READERS.values()]
+    for reader in readers:
         if reader.matches(path):
             return reader
-    expected = " or ".join(reader.file_name for reader in READERS)
+    expected = " or ".join(reader.file_name for reader in readers)
     raise InputError(f"{path}: {expected} expected; found none")
 
 

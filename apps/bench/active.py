@@ -4,7 +4,7 @@ import statistics
 from pathlib import Path
 
 from fieldmorph.apps.bench.runner import Bench, Row, distil, failures, markdown
-from fieldmorph.distill.active import LEVELS
+from fieldmorph.distill.levels import LEVELS
 
 TEACHER, STUDENT = "hashgrid", "mlp"
 TEACHER_CORE_SECONDS = 300.0

@@ -1,9 +1,11 @@
 """The table of benchmarks: a new one takes a module and a line here."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from fieldmorph.distill.warm_start.registry import STARTS
+from fieldmorph.fields.kinds import FIELDS
 from fieldmorph.fields.types import JsonObject
 
 RUN = ("output", "force", "quiet")
@@ -40,14 +42,16 @@ class Benchmark:
         options: keyword arguments that the function takes from the command line where they are given.
         only: names that `--only` chooses from, for `--help`; empty where the benchmark has no such option.
         extra: optional packages that it needs, as pyproject.toml names them.
+        seeds: runs of each kind without `--seeds`, for `--help`, where there is that option.
     """
 
     title: str
     function: str
     table: str
     options: tuple[str, ...] = SEEDED
-    only: tuple[str, ...] = ()
+    only: Collection[str] = ()
     extra: str | None = None
+    seeds: int = 1
 
     def load(self) -> tuple[Callable[..., JsonObject], Callable[[JsonObject], str]]:
         """Import the module and return function and table.
@@ -64,25 +68,25 @@ BENCHES: dict[str, Benchmark] = {
     "kernels": Benchmark(
         "numba kernels against torch", "kernels:bench_kernels", "kernels_table", ("threads",)
     ),
-    "convert": Benchmark("distilled against trained students", "convert:bench_convert", "convert_table"),
+    "convert": Benchmark(
+        "distilled against trained students", "convert:bench_convert", "convert_table", seeds=3
+    ),
     "matrix": Benchmark(
         "every field into every other",
         "matrix:bench_matrix",
         "matrix_table",
         (*SEEDED, "only"),
-        ("hashgrid", "mlp", "vm", "cp", "voxels"),
+        FIELDS,
     ),
-    "active": Benchmark("levels of active learning", "active:bench_active", "active_table"),
+    "active": Benchmark("levels of active learning", "active:bench_active", "active_table", seeds=3),
     "starts": Benchmark(
         "closed-form warm starts",
         "warm_starts:bench_starts",
         "starts_table",
         (*SEEDED, "only"),
-        ("voxels", "cp", "vm", "hashgrid"),
+        STARTS,
     ),
-    "bake": Benchmark(
-        "web exports", "web_export:bench_bake", "bake_table", (*SEEDED, "only"), ("hashgrid", "mlp")
-    ),
+    "bake": Benchmark("web exports", "web_export:bench_bake", "bake_table", (*SEEDED, "only"), FIELDS),
     "tensor": Benchmark(
         "functional Tucker models and other methods",
         "tensor:bench_tensor",

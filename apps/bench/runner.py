@@ -19,7 +19,7 @@ from fieldmorph.apps.jobs.request import ConversionRequest
 from fieldmorph.apps.jobs.scenes import bundled_scene, digest, open_scene
 from fieldmorph.apps.jobs.train import train_scene
 from fieldmorph.apps.jobs.worker import WorkerCall, run_in_child
-from fieldmorph.distill.active import LEVELS
+from fieldmorph.distill.levels import LEVELS
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.checkpoint import write_file
 from fieldmorph.fields.errors import known

@@ -13,11 +13,13 @@ from fieldmorph.apps.bake.web_export import read_web, write_web
 from fieldmorph.apps.bench.runner import Bench, Row, chosen, failures, markdown
 from fieldmorph.apps.console.progress import ProgressLine
 from fieldmorph.apps.jobs.scenes import open_scene
+from fieldmorph.fields.kinds import FIELDS
 from fieldmorph.fields.metrics import capped_psnr
 from fieldmorph.fields.runtime import compile_kernels, peak_memory
 from fieldmorph.fields.store import load_field
 
-FIELDS = {"hashgrid": 300.0, "mlp": 300.0}  # with core-seconds of training
+DEFAULT_FIELDS = ("hashgrid", "mlp")
+TRAINING_CORE_SECONDS = 300.0  # of each field
 RESOLUTIONS = (128, 192, 256)  # cells along the longest side
 
 
@@ -38,15 +40,15 @@ def bench_bake(
 
     Args:
         scale: multiplies the budgets of training.
-        only: names of the fields; all by default.
+        only: names of the fields; those of `DEFAULT_FIELDS` by default.
 
     Raises:
         SettingError, InputError: before anything is written.
     """
-    names = chosen(only, list(FIELDS))
+    names = chosen(only or DEFAULT_FIELDS, list(FIELDS))
     bench = Bench.of_scene("bake", data, output, downscale, force, quiet)
     for seed, name in itertools.product(range(n_seeds), names):
-        trained = bench.train_teacher(name, scale * FIELDS[name], seed)
+        trained = bench.train_teacher(name, scale * TRAINING_CORE_SECONDS, seed)
         for resolution, degree in itertools.product(RESOLUTIONS, DEGREES):
             what = {"kind": "bake", "field": name, "resolution": resolution, "degree": degree, "seed": seed}
             if "error" in trained:

@@ -34,7 +34,7 @@ def add_parser(jobs: Any) -> None:
         "--seeds",
         type=values.count,
         metavar="N",
-        help=f"{SCENES}: runs of each kind (default 3 for convert and active, 1 for matrix, starts and bake)",
+        help=f"{SCENES}: runs of each kind (default {_defaults_of_seeds()})",
     )
     parser.add_argument(
         "--scale",
@@ -71,6 +71,14 @@ def _named() -> str:
     """Return the names that `--only` takes, benchmark by benchmark."""
     named = [f"{name}: {', '.join(bench.only)}" for name, bench in BENCHES.items() if bench.only]
     return f"{'; '.join(named)}, and data sets"
+
+
+def _defaults_of_seeds() -> str:
+    by_number: dict[int, list[str]] = {}
+    for name, bench in BENCHES.items():
+        if "n_seeds" in bench.options:
+            by_number.setdefault(bench.seeds, []).append(name)
+    return "; ".join(f"{number} for {', '.join(names)}" for number, names in by_number.items())
 
 
 def run(args: Args) -> int:

@@ -10,6 +10,8 @@ from fieldmorph.apps.cli.common import Args, budget_of, prepare, show
 from fieldmorph.apps.cli.run_options import add_run_options, field_choices, run_summary
 from fieldmorph.apps.console import values
 from fieldmorph.apps.console.exits import GATE_MISSED
+from fieldmorph.distill.levels import LEVELS
+from fieldmorph.distill.warm_start.registry import STARTS
 
 if TYPE_CHECKING:
     from fieldmorph.apps.jobs.convert import ConvertResult
@@ -46,14 +48,15 @@ def add_parser(jobs: Any) -> None:
     parser.add_argument(
         "--active",
         type=values.levels,
-        default=("pose", "ray", "point"),
+        default=LEVELS,
         metavar="LEVELS",
-        help="levels of active learning: some of pose,ray,point, all or none (default all)",
+        help=f"levels of active learning: some of {','.join(LEVELS)}, all or none (default all)",
     )
+    helped = [name for name, start in STARTS.items() if start.helps]
     parser.add_argument(
         "--start",
         action=argparse.BooleanOptionalAction,
-        help="begin with the student's closed-form warm start, if it has one (default: voxels and cp only)",
+        help=f"begin with the student's closed-form warm start, if it has one (default: {' and '.join(helped)} only)",
     )
     parser.add_argument("--no-receipt", action="store_true", help="do not measure, write no receipt")
     add_run_options(parser, "180cs")

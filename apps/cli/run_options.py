@@ -5,24 +5,23 @@ from typing import TYPE_CHECKING
 
 from fieldmorph.apps.cli import arguments as arg
 from fieldmorph.apps.console import values
+from fieldmorph.fields.kinds import FIELDS, PRESETS
 
 if TYPE_CHECKING:
     from fieldmorph.apps.jobs.lifecycle import SavedRun
-
-FIELD_NAMES = ("hashgrid", "mlp", "vm", "cp", "voxels")
-PRESETS = ("small", "paper")
 
 RESUME_HELP = "resume from OUTPUT.state; settings must match, but the budget may be increased"
 
 
 def field_choices(default: str) -> str:
     """Return the names of all fields, for `--help`."""
-    return f"{', '.join(FIELD_NAMES)} (default {default})"
+    return f"{', '.join(FIELDS)} (default {default})"
 
 
 def add_run_options(parser: argparse.ArgumentParser, default: str) -> None:
     """Add preset, settings, length, seed, resuming and output; the default is a budget."""
-    parser.add_argument("--preset", default=PRESETS[0], help=f"{' or '.join(PRESETS)} (default {PRESETS[0]})")
+    first = next(iter(PRESETS))
+    parser.add_argument("--preset", default=first, help=f"{' or '.join(PRESETS)} (default {first})")
     parser.add_argument(
         "--set",
         type=values.setting,

@@ -6,6 +6,7 @@ from fieldmorph.apps.cli import arguments as arg
 from fieldmorph.apps.cli.common import Args, budget_of, prepare, show
 from fieldmorph.apps.cli.run_options import add_run_options, field_choices, run_summary
 from fieldmorph.apps.console import values
+from fieldmorph.fields.scenes.table import READERS
 
 
 def add_parser(jobs: Any) -> None:
@@ -13,7 +14,7 @@ def add_parser(jobs: Any) -> None:
     parser = arg.command(
         jobs, "train", run, "fit a field to posed images", threads=arg.THREADS_HELP, device=True
     )
-    parser.add_argument("data", metavar="DATA", help="folder with transforms_train.json or transforms.json")
+    parser.add_argument("data", metavar="DATA", help=f"scene: {', '.join(READERS.titles.values())}")
     parser.add_argument("--field", default="hashgrid", help=f"representation: {field_choices('hashgrid')}")
     arg.add_downscale(parser)
     parser.add_argument(

@@ -6,6 +6,8 @@ import math
 import re
 from typing import Any
 
+from fieldmorph.distill.levels import LEVELS
+
 
 def count(text: str) -> int:
     """Parse a whole number of at least 1."""
@@ -52,7 +54,7 @@ def box(text: str) -> tuple[float, ...]:
 
 def levels(text: str) -> tuple[str, ...]:
     """Parse levels of active learning: names with commas, `all` or `none`."""
-    named = {"all": ("pose", "ray", "point"), "none": ()}
+    named = {"all": LEVELS, "none": ()}
     return named[text] if text in named else tuple(text.split(","))
 
 

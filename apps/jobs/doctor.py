@@ -5,14 +5,19 @@ import json
 import os
 import platform
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numba
 import torch
 
+from fieldmorph.apps.jobs.exports.table import EXPORTS
+from fieldmorph.bayes.covariances.table import COVARIANCES
 from fieldmorph.fields.kernels.accelerators import accelerators
 from fieldmorph.fields.kernels.launch import threading_layer
 from fieldmorph.fields.kernels.table import KERNELS
+from fieldmorph.fields.kinds import FIELDS
 from fieldmorph.fields.runtime import bf16_on_cpu
+from fieldmorph.fields.scenes.table import READERS
 
 Line = tuple[
     str, str, str
@@ -30,7 +35,16 @@ def diagnose() -> list[Line]:
 
     Kernels are compiled where they are not cached yet (seconds) and compared with their torch twins.
     """
-    checks: list[Callable[[], Iterator[Line]]] = [_python, _torch, _kernels, _policy, _bf16, _cuda, _ffmpeg]
+    checks: list[Callable[[], Iterator[Line]]] = [
+        _python,
+        _torch,
+        _kernels,
+        _tables,
+        _policy,
+        _bf16,
+        _cuda,
+        _ffmpeg,
+    ]
     lines: list[Line] = []
     for check in checks:
         try:
@@ -127,6 +141,26 @@ def _ffmpeg() -> Iterator[Line]:
         yield "ffmpeg", "ok", f"{imageio_ffmpeg.get_ffmpeg_version()} of imageio-ffmpeg"
     except (ImportError, RuntimeError) as error:
         yield "ffmpeg", "absent", f"no MP4 without it: {error}"
+
+
+def _tables() -> Iterator[Line]:
+    """Import what the tables name; what lacks an optional package is absent. Numba kernels have a line of their own."""
+    tables: dict[str, dict[str, Callable[[], object]]] = {
+        "fields": {name: partial(FIELDS.__getitem__, name) for name in FIELDS},
+        "scene readers": {name: partial(READERS.__getitem__, name) for name in READERS},
+        "export formats": {name: entry.load for name, entry in EXPORTS.items()},
+        "tensor kernels": {name: entry.load for name, entry in COVARIANCES.items()},
+    }
+    for title, loaders in tables.items():
+        found, absent = [], {}
+        for name, imported in loaders.items():
+            try:
+                imported()
+                found.append(name)
+            except ImportError as error:
+                absent[name] = str(error)
+        missing = "".join(f"; {name}: {reason}" for name, reason in absent.items())
+        yield title, "absent" if absent else "ok", f"{', '.join(found)}{missing}"
 
 
 def _threads(n: int) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fieldmorph.apps.jobs.lifecycle import UNIT_BOX
-from fieldmorph.distill.active import LEVELS
+from fieldmorph.distill.levels import LEVELS
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.registry import FIELDS, field_settings, settings_within

@@ -24,12 +24,11 @@ from fieldmorph.apps.viewer.errors import BusyError, Cancelled
 from fieldmorph.apps.viewer.scenes import OpenScene, SceneStore
 from fieldmorph.apps.viewer.tab_scene import SceneTab
 from fieldmorph.apps.web import assets
-from fieldmorph.distill.active import LEVELS
+from fieldmorph.distill.levels import LEVELS
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.errors import SettingError
-from fieldmorph.fields.registry import FIELDS
+from fieldmorph.fields.kinds import FIELDS, PRESETS
 
-PRESETS = {"small": "small, for CPUs", "paper": "as published"}
 WARM_STARTS = {"where it helps": None, "yes": True, "no": False}
 ANY_SIZE = "the preset's size"
 SIZES = [ANY_SIZE, "500kB", "1MB", "2MB", "5MB", "20MB"]
@@ -237,7 +236,9 @@ def _add_form(scenes: Sequence[OpenScene]) -> dict[str, Any]:
     targets = [(title, name) for name, title in FIELDS.titles.items()]
     teacher = gr.Dropdown(names, value=scenes[0].id, label="Teacher", visible=len(scenes) > 1)
     to = gr.Radio(targets, value=other, label="Target representation")
-    preset = gr.Radio([(text, name) for name, text in PRESETS.items()], value="small", label="Preset")
+    preset = gr.Radio(
+        [(text, name) for name, text in PRESETS.items()], value=next(iter(PRESETS)), label="Preset"
+    )
     budget = gr.Textbox("2m", label="Time", info="90s, 2m, or 150cs for core-seconds", max_lines=1)
     with gr.Accordion("More settings", open=False):
         max_size = gr.Dropdown(

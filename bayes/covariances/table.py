@@ -4,13 +4,13 @@ Fits, files, the command line, tables, plots, the viewer and the documentation r
 module, which makes its state space, and one line here. Nothing but the table is imported until a kernel is used.
 """
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from fieldmorph.fields.errors import known
+from fieldmorph.fields.lazy import load
 
 if TYPE_CHECKING:
     from gpytorch.kernels import Kernel
@@ -50,6 +50,14 @@ class Covariance:
     def class_name(self) -> str:
         """Name of the class, as files have it."""
         return self.kernel.partition(":")[2]
+
+    def load(self) -> None:
+        """Import its class and its state space.
+
+        Raises:
+            ImportError: gpytorch, or the module of the kernel, is missing.
+        """
+        _load(self.kernel), _load(self.state_space)
 
     def make(self, *parts: "Kernel", **settings: Any) -> "Kernel":
         """Return a new kernel in float64, with these arguments of its class in addition to its own."""
@@ -168,6 +176,5 @@ def class_names() -> list[str]:
 
 @cache
 def _load(path: str) -> Callable[..., Any]:
-    module, _, name = path.partition(":")
-    loaded: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    loaded: Callable[..., Any] = load(path)
     return loaded

@@ -1,15 +1,20 @@
-"""The table of closed-form warm starts: a student is solved from its teacher before it is distilled."""
+"""The table of closed-form warm starts: a student is solved from its teacher before it is distilled.
 
-from collections.abc import Callable
+A line's function is imported when it is used: the command line reads the table without importing torch.
+"""
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
+from fieldmorph.fields.lazy import load
 
-from fieldmorph.distill.warm_start.hashgrid import start_hashgrid
-from fieldmorph.distill.warm_start.lowrank import start_cp, start_vm
-from fieldmorph.distill.warm_start.voxels import start_voxels
-from fieldmorph.fields.base import VolumeField
-from fieldmorph.fields.renderable import RenderableField
+if TYPE_CHECKING:
+    import torch
+
+    from fieldmorph.fields.base import VolumeField
+    from fieldmorph.fields.renderable import RenderableField
+
+HERE = "fieldmorph.distill.warm_start"
 
 
 @dataclass(frozen=True)
@@ -17,22 +22,26 @@ class Start:
     """A line of `STARTS`: the closed form of a kind of student.
 
     Attributes:
-        solve: fills the student in place.
+        function: of teacher, student and generator, `module:function`; fills the student in place.
         helps: whether a conversion is better off with it by default, as `fieldmorph bench starts` has it.
         lr_share: factor of the learning rates afterwards.
     """
 
-    solve: Callable[[RenderableField, VolumeField, torch.Generator], None]
+    function: str
     helps: bool
     lr_share: float = 1.0
+
+    def solve(self, teacher: "RenderableField", student: "VolumeField", generator: "torch.Generator") -> None:
+        """Fill the student in place from its teacher."""
+        load(self.function)(teacher, student, generator)
 
 
 STARTS: dict[str, Start] = {
     # At the full learning rates of an untrained field it first loses 3 dB.
-    "voxels": Start(start_voxels, helps=True, lr_share=0.1),
-    "cp": Start(start_cp, helps=True),
+    "voxels": Start(f"{HERE}.voxels:start_voxels", helps=True, lr_share=0.1),
+    "cp": Start(f"{HERE}.lowrank:start_cp", helps=True),
     # Trained from coarse to fine these soon do better than from the closed form: it helps for budgets up to half a
     # minute and costs half a dB beyond.
-    "vm": Start(start_vm, helps=False),
-    "hashgrid": Start(start_hashgrid, helps=False),
+    "vm": Start(f"{HERE}.lowrank:start_vm", helps=False),
+    "hashgrid": Start(f"{HERE}.hashgrid:start_hashgrid", helps=False),
 }

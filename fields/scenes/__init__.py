@@ -1,1 +1,1 @@
-"""One reader per data format; `fieldmorph.fields.scene.READERS` lists them and `load_scene` chooses."""
+"""One reader per data format; `fieldmorph.fields.scenes.table` lists them and `load_scene` chooses."""

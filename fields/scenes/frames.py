@@ -70,7 +70,7 @@ class SceneFiles:
 
 @runtime_checkable
 class SceneReader(Protocol):
-    """A reader of one data format; the first of `fieldmorph.fields.scene.READERS` that matches a path reads it."""
+    """A reader of one data format; a class in the table `READERS`, made without arguments."""
 
     @property
     def file_name(self) -> str:

@@ -8,15 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fieldmorph.distill.losses import (
-    LOSSES,
-    Loss,
-    PointComparison,
-    RayComparison,
-    StudentPixels,
-    StudentValues,
-    empty_space_loss,
-)
+from fieldmorph.distill.comparison import PointComparison, RayComparison, StudentPixels, StudentValues
+from fieldmorph.distill.losses import LOSSES, Loss, empty_space_loss
 from fieldmorph.distill.teacher_samples import Pixels, TeacherSamples
 from fieldmorph.fields.rendering import RaySamples
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from helpers.defaults import SAMPLING
 
-from fieldmorph.distill.losses import LOSSES, RayComparison
+from fieldmorph.distill.comparison import RayComparison
+from fieldmorph.distill.losses import LOSSES
 from fieldmorph.distill.samplers import SOURCES
 from fieldmorph.distill.teacher_samples import Block, make_block
 from fieldmorph.fields.base import VolumeField

@@ -12,7 +12,9 @@ from PIL import Image
 
 from fieldmorph.fields.cameras import image_rays, orbit_cameras, project
 from fieldmorph.fields.errors import InputError, SettingError, UnsafeError
-from fieldmorph.fields.scene import READERS, Scene, load_scene
+from fieldmorph.fields.lazy import LazyTable, Line
+from fieldmorph.fields.scene import Scene, load_scene
+from fieldmorph.fields.scenes.table import READERS
 from fieldmorph.fields.scenes.transforms import TransformsReader
 
 NERF_DATA = SHARED_DATA / "nerf"
@@ -319,14 +321,16 @@ def test_fox_has_instant_ngps_box_and_a_given_split():
     assert (scene.splits["train"].images[..., 3] == 255).all()
 
 
-def test_one_more_format_is_one_more_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Renamed(TransformsReader):
-        file_name = "views.json"
+class Renamed(TransformsReader):
+    file_name = "views.json"
 
+
+def test_one_more_format_is_one_more_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_scene(tmp_path / "spot", name="views.json", aabb_scale=2)
     with pytest.raises(InputError, match=r"transforms_train\.json or transforms\.json expected; found none$"):
         load_scene(tmp_path / "spot")
-    monkeypatch.setattr("fieldmorph.fields.scene.READERS", (*READERS, Renamed()))
+    more = LazyTable([*READERS.lines, Line("renamed", "views.json", f"{__name__}:Renamed")])
+    monkeypatch.setattr("fieldmorph.fields.scene.READERS", more)
     assert load_scene(tmp_path / "spot").name == "spot"
     with pytest.raises(InputError, match=r"or transforms\.json or views\.json expected; found none$"):
         load_scene(tmp_path)

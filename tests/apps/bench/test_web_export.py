@@ -66,8 +66,8 @@ def test_every_degree_is_baked_at_every_resolution(
 
 
 def test_unknown_fields_are_refused(few_views: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match="'vm'; known: hashgrid, mlp"):
-        bench_bake(few_views, tmp_path / "out", only=["vm"])
+    with pytest.raises(SettingError, match="'clay'; known: hashgrid, mlp, vm, cp, voxels"):
+        bench_bake(few_views, tmp_path / "out", only=["clay"])
     assert not (tmp_path / "out").exists()
 
 

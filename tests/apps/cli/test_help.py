@@ -9,13 +9,14 @@ from collections.abc import Iterator
 import pytest
 
 from fieldmorph.apps.bench.registry import BENCHES
-from fieldmorph.apps.cli import run_options
 from fieldmorph.apps.cli.main import build_parser
 from fieldmorph.bayes.covariances.table import choices
-from fieldmorph.distill.active import LEVELS
+from fieldmorph.distill.levels import LEVELS
 from fieldmorph.distill.warm_start.registry import STARTS
+from fieldmorph.fields.kinds import FIELDS, PRESETS
+from fieldmorph.fields.lazy import Line
 from fieldmorph.fields.mlp import MLP
-from fieldmorph.fields.registry import FIELDS
+from fieldmorph.fields.scenes.table import READERS
 
 COMMANDS = (
     "train",
@@ -152,9 +153,16 @@ def test_help_names_the_choices(command: str, named: list[str]) -> None:
     assert [name for name in named if name not in help_of(command)] == []
 
 
-def test_names_in_help_are_all_there_are() -> None:
-    assert set(run_options.FIELD_NAMES) == set(FIELDS)
-    assert all(set(field.presets) == set(run_options.PRESETS) for field in FIELDS.values())
+def test_names_in_help_are_those_of_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert all(set(field.presets) == set(PRESETS) for field in FIELDS.values())
+    monkeypatch.setitem(FIELDS._lines, "clay", Line("clay", "Clay", "clay:Clay"))
+    monkeypatch.setitem(READERS._lines, "notes", Line("notes", "Notes (notes.txt)", "notes:Reader"))
+    [commands] = [a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction)]
+    shown = {name: " ".join(parser.format_help().split()) for name, parser in commands.choices.items()}
+    assert "mlp, vm, cp, voxels, clay (default" in shown["convert"]
+    assert "mlp, vm, cp, voxels, clay (default" in shown["train"]
+    assert "Notes (notes.txt)" in shown["train"]
+    assert "bake: hashgrid, mlp, vm, cp, voxels, clay" in shown["bench"]
 
 
 def test_names_of_only_are_all_there_are() -> None:

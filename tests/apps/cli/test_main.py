@@ -92,7 +92,10 @@ def test_benches_in_the_table_take_the_options_it_names(name: str) -> None:
     if name == "view":
         pytest.importorskip("gradio")
     function, table = BENCHES[name].load()
-    assert set(BENCHES[name].options) <= set(inspect.signature(function).parameters)
+    parameters = inspect.signature(function).parameters
+    assert set(BENCHES[name].options) <= set(parameters)
+    if "n_seeds" in BENCHES[name].options:
+        assert parameters["n_seeds"].default == BENCHES[name].seeds
     assert callable(table)
 
 

@@ -13,7 +13,8 @@ from helpers.defaults import CONVERT, FIDELITY, FIT, LOWRANK_START, SAMPLING
 from fieldmorph.apps.cli.main import main
 from fieldmorph.apps.jobs import lifecycle
 from fieldmorph.apps.jobs.request import parse_bytes
-from fieldmorph.distill import losses, teacher_samples
+from fieldmorph.distill import comparison as compared
+from fieldmorph.distill import teacher_samples
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.fit import FitConfig, fit_images
@@ -124,7 +125,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
     """
     counts: dict[str, list[int]] = {"pose": [], "ray": [], "point": [], "salient": []}
     fresh: dict[str, torch.Tensor] = {}
-    make_block, at_samples = teacher_samples.make_block, losses.RayComparison.at_samples
+    make_block, at_samples = teacher_samples.make_block, compared.RayComparison.at_samples
     rays, points = teacher_samples.Block.rays, teacher_samples.TeacherSamples.__getitem__
 
     def made(
@@ -148,7 +149,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
 
         return got
 
-    def carried(comparison: losses.RayComparison, mask: torch.Tensor) -> losses.RayComparison:
+    def carried(comparison: compared.RayComparison, mask: torch.Tensor) -> compared.RayComparison:
         counts["salient"].append(int(mask.sum()))
         return at_samples(comparison, mask)
 
@@ -161,7 +162,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
     )
     monkeypatch.setattr(teacher_samples.Block, "rays", indexed("ray", rays))
     monkeypatch.setattr(teacher_samples.TeacherSamples, "__getitem__", indexed("point", points))
-    monkeypatch.setattr(losses.RayComparison, "at_samples", carried)
+    monkeypatch.setattr(compared.RayComparison, "at_samples", carried)
     return counts
 
 

@@ -8,8 +8,11 @@ import torch
 
 from fieldmorph.apps.jobs import doctor as module
 from fieldmorph.apps.jobs.doctor import TINYCUDANN_COMMAND, diagnose, doctor
+from fieldmorph.apps.jobs.exports.table import EXPORTS, ExportFormat
 from fieldmorph.fields.kernels.accelerators import Accelerator
 from fieldmorph.fields.kernels.table import KERNELS
+from fieldmorph.fields.kinds import FIELDS
+from fieldmorph.fields.lazy import Line
 
 NAMES = [
     "fieldmorph",
@@ -17,6 +20,10 @@ NAMES = [
     "torch",
     "numba",
     "kernels",
+    "fields",
+    "scene readers",
+    "export formats",
+    "tensor kernels",
     "OMP_WAIT_POLICY",
     "bf16 on the CPU",
     "cuda",
@@ -75,6 +82,19 @@ def test_a_wrong_kernel_is_named(monkeypatch: pytest.MonkeyPatch, name: str, ker
     monkeypatch.setattr(KERNELS[name], kernel, wrong)
     errors = module._kernel_errors()
     assert [name for name, error in errors.items() if not error < 1e-4] == [name]
+
+
+def test_every_line_of_a_table_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = {name: (status, detail) for name, status, detail in module._tables()}
+    assert lines["fields"] == ("ok", ", ".join(FIELDS))
+    assert lines["export formats"] == ("ok", ", ".join(EXPORTS))
+    monkeypatch.setitem(EXPORTS, "clay", ExportFormat("clay", "no_such_module:export", "a file"))
+    _, status, detail = next(line for line in module._tables() if line[0] == "export formats")
+    assert status == "absent"
+    assert detail == f"{', '.join(list(EXPORTS)[:-1])}; clay: No module named 'no_such_module'"
+    monkeypatch.setitem(FIELDS._lines, "clay", Line("clay", "Clay", "fieldmorph.fields.mlp:Clay"))
+    [line] = [line for line in diagnose() if line[0] == "tables"]
+    assert line[1:] == ("broken", "AttributeError: module 'fieldmorph.fields.mlp' has no attribute 'Clay'")
 
 
 def test_a_check_that_fails_is_a_line_not_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
