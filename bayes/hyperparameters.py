@@ -1,6 +1,7 @@
 """Kernel hyperparameters of a mode: defaults from its extent, and their optimization by the collapsed evidence."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,7 +21,26 @@ PRIOR_SD = 1.0  # of the lengthscale's logarithm; without a prior, lengthscales 
 ITERATIONS = 3
 MAX_CHANGE = 0.7  # of a logarithm in one update
 STEP = 1e-3  # finite difference of the logarithms, for the gradient
-RUNS, RUN = 64, 1024  # number of runs of neighboring points that an update looks at, and points of each
+
+
+@dataclass(frozen=True)
+class PointRuns:
+    """Evenly spread runs of neighboring points, on which an update of many points is found.
+
+    Attributes:
+        n_runs: number of runs.
+        length: points of each.
+    """
+
+    n_runs: int = 64
+    length: int = 1024
+
+    def indices(self, n: int) -> slice | Tensor:
+        """Return indices of runs of n points; all of them where there are few."""
+        if n <= self.n_runs * self.length:
+            return slice(None)
+        starts = torch.linspace(0, n - self.length, self.n_runs, dtype=torch.float64).long()
+        return (starts[:, None] + torch.arange(self.length)).flatten()
 
 
 def default_kernel(name: str, points: Float[Tensor, "points"]) -> Kernel:
@@ -48,15 +68,17 @@ def learn(
     points: Float[Tensor, "points"],
     eta: Float[Tensor, "points r"],
     lam: Float[Tensor, "points r r"],
+    runs: PointRuns | None = None,
 ) -> float:
     """Maximize log evidence plus log prior over a kernel's free parameters for a few iterations of L-BFGS-B.
 
     The parameters' logarithms are optimized, so that the unit of a coordinate does not matter. Where there are more
-    than 65,536 points, the change is found on evenly spread runs of neighbors, and applied if it is a gain for all.
+    points than in all runs, the change is found on these, and applied if it is a gain for all.
 
     Args:
         kernel: its parameters change in place.
         points, eta, lam: coordinates, and the information on the functions there (see `Process`).
+        runs: of neighbors; by default 64 of 1,024 points.
 
     Returns:
         The gain, in nats.
@@ -66,7 +88,7 @@ def learn(
     ]
     if not free or len(points) < 2:
         return 0.0
-    some = _runs(len(points))
+    some = (runs or PointRuns()).indices(len(points))
 
     def set_parameters(x: NDArray[np.float64]) -> None:
         start = 0
@@ -97,11 +119,3 @@ def learn(
         gain = cost(initial, slice(None)) - cost(found.x, slice(None))
     set_parameters(found.x if gain > 0 else initial)
     return max(gain, 0.0)
-
-
-def _runs(n: int) -> slice | Tensor:
-    """Return indices of runs of n points; all of them where there are few."""
-    if n <= RUNS * RUN:
-        return slice(None)
-    starts = torch.linspace(0, n - RUN, RUNS, dtype=torch.float64).long()
-    return (starts[:, None] + torch.arange(RUN)).flatten()

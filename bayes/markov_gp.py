@@ -10,7 +10,7 @@ from fieldmorph.bayes.kalman import Marginals, SmoothedStates, smooth, smooth_me
 from fieldmorph.bayes.kernels.sampling import propagate
 from fieldmorph.bayes.state_space import StateSpace
 
-AT_ONCE = 1 << 22  # numbers of the states' covariances that a prediction holds in memory
+MAX_NUMBERS = 1 << 22  # of the states' covariances that a prediction holds in memory
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,19 @@ class Process:
         """Return the posterior at the points; it is computed at every call, since it is as large as eta and lam."""
         return smooth(*self._chain(), self.eta, self.lam)
 
-    def at(self, query: Float[Tensor, "n"]) -> tuple[Float[Tensor, "n r"], Float[Tensor, "n r r"]]:
+    def at(
+        self, query: Float[Tensor, "n"], max_numbers: int = MAX_NUMBERS
+    ) -> tuple[Float[Tensor, "n r"], Float[Tensor, "n r r"]]:
         """Return posterior mean and covariance of the functions at any real coordinates, in any order.
 
         Args:
             query: coordinates in the unit of the points.
+            max_numbers: of the states' covariances that are held in memory.
         """
         states = smooth_states(*self._chain(), self.eta, self.lam)
         size = (self.eta.shape[1] * len(self.space.emission)) ** 2
         query = query.double().contiguous()
-        parts = [self._at(part, states) for part in query.split(max(1, AT_ONCE // size))]
+        parts = [self._at(part, states) for part in query.split(max(1, max_numbers // size))]
         return torch.cat([mean for mean, _ in parts]), torch.cat([covariance for _, covariance in parts])
 
     def _chain(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -74,7 +77,11 @@ class Process:
         return mean, covariance
 
     def sample(
-        self, query: Float[Tensor, "n"], n_samples: int, generator: torch.Generator
+        self,
+        query: Float[Tensor, "n"],
+        n_samples: int,
+        generator: torch.Generator,
+        max_numbers: int = MAX_NUMBERS,
     ) -> Float[Tensor, "samples n r"]:
         """Return joint samples of the functions' values at any coordinates (Durbin & Koopman 2002).
 
@@ -84,6 +91,7 @@ class Process:
             query: coordinates in the unit of the points.
             n_samples: number of joint samples.
             generator: of the draws.
+            max_numbers: of the states that are held in memory.
         """
         query, r = query.double().contiguous(), self.eta.shape[1]
         points = torch.cat([self.points, query]).unique()
@@ -93,7 +101,7 @@ class Process:
         root, transitions = _root(self.lam), _transitions(self.space, points)
         samples = [self.eta.new_zeros(0, len(query), r)]
         size = len(points) * r * len(self.space.emission)
-        for n in _sizes(n_samples, max(1, AT_ONCE // size)):
+        for n in _sizes(n_samples, max(1, max_numbers // size)):
             drawn = draw_prior(self.space, points, r * n, generator).unflatten(1, (r, n))
             noise = torch.randn(len(self.points), r, n, generator=generator, dtype=torch.float64)
             eta = drawn.new_zeros(drawn.shape)

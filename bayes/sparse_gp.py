@@ -26,15 +26,12 @@ from fieldmorph.bayes.entries import merge_rows
 from fieldmorph.bayes.hyperparameters import log_prior
 from fieldmorph.fields.errors import SettingError
 
-MAX_CANDIDATES = 10_000  # places among which inducing points are chosen
-MAX_LEARNING_PLACES = 2048  # from which hyperparameters are learned
 ITERATIONS = 50
 TOLERANCE = 1e-3  # gain in nats, or change of a logarithm, at which the optimizer stops
 ROWS_AT_ONCE = 1 << 13
 MIN_VARIANCE = 1e-6  # of a unit variance; places with less need no inducing point
 PRIOR_SD = 2.0  # of the logarithms of lengthscales and variance, in units of the data
 MIN_NOISE = 1e-4  # of the values' variance
-MAX_SAMPLE_PLACES = 4000  # of a joint sample; their covariance is a dense matrix
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,11 @@ class SparseGP:
 
     @torch.no_grad()
     def sample(
-        self, coordinates: Float[Tensor, "n modes"], n_samples: int, generator: torch.Generator
+        self,
+        coordinates: Float[Tensor, "n modes"],
+        n_samples: int,
+        generator: torch.Generator,
+        max_places: int = 4000,
     ) -> Float[Tensor, "samples n"]:
         """Return joint samples of the function, in the value's unit.
 
@@ -90,14 +91,15 @@ class SparseGP:
             coordinates: in the units of the fit, all columns of them.
             n_samples: number of joint samples.
             generator: of the draws.
+            max_places: number of distinct places; their covariance is a dense matrix.
 
         Raises:
-            SettingError: more than 4,000 distinct places.
+            SettingError: more distinct places than `max_places`.
         """
         places, rows = coordinates[:, self.columns].double().unique(dim=0, return_inverse=True)
-        if len(places) > MAX_SAMPLE_PLACES:
+        if len(places) > max_places:
             raise SettingError(
-                f"with a residual process, joint samples are limited to {MAX_SAMPLE_PLACES} distinct places; "
+                f"with a residual process, joint samples are limited to {max_places} distinct places; "
                 f"got {len(places)}"
             )
         found = self._process(places)
@@ -129,6 +131,8 @@ def fit_sparse(
     kernel: str = "matern12",
     weights: Float[Tensor, "n"] | None = None,
     seed: int = 0,
+    max_candidates: int = 10_000,
+    max_learning_places: int = 2048,
 ) -> SparseGP:
     """Fit a sparse Gaussian process with Gaussian noise to values, whose mean is subtracted.
 
@@ -141,6 +145,8 @@ def fit_sparse(
         kernel: one of the table's `choices`.
         weights: of the rows, at least 0.
         seed: of the draw of places for hyperparameters and inducing points, where there are more than needed.
+        max_candidates: places among which inducing points are chosen.
+        max_learning_places: from which hyperparameters are learned.
 
     Raises:
         SettingError: an unknown kernel.
@@ -153,7 +159,7 @@ def fit_sparse(
     spread = places.std(0, correction=0)
     spread = torch.where(spread > 0, spread, 1.0)
     order = torch.randperm(len(places), generator=torch.Generator().manual_seed(seed))
-    some, many = order[:MAX_LEARNING_PLACES], order[:MAX_CANDIDATES]
+    some, many = order[:max_learning_places], order[:max_candidates]
     scatter = scatter * float(count[some].sum() / count.sum())
     learned, noise = _learn(places[some] / spread, y[some], count[some], scatter, n_inducing, kernel)
     lengthscale = learned.base_kernel.lengthscale.detach()[0]

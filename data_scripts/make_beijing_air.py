@@ -214,32 +214,32 @@ def _names(pollutant: str, fold: int) -> tuple[str, str, str]:
     return f"beijing_{pollutant}.npz", f"{pollutant}_train{fold}.csv", f"{pollutant}_test{fold}.csv"
 
 
-def _station_files(source: Path) -> Iterator[tuple[str, bytes]]:
+def _station_files(source: Path, max_bytes: int = MAX_BYTES) -> Iterator[tuple[str, bytes]]:
     """Yield names and contents of the stations' files; the download has them in a zip within a zip."""
     if source.is_dir():
         tables = sorted(source.rglob("PRSA_Data_*.csv"))
         for path in tables:
             yield path.name, path.read_bytes()
         for path in sorted(source.rglob("*.zip")) if not tables else ():
-            yield from _station_files(path)
+            yield from _station_files(path, max_bytes)
     elif not source.is_file():
         raise InputError(f"no such file or folder: {source}")
     else:
-        yield from _of_zip(source, source.name)
+        yield from _of_zip(source, source.name, max_bytes)
 
 
-def _of_zip(archive: Any, name: str) -> Iterator[tuple[str, bytes]]:
+def _of_zip(archive: Any, name: str, max_bytes: int) -> Iterator[tuple[str, bytes]]:
     try:
         with zipfile.ZipFile(archive) as pack:
             for entry in pack.infolist():
                 file = entry.filename.rsplit("/", 1)[-1]
                 if not (file.endswith(".zip") or (file.startswith("PRSA_Data_") and file.endswith(".csv"))):
                     continue
-                if entry.file_size > MAX_BYTES:
-                    raise InputError(f"{name}: {file} has {entry.file_size} bytes; allowed {MAX_BYTES}")
+                if entry.file_size > max_bytes:
+                    raise InputError(f"{name}: {file} has {entry.file_size} bytes; allowed {max_bytes}")
                 content = pack.read(entry)
                 if file.endswith(".zip"):
-                    yield from _of_zip(io.BytesIO(content), file)
+                    yield from _of_zip(io.BytesIO(content), file, max_bytes)
                 else:
                     yield file, content
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:

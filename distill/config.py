@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from fieldmorph.distill.levels import LEVELS, check_levels
 from fieldmorph.distill.stages import PVD_STAGES, Stage
 from fieldmorph.distill.teacher_samples import SamplingConfig
+from fieldmorph.fields.loop import LoopConfig
 from fieldmorph.fields.settings import SINCE_0_2
 
 
@@ -29,6 +30,7 @@ class ConvertConfig:
         lr_final: fraction of the learning rates that is left at the very end.
         note_every: steps between two updates of the difficulty of poses, rays and points.
         sampling: how the teacher is sampled.
+        loop: evaluations and saving on the way.
     """
 
     stages: tuple[Stage, ...] = PVD_STAGES
@@ -48,6 +50,7 @@ class ConvertConfig:
     lr_final: float = field(default=0.005, metadata=SINCE_0_2)
     note_every: int = field(default=4, metadata=SINCE_0_2)
     sampling: SamplingConfig = field(default_factory=SamplingConfig, metadata=SINCE_0_2)
+    loop: LoopConfig = field(default_factory=LoopConfig, metadata=SINCE_0_2)
 
     def __post_init__(self) -> None:
         check_levels(self.active)

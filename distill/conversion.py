@@ -12,7 +12,7 @@ from fieldmorph.distill.stages import StageReport as StageReport
 from fieldmorph.distill.stages import plan_stages
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget, now
-from fieldmorph.fields.loop import MIN_STEPS, LoopReport, Progress, run_loop
+from fieldmorph.fields.loop import LoopReport, Progress, run_loop
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.rng import seeded
@@ -78,7 +78,7 @@ def convert(
         settings=everything,
         on_progress=on_progress,
         started=started,
-        min_steps=1 if learner.solves else MIN_STEPS,
+        config=replace(config.loop, min_steps=1) if learner.solves else config.loop,
     )
     looped = now()
     if learner.solves and (report.steps == 1 or learner.begun > LONG_START):

@@ -13,7 +13,7 @@ from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget, now
 from fieldmorph.fields.cameras import Rays, camera_rays
 from fieldmorph.fields.errors import SettingError
-from fieldmorph.fields.loop import LoopReport, Progress, run_loop
+from fieldmorph.fields.loop import LoopConfig, LoopReport, Progress, run_loop
 from fieldmorph.fields.metrics import psnr_from_mse
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.optimizer import FieldOptimizer
@@ -45,6 +45,7 @@ class FitConfig:
         seed: of everything random.
         probe_rays: on which the quality is evaluated during training.
         warmup_steps: over which the learning rates rise linearly.
+        loop: evaluations and saving on the way.
     """
 
     samples_per_step: int | None = None
@@ -56,6 +57,7 @@ class FitConfig:
     seed: int = 0
     probe_rays: int = field_of(default=2048, metadata=SINCE_0_2)
     warmup_steps: int = field_of(default=50, metadata=SINCE_0_2)
+    loop: LoopConfig = field_of(default_factory=LoopConfig, metadata=SINCE_0_2)
 
     def __post_init__(self) -> None:
         counts = (self.samples_per_step, self.occupancy_resolution, self.occupancy_every)
@@ -105,6 +107,7 @@ def fit_images(
         settings=everything,
         on_progress=on_progress,
         started=started,
+        config=config.loop,
     )
     field.load_state_dict(best["field"])
     field.refine(1.0)

@@ -20,9 +20,20 @@ from fieldmorph.fields.checkpoint import pack_state, read_checkpoint, unpack_sta
 from fieldmorph.fields.errors import FruitlessError, SettingError
 from fieldmorph.fields.types import JsonObject, StateDict
 
-N_PROBES = 20  # evaluations over a run, at equal fractions of the budget
-MIN_STEPS = 20  # a budget of time that ends earlier is reported as a user error
-SAVE_SECONDS = 20.0  # at most this much work is lost to a crash
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """Settings of a run, whatever it trains.
+
+    Attributes:
+        n_probes: evaluations over the run, at equal fractions of the budget.
+        min_steps: a budget of time that ends after fewer is reported as a user error.
+        save_seconds: between two states; at most this much work is lost to a crash.
+    """
+
+    n_probes: int = 20
+    min_steps: int = 20
+    save_seconds: float = 20.0
 
 
 @runtime_checkable
@@ -87,7 +98,7 @@ def run_loop(
     settings: JsonObject | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
     started: Spent | None = None,
-    min_steps: int = MIN_STEPS,
+    config: LoopConfig | None = None,
 ) -> tuple[StateDict, LoopReport]:
     """Run to the end of the budget and return the best result and a report.
 
@@ -98,17 +109,18 @@ def run_loop(
         learner: what is trained, in place.
         budget: steps or time.
         on_progress: called after each step.
-        state_path: where the state is saved every 20 seconds, atomically; the caller removes it at the end.
+        state_path: where the state is saved every few seconds, atomically; the caller removes it at the end.
         resume: continue from `state_path` if it exists.
         settings: JSON values that must be the same when the run is resumed.
         started: reading of the clocks from which time counts; by default now.
-        min_steps: a budget of time that ends after fewer was too short.
+        config: evaluations, saving, and what is too short.
 
     Raises:
         Interrupted: after SIGINT or SIGTERM, the state being saved.
         SettingError: the saved run was started with other settings.
         FruitlessError: the time was too short to do anything, or the run diverged.
     """
+    config = config or LoopConfig()
     step, psnr, spent, curve = 0, None, Spent(), list[tuple[float, float]]()
     best: StateDict | None = None
     best_psnr = float("-inf")
@@ -141,7 +153,7 @@ def run_loop(
             step += 1
             total = spent + (now() - start)
             after = budget.progress(step, total)
-            if int(after * N_PROBES) > int(before * N_PROBES):
+            if int(after * config.n_probes) > int(before * config.n_probes):
                 psnr = learner.probe()
                 if psnr > best_psnr:
                     best, best_psnr = learner.result(), psnr
@@ -151,10 +163,10 @@ def run_loop(
             if pending:
                 save()
                 raise Interrupted(pending[0], state_path)
-            if now().seconds - saved_at > SAVE_SECONDS:
+            if now().seconds - saved_at > config.save_seconds:
                 save()
                 saved_at = now().seconds
-    if best is None or (budget.steps is None and step < min_steps):
+    if best is None or (budget.steps is None and step < config.min_steps):
         raise _fruitless(step, psnr if best is None else None)
     return best, LoopReport(step, total, best_psnr, curve)
 

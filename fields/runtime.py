@@ -77,13 +77,16 @@ def choose_device(name: str = "auto") -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def peak_memory() -> int | None:
+def peak_memory(status: Path = STATUS) -> int | None:
     """Return the most memory that this process has held, in bytes, or None where the system does not count it.
 
     On Linux this is the peak of this program: `getrusage` there begins with that of the process that started it.
+
+    Args:
+        status: the file in which Linux states it.
     """
-    if STATUS.exists():
-        for line in STATUS.read_text().splitlines():
+    if status.exists():
+        for line in status.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     try:

@@ -154,7 +154,11 @@ class Voxels(VolumeField):
         if generator is None or not self.tv_weight or not n:
             return super().regularization()
         runs = min(RUNS, n)
-        run = int(torch.randint(runs, (1,), generator=generator))
+        return self.total_variation_of(int(torch.randint(runs, (1,), generator=generator)), runs)
+
+    def total_variation_of(self, run: int, runs: int) -> Float[Tensor, ""]:
+        """Return the weighted total variation, estimated on one of so many runs of nodes."""
+        n = self.n_active
         first, last = run * n // runs, (run + 1) * n // runs
         tables = (self.density_values, self.sh_values)
         total = torch.stack([total_variation(t, self._grid(), first, last) for t in tables]).sum()

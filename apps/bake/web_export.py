@@ -30,7 +30,6 @@ from fieldmorph.fields.types import JsonObject
 FORMAT, VERSION = "fieldmorph-bake", 1
 PAGES = (".html", ".htm")
 DAMAGE = (LookupError, TypeError, ValueError, EOFError, RuntimeError, zlib.error, gzip.BadGzipFile)
-MAX_PART_BYTES = 1 << 31  # uncompressed
 PAGE_STYLE = "html, body { height: 100%; margin: 0; } html { color-scheme: light dark; }"
 SHARED_POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'"
 
@@ -91,8 +90,11 @@ def is_page(path: str | Path) -> bool:
     return Path(path).suffix.lower() in PAGES
 
 
-def read_web(path: str | Path) -> Bake:
+def read_web(path: str | Path, max_part_bytes: int = 1 << 31) -> Bake:
     """Read the bake in a page or a folder.
+
+    Args:
+        max_part_bytes: of one part, uncompressed.
 
     Raises:
         InputError: there is none, or it is damaged.
@@ -107,7 +109,7 @@ def read_web(path: str | Path) -> Bake:
             scripts = dict(re.findall(r'<script type="[^"]*" id="bake-(\w+)">([^<]*)</script>', text))
             header = json.loads(scripts.pop("header"))
             packed = {name: base64.b64decode(content) for name, content in scripts.items()}
-        return _bake_of(header, packed)
+        return _bake_of(header, packed, max_part_bytes)
     except DAMAGE as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"{path} contains no baked scene that this version can read: {reason}") from None
@@ -147,10 +149,10 @@ def _packed(bake: Bake) -> tuple[JsonObject, dict[str, bytes]]:
     return header, packed
 
 
-def _bake_of(header: Mapping[str, Any], packed: Mapping[str, bytes]) -> Bake:
+def _bake_of(header: Mapping[str, Any], packed: Mapping[str, bytes], max_part_bytes: int) -> Bake:
     if header["format"] != FORMAT or header["version"] != VERSION:
         raise ValueError(f"format {header['format']} {header['version']} instead of {FORMAT} {VERSION}")
-    parts = {part["name"]: _unpacked(part, packed[part["name"]]) for part in header["parts"]}
+    parts = {part["name"]: _unpacked(part, packed[part["name"]], max_part_bytes) for part in header["parts"]}
     x, y, z = header["bricks"]
     if not 0 < x * y * z <= 8 * len(parts["bricks"]):
         raise ValueError(f"{x} x {y} x {z} bricks do not match {len(parts['bricks'])} bytes of bits")
@@ -172,9 +174,9 @@ def _bake_of(header: Mapping[str, Any], packed: Mapping[str, bytes]) -> Bake:
     )
 
 
-def _unpacked(part: Mapping[str, Any], content: bytes) -> torch.Tensor:
+def _unpacked(part: Mapping[str, Any], content: bytes, max_bytes: int) -> torch.Tensor:
     size = part["bytes"]
-    if not 0 <= size <= MAX_PART_BYTES:
+    if not 0 <= size <= max_bytes:
         raise ValueError(f"part {part['name']} claims {size} bytes")
     with gzip.open(io.BytesIO(content)) as file:
         raw = file.read(size + 1)

@@ -3,21 +3,19 @@
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fieldmorph.apps.bench.runner import Row, markdown
 from fieldmorph.apps.jobs.exports.web import export_web
 
-SIZES = ((640, 480), (1280, 800))  # of the window, in CSS pixels
 CHROMIUM = (
     "--no-sandbox",
     "--use-angle=swiftshader",
     "--enable-unsafe-swiftshader",
     "--ignore-gpu-blocklist",
 )
-OPENINGS = 3
-DRAG_SECONDS = 5.0
 TIMEOUT = 60.0  # seconds
 
 # The pointer moves 125 times a second; events made in the page do not wait for the browser's driver.
@@ -43,8 +41,21 @@ DRAG = """
 """
 
 
-def drag_page(file: str) -> Row:
+def drag_page(
+    file: str,
+    sizes: Sequence[tuple[int, int]] = ((640, 480), (1280, 800)),
+    openings: int = 3,
+    drag_seconds: float = 5.0,
+    resolution: int = 256,
+) -> Row:
     """Open, drag and leave alone a field's page in Debian's chromium, drawn by the CPU; return a row.
+
+    Args:
+        file: of the field.
+        sizes: of the window, in CSS pixels.
+        openings: of the page, of which figures are medians.
+        drag_seconds: during which frames are counted.
+        resolution: of the page's volume.
 
     Raises:
         RuntimeError: no playwright, or no chromium.
@@ -58,12 +69,12 @@ def drag_page(file: str) -> Row:
         raise RuntimeError("a browser is measured where playwright and chromium are installed")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         page = Path(folder) / "scene.html"
-        row: Row = {"bytes": export_web(file, page).bytes, "windows": []}
+        row: Row = {"bytes": export_web(file, page, resolution=resolution).bytes, "windows": []}
         browser = playwright.chromium.launch(executable_path=program, args=CHROMIUM)
-        for size in SIZES:
-            opened = [_opened(browser, page.as_uri(), size) for _ in range(OPENINGS)]
+        for size in sizes:
+            opened = [_opened(browser, page.as_uri(), size, drag_seconds) for _ in range(openings)]
             row["windows"].append(
-                {"size": size, **{n: sorted(o[n] for o in opened)[OPENINGS // 2] for n in opened[0]}}
+                {"size": size, **{n: sorted(o[n] for o in opened)[openings // 2] for n in opened[0]}}
             )
         browser.close()
     return row
@@ -78,14 +89,14 @@ def page_table(row: Row) -> str:
     )
 
 
-def _opened(browser: Any, url: str, size: tuple[int, int]) -> Row:
+def _opened(browser: Any, url: str, size: tuple[int, int], drag_seconds: float) -> Row:
     page = browser.new_page(viewport={"width": size[0], "height": size[1]})
     page.goto(url)
     first = _known(page, "window.fieldmorph?.drawing?.loop.stats.firstMs")
     page.evaluate(DRAG)
     time.sleep(1)  # until the resolution fits
     before = page.evaluate("fieldmorph.stats")
-    time.sleep(DRAG_SECONDS)
+    time.sleep(drag_seconds)
     after = page.evaluate("fieldmorph.stats")
     page.evaluate("(fieldmorph.drawing.loop.stats.restMs = null, dropped())")
     still = _known(page, "fieldmorph.stats.restMs")

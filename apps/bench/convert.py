@@ -1,6 +1,7 @@
 """The same student distilled from a hash grid and trained from images: PSNR over core-seconds."""
 
 import statistics
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +12,37 @@ from fieldmorph.apps.jobs.scenes import open_scene
 from fieldmorph.distill.conversion import ConvertConfig, convert
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.fit import FitConfig, fit_images
+from fieldmorph.fields.kinds import PRESETS
 from fieldmorph.fields.registry import make_field
 from fieldmorph.fields.runtime import compile_kernels
 from fieldmorph.fields.store import load_field
 
 TEACHER = "hashgrid"
-TEACHER_CORE_SECONDS = 200.0
-STUDENTS = {"small": 180.0, "paper": 400.0}  # MLP presets with core-seconds of distillation
 RUNS = {
     "distilled": 1.0,
     "distilled, briefly": 0.05,
     "from photographs": 1.0,
     "from photographs, 4 x": 4.0,
 }
-EVALUATIONS = 8  # of each run, at times in equal ratios
-MIN_CORE_SECONDS = 5.0  # of any run, however small the scale; the brief one is otherwise a twentieth
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertPlan:
+    """Budgets of the benchmark, and how often it evaluates.
+
+    Attributes:
+        teacher_core_seconds: of training.
+        students: presets of the MLP, with core-seconds of distillation.
+        min_core_seconds: of any run, however small the scale; the brief one is otherwise a twentieth.
+        evaluations: of each run, at times in equal ratios.
+        n_pixels: of all test views that an evaluation renders.
+    """
+
+    teacher_core_seconds: float = 200.0
+    students: tuple[tuple[str, float], ...] = (("small", 180.0), ("paper", 400.0))
+    min_core_seconds: float = 5.0
+    evaluations: int = 8
+    n_pixels: int = 8192
 
 
 def bench_convert(
@@ -37,6 +54,7 @@ def bench_convert(
     scale: float = 1.0,
     force: bool = False,
     quiet: bool = False,
+    plan: ConvertPlan | None = None,
 ) -> Row:
     """Run every student with every seed; return its PSNR on test images over core-seconds as JSON values.
 
@@ -47,33 +65,37 @@ def bench_convert(
 
     Args:
         scale: multiplies all budgets.
+        plan: budgets and evaluations.
 
     Raises:
         SettingError, InputError: before anything is written.
     """
+    plan = plan or ConvertPlan()
+    pixels = {"n_pixels": plan.n_pixels}
+    evaluated: Row = {**pixels, "evaluations": plan.evaluations}
     bench = Bench.of_scene("convert", data, output, downscale, force, quiet)
     for seed in range(n_seeds):
-        teacher = bench.train_teacher(TEACHER, scale * TEACHER_CORE_SECONDS, seed, teach)
-        for preset, core_seconds in STUDENTS.items():
+        teacher = bench.train_teacher(TEACHER, scale * plan.teacher_core_seconds, seed, teach, **pixels)
+        for preset, core_seconds in plan.students:
             for kind, times in RUNS.items():
-                budget = max(scale * core_seconds * times, MIN_CORE_SECONDS)
+                budget = max(scale * core_seconds * times, plan.min_core_seconds)
                 what: Row = {"kind": kind, "preset": preset, "budget": budget, "seed": seed}
                 if not kind.startswith("distilled"):
-                    bench.run(what, learn, **bench.settings, **what, teacher=None)
+                    bench.run(what, learn, **bench.settings, **evaluated, **what, teacher=None)
                 elif "error" in teacher:
                     bench.fail(what, f"no teacher: {teacher['error']}")
                 else:
                     what_too = {**what, "teacher_sha256": teacher["sha256"]}
-                    bench.run(what_too, learn, **bench.settings, **what, teacher=teacher["path"])
+                    bench.run(what_too, learn, **bench.settings, **evaluated, **what, teacher=teacher["path"])
     good = [run for run in bench.rows if "error" not in run]
     plot_runs(good, bench.folder / "convert.png")
     return bench.finish({"scale": scale, "seeds": n_seeds, "summary": summarize(good)}, convert_table)
 
 
-def teach(data: str, downscale: int, output: str, **settings: Any) -> Row:
+def teach(data: str, downscale: int, output: str, n_pixels: int, **settings: Any) -> Row:
     """Train a teacher as a job; evaluate it as the students are."""
     trained = train(data, downscale, output, **settings)
-    pixels = evaluation_pixels(open_scene(data, "test", downscale=downscale).splits["test"])
+    pixels = evaluation_pixels(open_scene(data, "test", downscale=downscale).splits["test"], n_pixels)
     return {**trained, "psnr": pixel_psnr(with_own_grid(load_field(output)), *pixels)}
 
 
@@ -85,6 +107,8 @@ def learn(
     kind: str,
     budget: float,
     seed: int,
+    evaluations: int,
+    n_pixels: int,
     quiet: bool,
 ) -> Row:
     """Make one student as a job; its snapshots are evaluated afterwards, which costs the run no time."""
@@ -93,16 +117,16 @@ def learn(
     field = make_field("mlp", preset, aabb=scene.aabb, seed=seed)
     with ProgressLine(f"mlp {preset}, {kind}, seed {seed}", quiet) as line:
         if teacher is None:
-            recorder = SnapshotRecorder(field, EVALUATIONS, line)
+            recorder = SnapshotRecorder(field, evaluations, line)
             views = scene.splits["train"]
             stored, loop = fit_images(field, views, time, FitConfig(seed=seed), on_progress=recorder)
         else:
             source = load_field(teacher)
-            recorder = SnapshotRecorder(field, EVALUATIONS, line)
+            recorder = SnapshotRecorder(field, evaluations, line)
             stored, report = convert(source, field, time, ConvertConfig(seed=seed), on_progress=recorder)
             loop = report.loop
         spent = recorder.end()
-    curve = recorder.curve(stored, *evaluation_pixels(scene.splits["test"]))
+    curve = recorder.curve(stored, *evaluation_pixels(scene.splits["test"], n_pixels))
     return {"steps": loop.steps, "core_seconds": spent, "curve": curve, "psnr": curve[-1][1]}
 
 
@@ -115,7 +139,7 @@ def summarize(runs: list[Row]) -> list[Row]:
     """
     rows = []
     students = [run for run in runs if run["kind"] in RUNS]
-    for preset in sorted({run["preset"] for run in students}, key=list(STUDENTS).index):
+    for preset in sorted({run["preset"] for run in students}, key=list(PRESETS).index):
         by_seed: dict[int, dict[str, Row]] = {}
         for run in students:
             if run["preset"] == preset:
@@ -157,7 +181,7 @@ def plot_runs(runs: list[Row], path: Path) -> None:
     from matplotlib.figure import Figure  # takes a second
 
     presets = [
-        preset for preset in STUDENTS if any(run["preset"] == preset for run in runs if run["kind"] in RUNS)
+        preset for preset in PRESETS if any(run["preset"] == preset for run in runs if run["kind"] in RUNS)
     ]
     figure = Figure(figsize=(5.2 * max(len(presets), 1), 4), layout="constrained")
     panels = figure.subplots(1, max(len(presets), 1), squeeze=False)[0]

@@ -19,7 +19,6 @@ from fieldmorph.fields.cameras import Cameras, orbit_box
 
 VIEWS = 12  # on a visitor's orbit around the scene
 GREYS = 16  # background levels, by which a visitor recognises its own images
-PAUSE = 0.5  # seconds between two requests of a visitor
 MAX_DIFFERENCE = 1.0  # mean, in levels, between two images of the same view
 MISTAKES: tuple[Row, ...] = ({"eye": [1e9, 0, 0]}, {"scenes": ["x"]}, {"width": -1}, {"intrinsics": "no"})
 
@@ -105,7 +104,7 @@ class Visitor:
             async for chunk in answer.aiter_raw():
                 yield chunk
 
-    async def stay(self, until: float, into: Visits, pause: float = PAUSE) -> None:
+    async def stay(self, until: float, into: Visits, pause: float = 0.5) -> None:
         """Request images with pauses between them; visitors start at different times."""
         await asyncio.sleep(pause * (self.first % GREYS) / GREYS)
         for turn in itertools.count(self.first):
@@ -114,24 +113,26 @@ class Visitor:
             await self.request_image(turn, into)
             await asyncio.sleep(pause)
 
-    async def leave_early(self, until: float, into: Visits) -> None:
+    async def leave_early(self, until: float, into: Visits, pause: float = 0.5) -> None:
         """Disconnect after the first tile, each time."""
         for turn in itertools.count():
             if time.perf_counter() >= until:
                 return
             async for _ in self.pieces(self.request(turn), into):
                 break
-            await asyncio.sleep(PAUSE)
+            await asyncio.sleep(pause)
 
-    async def mistake(self, until: float, into: Visits) -> None:
+    async def mistake(
+        self, until: float, into: Visits, pause: float = 0.5, mistakes: Sequence[Row] = MISTAKES
+    ) -> None:
         """Send invalid requests, each of which must be rejected."""
-        for wrong in itertools.cycle(MISTAKES):
+        for wrong in itertools.cycle(mistakes):
             if time.perf_counter() >= until:
                 return
             answer = await self.client.post("/tiles", json={**self.request(0), **wrong})
             if answer.status_code not in (400, 404):
                 into.errors.append(f"{wrong} was answered with {answer.status_code}")
-            await asyncio.sleep(PAUSE)
+            await asyncio.sleep(pause)
 
 
 def request_of(camera: Cameras) -> Row:

@@ -3,6 +3,7 @@
 import itertools
 import statistics
 from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from fieldmorph.apps.bench.runner import (
@@ -16,9 +17,19 @@ from fieldmorph.apps.bench.runner import (
 )
 from fieldmorph.fields.registry import FIELDS
 
-TEACHER_CORE_SECONDS = 300.0
-STUDENT_CORE_SECONDS = 240.0
-ALONE_CORE_SECONDS = TEACHER_CORE_SECONDS + STUDENT_CORE_SECONDS  # a student without a teacher has its time
+
+@dataclass(frozen=True, kw_only=True)
+class MatrixBudgets:
+    """Core-seconds of every run.
+
+    Attributes:
+        teacher, student: of a training and of a conversion.
+        alone: of a student without a teacher, which has the time of both.
+    """
+
+    teacher: float = 300.0
+    student: float = 240.0
+    alone: float = 540.0
 
 
 def bench_matrix(
@@ -31,6 +42,7 @@ def bench_matrix(
     only: Sequence[str] | None = None,
     force: bool = False,
     quiet: bool = False,
+    budgets: MatrixBudgets | None = None,
 ) -> Row:
     """Convert every ordered pair of fields, each `small`, on one scene; return JSON values.
 
@@ -41,27 +53,34 @@ def bench_matrix(
     Args:
         scale: multiplies all budgets.
         only: names of the fields; all by default.
+        budgets: core-seconds of every run at the scale 1.
 
     Raises:
         SettingError, InputError: before anything is written.
     """
-    fields = chosen(only, list(FIELDS))
+    fields, budgets = chosen(only, list(FIELDS)), budgets or MatrixBudgets()
     bench = Bench.of_scene("matrix", data, output, downscale, force, quiet)
     for seed in range(n_seeds):
-        teachers = {field: bench.train_teacher(field, scale * TEACHER_CORE_SECONDS, seed) for field in fields}
+        teachers = {field: bench.train_teacher(field, scale * budgets.teacher, seed) for field in fields}
         for teacher, student in itertools.product(fields, repeat=2):
-            _convert(bench, teachers[teacher], teacher, student, scale * STUDENT_CORE_SECONDS, seed)
+            _convert(bench, teachers[teacher], teacher, student, scale * budgets.student, seed)
         for field in fields:
             what: Row = {
                 "kind": "photographs",
                 "field": field,
-                "budget": scale * ALONE_CORE_SECONDS,
+                "budget": scale * budgets.alone,
                 "seed": seed,
             }
             path = bench.fields() / f"{field}_alone_{seed}.fm"
             settings = {name: what[name] for name in ("field", "budget", "seed")}
             bench.run(what, train, **bench.settings, **settings, output=path)
-    result = {"scale": scale, "seeds": n_seeds, "fields": fields, "pairs": summarize(bench.rows)}
+    result = {
+        "scale": scale,
+        "seeds": n_seeds,
+        "fields": fields,
+        "pairs": summarize(bench.rows),
+        "budgets": [scale * budget for budget in astuple(budgets)],
+    }
     return bench.finish(result, matrix_table)
 
 
@@ -122,10 +141,11 @@ def matrix_table(result: Row) -> str:
         ]
         for pair in result["pairs"]
     ]
-    budgets = (result["scale"] * b for b in (TEACHER_CORE_SECONDS, STUDENT_CORE_SECONDS, ALONE_CORE_SECONDS))
     lines = [
         f"Scene {result['scene']}, {seeds}, {result['threads']} threads, all fields small, PSNR in dB on test views. "
-        "Core-seconds: {:.0f} for a teacher, {:.0f} for a conversion, {:.0f} from images.".format(*budgets),
+        "Core-seconds: {:.0f} for a teacher, {:.0f} for a conversion, {:.0f} from images.".format(
+            *result["budgets"]
+        ),
         "",
         "PSNR to the teacher (rows: teacher, columns: student):",
         "",

@@ -110,9 +110,18 @@ class Bench:
         return self._keep({"error": error, **self.common, **what})
 
     def train_teacher(
-        self, field: str, core_seconds: float, seed: int, job: Callable[..., Row] | None = None
+        self,
+        field: str,
+        core_seconds: float,
+        seed: int,
+        job: Callable[..., Row] | None = None,
+        **settings: Any,
     ) -> Row:
-        """Return the row of a field that `train`, or another job, makes from the images, with its file in `path`."""
+        """Return the row of a field that `train`, or another job, makes from the images, with its file in `path`.
+
+        Args:
+            settings: of another job, in addition to those of `train`.
+        """
         output = self.fields() / f"{field}_{seed}.fm"
         what = {"kind": "teacher", "field": field, "budget": core_seconds, "seed": seed}
         row = self.run(
@@ -124,6 +133,7 @@ class Bench:
             field=field,
             budget=core_seconds,
             seed=seed,
+            **settings,
         )
         return {**row, "path": output}
 

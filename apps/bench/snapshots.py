@@ -17,7 +17,6 @@ from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.rendering import render_rays
 from fieldmorph.fields.scene import Split
 
-EVALUATION_PIXELS = 8192  # of all test views, at random, the same for every figure
 FIRST_SNAPSHOT = 0.02  # fraction of the run's time
 
 OnProgress = Callable[[Progress], None]
@@ -83,14 +82,14 @@ def with_own_grid(stored: RenderableField) -> RenderableField:
     return replace(stored, occupancy=occupancy)
 
 
-def evaluation_pixels(views: Split) -> tuple[Rays, Float[Tensor, "n_rays 3"]]:
-    """Return rays of random pixels of all views, and the images' colours over white."""
+def evaluation_pixels(views: Split, n_pixels: int = 8192) -> tuple[Rays, Float[Tensor, "n_rays 3"]]:
+    """Return rays of random pixels of all views, the same for every figure, and the images' colours over white."""
     generator = torch.Generator().manual_seed(0)
-    which = torch.randint(len(views), (EVALUATION_PIXELS,), generator=generator)
+    which = torch.randint(len(views), (n_pixels,), generator=generator)
     size = torch.tensor([views.cameras.width, views.cameras.height])
-    pixels = (torch.rand(EVALUATION_PIXELS, 2, generator=generator) * size).long()
+    pixels = (torch.rand(n_pixels, 2, generator=generator) * size).long()
     return camera_rays(views.cameras, which, pixels), views.pixels_over(
-        which, pixels, torch.ones(EVALUATION_PIXELS, 3)
+        which, pixels, torch.ones(n_pixels, 3)
     )
 
 

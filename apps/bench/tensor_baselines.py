@@ -25,13 +25,29 @@ TRIED, WEIGHTS = (
     (3, 8, 20),
     (0.1, 1.0, 10.0, 100.0, 1000.0),
 )  # numbers of neighbours; of standardised coordinates
-TREES, LEAVES, RATE = 1000, 31, 0.1
-INDUCING, EPOCHS, BATCH, SVGP_RATE = 512, 20, 1024, 0.05
-CELLS = 1 << 20  # at most, of a binned tensor, which is dense
+LEAVES, RATE = 31, 0.1
+SVGP_RATE = 0.05
 COMPONENTS, ITERATIONS = 5, 100
 
 
 Blocks = Int[Tensor, "n"] | None  # of rows that stay together when some are held out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """How large the other packages' models are, and how long they learn.
+
+    Attributes:
+        trees: of gradient boosting.
+        inducing, epochs, batch: inducing points, passes over the rows and rows of a step of the sparse process.
+        cells: maximum number of cells of a binned tensor, which is dense.
+    """
+
+    trees: int = 1000
+    inducing: int = 512
+    epochs: int = 20
+    batch: int = 1024
+    cells: int = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -86,7 +102,11 @@ def boosting(rows: Observations, _: Blocks = None) -> Predict:
     from sklearn.ensemble import HistGradientBoostingRegressor
 
     model = HistGradientBoostingRegressor(
-        max_iter=TREES, max_leaf_nodes=LEAVES, learning_rate=RATE, early_stopping=False, random_state=0
+        max_iter=Sizes().trees,
+        max_leaf_nodes=LEAVES,
+        learning_rate=RATE,
+        early_stopping=False,
+        random_state=0,
     )
     return _scikit(model, rows)
 
@@ -96,7 +116,7 @@ def light_boosting(rows: Observations, _: Blocks = None) -> Predict:
     from lightgbm import LGBMRegressor
 
     model = LGBMRegressor(
-        n_estimators=TREES,
+        n_estimators=Sizes().trees,
         num_leaves=LEAVES,
         learning_rate=RATE,
         random_state=0,
@@ -113,7 +133,7 @@ def parafac(rows: Observations, _: Blocks = None) -> Predict:
     """
     import tensorly.decomposition
 
-    edges = _edges(rows.coordinates)
+    edges = _edges(rows.coordinates, Sizes().cells)
     shape = [len(edge) + 1 for edge in edges]
     total, count = np.zeros(shape), np.zeros(shape)
     cells = _cells(edges, rows.coordinates)
@@ -153,17 +173,17 @@ class Sparse(gpytorch.models.ApproximateGP):
 
 def sparse_process(rows: Observations, _: Blocks = None) -> Predict:
     """Fit gpytorch's sparse variational Gaussian process, with one lengthscale for each mode."""
-    generator = torch.Generator().manual_seed(0)
+    sizes, generator = Sizes(), torch.Generator().manual_seed(0)
     shift, scale = rows.values.mean(), rows.values.std()
     x, y = _standardised(rows.coordinates, rows).float(), ((rows.values - shift) / scale).float()
-    model = Sparse(x[torch.randperm(len(x), generator=generator)[:INDUCING]].clone())
+    model = Sparse(x[torch.randperm(len(x), generator=generator)[: sizes.inducing]].clone())
     likelihood = gpytorch.likelihoods.GaussianLikelihood()
     bound = gpytorch.mlls.VariationalELBO(likelihood, model, num_data=len(x))
-    steps = EPOCHS * math.ceil(len(x) / BATCH)
+    steps = sizes.epochs * math.ceil(len(x) / sizes.batch)
     optimizer = torch.optim.Adam([*model.parameters(), *likelihood.parameters()], lr=SVGP_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _epoch in range(EPOCHS):
-        for part in torch.randperm(len(x), generator=generator).split(BATCH):
+    for _epoch in range(sizes.epochs):
+        for part in torch.randperm(len(x), generator=generator).split(sizes.batch):
             optimizer.zero_grad()
             (-bound(model(x[part]), y[part])).backward()
             optimizer.step()
@@ -172,7 +192,7 @@ def sparse_process(rows: Observations, _: Blocks = None) -> Predict:
 
     @torch.no_grad()
     def predict(coordinates: Tensor) -> Prediction:
-        found = [model(part) for part in _standardised(coordinates, rows).float().split(BATCH)]
+        found = [model(part) for part in _standardised(coordinates, rows).float().split(sizes.batch)]
         mean = torch.cat([each.mean for each in found]).double()
         latent = torch.cat([each.variance for each in found]).double()
         noise = likelihood.noise.double()
@@ -207,11 +227,11 @@ def _standardised(coordinates: Float[Tensor, "n modes"], rows: Observations) -> 
     return (coordinates - known.mean(0)) / known.std(0).clamp(min=1e-12)
 
 
-def _edges(coordinates: Float[Tensor, "n modes"]) -> list[np.ndarray]:
-    """Return the edges between the bins of every mode, as many for each as `CELLS` allow."""
+def _edges(coordinates: Float[Tensor, "n modes"], cells: int) -> list[np.ndarray]:
+    """Return the edges between the bins of every mode, as many for each as this number of cells allows."""
     points = [column.unique().numpy() for column in coordinates.unbind(1)]
     max_bins = max(len(at) for at in points)
-    while math.prod(min(max_bins, len(at)) for at in points) > CELLS:
+    while math.prod(min(max_bins, len(at)) for at in points) > cells:
         max_bins -= 1
     return [
         (at[1:] + at[:-1]) / 2 if len(at) <= max_bins else np.linspace(at[0], at[-1], max_bins + 1)[1:-1]

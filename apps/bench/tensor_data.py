@@ -16,7 +16,8 @@ from fieldmorph.bayes.data.observations import Observations
 from fieldmorph.fields.errors import InputError
 
 FOLDS = 5
-RANK, NOISE = 3, 0.1  # of the synthetic rows; standard deviation of the noise in units of the function's
+RANK = 3  # of the synthetic rows
+NOISE = 0.1  # of the synthetic rows, standard deviation in units of the function's
 DIGITS = 3  # to which their coordinates are rounded, as measured ones are
 DRAWN, SEA_CELLS = 6250, 12_500  # rows
 ROWS_AT_ONCE = 1 << 16
@@ -169,14 +170,16 @@ def make_sets(folder: Path) -> list[str]:
 
 
 def draw_tucker(
-    n: int, digits: int | None, generator: torch.Generator
+    n: int, digits: int | None, generator: torch.Generator, noise: float = NOISE, part: int = ROWS_AT_ONCE
 ) -> tuple[Float[Tensor, "n modes"], Float[Tensor, "n"]]:
     """Draw coordinates and values of three modes of `RANK` waves each over [0, 1], a normal core, and noise.
 
-    The function minus its mean has the standard deviation 1, the noise `NOISE`.
+    The function minus its mean has the standard deviation 1.
 
     Args:
         digits: to which coordinates are rounded; None: nearly all differ.
+        noise: its standard deviation.
+        part: rows that are computed at a time.
     """
     coordinates = torch.rand(n, 3, generator=generator, dtype=torch.float64)
     if digits is not None:
@@ -185,12 +188,12 @@ def draw_tucker(
     core = torch.randn(RANK, RANK, RANK, generator=generator, dtype=torch.float64)
     value = torch.cat(
         [
-            torch.einsum("na,nb,nc,abc->n", *(8 * part[:, :, None] * speed + 3 * phase).sin().unbind(1), core)
-            for part in coordinates.split(ROWS_AT_ONCE)
+            torch.einsum("na,nb,nc,abc->n", *(8 * rows[:, :, None] * speed + 3 * phase).sin().unbind(1), core)
+            for rows in coordinates.split(part)
         ]
     )
-    noise = NOISE * torch.randn(n, generator=generator, dtype=torch.float64)
-    return coordinates, (value - value.mean()) / value.std() + noise
+    errors = noise * torch.randn(n, generator=generator, dtype=torch.float64)
+    return coordinates, (value - value.mean()) / value.std() + errors
 
 
 def _folds(

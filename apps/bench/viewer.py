@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import httpx
 
 from fieldmorph.apps.bench.browser_page import drag_page, page_table
-from fieldmorph.apps.bench.load_clients import VIEWS, Visitor, Visits
+from fieldmorph.apps.bench.load_clients import MISTAKES, VIEWS, Visitor, Visits
 from fieldmorph.apps.bench.runner import Bench, Row, failures, markdown
 
 FIELDS = {"hashgrid": 120.0, "mlp": 120.0}  # with core-seconds of training
@@ -99,9 +99,23 @@ def crowd(files: Sequence[str], viewers: int, seconds: float) -> Row:
 
 
 async def visit_together(
-    client: httpx.AsyncClient, scenes: Sequence[Row], viewers: int, seconds: float, pid: int
+    client: httpx.AsyncClient,
+    scenes: Sequence[Row],
+    viewers: int,
+    seconds: float,
+    pid: int,
+    pause: float = 0.5,
+    mistakes: Sequence[Row] = MISTAKES,
 ) -> Row:
-    """Measure many visitors at once, and two who misbehave; return the server's memory and threads, too."""
+    """Measure many visitors at once, and two who misbehave; return the server's memory and threads, too.
+
+    Args:
+        viewers: number of visitors.
+        seconds: that they stay.
+        pid: of the server's process.
+        pause: of a visitor between two requests, in seconds.
+        mistakes: what the invalid requests of one of the two contain.
+    """
     all_of = [Visitor(client, scenes[0], number, PREVIEW, quick=True) for number in range(viewers + 2)]
     await all_of[0].request_image(0, Visits())  # the first image is slower
     until, visits, states = time.perf_counter() + seconds, Visits(), list[Row | None]()
@@ -113,9 +127,9 @@ async def visit_together(
         states.append(process_state(pid))
 
     await asyncio.gather(
-        *(one.stay(until, visits) for one in all_of[2:]),
-        all_of[0].leave_early(until, visits),
-        all_of[1].mistake(until, visits),
+        *(one.stay(until, visits, pause) for one in all_of[2:]),
+        all_of[0].leave_early(until, visits, pause),
+        all_of[1].mistake(until, visits, pause, mistakes),
         watch(),
     )
     return {**visits.row(), "server": states}

@@ -25,7 +25,6 @@ RUNS = {  # whether there is a start, and the fraction of the time, on which sch
     "with, a tenth": (True, 0.1),
     "without, a tenth": (False, 0.1),
 }
-EVALUATIONS = 16
 NEAR_DB = 1.0  # below the end of the run without a start
 
 
@@ -39,6 +38,8 @@ def bench_starts(
     only: Sequence[str] | None = None,
     force: bool = False,
     quiet: bool = False,
+    evaluations: int = 16,
+    n_pixels: int = 8192,
 ) -> Row:
     """Convert one hash grid to every field that has a warm start, with it and without; return JSON values.
 
@@ -47,6 +48,8 @@ def bench_starts(
     Args:
         scale: multiplies all budgets.
         only: names of the students; all by default.
+        evaluations: of each run.
+        n_pixels: of all test views that an evaluation renders.
 
     Raises:
         SettingError, InputError: before anything is written.
@@ -77,6 +80,8 @@ def bench_starts(
                     run=name,
                     budget=budget,
                     seed=seed,
+                    evaluations=evaluations,
+                    n_pixels=n_pixels,
                 )
     summary = summarize(bench.rows)
     result = {"scale": scale, "seeds": n_seeds, "budget": scale * STUDENT_CORE_SECONDS, "summary": summary}
@@ -84,7 +89,16 @@ def bench_starts(
 
 
 def learn(
-    data: str, downscale: int, teacher: str, student: str, run: str, budget: float, seed: int, quiet: bool
+    data: str,
+    downscale: int,
+    teacher: str,
+    student: str,
+    run: str,
+    budget: float,
+    seed: int,
+    evaluations: int,
+    n_pixels: int,
+    quiet: bool,
 ) -> Row:
     """Convert as a job; return the curve over time and the quality at the end."""
     compile_kernels()
@@ -92,11 +106,11 @@ def learn(
     views = open_scene(data, "test", downscale=downscale, aabb=source.field.box()).splits["test"]
     field = make_field(student, aabb=source.field.box(), seed=seed)
     with ProgressLine(f"{student} {run}, seed {seed}", quiet) as line:
-        recorder = SnapshotRecorder(field, EVALUATIONS, line, early=starts)
+        recorder = SnapshotRecorder(field, evaluations, line, early=starts)
         config = ConvertConfig(start=starts, seed=seed)
         stored, report = convert(source, field, Budget(core_seconds=budget), config, on_progress=recorder)
         spent = recorder.end()
-    rays, _ = evaluation_pixels(views)
+    rays, _ = evaluation_pixels(views, n_pixels)
     first = report.stages[0] if starts else None
     return {
         "stages": [stage.name for stage in report.stages],

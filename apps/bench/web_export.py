@@ -20,7 +20,6 @@ from fieldmorph.fields.store import load_field
 
 DEFAULT_FIELDS = ("hashgrid", "mlp")
 TRAINING_CORE_SECONDS = 300.0  # of each field
-RESOLUTIONS = (128, 192, 256)  # cells along the longest side
 
 
 def bench_bake(
@@ -33,6 +32,7 @@ def bench_bake(
     only: Sequence[str] | None = None,
     force: bool = False,
     quiet: bool = False,
+    resolutions: Sequence[int] = (128, 192, 256),
 ) -> Row:
     """Train fields from images and export each with every degree at every resolution; return JSON values.
 
@@ -41,6 +41,7 @@ def bench_bake(
     Args:
         scale: multiplies the budgets of training.
         only: names of the fields; those of `DEFAULT_FIELDS` by default.
+        resolutions: cells along the longest side.
 
     Raises:
         SettingError, InputError: before anything is written.
@@ -49,7 +50,7 @@ def bench_bake(
     bench = Bench.of_scene("bake", data, output, downscale, force, quiet)
     for seed, name in itertools.product(range(n_seeds), names):
         trained = bench.train_teacher(name, scale * TRAINING_CORE_SECONDS, seed)
-        for resolution, degree in itertools.product(RESOLUTIONS, DEGREES):
+        for resolution, degree in itertools.product(resolutions, DEGREES):
             what = {"kind": "bake", "field": name, "resolution": resolution, "degree": degree, "seed": seed}
             if "error" in trained:
                 bench.fail(what, f"no field: {trained['error']}")

@@ -9,9 +9,6 @@ from typing import Any
 
 from fieldmorph.fields.loop import Progress
 
-TERMINAL_SECONDS = 0.1  # between two refreshes
-LINE_SECONDS = 5.0  # between two lines where nothing can be refreshed
-
 
 class ProgressLine:
     """Line on standard error with rate, remaining time and PSNR of a job; a context manager that ends the line.
@@ -20,12 +17,23 @@ class ProgressLine:
         label: the job's name.
         quiet: show nothing.
         stream: a text file to write to; standard error by default.
+        refresh_seconds: between two refreshes on a terminal.
+        line_seconds: between two lines where nothing can be refreshed.
     """
 
-    def __init__(self, label: str, quiet: bool = False, stream: Any = None):
+    def __init__(
+        self,
+        label: str,
+        quiet: bool = False,
+        stream: Any = None,
+        *,
+        refresh_seconds: float = 0.1,
+        line_seconds: float = 5.0,
+    ):
         self.label, self.quiet = label, quiet
         self.stream = sys.stderr if stream is None else stream
         self.refreshes = self.stream.isatty()
+        self.every = refresh_seconds if self.refreshes else line_seconds
         self.part: str | None = None
         self.start = (0.0, 0.0, 0)  # clock, fraction and count at the part's first call
         self.shown_at = time.monotonic()
@@ -67,8 +75,7 @@ class ProgressLine:
         if part != self.part:
             self._end_line()
             self.part, self.start = part, (clock, fraction, n)
-        every = TERMINAL_SECONDS if self.refreshes else LINE_SECONDS
-        if self.quiet or (clock - self.shown_at < every and not (self.refreshes and fraction >= 1)):
+        if self.quiet or (clock - self.shown_at < self.every and not (self.refreshes and fraction >= 1)):
             return
         self.shown_at = clock
         since, first_fraction, first_n = self.start

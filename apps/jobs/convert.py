@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from fieldmorph.apps.jobs.lifecycle import SavedRun, check_settings, claim, finish, forget
-from fieldmorph.apps.jobs.quality_gate import PARTS, Gate, Measured, extend
+from fieldmorph.apps.jobs.quality_gate import Gate, Measured, extend
 from fieldmorph.apps.jobs.request import ConversionRequest
 from fieldmorph.apps.jobs.resume import Outcome, convert_once, interruptible, state_paths
 from fieldmorph.apps.jobs.scenes import digest, open_scene
@@ -141,7 +141,7 @@ class ConversionRun:
         if Path(output).resolve() == Path(teacher).resolve():
             raise SettingError(f"the output {output} is the teacher itself; choose another name")
         claim(output, resume, force)
-        self.states = state_paths(output, PARTS)
+        self.states = state_paths(output, request.extra_parts)
         self.resume = resume and self.states[0].exists()
         for path in receipt_paths(output) if request.receipt else ():
             check_output(path, force=True)
@@ -245,7 +245,14 @@ class ConversionRun:
         limit = self.request.max_psnr_drop
         first = Measured(self._saved[0], (report,), *self.assess(self._saved[0]))
         extension = extend(
-            first, self.request.budget, self.config, limit, self.learn, self.assess, self._save_better
+            first,
+            self.request.budget,
+            self.config,
+            limit,
+            self.learn,
+            self.assess,
+            self._save_better,
+            self.request.extra_parts,
         )
         stored, result = self._saved
         gate = None if limit is None else extension.gate(limit)

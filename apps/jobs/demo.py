@@ -15,7 +15,7 @@ from fieldmorph.apps.jobs.scenes import bundled_scene, open_scene
 from fieldmorph.apps.jobs.train import TrainResult, train_scene
 from fieldmorph.apps.media import DIFFERENCE_GAIN, ByteImage, difference, save_mp4, save_png, sheet, to_8bit
 from fieldmorph.fields.budget import Budget, now
-from fieldmorph.fields.cameras import orbit_like, resize
+from fieldmorph.fields.cameras import Cameras, orbit_like, resize
 from fieldmorph.fields.files import check_folder, write_json
 from fieldmorph.fields.loop import Interrupted
 from fieldmorph.fields.metrics import capped_psnr
@@ -27,8 +27,6 @@ from fieldmorph.fields.types import JsonObject
 
 TRAIN_FRACTION = 0.25  # of the budget; the rest converts
 SHEET_VIEWS = 4
-ORBIT_FRAMES = 48
-ORBIT_SIZE = 160
 FILES = (
     "comparison.png",
     "side_by_side.mp4",
@@ -82,11 +80,18 @@ def run_demo(
     downscale: int = 1,
     force: bool = False,
     quiet: bool = False,
+    orbit_frames: int = 48,
+    orbit_size: int = 160,
 ) -> DemoResult:
     """Train, convert, evaluate and render on the bundled scene.
 
     A quarter of the budget trains. The folder gets both fields (`teacher.fm`, `student.fm`), the conversion's receipt,
     `comparison.png`, the videos `teacher.mp4`, `student.mp4` and `side_by_side.mp4`, and `summary.json`.
+
+    Args:
+        budget: of training and conversion together.
+        downscale: factor by which the images are shrunk.
+        orbit_frames, orbit_size: of the videos: number, and side in pixels.
 
     Raises:
         SettingError, InputError: before anything is written.
@@ -105,7 +110,8 @@ def run_demo(
     views = open_scene(data, "test", downscale=downscale, aabb=teacher.field.box()).splits["test"]
     save_png(folder / "comparison.png", comparison(teacher, student, views))
     with ProgressLine("render videos", quiet) as progress:
-        _save_videos(folder, teacher, student, progress.count)
+        orbit = orbit_like(teacher.cameras, teacher.field.box(), orbit_frames)
+        _save_videos(folder, teacher, student, resize(orbit, orbit_size, orbit_size), progress.count)
     spent = now() - start
     result = DemoResult(
         output=str(folder),
@@ -196,16 +202,19 @@ def _make_fields(
 
 
 def _save_videos(
-    folder: Path, teacher: RenderableField, student: RenderableField, on_image: Callable[[int, int], None]
+    folder: Path,
+    teacher: RenderableField,
+    student: RenderableField,
+    cameras: Cameras,
+    on_image: Callable[[int, int], None],
 ) -> None:
-    cameras = resize(orbit_like(teacher.cameras, teacher.field.box(), ORBIT_FRAMES), ORBIT_SIZE, ORBIT_SIZE)
     frames: dict[str, list[ByteImage]] = {"teacher": [], "student": [], "side_by_side": []}
     for i, camera in enumerate(cameras):
         pair = [to_8bit(stored.render(camera)["colors"]) for stored in (teacher, student)]
         frames["teacher"].append(pair[0])
         frames["student"].append(pair[1])
         frames["side_by_side"].append(sheet([pair], _titles(teacher, student)[1:3]))
-        on_image(i + 1, ORBIT_FRAMES)
+        on_image(i + 1, len(cameras))
     for name, video in frames.items():
         save_mp4(folder / f"{name}.mp4", video)
 

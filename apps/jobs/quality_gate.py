@@ -14,7 +14,6 @@ from fieldmorph.fields.errors import FruitlessError
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.types import JsonObject
 
-PARTS = 4  # of the extra budget, which is as long as the first
 LR_SHARE = 0.2  # of the learning rates, so that what was learned is kept
 PICKED_BY = "the mean PSNR drop on the test images that this receipt reports"
 
@@ -124,6 +123,7 @@ def extend(
     learn: Learn,
     assess: Assess,
     on_better: Callable[[Measured], None],
+    n_parts: int = 4,
 ) -> Extension:
     """Continue from the best student for up to the budget's length again, on pixels alone, with small steps.
 
@@ -135,9 +135,10 @@ def extend(
         learn: trains part i (from 1): student to begin with, budget and settings to what `convert` returns.
         assess: returns what `fidelity.measure` does of a student.
         on_better: called with each student that is better than all before.
+        n_parts: of the extra budget, which is as long as the first.
     """
     done = Extension(first, first.made_by)
-    n_parts = PARTS if budget.steps is None else min(PARTS, budget.steps)
+    n_parts = n_parts if budget.steps is None else min(n_parts, budget.steps)
     for part in range(n_parts):
         best = done.best
         if max_psnr_drop is None or best.drop <= max_psnr_drop:

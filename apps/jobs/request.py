@@ -34,6 +34,7 @@ class ConversionRequest:
         max_bytes: of the student's file; picks the largest of the student's sizes that fits.
         max_psnr_drop: below the teacher on test images, in dB; a student that misses it trains for up to the
             budget's length again.
+        extra_parts: of that further training, after each of which the student is measured.
         receipt: whether to measure the student and write the receipt.
         seed: of all random numbers.
     """
@@ -46,6 +47,7 @@ class ConversionRequest:
     start: bool | None = None
     max_bytes: int | None = None
     max_psnr_drop: float | None = None
+    extra_parts: int = 4
     receipt: bool = True
     seed: int = 0
 

@@ -1,6 +1,7 @@
 """Demo: a month of sea-surface temperatures predicted from a few thousand scattered cells of other months."""
 
 import importlib.util
+from dataclasses import dataclass
 from pathlib import Path
 
 import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
@@ -41,35 +42,63 @@ from fieldmorph.fields.runtime import peak_memory
 PACKAGE, FILE, VARIABLE = "iris_sample_data", "sample_data/ostia_monthly.nc", "surface_temperature"
 VALUE = "temperature [degC]"
 ZERO = 273.15  # degrees Celsius in kelvin
-N_TRAIN, N_TEST = 5000, 10_000  # cells
 TEST_MONTH = 33  # January 2009, a La Niña; no cell of it is used for the fit
 HELD_OUT = 0.1  # fraction of the training cells on which intervals are calibrated
-RANKS, KERNELS = (5, 10, 8), ("matern52", "matern32", "matern32")
-GRID = {"latitude": "-5:4.5:0.25", "longitude": "0:359.5:0.5"}
+KERNELS = ("matern52", "matern32", "matern32")
 
 
-def run_demo(output: str | Path, *, seed: int = 0, force: bool = False, quiet: bool = False) -> DemoSummary:
+@dataclass(frozen=True, kw_only=True)
+class DemoPlan:
+    """Sizes of the demo.
+
+    Attributes:
+        n_train, n_test: numbers of cells.
+        ranks: of latitude, longitude and time.
+        latitude, longitude: axes of the predicted grid.
+        dpi: pixels per inch of the plots.
+    """
+
+    n_train: int = 5000
+    n_test: int = 10_000
+    ranks: tuple[int, ...] = (5, 10, 8)
+    latitude: str = "-5:4.5:0.25"
+    longitude: str = "0:359.5:0.5"
+    dpi: int = 160
+
+
+def run_demo(
+    output: str | Path,
+    *,
+    seed: int = 0,
+    force: bool = False,
+    quiet: bool = False,
+    plan: DemoPlan | None = None,
+) -> DemoSummary:
     """Draw cells, fit a model, evaluate it, predict and plot the test month; the result is also in `summary.json`.
+
+    Args:
+        seed: of the sample and the fit.
+        plan: sizes.
 
     Raises:
         SettingError, InputError: before anything is written.
     """
-    start, folder = now(), Path(output)
+    start, folder, plan = now(), Path(output), plan or DemoPlan()
     check_folder(folder, force)
     cells = open_cells()
     months = np.sort(cells["time"].unique())
     month = months[TEST_MONTH]
     unseen, others = cells[cells["time"] == month], cells[cells["time"] != month]
-    chosen = np.random.default_rng(seed).permutation(len(others))[: N_TRAIN + N_TEST]
+    chosen = np.random.default_rng(seed).permutation(len(others))[: plan.n_train + plan.n_test]
     folder.mkdir(parents=True, exist_ok=True)
     tables = {
-        "measurements.csv": others.iloc[chosen[:N_TRAIN]],
-        "test.csv": others.iloc[chosen[N_TRAIN:]],
+        "measurements.csv": others.iloc[chosen[: plan.n_train]],
+        "test.csv": others.iloc[chosen[plan.n_train :]],
         "month.csv": unseen,
     }
     for name, table in tables.items():
         table.round({VALUE: 4}).to_csv(folder / name, index=False, lineterminator="\n")
-    config = FitConfig(ranks=RANKS, kernels=KERNELS, seed=seed)
+    config = FitConfig(ranks=plan.ranks, kernels=KERNELS, seed=seed)
     with ProgressLine("fit", quiet) as progress:
         fitted = fit_file(
             folder / "measurements.csv",
@@ -95,7 +124,8 @@ def run_demo(output: str | Path, *, seed: int = 0, force: bool = False, quiet: b
             **baselines,
         )
     date = pd.Timestamp(month).isoformat(timespec="minutes")
-    grid = grid_file(folder / "model.fm", folder / "month.nc", {**GRID, "time": date}, force=True)
+    axes = {"latitude": plan.latitude, "longitude": plan.longitude, "time": date}
+    grid = grid_file(folder / "model.fm", folder / "month.nc", axes, force=True)
     with styled():
         figures = {
             "month.png": plot_month(posterior, unseen, f"{pd.Timestamp(month):%B %Y}"),
@@ -104,7 +134,7 @@ def run_demo(output: str | Path, *, seed: int = 0, force: bool = False, quiet: b
                 posterior, *read_measurements(folder / "test.csv", posterior)
             ),
         }
-    save_figures(folder, figures)
+    save_figures(folder, figures, plan.dpi)
     spent = now() - start
     summary = DemoSummary(
         output=str(folder),

@@ -24,8 +24,6 @@ from fieldmorph.fields.checkpoint import check_output
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.files import replaced
 
-BLOCK = 1 << 20  # cells predicted at a time
-CHUNK = 1 << 18  # cells of a chunk in the file
 EPOCH = "seconds since 1970-01-01 00:00:00"
 ORDER = ("time", "number", "latitude", "longitude")  # CF recommends T, Z, Y, X
 ATTRIBUTES = {
@@ -103,7 +101,13 @@ def file_order(modes: Sequence[Mode]) -> list[int]:
 
 
 def write_grid(
-    path: Path, posterior: Posterior, axes: Sequence[Axis], dtype: str, on_cells: OnCells, block: int = BLOCK
+    path: Path,
+    posterior: Posterior,
+    axes: Sequence[Axis],
+    dtype: str,
+    on_cells: OnCells,
+    block: int = 1 << 20,
+    chunk: int = 1 << 18,
 ) -> None:
     """Write the file.
 
@@ -111,6 +115,7 @@ def write_grid(
         dtype: of the variables, `f4` or `f8`.
         on_cells: called with the number of cells done and their total.
         block: number of cells that are predicted at a time.
+        chunk: number of cells of a chunk in the file.
     """
     import h5netcdf
 
@@ -118,7 +123,7 @@ def write_grid(
     sides = [axes[k] for k in order]
     shape = [len(axis.written) for axis in sides]
     factors = posterior.factors([axis.coordinates for axis in axes])
-    names, chunk, done = [axis.mode.name for axis in sides], block_shape(shape, CHUNK), 0
+    names, chunk_sides, done = [axis.mode.name for axis in sides], block_shape(shape, chunk), 0
     with h5netcdf.File(path, "w") as file:
         file.dimensions = dict(zip(names, shape, strict=True))
         file.attrs.update(
@@ -127,12 +132,12 @@ def write_grid(
         for axis in sides:
             _write_axis(file, axis)
         mean, sd = (
-            file.create_variable(name, names, dtype, chunks=tuple(chunk))
+            file.create_variable(name, names, dtype, chunks=tuple(chunk_sides))
             for name in variable_names(posterior)
         )
         for variable, attributes in zip((mean, sd), _value_attributes(posterior), strict=True):
             variable.attrs.update(attributes)
-        for where in blocks(shape, chunk, block):
+        for where in blocks(shape, chunk_sides, block):
             parts = [factor[where[order.index(k)]] for k, factor in enumerate(factors)]
             found = posterior.predict_grid(parts)
             mean[where] = found.mean.permute(order).numpy().astype(dtype)

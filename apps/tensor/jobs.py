@@ -47,7 +47,6 @@ from fieldmorph.fields.errors import InputError, SettingError
 from fieldmorph.fields.files import file_sha256
 from fieldmorph.fields.store import save_field
 
-ROWS_AT_ONCE = 1 << 16
 ADDED = ("mean", "sd", "lower", "upper")  # columns of predictions
 
 OnSweep = Callable[[int, int, float], None]
@@ -252,6 +251,7 @@ def predict_file(
     level: float = 0.95,
     force: bool = False,
     on_rows: OnRows = lambda _done, _total: None,
+    rows_at_once: int = 1 << 16,
 ) -> PredictResult:
     """Write the table of `points` with mean, standard deviation and interval of a new measurement in each row.
 
@@ -260,6 +260,7 @@ def predict_file(
     Args:
         level: of the interval, in [0, 1).
         on_rows: called with the number of rows done and their total.
+        rows_at_once: that are predicted, read and written at a time.
 
     Raises:
         SettingError, InputError: before anything is written.
@@ -274,12 +275,12 @@ def predict_file(
         raise InputError(f"{Path(points).name} already has a column {taken[0]}; rename it")
     known = ~coordinates.isnan().any(dim=1)
     found = pd.DataFrame(index=range(len(known)), columns=list(ADDED), dtype="float64")
-    for rows in known.nonzero()[:, 0].split(ROWS_AT_ONCE):
+    for rows in known.nonzero()[:, 0].split(rows_at_once):
         prediction = posterior.predict(coordinates[rows])
         added = torch.stack([prediction.mean, prediction.sd, *prediction.interval(level)], dim=1)
         found.iloc[rows.numpy()] = added.numpy()
         on_rows(int(rows[-1]) + 1, len(known))
-    write_with_columns(points, output, found)
+    write_with_columns(points, output, found, rows_at_once)
     spent = now() - start
     return PredictResult(
         output=str(output),

@@ -22,7 +22,6 @@ from fieldmorph.fields.files import replaced
 
 LINE, FAINT, SOFT, INK, LAND = "#20557a", "#9aa3aa", "#c3d3de", "#222222", "#d9d9d9"
 MEAN_MAP, SD_MAP, DIFFERENCE_MAP = "viridis", "magma_r", "RdBu_r"
-DPI = 160
 DAY, YEAR = 86400.0, 365.2425 * 86400
 STYLE = {
     "font.size": 8.5,
@@ -53,12 +52,12 @@ def styled() -> Iterator[None]:
         yield
 
 
-def save_figures(folder: str | Path, figures: Mapping[str, Figure]) -> None:
-    """Write each figure as a PNG of its name, atomically."""
+def save_figures(folder: str | Path, figures: Mapping[str, Figure], dpi: int = 160) -> None:
+    """Write each figure as a PNG of its name, atomically, at this number of pixels per inch."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
         with replaced(Path(folder) / name) as part, styled():
-            figure.savefig(part, dpi=DPI, format="png", facecolor="white")
+            figure.savefig(part, dpi=dpi, format="png", facecolor="white")
 
 
 def positions(mode: Mode, coordinates: Float[Tensor, "n"]) -> np.ndarray:

@@ -17,7 +17,6 @@ from fieldmorph.fields.errors import InputError, SettingError
 from fieldmorph.fields.files import replaced
 
 WRITTEN = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".pq")
-ROWS_AT_ONCE = 1 << 16
 FORMAT = "%.10g"
 
 
@@ -78,8 +77,13 @@ def read_places(source: str | Path, modes: Sequence[Mode]) -> tuple[Float[Tensor
         return torch.stack(parsed, dim=1), [str(c) for c in frame.columns]
 
 
-def write_with_columns(source: str | Path, output: str | Path, added: "pd.DataFrame") -> None:
+def write_with_columns(
+    source: str | Path, output: str | Path, added: "pd.DataFrame", rows_at_once: int = 1 << 16
+) -> None:
     """Write the table of `source` with more columns, atomically; texts of a CSV are not changed.
+
+    Args:
+        rows_at_once: that are read and written at a time.
 
     Raises:
         InputError: the source has changed since it was read.
@@ -94,7 +98,7 @@ def write_with_columns(source: str | Path, output: str | Path, added: "pd.DataFr
         digits = FORMAT if TABLES[table_suffix(source)] else None  # there all other columns are text
         opener = gzip.open if suffix.endswith(".gz") else open
         with opener(part, "wt", encoding="utf-8", newline="") as file:
-            for chunk in _as_text(source):
+            for chunk in _as_text(source, rows_at_once):
                 new = added.iloc[done : done + len(chunk)].set_axis(chunk.index)
                 pd.concat([chunk, new], axis=1).to_csv(
                     file,
@@ -119,13 +123,13 @@ def check_table_name(path: str | Path) -> None:
         raise SettingError(f"{path} must end in {', '.join(WRITTEN)}")
 
 
-def _as_text(source: str | Path) -> Iterator["pd.DataFrame"]:
-    """Yield a table in chunks of rows, the columns of a CSV as text."""
+def _as_text(source: str | Path, n: int) -> Iterator["pd.DataFrame"]:
+    """Yield a table in chunks of n rows, the columns of a CSV as text."""
     suffix = table_suffix(source)
     if not TABLES[suffix]:
         _, opened = open_source(source)
         with opened as frame:
-            yield from (frame.iloc[i : i + ROWS_AT_ONCE] for i in range(0, len(frame), ROWS_AT_ONCE))
+            yield from (frame.iloc[i : i + n] for i in range(0, len(frame), n))
         return
     opener = gzip.open if suffix.endswith(".gz") else open
     with opener(source, "rt", encoding="utf-8-sig", newline="") as file:
@@ -136,5 +140,5 @@ def _as_text(source: str | Path) -> Iterator["pd.DataFrame"]:
             dtype=str,
             keep_default_na=False,
             na_filter=False,
-            chunksize=ROWS_AT_ONCE,
+            chunksize=n,
         )

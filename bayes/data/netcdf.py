@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,18 @@ from fieldmorph.bayes.data.coordinates import kind_of, mode_of
 from fieldmorph.bayes.data.tables import Rows, listed, only
 from fieldmorph.fields.errors import InputError
 
-BLOCK = 1 << 22  # cells in memory at a time
-MAX_CELLS = 10_000_000  # that become rows without `sample`
+
+@dataclass(frozen=True)
+class GridConfig:
+    """Limits of what is read from a grid.
+
+    Attributes:
+        block: cells in memory at a time.
+        max_cells: number of cells that become rows without a sample.
+    """
+
+    block: int = 1 << 22
+    max_cells: int = 10_000_000
 
 
 def read_grid(
@@ -24,15 +35,18 @@ def read_grid(
     label: str,
     sample: int | None,
     generator: torch.Generator,
+    config: GridConfig | None = None,
 ) -> Rows:
     """Read the cells of one variable without missing values, or `sample` of them drawn without replacement.
 
     Args:
         modes, value, label, sample, generator: as in `read_observations`; `label` is the grid's name in messages.
+        config: limits of what is read.
 
     Raises:
         InputError: variables that are missing, ambiguous or of other dimensions, bad values, or too large a grid.
     """
+    config = config or GridConfig()
     bounds = {v.attrs.get("bounds", v.encoding.get("bounds")) for v in grid.variables.values()}
     variables = {str(name): v for name, v in grid.variables.items() if name not in bounds}
     for name in (*(modes or ()), *([value] if value else ())):
@@ -45,7 +59,7 @@ def read_grid(
     measured = variables[value]
     if not _is_number(measured):
         raise InputError(f"{label}: {value} holds no numbers")
-    if sample is None and measured.size > MAX_CELLS:
+    if sample is None and measured.size > config.max_cells:
         raise InputError(f"{label}: {value} has {measured.size:,} cells; draw some of them with sample")
     read, coordinates = [], []
     for name in modes or _modes_of(variables, value, label):
@@ -56,7 +70,7 @@ def read_grid(
         read.append(mode_of(name, column, kind_of(name, variable.attrs), variable.attrs.get("units")))
         coordinates.append(read[-1].parse(column).reshape(variable.shape))
 
-    cells, values, missing = _finite_cells(measured, sample, generator, f"{label}: {value}")
+    cells, values, missing = _finite_cells(measured, sample, generator, f"{label}: {value}", config.block)
     places = torch.unravel_index(cells, measured.shape)
     along = dict(zip(measured.dims, places, strict=True))
     columns = [
@@ -109,11 +123,11 @@ def _is_text(variable: Any) -> bool:
 
 
 def _finite_cells(
-    variable: Any, sample: int | None, generator: torch.Generator, label: str
+    variable: Any, sample: int | None, generator: torch.Generator, label: str, block_cells: int
 ) -> tuple[Int[Tensor, "n"], Float[Tensor, "n"], int]:
     """Return flat indices and values of finite cells, and the number of missing ones, block by block."""
     width = math.prod(variable.shape[1:])
-    step = max(1, BLOCK // max(width, 1))
+    step = max(1, block_cells // max(width, 1))
     kept = [(torch.zeros(0, dtype=torch.int64), torch.zeros(0).double(), torch.zeros(0).double())]
     missing = 0
     for start in range(0, variable.shape[0], step) if variable.ndim else ():

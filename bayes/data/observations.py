@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fieldmorph.bayes.data.coordinates import Mode
 from fieldmorph.bayes.data.dates import pd
-from fieldmorph.bayes.data.netcdf import read_grid
+from fieldmorph.bayes.data.netcdf import GridConfig, read_grid
 from fieldmorph.bayes.data.readers import open_source
 from fieldmorph.bayes.data.tables import Rows, find_column, read_table
 from fieldmorph.fields.errors import InputError, SettingError
@@ -52,6 +52,7 @@ def read_observations(
     sample: int | None = None,
     generator: torch.Generator | None = None,
     to_fit: bool = True,
+    grid: GridConfig | None = None,
 ) -> Observations:
     """Read measurements from a table or a grid.
 
@@ -71,6 +72,7 @@ def read_observations(
         generator: of the draw; by default one seeded with 0.
         to_fit: check that a model can be fitted to them: three different rows, more than one value and more than one
             place. To evaluate or update a model, one row is enough.
+        grid: limits of what is read from a grid.
 
     Raises:
         InputError: data that cannot be used; the message names the row, counted from 1 without the header.
@@ -87,7 +89,7 @@ def read_observations(
         if isinstance(data, pd.DataFrame):
             rows = read_table(data, modes, value, label)
         else:
-            rows = read_grid(data, modes, value, label, sample, generator)
+            rows = read_grid(data, modes, value, label, sample, generator, grid)
     return _checked(rows, sample, generator, label, to_fit)
 
 

@@ -15,9 +15,6 @@ from torch import Tensor
 
 from fieldmorph.fields.kernels.launch import launch
 
-MAX_PART = 1 << 20  # numbers of a part of the sums
-MAX_TWIN_PART = 1 << 22  # numbers that the twin holds
-
 
 def product_sums(
     tables: list[Float[Tensor, "_ _"]],
@@ -26,10 +23,11 @@ def product_sums(
     order: Int[Tensor, "n"],
     starts: Int[Tensor, "_"],
     kronecker: bool,
+    max_numbers: int = 1 << 20,
 ) -> Iterator[tuple[slice, Float[Tensor, "some products"]]]:
     """Yield for each point the weighted sum, over its places, of the product of the tables' rows there.
 
-    It comes in parts, slices of the points with their sums: a part holds at most about a million numbers.
+    It comes in parts, slices of the points with their sums.
 
     Args:
         tables: moments of the other modes, in their order; float64.
@@ -37,12 +35,13 @@ def product_sums(
         weight: of each place.
         order, starts: point i has the places order[starts[i]:starts[i + 1]].
         kronecker: all products of one entry from each, the last table's running fastest; else elementwise products.
+        max_numbers: that a part holds.
     """
     widths, n_points = [table.shape[1] for table in tables], len(starts) - 1
     width = math.prod(widths) if kronecker else widths[0]
     rows = tuple(table.contiguous().numpy() for table in tables)
     columns = tuple(column.numpy() for column in index.unbind(1))
-    step = max(1, MAX_PART // width)
+    step = max(1, max_numbers // width)
     for first in range(0, n_points, step):
         last = min(first + step, n_points)
         out = tables[0].new_empty(last - first, width)
@@ -58,14 +57,14 @@ def product_sums_torch(
     order: Int[Tensor, "n"],
     starts: Int[Tensor, "_"],
     kronecker: bool,
+    max_numbers: int = 1 << 22,
 ) -> Float[Tensor, "points products"]:
     """Return the sums of `product_sums` in one part, in plain torch."""
     point = torch.repeat_interleave(torch.arange(len(starts) - 1), starts.diff())
     width = int(np.prod([t.shape[1] for t in tables])) if kronecker else tables[0].shape[1]
     out = tables[0].new_zeros(len(starts) - 1, width)
-    for part, where in zip(
-        order.split(max(1, MAX_TWIN_PART // width)), point.split(max(1, MAX_TWIN_PART // width)), strict=True
-    ):
+    n_places = max(1, max_numbers // width)
+    for part, where in zip(order.split(n_places), point.split(n_places), strict=True):
         product = weight[part, None]
         for table, column in zip(tables, index.unbind(1), strict=True):
             rows = table[column[part]]

@@ -15,7 +15,6 @@ from fieldmorph.fields.kernels.example import KernelExample, rays_through_box
 from fieldmorph.fields.kernels.launch import launch
 
 BLOCK = 8  # a power of two: cells along an edge of the blocks that a ray crosses at once where they are empty
-CHUNK = 1 << 22  # steps that the twin holds at once, some hundred bytes each: half a GiB
 BENCH_SIZES = ({"n_rays": 2048, "resolution": 64}, {"n_rays": 2048, "resolution": 128})
 
 # What comes back from a march: ray_indices, t_starts, t_ends of the samples, and where each ray's begin.
@@ -65,8 +64,13 @@ def march_torch(
     jitter: Float[Tensor, "n_rays"],
     near_plane: float = 0.0,
     far_plane: float = math.inf,
+    max_steps: int = 1 << 22,
 ) -> Packed:
-    """Return `march` in plain torch: every step of every ray is tested, on any device, CHUNK of them at a time."""
+    """Return `march` in plain torch: every step of every ray is tested, on any device.
+
+    Args:
+        max_steps: that are held at once, some hundred bytes each: half a GiB.
+    """
     o, d, box = rays_o.float().double(), rays_d.float().double(), aabb.double()
     low, high = box[:3], box[3:]
     t_near, t_far, hit = cross_box(o, d, box, near_plane, far_plane)
@@ -77,7 +81,7 @@ def march_torch(
     t_far = t_far.where(hit, -math.inf)
     shift = jitter.float().double()
     indices, centres, counts = [], [], []
-    rays_per_chunk = max(1, CHUNK // len(steps))
+    rays_per_chunk = max(1, max_steps // len(steps))
     for first in range(0, max(1, len(o)), rays_per_chunk):
         rays = slice(first, first + rays_per_chunk)
         t_mid = t_near[rays, None] + (steps + shift[rays, None]) * render_step_size

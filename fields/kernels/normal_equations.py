@@ -14,7 +14,6 @@ from fieldmorph.fields.kernels.launch import launch
 
 RUN = 256  # samples of a task; or summed in float32 before their sum goes into the row's, in float64
 PIECE = 64  # samples of a row that the twin multiplies at once
-MAX_NUMBERS = 1 << 24  # that it holds at a time, in addition to what it returns
 BENCH_SIZES = ({"n_samples": 1 << 16, "n_rows": 4096, "n_components": 16},)
 
 Tables = tuple[Tensor, ...]  # three
@@ -75,11 +74,15 @@ def normal_equations_torch(
     wanted: Float[Tensor, "n r"],
     order: Int[Tensor, "n"],
     starts: Int[Tensor, "rows_and_one"],
+    max_numbers: int = 1 << 24,
 ) -> tuple[Float[Tensor, "rows r r"], Float[Tensor, "rows r"]]:
     """Return `normal_equations` in plain torch: any device, any dtype.
 
     Rows are cut into pieces of equal length, the last of a row padded, for a batch of matrix products: a loop over rows
     would start two kernels each, and a product for each sample would not fit into memory.
+
+    Args:
+        max_numbers: that are held at a time, in addition to what is returned.
     """
     rows, r = len(starts) - 1, wanted.shape[1]
     pieces = -(-starts.diff() // PIECE)
@@ -89,7 +92,7 @@ def normal_equations_torch(
     # As the kernel: sums of few in the tables' precision, sums of these in float64.
     grams = wanted.new_zeros(rows, r, r, dtype=torch.float64)
     sums = wanted.new_zeros(rows, r, dtype=torch.float64)
-    for part in torch.arange(len(row), device=starts.device).split(max(1, MAX_NUMBERS // (r * (PIECE + r)))):
+    for part in torch.arange(len(row), device=starts.device).split(max(1, max_numbers // (r * (PIECE + r)))):
         at, end = first[part, None] + step, starts[row[part] + 1, None]
         sample = order[torch.minimum(at, end - 1)]
         z = table_rows(tables, tuple(index[sample] for index in indices)) * (at < end)[..., None]

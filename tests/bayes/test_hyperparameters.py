@@ -8,8 +8,7 @@ from gpytorch.kernels import MaternKernel
 from gpytorch.priors import LogNormalPrior
 from torch import Tensor
 
-from fieldmorph.bayes import hyperparameters as module
-from fieldmorph.bayes.hyperparameters import default_kernel, learn, log_prior
+from fieldmorph.bayes.hyperparameters import PointRuns, default_kernel, learn, log_prior
 from fieldmorph.bayes.inference import space_of
 from fieldmorph.bayes.kalman import log_evidence, smooth
 from fieldmorph.bayes.markov_gp import draw_prior
@@ -32,10 +31,12 @@ def information(unit: float = 1.0, r: int = 3) -> tuple[Tensor, Tensor, Tensor]:
     return unit * points, PRECISION * values, PRECISION * torch.eye(r).double().repeat(300, 1, 1)
 
 
-def learned(unit: float = 1.0, rounds: int = 6) -> tuple[MaternKernel, list[float]]:
+def learned(
+    unit: float = 1.0, rounds: int = 6, runs: PointRuns | None = None
+) -> tuple[MaternKernel, list[float]]:
     points, eta, lam = information(unit)
     kernel = default_kernel("matern32", points)
-    return kernel, [learn(kernel, points, eta, lam) for _ in range(rounds)]
+    return kernel, [learn(kernel, points, eta, lam, runs) for _ in range(rounds)]
 
 
 def test_the_lengthscale_is_found_and_every_round_gains() -> None:
@@ -45,26 +46,22 @@ def test_the_lengthscale_is_found_and_every_round_gains() -> None:
     assert min(gains) >= 0
 
 
-def test_runs_of_points_lead_near_and_are_checked_on_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_of_points_lead_near_and_are_checked_on_all() -> None:
     exact, exact_gains = learned()
-    monkeypatch.setattr(module, "RUNS", 12)
-    monkeypatch.setattr(module, "RUN", 12)
-    kernel, gains = learned()
+    kernel, gains = learned(runs=PointRuns(n_runs=12, length=12))
     assert 0 < abs(kernel.lengthscale.item() / exact.lengthscale.item() - 1) < 0.1
-    assert (
-        sum(exact_gains) - 1 < sum(gains) < sum(exact_gains) + 1e-6
-    )  # of all points, so that it cannot be more
-    monkeypatch.setattr(module, "_runs", lambda _: torch.arange(3))  # which say nothing of the others
+    # The gains are of all points, so that they cannot be more.
+    assert sum(exact_gains) - 1 < sum(gains) < sum(exact_gains) + 1e-6
     before = kernel.lengthscale.item()
-    assert learn(kernel, *information()) == 0
+    first = PointRuns(n_runs=1, length=3)  # which say nothing of the others
+    assert learn(kernel, *information(), first) == 0
     assert kernel.lengthscale.item() == pytest.approx(before, rel=1e-12)
 
 
-def test_runs_are_spread_over_all_points(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RUNS", 3)
-    monkeypatch.setattr(module, "RUN", 2)
-    assert module._runs(6) == slice(None)
-    assert module._runs(9).tolist() == [0, 1, 3, 4, 7, 8]
+def test_runs_are_spread_over_all_points() -> None:
+    runs = PointRuns(n_runs=3, length=2)
+    assert runs.indices(6) == slice(None)
+    assert runs.indices(9).tolist() == [0, 1, 3, 4, 7, 8]
 
 
 @pytest.mark.parametrize("unit", [1e-6, 1e8])

@@ -8,7 +8,6 @@ import torch
 from gpytorch import kernels as gp
 from torch import Tensor
 
-from fieldmorph.bayes import markov_gp as module
 from fieldmorph.bayes.markov_gp import Process, draw_prior
 from fieldmorph.bayes.state_space import from_gpytorch
 
@@ -170,12 +169,11 @@ def test_information_shrinks_variances() -> None:
         assert (wide - narrow).abs().max() > 1e-2
 
 
-def test_predictions_in_parts_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predictions_in_parts_are_the_whole() -> None:
     points, query = with_a_gap(20), everywhere(53)
     found = process(matern(1.5), points, *coupled(points, 2, 2))
     whole = found.at(query)
-    monkeypatch.setattr(module, "AT_ONCE", 16 * 7)
-    for part, expected in zip(found.at(query), whole, strict=True):
+    for part, expected in zip(found.at(query, max_numbers=16 * 7), whole, strict=True):
         torch.testing.assert_close(part, expected, rtol=0, atol=1e-13)
     one_by_one = [found.at(q[None]) for q in query]
     torch.testing.assert_close(torch.cat([c for _, c in one_by_one]), whole[1], rtol=0, atol=1e-13)
@@ -262,11 +260,11 @@ def test_equal_seeds_give_equal_samples() -> None:
     assert found.sample(query, 0, torch.Generator()).shape == (0, 3, 2)
 
 
-def test_samples_in_parts_are_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samples_in_parts_are_samples() -> None:
     points = with_a_gap(10)
     found = process(matern(2.5), points, *coupled(points, 2, 1))
     query = torch.tensor([2.0, -1.0]).double()
     one_by_one = torch.Generator().manual_seed(4)
     expected = torch.cat([found.sample(query, 1, one_by_one) for _ in range(5)])
-    monkeypatch.setattr(module, "AT_ONCE", 1)
-    assert torch.equal(found.sample(query, 5, torch.Generator().manual_seed(4)), expected)
+    together = found.sample(query, 5, torch.Generator().manual_seed(4), max_numbers=1)
+    assert torch.equal(together, expected)

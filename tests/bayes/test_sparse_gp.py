@@ -176,25 +176,19 @@ def test_samples_have_the_mean_and_the_covariance(generator: torch.Generator) ->
     assert float(torch.corrcoef(samples[:, [0, 7]].T)[0, 1]) > 0.9
 
 
-def test_too_many_places_for_joint_samples_are_refused(
-    monkeypatch: pytest.MonkeyPatch, generator: torch.Generator
-) -> None:
-    monkeypatch.setattr(module, "MAX_SAMPLE_PLACES", 5)
+def test_too_many_places_for_joint_samples_are_refused(generator: torch.Generator) -> None:
     x = places(10, generator)
     gp = fit_sparse(x, wave(x))
-    gp.sample(x[[0, 1, 2, 3, 4, 4]], 1, generator)
+    gp.sample(x[[0, 1, 2, 3, 4, 4]], 1, generator, max_places=5)
     with pytest.raises(SettingError, match="limited to 5 distinct places; got 6"):
-        gp.sample(x[:6], 1, generator)
+        gp.sample(x[:6], 1, generator, max_places=5)
 
 
-def test_the_same_data_make_the_same_bits(
-    monkeypatch: pytest.MonkeyPatch, generator: torch.Generator
-) -> None:
-    monkeypatch.setattr(module, "MAX_LEARNING_PLACES", 40)
-    monkeypatch.setattr(module, "MAX_CANDIDATES", 50)
+def test_the_same_data_make_the_same_bits(generator: torch.Generator) -> None:
+    few = {"n_inducing": 20, "max_learning_places": 40, "max_candidates": 50}
     x = places(60, generator)
     y = wave(x) + noise(60, generator)
-    one, same, other = (fit_sparse(x, y, n_inducing=20, seed=seed) for seed in (1, 1, 2))
+    one, same, other = (fit_sparse(x, y, seed=seed, **few) for seed in (1, 1, 2))
     assert torch.equal(one.at(x)[0], same.at(x)[0])
     assert not torch.equal(one.at(x)[0], other.at(x)[0])
 

@@ -9,25 +9,12 @@ from fieldmorph.distill.active import (
     POOL_SIZE,
     HardPoses,
     ReplayPool,
-    check_levels,
     hard_cameras,
     salient_samples,
 )
 from fieldmorph.fields.cameras import look_at_point, orbit_cameras
-from fieldmorph.fields.errors import SettingError
 
 pytestmark = pytest.mark.numerical
-
-
-def test_levels_are_known_by_name() -> None:
-    check_levels(("pose", "ray", "point"))
-    check_levels(())
-    with pytest.raises(
-        SettingError, match="unknown level of active learning 'rays'; known: point, pose, ray"
-    ):
-        check_levels(("rays",))
-    with pytest.raises(SettingError, match="named twice: ray, ray"):
-        check_levels(("ray", "ray"))
 
 
 def test_the_worst_poses_are_those_with_the_largest_mean_error() -> None:

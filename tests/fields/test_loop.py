@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from fieldmorph.fields import loop
 from fieldmorph.fields.budget import Budget, Spent, now
 from fieldmorph.fields.errors import SettingError
-from fieldmorph.fields.loop import Interrupted, Progress, run_loop
+from fieldmorph.fields.loop import Interrupted, LoopConfig, Progress, run_loop
 
 pytestmark = pytest.mark.numerical
 
@@ -122,9 +121,7 @@ def test_interrupted_at_any_step_and_resumed_equals_uninterrupted(tmp_path: Path
         assert [psnr for _, psnr in after.curve] == [psnr for _, psnr in report.curve]
 
 
-def test_state_is_saved_on_the_way_and_survives_a_crash(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_state_is_saved_on_the_way_and_survives_a_crash(tmp_path: Path) -> None:
     def crash() -> None:
         raise Crash
 
@@ -133,9 +130,9 @@ def test_state_is_saved_on_the_way_and_survives_a_crash(
     with pytest.raises(Crash):
         run_loop(Walker(), Budget(steps=40), state_path=path, on_progress=at(17, crash))
     assert not path.exists()  # 20 seconds were not over
-    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
+    often = LoopConfig(save_seconds=0.0)
     with pytest.raises(Crash):
-        run_loop(Walker(), Budget(steps=40), state_path=path, on_progress=at(17, crash))
+        run_loop(Walker(), Budget(steps=40), state_path=path, on_progress=at(17, crash), config=often)
     resumed = Walker()
     run_loop(resumed, Budget(steps=40), state_path=path, resume=True)
     assert len(resumed.fractions) == 24  # from step 16, the last saved

@@ -3,6 +3,7 @@
 import inspect
 from typing import TYPE_CHECKING, Any
 
+from fieldmorph.apps.console.progress import ProgressLine
 from fieldmorph.distill.config import ConvertConfig
 from fieldmorph.distill.fidelity import FidelityConfig
 from fieldmorph.distill.teacher_samples import SamplingConfig
@@ -10,10 +11,11 @@ from fieldmorph.distill.warm_start.hashgrid import HashGridStart
 from fieldmorph.distill.warm_start.lowrank import LowRankStart
 from fieldmorph.distill.warm_start.voxels import VoxelStart
 from fieldmorph.fields.fit import FitConfig
+from fieldmorph.fields.loop import LoopConfig
 
 
 class Defaults:
-    """The defaults of a keyword-only dataclass as attributes, for `monkeypatch.setattr`."""
+    """The defaults of keyword-only settings of a class as attributes, for `monkeypatch.setattr`."""
 
     def __init__(self, config: type):
         # Under the import hook of the tests `__init__` is wrapped in checks of its arguments.
@@ -28,6 +30,7 @@ class Defaults:
         def __getattr__(self, name: str) -> Any: ...
 
 
+LOOP, PROGRESS = Defaults(LoopConfig), Defaults(ProgressLine)
 CONVERT, FIDELITY, FIT = Defaults(ConvertConfig), Defaults(FidelityConfig), Defaults(FitConfig)
 SAMPLING = Defaults(SamplingConfig)
 HASHGRID_START, LOWRANK_START = Defaults(HashGridStart), Defaults(LowRankStart)

@@ -89,7 +89,11 @@ def test_the_field_passes_the_contract_suite(desk: Path) -> None:
 
 def test_every_use_on_the_page_runs(desk: Path) -> None:
     run(desk, "-c", "\n".join(USES))
-    assert {"blobs.fm", "student_blobs.fm", "blobs.html", "orbit"} <= {path.name for path in desk.iterdir()}
+    written = {path.name for path in desk.iterdir()}
+    assert {"blobs.fm", "student_blobs.fm", "blobs.html", "orbit", "points.xyz"} <= written
+    points = [[float(x) for x in line.split()] for line in (desk / "points.xyz").read_text().splitlines()]
+    assert 10 < len(points) <= 2000
+    assert all(len(point) == 6 and 0 <= min(point[3:]) <= max(point[3:]) <= 255 for point in points)
 
 
 def test_the_field_shows_in_the_viewer(desk: Path) -> None:
@@ -101,6 +105,8 @@ def test_the_field_shows_in_the_viewer(desk: Path) -> None:
 def test_the_page_names_every_table() -> None:
     page = (ROOT / PAGE).read_text()
     tables = re.findall(r"\| `([A-Z]+)` in `([\w/.]+)` \|", page)
-    assert len(tables) >= 6
+    assert len(tables) >= 8
+    assert "A sampler" in page
+    assert "An export format" in page
     for name, file in tables:
         assert re.search(rf"^{name}\b", (ROOT / file).read_text(), re.MULTILINE), (name, file)

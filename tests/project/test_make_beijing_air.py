@@ -231,13 +231,10 @@ def test_bad_downloads_are_one_line_and_3(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_file_too_large_to_be_a_station_s_is_not_unpacked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_too_large_to_be_a_station_s_is_not_unpacked(tmp_path: Path) -> None:
     archive = pack(write_stations(tmp_path / "stations"), tmp_path / "a.zip")
-    monkeypatch.setattr(beijing, "MAX_BYTES", 1000)
-    assert beijing.main([str(archive), "-o", str(tmp_path / "out")]) == 3
-    assert "allowed 1000" in capsys.readouterr().err
+    with pytest.raises(beijing.InputError, match="allowed 1000"):
+        list(beijing._station_files(archive, max_bytes=1000))
 
 
 @pytest.mark.skipif(not TENSOR_DATA.is_dir(), reason="needs the folder shared/data/tensor")

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from fieldmorph.apps.bake import web_export
 from fieldmorph.apps.bake.bricks import Bake
 from fieldmorph.apps.bake.build import BakeConfig, bake
 from fieldmorph.apps.bake.web_export import folder_files, page, read_web, write_web
@@ -269,10 +268,7 @@ def test_an_interruption_leaves_what_was_there(
     assert len(left) == (1 if name == "a.html" else 7)
 
 
-def test_a_part_that_claims_too_much_is_not_unpacked(
-    baked: Bake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_part_that_claims_too_much_is_not_unpacked(baked: Bake, tmp_path: Path) -> None:
     write_web(tmp_path / "a.html", baked)
-    monkeypatch.setattr(web_export, "MAX_PART_BYTES", 100)
     with pytest.raises(InputError, match="part density claims"):
-        read_web(tmp_path / "a.html")
+        read_web(tmp_path / "a.html", max_part_bytes=100)

@@ -1,12 +1,11 @@
 """The benchmark of active learning: five settings, the same seeds, and differences within each seed."""
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.defaults import CONVERT, FIT, SAMPLING
+from helpers.defaults import CONVERT, FIT, LOOP, SAMPLING
 
 from fieldmorph.apps.bench import runner
 from fieldmorph.apps.bench.active import (
@@ -17,9 +16,7 @@ from fieldmorph.apps.bench.active import (
     bench_active,
     summarize,
 )
-from fieldmorph.distill import conversion
 from fieldmorph.distill.config import ConvertConfig
-from fieldmorph.fields import fit, loop
 from fieldmorph.fields.hashgrid import HashGrid
 from fieldmorph.fields.mlp import MLP
 
@@ -31,8 +28,7 @@ def requested(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         monkeypatch.setattr(SAMPLING, name, value)
     monkeypatch.setattr(FIT, "probe_rays", 256)
     monkeypatch.setattr(CONVERT, "probe_rays", 256)
-    monkeypatch.setattr(fit, "run_loop", partial(loop.run_loop, min_steps=1))
-    monkeypatch.setattr(conversion, "MIN_STEPS", 1)
+    monkeypatch.setattr(LOOP, "min_steps", 1)
     monkeypatch.setenv("FIELDMORPH_DEBUG", "1")
     monkeypatch.setitem(MLP.presets, "small", {"width": 16, "depth": 1})
     monkeypatch.setitem(HashGrid.presets, "small", {"n_levels": 4, "log2_hashmap_size": 12})

@@ -1,19 +1,16 @@
 """The benchmark of distilling against training: its medians, its files, and an old run it continues."""
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.defaults import CONVERT, FIT, SAMPLING
+from helpers.defaults import CONVERT, FIT, LOOP, SAMPLING
 
 from fieldmorph.apps.bench import convert as bench
-from fieldmorph.apps.bench import runner, snapshots
-from fieldmorph.apps.bench.convert import bench_convert, convert_table, summarize
+from fieldmorph.apps.bench import runner
+from fieldmorph.apps.bench.convert import ConvertPlan, bench_convert, convert_table, summarize
 from fieldmorph.apps.cli.main import main
-from fieldmorph.distill import conversion
-from fieldmorph.fields import fit, loop
 from fieldmorph.fields.hashgrid import HashGrid
 from fieldmorph.fields.mlp import MLP
 
@@ -25,13 +22,7 @@ def requested(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         monkeypatch.setattr(SAMPLING, name, value)
     monkeypatch.setattr(FIT, "probe_rays", 256)
     monkeypatch.setattr(CONVERT, "probe_rays", 256)
-    monkeypatch.setattr(snapshots, "EVALUATION_PIXELS", 256)
-    monkeypatch.setattr(bench, "STUDENTS", {"small": 0.3})
-    monkeypatch.setattr(bench, "TEACHER_CORE_SECONDS", 1.0)
-    monkeypatch.setattr(bench, "MIN_CORE_SECONDS", 0.2)
-    monkeypatch.setattr(bench, "EVALUATIONS", 2)
-    monkeypatch.setattr(fit, "run_loop", partial(loop.run_loop, min_steps=1))
-    monkeypatch.setattr(conversion, "MIN_STEPS", 1)
+    monkeypatch.setattr(LOOP, "min_steps", 1)
     monkeypatch.setenv("FIELDMORPH_DEBUG", "1")
     monkeypatch.setitem(MLP.presets, "small", {"width": 16, "depth": 1})
     monkeypatch.setitem(HashGrid.presets, "small", {"n_levels": 4, "log2_hashmap_size": 12})
@@ -79,7 +70,14 @@ def test_bench_sums_up_medians_and_the_time_to_be_as_good() -> None:
 
 @pytest.mark.slow
 def test_bench_runs_and_leaves_its_files(requested: list[str], few_views: Path, tmp_path: Path) -> None:
-    result = bench_convert(few_views, tmp_path / "b", n_seeds=1, quiet=True)
+    plan = ConvertPlan(
+        teacher_core_seconds=1.0,
+        students=(("small", 0.3),),
+        min_core_seconds=0.2,
+        evaluations=2,
+        n_pixels=256,
+    )
+    result = bench_convert(few_views, tmp_path / "b", n_seeds=1, quiet=True, plan=plan)
     files = {"convert.json", "convert.jsonl", "convert.md", "convert.png", "convert_fields"}
     assert {p.name for p in (tmp_path / "b").iterdir()} == files
     raw = [json.loads(line) for line in (tmp_path / "b/convert.jsonl").read_text().splitlines()]

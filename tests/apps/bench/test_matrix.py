@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from fieldmorph.apps.bench import matrix as module
 from fieldmorph.apps.bench import runner
-from fieldmorph.apps.bench.matrix import bench_matrix, matrix_table
+from fieldmorph.apps.bench.matrix import MatrixBudgets, bench_matrix, matrix_table
 from fieldmorph.apps.cli.main import main
 from fieldmorph.fields.registry import FIELDS
 from fieldmorph.fields.runtime import STATUS
@@ -181,10 +180,9 @@ def test_unknown_fields_are_refused_before_anything_is_written(
 
 
 @pytest.mark.slow
-def test_rows_come_from_whole_jobs(monkeypatch: pytest.MonkeyPatch, few_views: Path, tmp_path: Path) -> None:
-    monkeypatch.setattr(module, "STUDENT_CORE_SECONDS", 400.0)
-    monkeypatch.setattr(module, "ALONE_CORE_SECONDS", 350.0)
-    result = bench_matrix(few_views, tmp_path, scale=0.03, only=("hashgrid",), quiet=True)
+def test_rows_come_from_whole_jobs(few_views: Path, tmp_path: Path) -> None:
+    budgets = MatrixBudgets(student=400.0, alone=350.0)
+    result = bench_matrix(few_views, tmp_path, scale=0.03, only=("hashgrid",), quiet=True, budgets=budgets)
     assert result["failed"] == 0, result["rows"]
     (pair,) = result["pairs"]
     teacher, student, alone = result["rows"]

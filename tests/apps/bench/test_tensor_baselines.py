@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers.defaults import Defaults
 
-from fieldmorph.apps.bench import tensor_baselines as module
-from fieldmorph.apps.bench.tensor_baselines import BASELINES, Method, parafac
+from fieldmorph.apps.bench.tensor_baselines import BASELINES, Method, Sizes, parafac
 from fieldmorph.bayes.data.coordinates import Mode
 from fieldmorph.bayes.data.observations import Observations
 
+SIZES = Defaults(Sizes)
 UNITS = torch.tensor([1.0, 1e3, 1e8]).double()
 HERE = [name for name, method in BASELINES.items() if method.missing() is None]
 
@@ -26,10 +27,8 @@ def measured(n: int, generator: torch.Generator) -> Observations:
 
 @pytest.mark.parametrize("name", HERE)
 def test_baselines_learn(name: str, monkeypatch: pytest.MonkeyPatch, generator: torch.Generator) -> None:
-    monkeypatch.setattr(module, "INDUCING", 64)
-    monkeypatch.setattr(module, "EPOCHS", 30)
-    monkeypatch.setattr(module, "BATCH", 100)
-    monkeypatch.setattr(module, "TREES", 100)
+    for size, value in {"inducing": 64, "epochs": 30, "batch": 100, "trees": 100}.items():
+        monkeypatch.setattr(SIZES, size, value)
     train, test = measured(700, generator), measured(100, generator)
     predict = BASELINES[name].learn(train, None)
     found = predict(test.coordinates)
@@ -51,8 +50,8 @@ def test_baselines_learn(name: str, monkeypatch: pytest.MonkeyPatch, generator: 
 def test_a_few_rows_are_enough_to_try(
     name: str, monkeypatch: pytest.MonkeyPatch, generator: torch.Generator
 ) -> None:
-    monkeypatch.setattr(module, "EPOCHS", 1)
-    monkeypatch.setattr(module, "TREES", 2)
+    monkeypatch.setattr(SIZES, "epochs", 1)
+    monkeypatch.setattr(SIZES, "trees", 2)
     few = measured(5, generator)
     assert BASELINES[name].learn(few, None)(few.coordinates).mean.isfinite().all()
 
@@ -62,7 +61,7 @@ def test_a_few_rows_are_enough_to_try(
 def test_a_tensor_is_binned_when_it_is_too_large(
     cells: int, monkeypatch: pytest.MonkeyPatch, generator: torch.Generator
 ) -> None:
-    monkeypatch.setattr(module, "CELLS", cells)
+    monkeypatch.setattr(SIZES, "cells", cells)
     grid = torch.cartesian_prod(*[torch.arange(n).double() for n in (3, 12, 10)])
     values = (grid[:, 0] + 1) * (grid[:, 1] / 3).sin() * (1 + grid[:, 2])
     # With noise, for the normal equations of a tensor of rank 1 are singular but for what rounding leaves.

@@ -1,6 +1,7 @@
 """Data sets of the tensor benchmark: files are read as they say, folds hold out what they promise."""
 
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from fieldmorph.apps.bench import tensor_data as module
 from fieldmorph.apps.bench.tensor_data import SPLITS, draw_tucker, find_sets, make_sets, read_sets
 from fieldmorph.fields.errors import InputError
 
@@ -110,20 +110,15 @@ def test_a_file_of_another_kind_and_an_empty_folder(tmp_path: Path) -> None:
         find_sets(tmp_path)
 
 
-def test_made_rows_are_a_function_of_their_coordinates_and_noise(
-    monkeypatch: pytest.MonkeyPatch, generator: torch.Generator
-) -> None:
-    monkeypatch.setattr(module, "NOISE", 0.0)
-    monkeypatch.setattr(module, "ROWS_AT_ONCE", 100)
-    coordinates, values = draw_tucker(512, 0, generator)
+def test_made_rows_are_a_function_of_their_coordinates_and_noise(generator: torch.Generator) -> None:
+    coordinates, values = draw_tucker(512, 0, generator, noise=0.0, part=100)
     corner = (coordinates @ torch.tensor([4.0, 2.0, 1.0]).double()).long()
     assert len(corner.unique()) == 8
     levels = torch.stack([values[corner == k].mean() for k in range(8)])
     assert torch.allclose(values, levels[corner])
     assert len(levels.unique()) == 8
     assert float(values.std()) == pytest.approx(1)
-    monkeypatch.setattr(module, "NOISE", 0.3)
-    noisy = draw_tucker(512, 0, torch.Generator().manual_seed(0))[1]
+    noisy = draw_tucker(512, 0, torch.Generator().manual_seed(0), noise=0.3)[1]
     assert float((noisy - values).std()) == pytest.approx(0.3, rel=0.1)
     assert len(draw_tucker(512, None, generator)[0].unique()) == 3 * 512
 
@@ -145,7 +140,7 @@ def test_the_package_makes_the_same_files_every_time(tmp_path: Path) -> None:
 
 
 def test_without_the_other_package_something_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("fieldmorph.apps.tensor.demo.PACKAGE", "no_such_package_here")
+    monkeypatch.setitem(sys.modules, "iris_sample_data", None)
     (reported,) = make_sets(tmp_path)
     assert reported.startswith("ostia: the demo's data are in another package")
     assert list(find_sets(tmp_path)) == ["tucker/rows"]

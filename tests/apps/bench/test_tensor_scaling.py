@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.defaults import Defaults
 
 from fieldmorph.apps.bench import runner
-from fieldmorph.apps.bench import tensor_scaling as module
-from fieldmorph.apps.bench.tensor_scaling import bench_tensor_sizes, sizes_table
+from fieldmorph.apps.bench.tensor_scaling import ScalingPlan, bench_tensor_sizes, sizes_table
 from fieldmorph.apps.cli.main import main
-from fieldmorph.bayes.fitting import FitConfig
 from fieldmorph.fields.errors import SettingError
 
 
@@ -18,8 +17,9 @@ from fieldmorph.fields.errors import SettingError
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No process is started, and fits are short."""
     monkeypatch.setattr(runner, "in_child", lambda job, *, threads, **settings: job(**settings))
-    monkeypatch.setattr(module, "CONFIG", FitConfig(ranks=(3,), kernels=("matern32",), restarts=1, sweeps=7))
-    monkeypatch.setattr(module, "TESTED", 200)
+    plan = Defaults(ScalingPlan)
+    for name, value in {"restarts": 1, "sweeps": 7, "n_tested": 200}.items():
+        monkeypatch.setattr(plan, name, value)
 
 
 def test_every_size_is_fitted_twice(tmp_path: Path) -> None:

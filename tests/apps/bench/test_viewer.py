@@ -55,17 +55,17 @@ def eighths(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(viewer_bench, "time", clock)
 
 
-def together(folder: Path, viewers: int, seconds: float) -> dict[str, Any]:
+def together(folder: Path, viewers: int, seconds: float, **habits: Any) -> dict[str, Any]:
     compile_kernels()  # or the first images would wait for that
     with served([save_ball(folder / "ball.fm")], bake=False) as (url, _):
-        visits = partial(viewer_bench.visit_together, viewers=viewers, seconds=seconds, pid=os.getpid())
+        crowd = {"viewers": viewers, "seconds": seconds, "pid": os.getpid(), **habits}
+        visits = partial(viewer_bench.visit_together, **crowd)
         return viewer_bench.visited(url, visits)
 
 
 @pytest.mark.usefixtures("eighths")
-def test_a_crowd_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load_clients, "PAUSE", 0.2)
-    row = together(tmp_path, viewers=3, seconds=1.0)
+def test_a_crowd_is_counted(tmp_path: Path) -> None:
+    row = together(tmp_path, viewers=3, seconds=1.0, pause=0.2)
     assert 8 <= row["pictures"] <= 8 + 2  # the others' last ones come after the time
     assert (row["errors"], row["strangers"]) == (0, 0)
     assert 0 < row["first_tile_ms"] <= row["p50_ms"] <= row["p95_ms"] <= row["worst_ms"]
@@ -83,16 +83,14 @@ def test_an_image_of_somebody_else_is_noticed(tmp_path: Path, monkeypatch: pytes
     def requests(self: load_clients.Visitor, turn: int) -> dict[str, Any]:
         return {**truly(self, turn), "background": next(names) % 2}
 
-    monkeypatch.setattr(load_clients, "PAUSE", 0.05)
     monkeypatch.setattr(load_clients.Visitor, "request", requests)
-    assert together(tmp_path, viewers=2, seconds=0.75)["strangers"] > 0
+    assert together(tmp_path, viewers=2, seconds=0.75, pause=0.05)["strangers"] > 0
 
 
 @pytest.mark.usefixtures("eighths")
-def test_an_answer_that_is_none_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load_clients, "PAUSE", 0.05)
-    monkeypatch.setattr(load_clients, "MISTAKES", ({},))  # what is requested rightly is answered
-    row = together(tmp_path, viewers=1, seconds=0.25)
+def test_an_answer_that_is_none_is_an_error(tmp_path: Path) -> None:
+    no_mistake = ({},)  # what is requested rightly is answered
+    row = together(tmp_path, viewers=1, seconds=0.25, pause=0.05, mistakes=no_mistake)
     assert row["errors"] > 0
     assert "was answered with 200" in row["first_errors"][0]
 
@@ -112,18 +110,11 @@ def test_the_page_has_a_table() -> None:
 
 
 @pytest.mark.browser
-def test_a_page_is_opened_dragged_and_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_is_opened_dragged_and_left_alone(tmp_path: Path) -> None:
     with chromium():  # or it is skipped
         pass
-    small = partial(browser_page.export_web, resolution=16)
-    for name, value in {
-        "export_web": small,
-        "OPENINGS": 1,
-        "DRAG_SECONDS": 0.5,
-        "SIZES": ((160, 120),),
-    }.items():
-        monkeypatch.setattr(browser_page, name, value)
-    row = browser_page.drag_page(str(save_ball(tmp_path / "ball.fm")))
+    ball = str(save_ball(tmp_path / "ball.fm"))
+    row = browser_page.drag_page(ball, sizes=((160, 120),), openings=1, drag_seconds=0.5, resolution=16)
     (window,) = row["windows"]
     assert row["bytes"] > 10_000
     assert min(window["first_ms"], window["frames_per_second"], window["still_ms"]) > 0

@@ -1,26 +1,24 @@
 """The benchmark of closed-form starts: runs with one and without, and when each is nearly done."""
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.defaults import CONVERT, FIT, SAMPLING
+from helpers.defaults import CONVERT, FIT, LOOP, SAMPLING
 
-from fieldmorph.apps.bench import runner, snapshots
-from fieldmorph.apps.bench import warm_starts as module
+from fieldmorph.apps.bench import runner
 from fieldmorph.apps.bench.snapshots import SnapshotRecorder
 from fieldmorph.apps.bench.warm_starts import RUNS, bench_starts, starts_table, summarize
-from fieldmorph.distill import conversion
 from fieldmorph.distill.warm_start.registry import STARTS
-from fieldmorph.fields import fit, loop
 from fieldmorph.fields.budget import Spent
 from fieldmorph.fields.hashgrid import HashGrid
 from fieldmorph.fields.loop import Progress
 from fieldmorph.fields.registry import make_field
 from fieldmorph.fields.tensorf import CP, VM
 from fieldmorph.fields.voxels import Voxels
+
+BRIEFLY = {"evaluations": 3, "n_pixels": 256}
 
 
 @pytest.fixture
@@ -30,10 +28,7 @@ def requested(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         monkeypatch.setattr(SAMPLING, name, value)
     monkeypatch.setattr(FIT, "probe_rays", 256)
     monkeypatch.setattr(CONVERT, "probe_rays", 256)
-    monkeypatch.setattr(snapshots, "EVALUATION_PIXELS", 256)
-    monkeypatch.setattr(module, "EVALUATIONS", 3)
-    monkeypatch.setattr(fit, "run_loop", partial(loop.run_loop, min_steps=1))
-    monkeypatch.setattr(conversion, "MIN_STEPS", 1)
+    monkeypatch.setattr(LOOP, "min_steps", 1)
     monkeypatch.setenv("FIELDMORPH_DEBUG", "1")
     small = {"resolution": 16, "density_components": 4, "app_components": 4}
     monkeypatch.setitem(HashGrid.presets, "small", {"n_levels": 4, "log2_hashmap_size": 12})
@@ -119,7 +114,7 @@ def test_every_student_runs_with_its_start_and_without(
 ) -> None:
     students = ["voxels", "cp"]
     assert set(students) < {*STARTS}
-    result = bench_starts(few_views, tmp_path, scale=0.004, quiet=True, only=students)
+    result = bench_starts(few_views, tmp_path, scale=0.004, quiet=True, only=students, **BRIEFLY)
     runs = [(call["student"], call["run"]) for call in requested[1:]]
     assert runs == [(student, run) for student in students for run in RUNS]
     for row in result["rows"][1:]:
@@ -139,5 +134,5 @@ def test_every_student_runs_with_its_start_and_without(
     assert json.loads((tmp_path / "starts.json").read_text()) == result
     assert (tmp_path / "starts.md").read_text() == starts_table(result) + "\n"
     done, failed = len(requested), result["failed"]
-    bench_starts(few_views, tmp_path, scale=0.004, quiet=True, only=("voxels",))
+    bench_starts(few_views, tmp_path, scale=0.004, quiet=True, only=("voxels",), **BRIEFLY)
     assert len(requested) - done <= failed

@@ -9,7 +9,6 @@ import pytest
 from fieldmorph.apps.bake.baked_field import baked_field
 from fieldmorph.apps.bake.web_export import read_web
 from fieldmorph.apps.bench import runner
-from fieldmorph.apps.bench import web_export as module
 from fieldmorph.apps.bench.web_export import bake_table, bench_bake
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.hashgrid import HashGrid
@@ -25,7 +24,6 @@ def requested(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     monkeypatch.setitem(
         HashGrid.presets, "small", {"n_levels": 4, "log2_hashmap_size": 12, "finest_resolution": 32}
     )
-    monkeypatch.setattr(module, "RESOLUTIONS", (16, 32))
     calls = []
 
     def inline(job: Any, *, threads: int, **settings: Any) -> Any:
@@ -39,7 +37,7 @@ def requested(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 def test_every_degree_is_baked_at_every_resolution(
     requested: list[dict[str, Any]], few_views: Path, tmp_path: Path
 ) -> None:
-    result = bench_bake(few_views, tmp_path, scale=0.01, only=["hashgrid"], quiet=True)
+    result = bench_bake(few_views, tmp_path, scale=0.01, only=["hashgrid"], quiet=True, resolutions=(16, 32))
     assert result["failed"] == 0
     rows = {(row["resolution"], row["degree"]): row for row in result["rows"] if row["kind"] == "bake"}
     assert [*rows] == [(resolution, degree) for resolution in (16, 32) for degree in (0, 1, 2)]
@@ -61,7 +59,7 @@ def test_every_degree_is_baked_at_every_resolution(
     assert rows[32, 0]["bytes"] < rows[32, 1]["bytes"] < rows[32, 2]["bytes"]
     assert (tmp_path / "bake.md").read_text() == bake_table(result) + "\n"
     done = len(requested)
-    bench_bake(few_views, tmp_path, scale=0.01, only=["hashgrid"], quiet=True)
+    bench_bake(few_views, tmp_path, scale=0.01, only=["hashgrid"], quiet=True, resolutions=(16, 32))
     assert len(requested) == done
 
 

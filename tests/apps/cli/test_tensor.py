@@ -15,10 +15,12 @@ import pandas as pd
 import pytest
 import torch
 import xarray
+from helpers.defaults import PROGRESS
 
 from fieldmorph.apps.cli import tensor as tensor_cli
 from fieldmorph.apps.cli.arguments import joined
 from fieldmorph.apps.cli.main import build_parser, main
+from fieldmorph.apps.tensor.jobs import predict_file
 from fieldmorph.bayes.store import load_posterior
 
 pytestmark = pytest.mark.numerical
@@ -176,7 +178,7 @@ def test_fit_is_repeatable(capsys: pytest.CaptureFixture[str], tensor_csv: Path,
 def test_fit_shows_sweeps_on_the_way(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tensor_csv: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("fieldmorph.apps.console.progress.LINE_SECONDS", 0.0)
+    monkeypatch.setattr(PROGRESS, "line_seconds", 0.0)
     options = ["--sweeps", "3", "--restarts", "2", "--calibrate", "0.1"]
     main(["tensor", "fit", str(tensor_csv), *options, "-o", str(tmp_path / "m.fm")])
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("fit ")]
@@ -240,16 +242,10 @@ def test_prediction_reads_and_writes_every_table(
 
 
 def test_prediction_comes_in_pieces(
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    tensor_model: Path,
-    points: Path,
-    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], tensor_model: Path, points: Path, tmp_path: Path
 ) -> None:
     run(capsys, "tensor", "predict", tensor_model, points, "-o", tmp_path / "whole.csv")
-    monkeypatch.setattr("fieldmorph.apps.tensor.jobs.ROWS_AT_ONCE", 7)
-    monkeypatch.setattr("fieldmorph.apps.tensor.prediction_table.ROWS_AT_ONCE", 11)
-    run(capsys, "tensor", "predict", tensor_model, points, "-o", tmp_path / "pieces.csv")
+    predict_file(tensor_model, points, tmp_path / "pieces.csv", rows_at_once=7)
     whole, pieces = (pd.read_csv(tmp_path / name) for name in ("whole.csv", "pieces.csv"))
     pd.testing.assert_frame_equal(whole, pieces, rtol=1e-9)
 

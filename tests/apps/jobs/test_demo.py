@@ -11,7 +11,6 @@ from helpers.defaults import CONVERT, FIT, SAMPLING
 from PIL import Image
 
 from fieldmorph.apps.cli.main import main
-from fieldmorph.apps.jobs import demo
 from fieldmorph.apps.jobs.demo import demo_table, run_demo
 from fieldmorph.apps.jobs.scenes import bundled_scene
 from fieldmorph.fields.budget import Budget
@@ -38,13 +37,9 @@ def test_bundled_scene_is_complete() -> None:
 
 
 @pytest.mark.slow
-def test_demo_leaves_its_files(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-):
-    monkeypatch.setattr(demo, "ORBIT_FRAMES", 2)
-    monkeypatch.setattr(demo, "ORBIT_SIZE", 31)
+def test_demo_leaves_its_files(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     out = tmp_path / "demo"
-    result = run_demo(out, Budget(steps=80), downscale=4, quiet=True)
+    result = run_demo(out, Budget(steps=80), downscale=4, quiet=True, orbit_frames=2, orbit_size=31)
     summary = result.as_json()
     assert capsys.readouterr() == ("", "")
     assert sorted(p.name for p in out.iterdir()) == sorted([*summary["files"], "summary.json"])

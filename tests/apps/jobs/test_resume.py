@@ -19,16 +19,14 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.defaults import CONVERT, FIDELITY, FIT, LOWRANK_START, SAMPLING
+from helpers.defaults import CONVERT, FIDELITY, FIT, LOOP, LOWRANK_START, SAMPLING
 from helpers.paths import TESTS
 
 from fieldmorph.apps.cli.main import main
 from fieldmorph.apps.console.progress import ProgressLine
-from fieldmorph.apps.jobs import quality_gate
 from fieldmorph.apps.jobs.convert import ConvertResult, convert_file
 from fieldmorph.apps.jobs.request import ConversionRequest
 from fieldmorph.distill import teacher_samples
-from fieldmorph.fields import loop
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.errors import SettingError
@@ -51,8 +49,7 @@ PATCHES = (
     (LOWRANK_START, "view_blocks", 2),
     (FIDELITY, "n_held_out", 2),
     (FIDELITY, "longest_side", 11),
-    (loop, "SAVE_SECONDS", 0),
-    (quality_gate, "PARTS", PARTS),
+    (LOOP, "save_seconds", 0),
     *((field, "samples_per_step", 1 << 10) for field in FIELDS.values()),
 )
 STEPS = 24
@@ -74,6 +71,7 @@ def run(job: dict[str, Any], on_event: OnEvent) -> ConvertResult:
         overrides=STUDENTS[job["to"]],
         start=job["to"] != "mlp",
         max_psnr_drop=-100.0 if job["gate"] else None,
+        extra_parts=PARTS,
         receipt=job["receipt"],
     )
     return convert_file(
@@ -265,7 +263,7 @@ def test_a_signal_while_measured_is_one_line_and_loses_nothing(
 
     monkeypatch.setattr(ProgressLine, "__call__", lambda _, progress: note("step", progress.step))
     monkeypatch.setattr(ProgressLine, "measured", lambda _, whose, done, total: note("image", done))
-    monkeypatch.setattr(loop, "SAVE_SECONDS", 20.0)  # the loop is over before it saves anything
+    monkeypatch.setattr(LOOP, "save_seconds", 20.0)  # the loop is over before it saves anything
     handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
     assert main(line) == code
     assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers
@@ -335,7 +333,7 @@ def test_a_run_begun_anew_forgets_the_parts_of_another(job: Any, tmp_path: Path)
 def test_training_from_coarse_to_fine_resumes_exactly(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, few_views: Path, name: str, resolution: int
 ) -> None:
-    monkeypatch.setattr(loop, "SAVE_SECONDS", 20.0)
+    monkeypatch.setattr(LOOP, "save_seconds", 20.0)
     views = load_scene(few_views, splits=["train"]).splits["train"]
 
     def trained(stops: tuple[int, ...]) -> tuple[dict[str, torch.Tensor], list[tuple[int, int]]]:

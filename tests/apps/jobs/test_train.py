@@ -206,12 +206,12 @@ from fieldmorph.apps.cli.main import main
 from fieldmorph.apps.console.progress import ProgressLine
 from fieldmorph.distill.config import ConvertConfig
 from fieldmorph.distill.teacher_samples import SamplingConfig
-from fieldmorph.fields import loop
 from fieldmorph.fields.fit import FitConfig
+from fieldmorph.fields.loop import LoopConfig
 for config in (ConvertConfig, FitConfig):
     config.__init__.__kwdefaults__["probe_rays"] = 256
 SamplingConfig.__init__.__kwdefaults__.update({SMALL_BLOCKS})
-loop.SAVE_SECONDS = 0
+LoopConfig.__init__.__kwdefaults__["save_seconds"] = 0
 def kill(_, progress):
     if progress.step == {STOP_AT}:
         os.kill(os.getpid(), signal.SIGKILL)

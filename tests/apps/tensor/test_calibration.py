@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from helpers.defaults import PROGRESS
 
 from fieldmorph.apps.cli.arguments import joined
 from fieldmorph.apps.cli.main import build_parser, main
@@ -127,7 +128,7 @@ def test_intervals_for_new_times_are_wider_than_for_times_seen(
 def test_progress_counts_all_fits_and_people_read_what_was_held_out(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tensor_csv: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("fieldmorph.apps.console.progress.LINE_SECONDS", 0.0)
+    monkeypatch.setattr(PROGRESS, "line_seconds", 0.0)
     options = ["--calibrate", "0.3", "--calibrate-by", "lat=20,lon=20", "--calibrate-rounds", "2"]
     assert main(["tensor", "fit", str(tensor_csv), *QUICK, *options, "-o", str(tmp_path / "m.fm")]) == 0
     out, err = capsys.readouterr()

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,14 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
+from helpers.defaults import Defaults
 
 from fieldmorph.apps.cli.main import main
 from fieldmorph.apps.tensor import demo
-from fieldmorph.apps.tensor.demo import even, open_cells
+from fieldmorph.apps.tensor.demo import DemoPlan, even, open_cells
 from fieldmorph.bayes.store import load_posterior
 
+PLAN = Defaults(DemoPlan)
 needs_data = pytest.mark.skipif(
     importlib.util.find_spec("iris_sample_data") is None, reason="needs the extra demo-data"
 )
@@ -33,10 +36,9 @@ def test_cells_are_sea() -> None:
 def test_demo_leaves_its_files(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for name, value in {"N_TRAIN": 300, "N_TEST": 200, "RANKS": (2, 2, 2)}.items():
-        monkeypatch.setattr(demo, name, value)
-    monkeypatch.setattr("fieldmorph.apps.tensor.plot_style.DPI", 40)
-    monkeypatch.setattr(demo, "GRID", {"latitude": "-4:4:2", "longitude": "0:350:10"})
+    small = {"n_train": 300, "n_test": 200, "ranks": (2, 2, 2), "dpi": 40}
+    for name, value in {**small, "latitude": "-4:4:2", "longitude": "0:350:10"}.items():
+        monkeypatch.setattr(PLAN, name, value)
     out = tmp_path / "demo"
     assert main(["tensor", "demo", "-o", str(out), "--quiet", "--threads", "1"]) == 0
     shown = capsys.readouterr().out
@@ -65,7 +67,7 @@ def test_demo_leaves_its_files(
 def test_missing_data_say_what_to_install(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(demo, "PACKAGE", "no_such_package_here")
+    monkeypatch.setitem(sys.modules, demo.PACKAGE, None)
     assert main(["tensor", "demo", "-o", str(tmp_path / "demo")]) == 3
     reported = capsys.readouterr().err
     assert (

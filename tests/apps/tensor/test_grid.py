@@ -10,7 +10,6 @@ import pytest
 import xarray as xr
 
 from fieldmorph.apps.cli.main import main
-from fieldmorph.apps.tensor import grid as tensor_grid
 from fieldmorph.apps.tensor.grid import block_shape, blocks, grid_file, value_type, write_grid
 from fieldmorph.apps.tensor.grid_axes import grid_axes
 from fieldmorph.bayes.conformal import Intervals
@@ -79,13 +78,12 @@ def test_an_interval_that_differs_from_cell_to_cell_is_no_attribute(
 
 @pytest.mark.parametrize(("block", "chunk"), [(1, 1), (11, 4), (64, 9), (200, 30)])
 def test_blocks_make_the_same_grid(
-    monkeypatch: pytest.MonkeyPatch, grid: Any, tensor_model: Path, tmp_path: Path, block: int, chunk: int
+    grid: Any, tensor_model: Path, tmp_path: Path, block: int, chunk: int
 ) -> None:
-    monkeypatch.setattr(tensor_grid, "CHUNK", chunk)
     posterior, reported = load_posterior(tensor_model), []
     axes = grid_axes(posterior, RANGES)
     path = tmp_path / "pieces.nc"
-    write_grid(path, posterior, axes, "f4", lambda done, total: reported.append((done, total)), block)
+    write_grid(path, posterior, axes, "f4", lambda done, total: reported.append((done, total)), block, chunk)
     xr.testing.assert_allclose(opened(path), grid, rtol=1e-6)
     assert reported[-1] == (175, 175)
     assert len(reported) >= 175 // max(block, chunk)

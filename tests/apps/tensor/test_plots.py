@@ -43,13 +43,8 @@ def drawn(figure: Figure) -> None:
 
 
 def test_command_writes_images(
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    tensor_model: Path,
-    tensor_csv: Path,
-    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], tensor_model: Path, tensor_csv: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("fieldmorph.apps.tensor.plot_style.DPI", 60)
     assert (
         main(["tensor", "plot", str(tensor_model), "--data", str(tensor_csv), "-o", str(tmp_path / "p")]) == 0
     )

@@ -9,20 +9,21 @@ import torch
 import xarray as xr
 from helpers.measurements import SECONDS_2006_04_16, globe, refused, same, stations
 
-from fieldmorph.bayes.data import netcdf
+from fieldmorph.bayes.data.netcdf import GridConfig
 from fieldmorph.bayes.data.observations import read_observations
 
 pytestmark = pytest.mark.numerical
 
+TWO_LINES = GridConfig(block=12)  # at a time
 
-def test_a_sample_of_a_grid_is_uniform_over_what_is_not_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+
+def test_a_sample_of_a_grid_is_uniform_over_what_is_not_missing() -> None:
     values = np.arange(60.0).reshape(10, 6)
     values[:, 0] = np.nan
     grid = xr.DataArray(values, {"x": range(10), "y": range(6)}, ("x", "y"), name="v")
-    monkeypatch.setattr(netcdf, "BLOCK", 12)  # two lines at a time
     counts, generator = np.zeros(60), torch.Generator().manual_seed(0)
     for _ in range(400):
-        rows = read_observations(grid, sample=5, generator=generator)
+        rows = read_observations(grid, sample=5, generator=generator, grid=TWO_LINES)
         assert (6 * rows.coordinates[:, 0] + rows.coordinates[:, 1]).equal(rows.values)
         assert rows.dropped == 10
         counts[rows.values.int().numpy()] += 1
@@ -33,10 +34,8 @@ def test_a_sample_of_a_grid_is_uniform_over_what_is_not_missing(monkeypatch: pyt
     assert abs(drawn[:5].sum() - 1000) < 90  # four standard deviations: no block is preferred
 
 
-def test_blocks_of_a_grid_are_all_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = read_observations(globe())
-    monkeypatch.setattr(netcdf, "BLOCK", 1)
-    assert same(whole, read_observations(globe()))
+def test_blocks_of_a_grid_are_all_read() -> None:
+    assert same(read_observations(globe()), read_observations(globe(), grid=GridConfig(block=1)))
 
 
 def test_a_packed_grid_with_another_calendar(tmp_path: Path) -> None:
@@ -139,7 +138,7 @@ def test_grids_that_do_not_say_enough() -> None:
     )
 
 
-def test_a_grid_that_is_too_large_requests_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(netcdf, "MAX_CELLS", 20)
-    refused(globe(), "sst has 24 cells; draw some of them with sample")
-    assert len(read_observations(globe(), sample=4).values) == 4
+def test_a_grid_that_is_too_large_requests_a_sample() -> None:
+    small = GridConfig(max_cells=20)
+    refused(globe(), "sst has 24 cells; draw some of them with sample", grid=small)
+    assert len(read_observations(globe(), sample=4, grid=small).values) == 4

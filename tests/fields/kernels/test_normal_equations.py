@@ -117,12 +117,11 @@ def test_the_twin_does_not_go_from_row_to_row() -> None:
     assert counts[0] == counts[1]
 
 
-def test_the_twin_s_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_twin_s_memory_is_bounded() -> None:
     given = inputs(5000, 9, 6)
     expected = normal_equations_torch(*given)
-    monkeypatch.setattr(module, "MAX_NUMBERS", 2000)
     with Operations() as operations:
-        got = normal_equations_torch(*given)
+        got = normal_equations_torch(*given, max_numbers=2000)
     assert operations.largest <= 5000  # all pieces at once would be 9 x 9 x 64 x 6 numbers
     for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a, b)

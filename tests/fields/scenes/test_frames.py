@@ -12,7 +12,6 @@ from PIL import Image
 from fieldmorph.fields.cameras import project
 from fieldmorph.fields.errors import InputError
 from fieldmorph.fields.scene import load_scene
-from fieldmorph.fields.scenes import frames
 
 pytestmark = pytest.mark.numerical
 
@@ -190,8 +189,8 @@ def test_images_that_cannot_be_used_are_named(tmp_path, monkeypatch):
     (folder / "transforms_train.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match=r"images/01.png: 9 x 6 pixels, but images/00.png has 8 x 6"):
         load_scene(folder)
-    monkeypatch.setattr(frames, "MAX_PIXELS", 40)
-    with pytest.raises(InputError, match=r"images/00.png.*8 x 6 pixels; at most 40"):
+    Image.new("1", (8200, 8200)).save(folder / "images/00.png")
+    with pytest.raises(InputError, match=r"images/00.png.*8200 x 8200 pixels; at most 67108864"):
         load_scene(folder)
 
 

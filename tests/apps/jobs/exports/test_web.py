@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.defaults import PROGRESS
 from helpers.voxel_fields import CUBE, ball
 
 from fieldmorph.apps.bake.web_export import read_web
 from fieldmorph.apps.cli.main import main
-from fieldmorph.apps.console import progress
 from fieldmorph.apps.jobs.exports.web import MAX_NAME
 from fieldmorph.fields.cameras import orbit_box
 from fieldmorph.fields.occupancy import OccupancyGrid
@@ -78,7 +78,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, st
 def test_a_page_is_written_and_described(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, file: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(PROGRESS, "line_seconds", 0.0)
     page = tmp_path / "ball.html"
     result, reported = export(capsys, file, "--web", page)
     baked = read_web(page)
