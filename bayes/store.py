@@ -48,7 +48,17 @@ def load_posterior(path: str | Path) -> Posterior:
         raise InputError(f"{path} does not hold a model that this version knows: {reason}") from None
 
 
-load_model = load_posterior  # public name: `fieldmorph tensor fit` calls a posterior a model
+def load_model(path: str | Path) -> Posterior:
+    """Return the tensor model in a file, as `fieldmorph tensor fit` writes it.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        InputError: a damaged file, another kind of file, or one that does not fit this version.
+        UnsafeError: a pickle.
+    """
+    return load_posterior(path)
 
 
 def describe_posterior(posterior: Posterior) -> tuple[JsonObject, dict[str, Tensor]]:

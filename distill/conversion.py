@@ -50,11 +50,14 @@ def convert(
     Where both have the same kind of decoder the teacher's is transplanted.
 
     Args:
-        config: settings; the defaults of `ConvertConfig` if left out.
         teacher: from `load_field`, or any function through `callable_teacher`.
         student: a fresh field of the same box, from `make_field`.
         budget: steps or time of the whole conversion.
-        state_path, resume, settings, on_progress: as `run_loop` takes them.
+        config: settings; the defaults of `ConvertConfig` if left out.
+        state_path: file in which the run is saved every few seconds; the caller removes it at the end.
+        resume: continue from `state_path` if it exists.
+        settings: JSON values that must be the same when the run is resumed.
+        on_progress: called after each step.
 
     Returns:
         The student with an occupancy grid of its own and its provenance, and a report.

@@ -123,7 +123,9 @@ def callable_teacher(
     """Return a teacher for `fieldmorph.distill.convert` from any callable.
 
     Args:
-        function, aabb: as `CallableField` takes them.
+        function: gets positions (n, 3) in world units and unit directions (n, 3), float32 on the CPU, and returns sRGB
+            colors (n, 3) in [0, 1] and densities per world unit (n,), at least 0 and the same for all directions.
+        aabb: the box in world units, min then max; the function is never called for points outside.
         cameras: from which it will be seen; by default four orbits around the box.
         resolution: cells per axis of its occupancy grid.
         render_step_size: world units; by default a pixel's footprint at the box.

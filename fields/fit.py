@@ -85,7 +85,11 @@ def fit_images(
         field: a fresh one, from `make_field`.
         views: training images with their cameras, such as `load_scene(...).splits["train"]`.
         budget: steps or time.
-        state_path, resume, settings, on_progress: as `run_loop` takes them.
+        config: settings; the defaults of `FitConfig` if left out.
+        state_path: file in which the run is saved every few seconds; the caller removes it at the end.
+        resume: continue from `state_path` if it exists.
+        settings: JSON values that must be the same when the run is resumed.
+        on_progress: called after each step.
 
     Returns:
         The trained field with its occupancy grid, ready to be rendered or saved, and a report.

@@ -78,7 +78,9 @@ def load_scene(
     point the cameras look at; it is estimated from the training views where they are read.
 
     Args:
+        path: the folder, or the transforms file.
         downscale: a whole number by which images shrink; box averages, left-over rows and columns cut off.
+        aabb: the box in world units, min then max; by default it is estimated.
         splits: read only these; by default all there are.
 
     Raises:
