@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fieldmorph.bayes.data.coordinates import Mode
 from fieldmorph.bayes.data.dates import pd
+from fieldmorph.bayes.data.kinds import DEGREE_LIMITS
 from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.fields.errors import SettingError, known
 
@@ -104,7 +105,7 @@ def parse_axis(mode: Mode, text: str) -> Axis:
         raise SettingError(
             f"{mode.name}: expected from:to:step, as 30:60:0.5, a number or several with commas; got {text!r}"
         ) from None
-    limit = {"latitude": 90.0, "longitude": 720.0}.get(mode.kind, math.inf)
+    limit = DEGREE_LIMITS.get(mode.kind, math.inf)
     if not np.isfinite(values).all() or (np.abs(values) > limit).any():
         raise SettingError(f"{mode.name}: {text!r} goes beyond ±{limit:g}")
     return Axis(mode, mode.parse(values), values)

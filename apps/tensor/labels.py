@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from fieldmorph.bayes.covariances.table import of_description
+from fieldmorph.bayes.data.kinds import DEGREE_LIMITS
 
 DURATIONS = {"years": 365.2425 * 86400, "days": 86400.0, "hours": 3600.0, "minutes": 60.0, "seconds": 1.0}
-DEGREES = ("latitude", "longitude")
 
 
 def length(value: float, kind: str, unit: str | None) -> str:
@@ -17,7 +17,7 @@ def length(value: float, kind: str, unit: str | None) -> str:
         name, size = next((n, s) for n, s in DURATIONS.items() if abs(value) >= s or s == 1)
         text = f"{value / size:.3g}"
         return f"{text} {name.removesuffix('s') if text == '1' else name}"
-    return f"{value:.3g}°" if kind in DEGREES else with_unit(f"{value:.3g}", unit)
+    return f"{value:.3g}°" if kind in DEGREE_LIMITS else with_unit(f"{value:.3g}", unit)
 
 
 def coordinate(value: float, kind: str, calendar: str | None = None) -> str:

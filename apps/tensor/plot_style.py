@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fieldmorph.apps.tensor.labels import coordinate, label, with_unit
 from fieldmorph.bayes.data.coordinates import Mode
+from fieldmorph.bayes.data.kinds import DEGREE_LIMITS
 from fieldmorph.fields.files import replaced
 
 LINE, FAINT, SOFT, INK, LAND = "#20557a", "#9aa3aa", "#c3d3de", "#222222", "#d9d9d9"
@@ -78,7 +79,7 @@ def name_axis(axis: Axis, mode: Mode, bare: bool = False) -> None:
         locator = dates.AutoDateLocator(minticks=3, maxticks=6)
         axis.set_major_locator(locator)
         axis.set_major_formatter(dates.ConciseDateFormatter(locator))
-    elif mode.kind in ("latitude", "longitude"):
+    elif mode.kind in DEGREE_LIMITS:
         steps = [1, 1.5, 3, 6, 9, 10] if mode.kind == "longitude" else [1, 1.5, 2, 3, 5, 10]
         axis.set_major_locator(MaxNLocator(6, steps=steps))
         axis.set_major_formatter(FuncFormatter(lambda value, _: degrees(value, mode.kind)))

@@ -25,6 +25,7 @@ from fieldmorph.apps.viewer.render_pool import FairRenderPool
 from fieldmorph.apps.web import assets
 from fieldmorph.bayes.core import TuckerCore
 from fieldmorph.bayes.data.coordinates import Mode
+from fieldmorph.bayes.data.kinds import DEGREE_LIMITS
 from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.fields.errors import InputError, SettingError
 from fieldmorph.fields.types import JsonObject
@@ -253,7 +254,7 @@ def _ticks(mode: Mode, cells: Tensor) -> list[tuple[float, str]]:
 
 def _axis_name(mode: Mode) -> str:
     """Return the label of an axis; empty for degrees, whose ticks have units."""
-    if mode.kind in ("latitude", "longitude"):
+    if mode.kind in DEGREE_LIMITS:
         return ""
     return label(mode.name, None if mode.kind == "time" else mode.unit)
 

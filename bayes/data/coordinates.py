@@ -4,7 +4,7 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fieldmorph.bayes.data.dates import calendars_of, first_row, from_seconds, pd, shown, to_seconds
+from fieldmorph.bayes.data.kinds import DEGREE_LIMITS
+from fieldmorph.bayes.data.kinds import Kind as Kind
 from fieldmorph.fields.errors import InputError
 
 log = logging.getLogger(__name__)
-
-Kind = Literal["number", "time", "longitude", "latitude"]
 
 NAMES: dict[str, Kind] = {
     **dict.fromkeys(("time", "date", "datetime"), "time"),
@@ -31,7 +31,6 @@ STANDARD_NAMES: dict[str, Kind] = {
 }
 UNITS: dict[str, Kind] = {"degrees_north": "latitude", "degrees_east": "longitude"}
 LIKE_A_DATE = r"\d{1,4}[-/.]\d|\d{1,2}[ -][A-Za-z]{3}"
-MAX_LONGITUDE = 720.0  # degrees; larger numbers are fill values or not longitudes
 SHIFT_DECIMALS = 9  # so that -0.1 and 359.9 are equal; 1e-9 degrees are 0.1 mm
 TIE = 0.99  # of the widest gap; wider gaps count as equal to it
 MIN_GAP = 10.0  # degrees; data with only narrower gaps cover the whole globe
@@ -196,7 +195,7 @@ def _numbers(series: "pd.Series", name: str) -> NDArray[np.float64]:
 
 def _degrees(series: "pd.Series", name: str, kind: Kind) -> NDArray[np.float64]:
     numbers = _numbers(series, name)
-    limit = {"latitude": 90.0, "longitude": MAX_LONGITUDE}[kind]
+    limit = DEGREE_LIMITS[kind]
     if (beyond := np.abs(numbers) > limit).any():
         row = first_row(beyond)
         raise InputError(f"{name}, row {row + 1}: {numbers[row]:g} is not a {kind} within ±{limit:g}")
