@@ -88,14 +88,8 @@ def run_demo(
     cells = open_cells()
     months = np.sort(cells["time"].unique())
     month = months[TEST_MONTH]
-    unseen, others = cells[cells["time"] == month], cells[cells["time"] != month]
-    chosen = np.random.default_rng(seed).permutation(len(others))[: plan.n_train + plan.n_test]
+    tables = _draw_tables(cells, month, plan, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    tables = {
-        "measurements.csv": others.iloc[chosen[: plan.n_train]],
-        "test.csv": others.iloc[chosen[plan.n_train :]],
-        "month.csv": unseen,
-    }
     for name, table in tables.items():
         table.round({VALUE: 4}).to_csv(folder / name, index=False, lineterminator="\n")
     config = FitConfig(ranks=plan.ranks, kernels=KERNELS, seed=seed)
@@ -128,7 +122,7 @@ def run_demo(
     grid = grid_file(folder / "model.fm", folder / "month.nc", axes, force=True)
     with styled():
         figures = {
-            "month.png": plot_month(posterior, unseen, f"{pd.Timestamp(month):%B %Y}"),
+            "month.png": plot_month(posterior, tables["month.csv"], f"{pd.Timestamp(month):%B %Y}"),
             "factors.png": plot_factors(posterior),
             "calibration.png": plot_calibration(
                 posterior, *read_measurements(folder / "test.csv", posterior)
@@ -169,6 +163,19 @@ def open_cells() -> "pd.DataFrame":
         frame = data[VARIABLE].to_dataframe().reset_index()
     frame[VALUE] = frame[VARIABLE].astype("float64") - ZERO
     return frame[["latitude", "longitude", "time", VALUE]].dropna().reset_index(drop=True)
+
+
+def _draw_tables(
+    cells: "pd.DataFrame", month: np.datetime64, plan: DemoPlan, seed: int
+) -> dict[str, "pd.DataFrame"]:
+    """Return tables by file name: random cells of the other months to fit and to test, and all of the test month."""
+    unseen, others = cells[cells["time"] == month], cells[cells["time"] != month]
+    chosen = np.random.default_rng(seed).permutation(len(others))[: plan.n_train + plan.n_test]
+    return {
+        "measurements.csv": others.iloc[chosen[: plan.n_train]],
+        "test.csv": others.iloc[chosen[plan.n_train :]],
+        "month.csv": unseen,
+    }
 
 
 def without_model(posterior: Posterior, drawn: Path, test: Path) -> dict[str, float]:

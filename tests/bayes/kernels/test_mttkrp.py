@@ -17,9 +17,9 @@ pytestmark = pytest.mark.numerical
 Inputs = tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor, bool]
 
 
-def whole_sums(*given) -> Tensor:
+def whole_sums(*given, **options) -> Tensor:
     """All parts of the kernel's sums, one after the other."""
-    parts = list(product_sums(*given))
+    parts = list(product_sums(*given, **options))
     assert [part.start for part, _ in parts[1:]] == [part.stop for part, _ in parts[:-1]]
     return torch.cat([sums for _, sums in parts])
 
