@@ -4,14 +4,13 @@ The core has the prior gamma_{i j ...} ~ N(0, v^1_i v^2_j ...) with a variance f
 by the fixed-point iteration of MacKay (1992). Variances of functions that the data do not need shrink to zero.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from fieldmorph.bayes.core import Factor, Prior, TuckerCore
 from fieldmorph.bayes.inference import State, sweep
 from fieldmorph.bayes.markov_gp import Process
+from fieldmorph.fields.progress import OnSweep
 
 SWEEPS = 60  # 40 are not always enough to remove an unneeded function
 ALIGN_EVERY = 4  # sweeps
@@ -20,7 +19,7 @@ MIN_VARIANCE = 1e-8
 RELEVANCE = 1e-3  # of a mode's largest variance, below which a function is removed
 
 
-def find_ranks(state: State, on_sweep: Callable[[int, float], None] = lambda _sweep, _bound: None) -> None:
+def find_ranks(state: State, on_sweep: OnSweep = lambda _sweep, _bound: None) -> None:
     """Run sweeps that remove unneeded functions from a Tucker model; its core keeps the learned prior variances.
 
     A mean that is not subtracted from the values takes one more function of every mode. The bound may decrease where

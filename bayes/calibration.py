@@ -17,10 +17,11 @@ from torch import Tensor
 
 from fieldmorph.bayes.conformal import calibrate_intervals
 from fieldmorph.bayes.data.observations import Observations
-from fieldmorph.bayes.fitting import FitConfig, FitReport, OnSweep, fit
+from fieldmorph.bayes.fitting import FitConfig, FitReport, fit
 from fieldmorph.bayes.posterior import Posterior, Prediction
 from fieldmorph.bayes.residual_gp import ResidualConfig, fit_with_residual
 from fieldmorph.fields.errors import SettingError, known
+from fieldmorph.fields.progress import OnSweep
 
 COMMON_LEVEL = 0.95  # of intervals; a warning says if fewer held-out rows guarantee less
 

@@ -3,7 +3,7 @@
 import copy
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 
@@ -22,6 +22,7 @@ from fieldmorph.bayes.inference import State, begin, offload, recenter, restore,
 from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.bayes.student_t import MIN_DEGREES, StudentTRows
 from fieldmorph.fields.errors import SettingError
+from fieldmorph.fields.progress import OnSweep
 
 LEARN_AFTER = 5  # sweeps; earlier functions are too rough to learn a lengthscale from
 GAIN_WINDOW = 5  # sweeps over which the bound's gain is averaged
@@ -109,9 +110,6 @@ class FitReport:
     bounds: tuple[float, ...]
     converged: bool
     seed: int
-
-
-OnSweep = Callable[[int, float], None]
 
 
 def fit(

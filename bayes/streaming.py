@@ -5,7 +5,6 @@ are added to the stored ones, and new coordinates begin without a message. Core 
 priors (streaming variational Bayes; Broderick et al. 2013, arXiv 1307.6769).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,6 +20,7 @@ from fieldmorph.bayes.markov_gp import Process
 from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.bayes.student_t import StudentTRows
 from fieldmorph.fields.errors import InputError
+from fieldmorph.fields.progress import OnSweep
 
 NEW_POINT_ROUNDS = 5  # rounds over modes with new coordinates before all modes are updated
 GAIN_WINDOW = 3  # sweeps over which the bound's gain is averaged
@@ -50,7 +50,7 @@ def update(
     sweeps: int = 50,
     tolerance: float = 5e-4,
     generator: torch.Generator | None = None,
-    on_sweep: Callable[[int, float], None] = lambda _sweep, _bound: None,
+    on_sweep: OnSweep = lambda _sweep, _bound: None,
 ) -> tuple[Posterior, UpdateReport]:
     """Return a model updated with new rows; the one given is not changed.
 

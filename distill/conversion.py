@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,8 +11,9 @@ from fieldmorph.distill.stages import StageReport as StageReport
 from fieldmorph.distill.stages import plan_stages
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget, now
-from fieldmorph.fields.loop import LoopReport, Progress, run_loop
+from fieldmorph.fields.loop import LoopReport, run_loop
 from fieldmorph.fields.occupancy import OccupancyGrid
+from fieldmorph.fields.progress import OnProgress
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.rng import seeded
 from fieldmorph.fields.runtime import compile_kernels
@@ -43,7 +43,7 @@ def convert(
     state_path: Path | None = None,
     resume: bool = False,
     settings: JsonObject | None = None,
-    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_progress: OnProgress = lambda _: None,
 ) -> tuple[RenderableField, ConvertReport]:
     """Distill `teacher` into `student`, in place, without training images (PVD, Fang et al. 2023).
 

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from fieldmorph.fields.budget import Spent, now
 from fieldmorph.fields.cameras import Cameras, look_at_point, resize, sample_cameras
 from fieldmorph.fields.metrics import SSIM_WINDOW, capped_psnr, ssim
+from fieldmorph.fields.progress import OnCount
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.scene import Split
 from fieldmorph.fields.types import JsonObject
@@ -28,7 +29,6 @@ TURN_DEGREES = 20.0
 DISTANCES = {"closer": 0.75, "farther": 1.25}
 SIDES = {"left": (0, -1.0), "right": (0, 1.0), "up": (1, -1.0), "down": (1, 1.0)}  # camera axis and sign
 
-OnImage = Callable[[int, int], None]
 LOW_IS_BAD = (
     "psnr_to_teacher",
     "ssim_to_teacher",
@@ -102,7 +102,7 @@ class EvaluationViews:
 def reference(
     teacher: RenderableField,
     test_images: Split | None = None,
-    on_image: OnImage = lambda _done, _total: None,
+    on_image: OnCount = lambda _done, _total: None,
     config: FidelityConfig | None = None,
 ) -> tuple[EvaluationViews, EvaluationViews]:
     """Return the held-out and the off-trajectory views, the teacher rendered once for all students.
@@ -146,7 +146,7 @@ def reference(
 def measure(
     against: tuple[EvaluationViews, EvaluationViews],
     student: RenderableField,
-    on_image: OnImage = lambda _done, _total: None,
+    on_image: OnCount = lambda _done, _total: None,
 ) -> tuple[JsonObject, list[ExampleView]]:
     """Compare a student with the views of its teacher, by PSNR, SSIM and opacity.
 
@@ -230,7 +230,7 @@ def off_trajectory_cameras(
 
 
 def _views(
-    stored: RenderableField, cameras: Cameras, first: int, total: int, on_image: OnImage
+    stored: RenderableField, cameras: Cameras, first: int, total: int, on_image: OnCount
 ) -> tuple[list[dict[str, Tensor]], Spent]:
     """Render each camera and return the images and the time; they count from `first` of `total` on."""
     stored.render(resize(cameras[0], 16, 16))  # kernels compile at their first use

@@ -1,6 +1,5 @@
 """Training of any field from posed images (Müller et al. 2022, appendix E)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import field as field_of
 from pathlib import Path
@@ -13,10 +12,11 @@ from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget, now
 from fieldmorph.fields.cameras import Rays, camera_rays
 from fieldmorph.fields.errors import SettingError
-from fieldmorph.fields.loop import LoopConfig, LoopReport, Progress, run_loop
+from fieldmorph.fields.loop import LoopConfig, LoopReport, run_loop
 from fieldmorph.fields.metrics import psnr_from_mse
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.optimizer import FieldOptimizer
+from fieldmorph.fields.progress import OnProgress
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.rendering import (
     render_rays,
@@ -74,7 +74,7 @@ def fit_images(
     state_path: Path | None = None,
     resume: bool = False,
     settings: JsonObject | None = None,
-    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_progress: OnProgress = lambda _: None,
 ) -> tuple[RenderableField, LoopReport]:
     """Train `field` in place on posed images.
 

@@ -7,7 +7,7 @@ import json
 import signal
 import textwrap
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from torch import Tensor
 from fieldmorph.fields.budget import Budget, Spent, now
 from fieldmorph.fields.checkpoint import pack_state, read_checkpoint, unpack_state, write_checkpoint
 from fieldmorph.fields.errors import FruitlessError, SettingError
+from fieldmorph.fields.progress import OnProgress, Progress
 from fieldmorph.fields.types import JsonObject, StateDict
 
 
@@ -57,21 +58,6 @@ class Learner(Protocol):
 
 
 @dataclass(frozen=True)
-class Progress:
-    """The state of a run after a step.
-
-    Attributes:
-        fraction: of the budget that is used, in [0, 1].
-        psnr: of the last probe, in dB; None before the first.
-    """
-
-    step: int
-    fraction: float
-    psnr: float | None
-    spent: Spent
-
-
-@dataclass(frozen=True)
 class LoopReport:
     """The steps and time of a run, the best probe in dB, and every probe as (core-seconds, PSNR)."""
 
@@ -96,7 +82,7 @@ def run_loop(
     state_path: Path | None = None,
     resume: bool = False,
     settings: JsonObject | None = None,
-    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_progress: OnProgress = lambda _: None,
     started: Spent | None = None,
     config: LoopConfig | None = None,
 ) -> tuple[StateDict, LoopReport]:

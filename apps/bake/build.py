@@ -5,7 +5,6 @@ around its box, receives light from them. Colours are fitted by least squares ov
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +30,7 @@ from fieldmorph.fields.cameras import (
 from fieldmorph.fields.encodings import spherical_harmonics
 from fieldmorph.fields.errors import InputError, SettingError
 from fieldmorph.fields.kernels.ops import composite
+from fieldmorph.fields.progress import OnPart
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.rendering import sample_rays, visible_samples
 
@@ -53,8 +53,6 @@ CELLS_PER_RAY = 2  # along each side of their images
 N_AROUND = 4  # directions from around the box that every node is fitted to as well
 AROUND_WEIGHT = 0.05  # of these directions together, in units of one camera
 RIDGE = 1e-3  # penalty on all but the constant coefficient, where cameras leave them undetermined
-
-OnBakeProgress = Callable[[str, int, int], None]  # activity, parts that are done, number of parts
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ def bake(
     *,
     name: str = "scene",
     facts: tuple[tuple[str, str], ...] = (),
-    on_progress: OnBakeProgress = lambda _what, _done, _total: None,
+    on_progress: OnPart = lambda _what, _done, _total: None,
 ) -> Bake:
     """Return the field as bricks; equal seeds give equal bakes on a CPU.
 
@@ -174,7 +172,7 @@ def compute_visibility(
     nodes: Int[Tensor, "n"],
     codes: UInt8[Tensor, "n"],
     generator: torch.Generator,
-    on_progress: OnBakeProgress,
+    on_progress: OnPart,
 ) -> tuple[Bool[Tensor, "n"], Visibility]:
     """Return which nodes are corners of a visible cell, and how far the scene's own cameras see.
 

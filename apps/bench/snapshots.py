@@ -1,6 +1,5 @@
 """Quality over time: snapshots of a field during a run, evaluated when it is over."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -10,16 +9,15 @@ from torch import Tensor
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import now
 from fieldmorph.fields.cameras import Rays, camera_rays
-from fieldmorph.fields.loop import Progress
 from fieldmorph.fields.metrics import psnr_from_mse
 from fieldmorph.fields.occupancy import OccupancyGrid
+from fieldmorph.fields.progress import OnProgress, Progress
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.rendering import render_rays
 from fieldmorph.fields.scene import Split
 
 FIRST_SNAPSHOT = 0.02  # fraction of the run's time
 
-OnProgress = Callable[[Progress], None]
 Curve = list[tuple[float, float]]
 
 

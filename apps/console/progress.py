@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any
 
-from fieldmorph.fields.loop import Progress
+from fieldmorph.fields.progress import Progress
 
 
 class ProgressLine:

@@ -1,6 +1,6 @@
 """Conversion from file to file: distil, save, measure, write the receipt."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,16 +19,14 @@ from fieldmorph.fields.budget import Budget, Spent
 from fieldmorph.fields.checkpoint import check_output
 from fieldmorph.fields.errors import InputError, SettingError
 from fieldmorph.fields.files import file_sha256
-from fieldmorph.fields.loop import LoopReport, Progress
+from fieldmorph.fields.loop import LoopReport
+from fieldmorph.fields.progress import OnPart, OnProgress
 from fieldmorph.fields.registry import make_field
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.runtime import choose_device
 from fieldmorph.fields.scene import Split
 from fieldmorph.fields.store import load_field
 from fieldmorph.fields.types import JsonObject
-
-OnProgress = Callable[[Progress], None]
-OnImage = Callable[[str, int, int], None]  # "teacher" or "student", number of images done, of how many
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def convert_file(
     resume: bool = False,
     force: bool = False,
     on_progress: OnProgress = lambda _: None,
-    on_image: OnImage = lambda _whose, _done, _total: None,
+    on_image: OnPart = lambda _whose, _done, _total: None,
 ) -> ConvertResult:
     """Distil the field in a file into a new one, save it and its receipt.
 
@@ -130,7 +128,7 @@ class ConversionRun:
         resume: bool,
         force: bool,
         on_progress: OnProgress,
-        on_image: OnImage,
+        on_image: OnPart,
     ):
         check_settings(request.to, request.preset, request.overrides)
         request.check(has_images=data is not None)

@@ -1,6 +1,5 @@
 """The demo: a hash grid trained on the bundled scene, an MLP distilled from it, and both compared."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from fieldmorph.fields.cameras import Cameras, orbit_like, resize
 from fieldmorph.fields.files import check_folder, write_json
 from fieldmorph.fields.loop import Interrupted
 from fieldmorph.fields.metrics import capped_psnr
+from fieldmorph.fields.progress import OnCount
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.runtime import peak_memory
 from fieldmorph.fields.scene import Split
@@ -206,7 +206,7 @@ def _save_videos(
     teacher: RenderableField,
     student: RenderableField,
     cameras: Cameras,
-    on_image: Callable[[int, int], None],
+    on_image: OnCount,
 ) -> None:
     frames: dict[str, list[ByteImage]] = {"teacher": [], "student": [], "side_by_side": []}
     for i, camera in enumerate(cameras):

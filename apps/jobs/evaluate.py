@@ -1,6 +1,5 @@
 """Evaluation of a field: PSNR and SSIM on images of a scene and against its teacher, size and speed."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +12,12 @@ from fieldmorph.fields.cameras import resize
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.files import file_sha256
 from fieldmorph.fields.metrics import SSIM_WINDOW, capped_psnr, ssim
+from fieldmorph.fields.progress import OnCount
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.runtime import choose_device
 from fieldmorph.fields.scene import Split
 from fieldmorph.fields.store import load_field
 from fieldmorph.fields.types import JsonObject
-
-OnImage = Callable[[int, int], None]  # number of images done, of how many
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def evaluate_file(
     downscale: int = 1,
     teacher: str | Path | None = None,
     device: str = "auto",
-    on_image: OnImage = lambda _done, _total: None,
+    on_image: OnCount = lambda _done, _total: None,
 ) -> EvalResult:
     """Evaluate the field in a file on a split of a scene.
 
@@ -116,7 +114,7 @@ def evaluate(
     stored: RenderableField,
     views: Split,
     teacher: RenderableField | None = None,
-    on_image: OnImage = lambda _done, _total: None,
+    on_image: OnCount = lambda _done, _total: None,
 ) -> Evaluation:
     """Render every view over white, with colours clamped to [0, 1], and compare in sRGB.
 

@@ -1,6 +1,6 @@
 """Images of a field: the views of a scene or an orbit, to a folder of PNGs or to a video."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from fieldmorph.fields.cameras import Cameras, orbit_like, resize
 from fieldmorph.fields.checkpoint import check_output
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.files import check_ending, check_folder, write_json
+from fieldmorph.fields.progress import OnCount
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.runtime import choose_device
 from fieldmorph.fields.store import load_field
@@ -27,7 +28,6 @@ MAX_PIXELS = 1 << 26  # of one image
 MAX_FRAMES = 3600  # of one orbit
 
 Images = dict[str, np.ndarray]  # by kind: "colors", "depth", "opacity"
-OnImage = Callable[[int, int], None]  # number of images done, of how many
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def render_file(
     background: str = "white",
     device: str = "auto",
     force: bool = False,
-    on_image: OnImage = lambda _done, _total: None,
+    on_image: OnCount = lambda _done, _total: None,
 ) -> RenderResult:
     """Render the views of `data`, or `orbit` frames of a full orbit.
 
@@ -161,7 +161,7 @@ def _frames(
     cameras: Cameras,
     background: float,
     scale: float,
-    on_image: OnImage,
+    on_image: OnCount,
 ) -> Iterator[Images]:
     for i, camera in enumerate(cameras):
         seen = stored.render(camera, background)

@@ -8,7 +8,7 @@ the one that was interrupted continues, and images are rendered again.
 import json
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,7 +20,8 @@ from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget, Spent
 from fieldmorph.fields.checkpoint import pack_state, read_header, unpack_state
 from fieldmorph.fields.errors import InputError
-from fieldmorph.fields.loop import Interrupted, LoopReport, Progress, check_same
+from fieldmorph.fields.loop import Interrupted, LoopReport, check_same
+from fieldmorph.fields.progress import OnProgress
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.store import load_field, save_field
 from fieldmorph.fields.types import JsonObject
@@ -43,7 +44,7 @@ def convert_once(
     resume: bool,
     keep: bool,
     settings: JsonObject,
-    on_progress: Callable[[Progress], None],
+    on_progress: OnProgress,
 ) -> Outcome:
     """Return what `convert` does, or what it returned before where `state` holds that.
 

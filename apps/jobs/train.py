@@ -1,6 +1,6 @@
 """Training from file to file."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from fieldmorph.apps.jobs.lifecycle import SavedRun, check_settings, claim, fini
 from fieldmorph.apps.jobs.scenes import digest, open_scene
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.fit import FitConfig, fit_images
-from fieldmorph.fields.loop import Progress
+from fieldmorph.fields.progress import OnProgress
 from fieldmorph.fields.registry import make_field
 from fieldmorph.fields.runtime import choose_device
 from fieldmorph.fields.types import FieldSettings
@@ -33,7 +33,7 @@ def train_scene(
     device: str = "auto",
     resume: bool = False,
     force: bool = False,
-    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_progress: OnProgress = lambda _: None,
 ) -> TrainResult:
     """Fit a field to the images of a scene's `train` split and save it.
 

@@ -3,11 +3,12 @@
 import errno
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
+from fieldmorph.fields.progress import OnCount
 from fieldmorph.fields.types import JsonObject
 
 # isort: split
@@ -32,8 +33,6 @@ ATTRIBUTES = {
     "time": {"standard_name": "time", "units": EPOCH, "axis": "T"},
 }
 
-OnCells = Callable[[int, int], None]
-
 
 def grid_file(
     model: str | Path,
@@ -41,7 +40,7 @@ def grid_file(
     ranges: Mapping[str, str] | None = None,
     *,
     force: bool = False,
-    on_cells: OnCells = lambda _done, _total: None,
+    on_cells: OnCount = lambda _done, _total: None,
 ) -> GridResult:
     """Write mean and standard deviation on a grid as NetCDF.
 
@@ -105,7 +104,7 @@ def write_grid(
     posterior: Posterior,
     axes: Sequence[Axis],
     dtype: str,
-    on_cells: OnCells,
+    on_cells: OnCount,
     block: int = 1 << 20,
     chunk: int = 1 << 18,
 ) -> None:

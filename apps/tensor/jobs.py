@@ -1,11 +1,12 @@
 """Jobs on files of tensor models: fit and update them from measurements, predict a table, evaluate on test rows."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
+from fieldmorph.fields.progress import OnCount, OnFit
 
 # isort: split
 import torch
@@ -49,9 +50,6 @@ from fieldmorph.fields.store import save_field
 
 ADDED = ("mean", "sd", "lower", "upper")  # columns of predictions
 
-OnSweep = Callable[[int, int, float], None]
-OnRows = Callable[[int, int], None]
-
 
 def fit_file(
     data: str | Path,
@@ -64,7 +62,7 @@ def fit_file(
     residual: ResidualConfig | None = None,
     calibrate: Calibration | None = None,
     force: bool = False,
-    on_sweep: OnSweep = lambda _done, _most, _bound: None,
+    on_sweep: OnFit = lambda _done, _most, _bound: None,
 ) -> FitResult:
     """Fit a model to the measurements of a CSV, Parquet or NetCDF file, and save it.
 
@@ -105,7 +103,7 @@ def update_file(
     *,
     sweeps: int = 50,
     force: bool = False,
-    on_sweep: OnSweep = lambda _done, _most, _bound: None,
+    on_sweep: OnFit = lambda _done, _most, _bound: None,
 ) -> UpdateResult:
     """Update a model with the measurements of a file, and save it.
 
@@ -164,7 +162,7 @@ def fit_observations(
     config: FitConfig,
     residual: ResidualConfig | None = None,
     calibrate: Calibration | None = None,
-    on_sweep: OnSweep = lambda _done, _most, _bound: None,
+    on_sweep: OnFit = lambda _done, _most, _bound: None,
 ) -> tuple[Posterior, FitReport]:
     """Fit a model with `fit`, `fit_with_residual` or `fit_calibrated`, with progress over all restarts and fits.
 
@@ -250,7 +248,7 @@ def predict_file(
     *,
     level: float = 0.95,
     force: bool = False,
-    on_rows: OnRows = lambda _done, _total: None,
+    on_rows: OnCount = lambda _done, _total: None,
     rows_at_once: int = 1 << 16,
 ) -> PredictResult:
     """Write the table of `points` with mean, standard deviation and interval of a new measurement in each row.

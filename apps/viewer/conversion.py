@@ -19,7 +19,7 @@ from fieldmorph.apps.receipt.page import receipt_paths
 from fieldmorph.apps.viewer.errors import BusyError, Cancelled
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.errors import InputError, SettingError
-from fieldmorph.fields.loop import Progress
+from fieldmorph.fields.progress import Progress
 from fieldmorph.fields.registry import FIELDS, field_settings
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.store import save_field

@@ -24,6 +24,7 @@ from fieldmorph.apps.viewer.scenes import OpenScene
 from fieldmorph.apps.viewer.tiles import Tile, View, check_distance, numbers, render_tile, tiles
 from fieldmorph.fields.cameras import Cameras
 from fieldmorph.fields.errors import InputError, SettingError
+from fieldmorph.fields.progress import OnCount
 
 FPS = 24
 MAX_KEYFRAMES = 24
@@ -133,7 +134,7 @@ class _FrameAssembler:
 
     plan: VideoPlan
     add_frame: Callable[[ByteImage], None]
-    on_frame: Callable[[int, int], None]
+    on_frame: OnCount
     missing: dict[int, int] = field(default_factory=dict)  # number of tiles by frame
     frames: dict[int, ByteImage] = field(default_factory=dict)
     written: int = 0
@@ -169,7 +170,7 @@ class VideoStore:
         self,
         shown: Sequence[OpenScene],
         plan: VideoPlan,
-        on_frame: Callable[[int, int], None],
+        on_frame: OnCount,
         on_end: Callable[[str | None, BaseException | None], None],
     ) -> RenderTask:
         """Start to render a video; `pool.cancel` stops it.

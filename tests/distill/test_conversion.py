@@ -18,10 +18,11 @@ from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.cameras import orbit_cameras
 from fieldmorph.fields.decoder import RadianceDecoder
 from fieldmorph.fields.errors import InputError, SettingError
-from fieldmorph.fields.loop import Interrupted, Progress
+from fieldmorph.fields.loop import Interrupted
 from fieldmorph.fields.metrics import psnr
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.optimizer import FieldOptimizer
+from fieldmorph.fields.progress import Progress
 from fieldmorph.fields.registry import make_field
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.rendering import render_image

@@ -15,9 +15,10 @@ from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.cameras import Cameras, orbit_cameras
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.fit import FitConfig, fit_images
-from fieldmorph.fields.loop import Interrupted, LoopReport, Progress
+from fieldmorph.fields.loop import Interrupted, LoopReport
 from fieldmorph.fields.metrics import psnr
 from fieldmorph.fields.occupancy import OccupancyGrid
+from fieldmorph.fields.progress import Progress
 from fieldmorph.fields.registry import make_field
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.rendering import render_image, step_size_for

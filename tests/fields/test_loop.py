@@ -14,7 +14,8 @@ import torch
 
 from fieldmorph.fields.budget import Budget, Spent, now
 from fieldmorph.fields.errors import SettingError
-from fieldmorph.fields.loop import Interrupted, LoopConfig, Progress, run_loop
+from fieldmorph.fields.loop import Interrupted, LoopConfig, run_loop
+from fieldmorph.fields.progress import OnProgress, Progress
 
 pytestmark = pytest.mark.numerical
 
@@ -53,7 +54,7 @@ class Crash(Exception):
     """A power failure."""
 
 
-def at(step: int, act: Callable[[], None]) -> Callable[[Progress], None]:
+def at(step: int, act: Callable[[], None]) -> OnProgress:
     return lambda progress: act() if progress.step == step else None
 
 

@@ -15,8 +15,9 @@ from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.cameras import orbit_box
 from fieldmorph.fields.fit import FitConfig, fit_images
 from fieldmorph.fields.kernels.total_variation import total_variation
-from fieldmorph.fields.loop import Interrupted, Progress
+from fieldmorph.fields.loop import Interrupted
 from fieldmorph.fields.occupancy import OccupancyGrid
+from fieldmorph.fields.progress import Progress
 from fieldmorph.fields.registry import make_field
 from fieldmorph.fields.rendering import render_image
 from fieldmorph.fields.scene import Split

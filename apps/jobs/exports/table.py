@@ -9,8 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from fieldmorph.apps.console import values
 from fieldmorph.fields.lazy import load
-
-OnExportProgress = Callable[[str, int, int], None]  # activity, parts that are done, number of parts
+from fieldmorph.fields.progress import OnPart
 
 
 @runtime_checkable
@@ -39,7 +38,7 @@ class Export(Protocol):
         *,
         device: str,
         force: bool,
-        on_progress: OnExportProgress,
+        on_progress: OnPart,
         **options: Any,
     ) -> Exported: ...
 

@@ -7,12 +7,13 @@ import torch
 
 from fieldmorph.apps.bake.baked_field import baked_field
 from fieldmorph.apps.bake.bricks import Bake
-from fieldmorph.apps.bake.build import BakeConfig, OnBakeProgress, bake
+from fieldmorph.apps.bake.build import BakeConfig, bake
 from fieldmorph.apps.bake.web_export import PAGES, is_page, write_web
 from fieldmorph.fields.cameras import resize
 from fieldmorph.fields.checkpoint import check_output
 from fieldmorph.fields.files import check_ending, check_folder
 from fieldmorph.fields.metrics import capped_psnr
+from fieldmorph.fields.progress import OnPart
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.runtime import choose_device
 from fieldmorph.fields.store import load_field
@@ -68,7 +69,7 @@ def export_web(
     name: str | None = None,
     device: str = "auto",
     force: bool = False,
-    on_progress: OnBakeProgress = lambda _what, _done, _total: None,
+    on_progress: OnPart = lambda _what, _done, _total: None,
 ) -> WebExport:
     """Bake the field in a file and write it as a page (`output` ends in .html) or a folder.
 
@@ -115,7 +116,7 @@ def export_web(
 
 
 def fidelity(
-    baked: Bake, stored: RenderableField, on_progress: OnBakeProgress = lambda _what, _done, _total: None
+    baked: Bake, stored: RenderableField, on_progress: OnPart = lambda _what, _done, _total: None
 ) -> float:
     """Return the mean PSNR in dB of a baked volume against its field, over a few training views at reduced size."""
     cameras = stored.cameras.to("cpu")

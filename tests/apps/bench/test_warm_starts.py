@@ -13,7 +13,7 @@ from fieldmorph.apps.bench.warm_starts import RUNS, bench_starts, starts_table, 
 from fieldmorph.distill.warm_start.registry import STARTS
 from fieldmorph.fields.budget import Spent
 from fieldmorph.fields.hashgrid import HashGrid
-from fieldmorph.fields.loop import Progress
+from fieldmorph.fields.progress import Progress
 from fieldmorph.fields.registry import make_field
 from fieldmorph.fields.tensorf import CP, VM
 from fieldmorph.fields.voxels import Voxels

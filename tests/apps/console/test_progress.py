@@ -6,7 +6,7 @@ import pytest
 
 from fieldmorph.apps.console.progress import ProgressLine, duration
 from fieldmorph.fields.budget import Spent
-from fieldmorph.fields.loop import Progress
+from fieldmorph.fields.progress import Progress
 
 
 class Terminal(io.StringIO):

@@ -24,8 +24,8 @@ from fieldmorph.fields import loop
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.checkpoint import read_header
 from fieldmorph.fields.errors import SettingError
-from fieldmorph.fields.loop import Progress
 from fieldmorph.fields.metrics import EQUAL_DB, psnr
+from fieldmorph.fields.progress import Progress
 from fieldmorph.fields.store import load_field
 
 SCENE = str(bundled_scene())
