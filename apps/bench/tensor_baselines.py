@@ -35,7 +35,7 @@ Blocks = Int[Tensor, "n"] | None  # of rows that stay together when some are hel
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """How large the other packages' models are, and how long they learn.
+    """Sizes of the other packages' models, and of their training.
 
     Attributes:
         trees: of gradient boosting.

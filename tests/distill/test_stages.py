@@ -76,7 +76,10 @@ def test_a_plan_without_stages_is_refused() -> None:
 @pytest.mark.parametrize(
     ("stage", "message"),
     [
-        (Stage("a", 1.0, {"colour": 1.0}), "unknown loss 'colour'; known: color, density, features, pixel"),
+        (
+            Stage("a", 1.0, {"colour": 1.0}),
+            "unknown loss 'colour'; known: color, density, features, pixel; did you mean color\\?",
+        ),
         (
             Stage("a", 1.0, {"color": 1.0}, source="views"),
             "unknown source 'views'; known: points, rays, solve",

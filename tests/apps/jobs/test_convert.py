@@ -189,7 +189,7 @@ def test_levels_and_the_start_can_be_left_out(command: Command, teachers: Path, 
     code, _, err = command(*line, "--force", "--active", "rays")
     assert (code, err) == (
         2,
-        "fieldmorph: unknown level of active learning 'rays'; known: point, pose, ray\n",
+        "fieldmorph: unknown level of active learning 'rays'; known: point, pose, ray; did you mean ray?\n",
     )
 
 
