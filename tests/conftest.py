@@ -39,13 +39,6 @@ hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the files of long tests first, so that no process is left with one while the others have nothing to do."""
-    long = {item.path for item in items if item.get_closest_marker("slow")}
-    browser = {item.path for item in items if item.get_closest_marker("browser")}
-    items.sort(key=lambda item: (item.path not in browser, item.path not in long))
-
-
 class AnalyticField(VolumeField):
     """A field without parameters: any log-density; the colour is the direction, moved from [-1, 1] to [0, 1]."""
 

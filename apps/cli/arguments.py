@@ -4,6 +4,7 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import Any, NoReturn
 
 from fieldmorph.apps.console import values
@@ -39,7 +40,8 @@ class Parser(argparse.ArgumentParser):
 
     def _check_options(self, words: Sequence[str]) -> None:
         known = self._option_string_actions
-        for option in (word.partition("=")[0] for word in words if word.startswith("--") and word != "--"):
+        before = takewhile(lambda word: word != "--", words)
+        for option in (word.partition("=")[0] for word in before if word.startswith("--")):
             if option not in known:
                 self.error(f"unrecognized option {option}{did_you_mean(option, known)}")
 

@@ -109,7 +109,6 @@ export class Layer {
       onError: (error) => console.warn(error),
     });
     this.drawing.loop.resize();
-    this.element.dataset.stale = "false";
   }
 
   /**

@@ -38,7 +38,10 @@ export class Viewport extends SceneView {
     };
     const elements = queryAll(root, ".layer", HTMLElement);
     this.layers = scenes.map((scene, i) => {
-      const onChange = () => this.showStatus();
+      const onChange = () => {
+        for (const layer of this.layers) layer.showFor(this.images.version); // a bake takes the place of a stale image
+        this.showStatus();
+      };
       return new Layer(elements[i], scene, view, onChange, () => this.frameDrawn());
     });
     this.images = new FieldImages(this);

@@ -249,3 +249,18 @@ def test_what_an_old_camera_saw_is_marked_until_the_new_one_has_an_image(
         page.screenshot(path=artefact("view_stale.png"))
         gate.open.set()
         until(page, f"{stale}.every((text) => text === 'false')")
+
+
+def test_a_bake_that_comes_while_one_drags_takes_the_place_of_a_stale_image(
+    browser: Any, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = f"{VIEWPORT}.layers[1]"
+    with recording(browser, files, monkeypatch, slow=False, bake=True) as (shown, _):
+        page = shown.page
+        until(page, f"{VIEWPORT}.layers.every((layer) => layer.hasBake)")
+        # as if the bake had not come yet, and the small image were of an earlier camera
+        page.evaluate(
+            f"{layer}.drawing = null; {layer}.coarse.version = 0; {layer}.coarse.canvas.hidden = false"
+        )
+        page.evaluate(f"{layer}.watch()")
+        assert page.evaluate(f"{layer}.hasBake && {layer}.coarse.canvas.hidden")
