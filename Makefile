@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DEMO_OUT ?= demo_output
 WORKERS ?= 2
+DIST := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: install develop demo test coverage test-portable test-portable-short lint lint-web format types links docs clean
 
@@ -29,11 +30,11 @@ demo: install
 	$(BIN)/fieldmorph demo -o $(DEMO_OUT) --force
 
 test: lint types
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest $(DIST)
 
 # The tests with the lines that none of them runs; kernels compiled by numba count as not run.
 coverage: develop
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov=fields --cov=distill --cov=bayes --cov=apps \
+	$(BIN)/python -m pytest $(DIST) --cov=fields --cov=distill --cov=bayes --cov=apps \
 		--cov-report=term:skip-covered --cov-report=html:build/coverage
 
 # Bounds of the tests hold on every x86-64 processor. `make test-portable` runs those marked `numerical` twice: compiled
@@ -44,11 +45,11 @@ WITH_AVX2 := NUMBA_CPU_NAME=haswell NUMBA_CACHE_DIR=$(CURDIR)/build/numba/haswel
 	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
 
 test-portable: develop
-	$(WITHOUT_FMA) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m numerical
-	$(WITH_AVX2) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m numerical
+	$(WITHOUT_FMA) $(BIN)/python -m pytest $(DIST) -m numerical
+	$(WITH_AVX2) $(BIN)/python -m pytest $(DIST) -m numerical
 
 test-portable-short: develop
-	$(WITHOUT_FMA) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m compiled
+	$(WITHOUT_FMA) $(BIN)/python -m pytest $(DIST) -m compiled
 
 lint: develop links lint-web
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,12 @@ from fieldmorph.fields.base import VolumeField  # noqa: E402
 hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run files with many slow tests first, so that no worker of several is left with one of them at the end."""
+    slow = Counter(item.path for item in items for name in ("slow", "browser") if item.get_closest_marker(name))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 class AnalyticField(VolumeField):
