@@ -42,7 +42,9 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run files with many slow tests first, so that no worker of several is left with one of them at the end."""
-    slow = Counter(item.path for item in items for name in ("slow", "browser") if item.get_closest_marker(name))
+    slow = Counter(
+        item.path for item in items for name in ("slow", "browser") if item.get_closest_marker(name)
+    )
     items.sort(key=lambda item: -slow[item.path])
 
 

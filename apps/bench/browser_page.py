@@ -97,7 +97,9 @@ def _opened(browser: Any, url: str, size: tuple[int, int], drag_seconds: float) 
     time.sleep(1)  # until the resolution fits
     before = page.evaluate("fieldmorph.stats")
     time.sleep(drag_seconds)
-    _known(page, f"fieldmorph.stats.movingFrames > {before['movingFrames']} || null")  # a busy machine draws none
+    _known(
+        page, f"fieldmorph.stats.movingFrames > {before['movingFrames']} || null"
+    )  # a busy machine draws none
     after = page.evaluate("fieldmorph.stats")
     page.evaluate("(fieldmorph.drawing.loop.stats.restMs = null, dropped())")
     still = _known(page, "fieldmorph.stats.restMs")

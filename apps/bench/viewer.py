@@ -193,7 +193,7 @@ def visited(url: str, visit: Callable[[httpx.AsyncClient, list[Row]], Awaitable[
 
     async def run() -> Row:
         async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT) as client:
-            found = re.search(r"/viewport\?scenes=([\w%-]+)", (await client.get("/")).text)
+            found = re.search(r"viewport\?scenes=([\w%-]+)", (await client.get("/")).text)
             if not found:
                 raise RuntimeError("the page shows no scene")
             names = unquote(found[1]).split(",")

@@ -28,6 +28,19 @@ def add_parser(jobs: Any) -> None:
         "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine alone)"
     )
     parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="another name under which the server is reached, such as that of a reverse proxy; may be repeated",
+    )
+    parser.add_argument(
+        "--root-path",
+        default="",
+        metavar="PATH|URL",
+        help="where a reverse proxy serves the viewer, such as /viewer or https://HOST/viewer",
+    )
+    parser.add_argument(
         "--auth",
         metavar="USER:PASS|FILE",
         help="require a password on every route; a file has one USER:PASS per line",
@@ -49,6 +62,8 @@ def run(args: Args) -> int:
         browser=not args.no_browser,
         device=args.device,
         threads=args.threads,
+        names=args.allow_host,
+        root_path=args.root_path,
         say=lambda line: print(line, flush=True),
     )
     return 0

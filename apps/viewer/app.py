@@ -16,7 +16,7 @@ from fieldmorph.apps.viewer.conversion import ConversionSlot
 from fieldmorph.apps.viewer.render_pool import FairRenderPool
 from fieldmorph.apps.viewer.routes import view_routes
 from fieldmorph.apps.viewer.scenes import OpenScene, SceneStore
-from fieldmorph.apps.viewer.security import ANYWHERE, LOOPBACK, App, Guard, read_logins
+from fieldmorph.apps.viewer.security import ANYWHERE, LOOPBACK, App, Guard, read_logins, read_root_path
 from fieldmorph.apps.viewer.videos import VideoStore
 from fieldmorph.fields.checkpoint import read_header
 from fieldmorph.fields.errors import SettingError
@@ -75,6 +75,8 @@ def make_viewer(
     threads: int | None = None,
     bake: bool = True,
     resolution: int = RESOLUTION,
+    names: Sequence[str] = (),
+    root_path: str = "",
 ) -> Viewer:
     """Return a viewer of up to two fields and a tensor model.
 
@@ -87,12 +89,15 @@ def make_viewer(
         threads: cores to use; all by default.
         bake: whether to bake the volumes that the browser draws by itself.
         resolution: of the bakes, cells along the longest side of the box.
+        names: further names under which the server is reached, such as that of a reverse proxy.
+        root_path: path of the server behind a reverse proxy, such as `/viewer`, or its whole address.
 
     Raises:
         InputError, UnsafeError: a file cannot be read.
-        SettingError: too many files, or data without a tensor model.
+        SettingError: too many files, a root path that is none, or data without a tensor model.
         ImportError: gradio is missing.
     """
+    read_root_path(root_path)  # a mistake is reported before anything is loaded
     models = [path for path in files if read_header(path)["kind"] == "posterior"]
     fields = [path for path in files if path not in models]
     if len(fields) > MAX_FIELDS or len(models) > 1:
@@ -114,9 +119,11 @@ def make_viewer(
     for scene in scenes if bake else []:
         baker.add(scene)
     routes = view_routes(store, pool, baker, videos)
-    app = make_page(routes, make_blocks(scenes, store, pool, baker, slot, tensor))
+    app = make_page(routes, make_blocks(scenes, store, pool, baker, slot, tensor), root_path)
     allowed = (*(route.path for route in routes), *GRADIO_PATHS)
-    return Viewer(Guard(app, host, logins, allowed), store, pool, baker, videos, slot, scenes)
+    return Viewer(
+        Guard(app, host, logins, allowed, names, root_path), store, pool, baker, videos, slot, scenes
+    )
 
 
 def serve(
@@ -167,12 +174,14 @@ def view_files(
     browser: bool = True,
     device: str = "auto",
     threads: int | None = None,
+    names: Sequence[str] = (),
+    root_path: str = "",
     say: Callable[[str], None] = print,
 ) -> None:
     """Serve up to two fields and a tensor model until interrupted.
 
     Args:
-        files, host, data, device, threads: as for `make_viewer`.
+        files, host, data, device, threads, names, root_path: as for `make_viewer`.
         port: 0 takes any that is free.
         auth: USER:PASSWORD, or a file of such lines.
         browser: whether to open the page where there is a desktop.
@@ -185,7 +194,14 @@ def view_files(
     listening = listen(host, port)
     try:
         viewer = make_viewer(
-            files, host=host, logins=read_logins(auth), data=data, device=device, threads=threads
+            files,
+            host=host,
+            logins=read_logins(auth),
+            data=data,
+            device=device,
+            threads=threads,
+            names=names,
+            root_path=root_path,
         )
     except BaseException:
         listening.close()

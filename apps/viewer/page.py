@@ -36,8 +36,12 @@ SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-s
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
 
 
-def make_page(routes: Sequence[Route], blocks: gr.Blocks) -> FastAPI:
-    """Return an ASGI application that serves `routes`, and Gradio's page below all other paths."""
+def make_page(routes: Sequence[Route], blocks: gr.Blocks, root_path: str = "") -> FastAPI:
+    """Return an ASGI application that serves `routes`, and Gradio's page below all other paths.
+
+    Args:
+        root_path: path or address of the server behind a proxy; empty: none.
+    """
     app = FastAPI(routes=list(routes), docs_url=None, redoc_url=None, openapi_url=None)
     gr.mount_gradio_app(
         app,
@@ -45,6 +49,7 @@ def make_page(routes: Sequence[Route], blocks: gr.Blocks) -> FastAPI:
         path="/",
         footer_links=[],
         run_history=False,
+        root_path=root_path.rstrip("/") or None,
         allowed_paths=[],
         max_file_size=0,
         show_error=False,

@@ -1,9 +1,10 @@
-"""ASGI middleware: host and origin checks, authentication, an allow-list of paths, limits, headers."""
+"""ASGI middleware: host and origin checks, authentication, sub-paths, an allow-list of paths, limits, headers."""
 
 import base64
 import binascii
 import hmac
 import ipaddress
+import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,11 @@ class Guard:
         host: the name under which the server is reached besides the loopback's names.
         logins: pairs of user and password; none: no authentication.
         allowed: paths of routes, as `starlette.routing` writes them; all by default.
+        names: further names under which the server is reached, such as that of a reverse proxy.
+        root_path: of the server behind a reverse proxy, a path or an address; requests may come with or without it.
+
+    Raises:
+        SettingError: as `read_root_path`.
     """
 
     def __init__(
@@ -54,8 +60,13 @@ class Guard:
         host: str = "127.0.0.1",
         logins: Sequence[tuple[str, str]] = (),
         allowed: Sequence[str] = ("/{path:path}",),
+        names: Sequence[str] = (),
+        root_path: str = "",
     ):
         self._app, self._host = app, host
+        self._root_path, proxy = read_root_path(root_path)
+        self._proxies = {name.lower() for name in (*names, proxy) if name}
+        self._names = {*LOOPBACK, host.lower(), *self._proxies}
         self._allowed = [compile_path(path)[0] for path in allowed]
         self._logins = [f"{user}:{password}".encode() for user, password in logins]
 
@@ -63,9 +74,12 @@ class Guard:
         if scope["type"] not in ("http", "websocket"):
             return await self._app(scope, receive, send)
         headers = _headers(scope)
+        scope = self._below_root(scope)
         refusal = self._refusal(scope, headers)
         if refusal is not None:
             return await _refuse(scope, send, *refusal)
+        if scope["type"] == "http" and not scope["path"]:
+            return await _redirect(send, f"{self._root_path}/")  # the page's addresses are relative
         if scope["type"] == "websocket":
             return await self._app(scope, receive, send)
         await self._app(scope, _bounded(receive), _with_headers(send))
@@ -74,13 +88,13 @@ class Guard:
         """Return status and message where a request is refused."""
         if not self._is_ours(host := headers.get("host", "")):
             name = _host_name(host)
-            known = f"unrecognised Host header {name}: start with --host {name}"
+            known = f"unrecognised Host header {name}: if it is meant, start with --allow-host {name}"
             return 421, known if name else "missing or malformed Host header"
-        if not _same_origin(headers):
-            return 403, "requests from pages of other origins are refused"
+        if not self._same_origin(headers):
+            return 403, self._refused_origin(headers)
         if not self._is_authenticated(headers.get("authorization", "")):
             return 401, "authentication required"
-        if not _is_plain(scope) or not any(path.match(scope["path"]) for path in self._allowed):
+        if not _is_plain(scope) or not any(path.match(scope["path"] or "/") for path in self._allowed):
             return 404, "not found"
         if not _is_short(headers.get("content-length")):
             return 413, f"a request has at most {MAX_BODY_BYTES} bytes"
@@ -88,9 +102,30 @@ class Guard:
 
     def _is_ours(self, host: str) -> bool:
         name = _host_name(host)
-        if name in LOOPBACK or name == self._host:
-            return True
-        return self._host in ANYWHERE and _is_address(name)
+        return name in self._names or (self._host in ANYWHERE and _is_address(name))
+
+    def _same_origin(self, headers: dict[str, str]) -> bool:
+        """Return whether a request comes from a page of this server, or from no page at all."""
+        origin = headers.get("origin")
+        if origin is not None and (urlsplit(origin).netloc or origin) != headers.get("host"):
+            return _origin_name(origin) in self._proxies  # a proxy may replace the Host header by its own
+        # Images and scripts are fetched without an Origin, but with Sec-Fetch-Site. Links from other sites are allowed.
+        foreign = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
+        return not foreign or (
+            headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+        )
+
+    def _refused_origin(self, headers: dict[str, str]) -> str:
+        name = _origin_name(headers.get("origin", ""))
+        advice = f": behind a proxy of this name, start with --allow-host {name}" if name else ""
+        return f"requests from pages of other origins are refused{advice}"
+
+    def _below_root(self, scope: Scope) -> Scope:
+        """Return a scope whose path has no root path; it is empty where the request is for the root path itself."""
+        root, path = self._root_path, scope["path"]
+        if not root or not (path == root or path.startswith(f"{root}/")):
+            return scope
+        return {**scope, "path": path.removeprefix(root)}
 
     def _is_authenticated(self, authorization: str) -> bool:
         if not self._logins:
@@ -127,20 +162,25 @@ def read_logins(given: str | None) -> list[tuple[str, str]]:
     return [(user, password) for user, _, password in logins]
 
 
+def read_root_path(given: str) -> tuple[str, str]:
+    """Return the path of the server behind a proxy, and the proxy's name; both empty where none is given.
+
+    Args:
+        given: a path such as `/viewer`, or the whole address, which has the proxy's name.
+
+    Raises:
+        SettingError: it is neither.
+    """
+    match = re.fullmatch(r"(?:https?://([\w.-]+)(?::\d+)?)?((?:/[\w.~-]+)*)/?", given, re.ASCII)
+    if match is None or "/.." in given:
+        raise SettingError(
+            f"--root-path takes a path such as /viewer or an address such as https://HOST/viewer; got {given}"
+        )
+    return match[2], match[1] or ""
+
+
 def _headers(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-
-
-def _same_origin(headers: dict[str, str]) -> bool:
-    """Return whether a request comes from a page of this server, or from no page at all."""
-    origin = headers.get("origin")
-    if origin is not None and (urlsplit(origin).netloc or origin) != headers.get("host"):
-        return False
-    # Images and scripts are fetched without an Origin, but with Sec-Fetch-Site. Links from other sites are allowed.
-    foreign = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
-    return not foreign or (
-        headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
-    )
 
 
 def _is_plain(scope: Scope) -> bool:
@@ -161,6 +201,11 @@ def _host_name(host: str) -> str:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
+
+
+def _origin_name(origin: str) -> str:
+    """Return the host's name in an Origin header; empty where it has none."""
+    return _host_name(origin.partition("://")[2])
 
 
 def _is_address(name: str) -> bool:
@@ -195,6 +240,12 @@ def _with_headers(send: Send) -> Send:
         await send(message)
 
     return sending
+
+
+async def _redirect(send: Send, path: str) -> None:
+    location = [(b"location", path.encode()), (b"content-length", b"0")]
+    await send({"type": "http.response.start", "status": 307, "headers": [*location, *_ENCODED]})
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def _refuse(scope: Scope, send: Send, status: int, message: str) -> None:

@@ -56,7 +56,9 @@ def add_scene_tab(tabs: gr.Tabs, scenes: Sequence[OpenScene]) -> SceneTab:
 def viewport_frame(scenes: Sequence[OpenScene]) -> str:
     """Return the viewport as HTML: a frame, so that its script and style stay apart from the page's."""
     ids = quote(",".join(scene.id for scene in scenes))
-    return f'<iframe src="/viewport?scenes={ids}" title="3-D viewer" allow="fullscreen" loading="eager"></iframe>'
+    return (
+        f'<iframe src="viewport?scenes={ids}" title="3-D viewer" allow="fullscreen" loading="eager"></iframe>'
+    )
 
 
 def facts_html(scenes: Sequence[OpenScene]) -> str:

@@ -20,8 +20,8 @@ def viewport_page() -> str:
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1, viewport-fit=cover">'
         '<title>fieldmorph</title>\n<link rel="icon" href="data:,">'
-        '<link rel="stylesheet" href="/viewport.css"></head>\n'
-        f'<body>{body}\n<script src="/viewport.js"></script>\n</body></html>\n'
+        '<link rel="stylesheet" href="viewport.css"></head>\n'
+        f'<body>{body}\n<script src="viewport.js"></script>\n</body></html>\n'
     )
 
 

@@ -86,7 +86,7 @@ export class Layer {
     try {
       while (this.isBaking) {
         await new Promise((done) => setTimeout(done, POLL_MS));
-        const answer = await fetch(`/scenes/${this.description.id}`);
+        const answer = await fetch(`scenes/${this.description.id}`);
         if (answer.ok) this.description = await answer.json();
         this.onChange();
       }
@@ -100,7 +100,7 @@ export class Layer {
 
   async drawBake() {
     requireWebgl();
-    const bake = await readBake(folderSource(`/scenes/${this.description.id}/bake/`));
+    const bake = await readBake(folderSource(`scenes/${this.description.id}/bake/`));
     this.drawing = new SceneCanvas(this.bakeCanvas, bake, this.view, {
       onFrame: () => {
         this.element.dataset.baked = "true"; // the canvas is black until then

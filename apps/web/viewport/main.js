@@ -22,7 +22,7 @@ class OpenError extends Error {
  * @returns {Promise<SceneDescription>}
  */
 async function describe(id) {
-  const answer = await fetch(`/scenes/${encodeURIComponent(id)}`);
+  const answer = await fetch(`scenes/${encodeURIComponent(id)}`);
   if (!answer.ok) throw new OpenError("This scene cannot be shown", (await answer.json()).error);
   return answer.json();
 }

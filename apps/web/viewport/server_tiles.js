@@ -41,7 +41,7 @@ export class ServerTiles {
     const request = (this.request = new AbortController());
     try {
       const body = { ...pose, ...options, scenes, viewer: this.viewer };
-      const reader = await post("/tiles", body, request.signal);
+      const reader = await post("tiles", body, request.signal);
       for await (const { field, tile, payload } of tileMessages(reader)) {
         if (field === TEXT) throw new ServerError(new TextDecoder().decode(payload));
         const image = await createImageBitmap(new Blob([payload], { type: "image/png" }));

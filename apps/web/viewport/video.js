@@ -100,7 +100,7 @@ export class VideoPanel {
     const request = (this.request = new AbortController());
     this.showProgress("Starting …", 0);
     try {
-      const reader = await post("/videos", this.plan(), request.signal);
+      const reader = await post("videos", this.plan(), request.signal);
       for await (const line of linesOf(reader)) this.receive(JSON.parse(line));
       if (this.request) throw new ServerError("The server stopped before the video was finished.");
     } catch (error) {
@@ -115,7 +115,7 @@ export class VideoPanel {
     const result = query(this.panel, ".result", HTMLElement);
     const video = query(result, "video", HTMLVideoElement);
     result.hidden = false;
-    video.src = query(result, "a", HTMLAnchorElement).href = `/videos/${id}`;
+    video.src = query(result, "a", HTMLAnchorElement).href = `videos/${id}`;
     video.onloadeddata = () => result.scrollIntoView({ block: "end" });
     this.finish("The video is ready.");
   }

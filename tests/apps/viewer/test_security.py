@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from fieldmorph.apps.viewer.security import MAX_BODY_BYTES, Guard, read_logins
+from fieldmorph.apps.viewer.security import MAX_BODY_BYTES, Guard, read_logins, read_root_path
 from fieldmorph.fields.errors import InputError, SettingError
 
 HERE = "127.0.0.1:7860"
@@ -123,13 +123,54 @@ def test_refusals_say_why() -> None:
     guard = Guard(application, logins=[("ann", "x")])
     assert respond(guard)[2] == b"authentication required\n"
     refusal = respond(guard, host="render.lan:7860")[2]
-    assert refusal == b"unrecognised Host header render.lan: start with --host render.lan\n"
+    assert refusal == (
+        b"unrecognised Host header render.lan: if it is meant, start with --allow-host render.lan\n"
+    )
     assert respond(guard, host="a b")[2] == b"missing or malformed Host header\n"
     assert respond(guard, host="[::1")[2] == b"missing or malformed Host header\n"
-    assert (
-        respond(guard, origin="http://evil.example")[2]
-        == b"requests from pages of other origins are refused\n"
+    assert respond(guard, origin="http://evil.example")[2] == (
+        b"requests from pages of other origins are refused: behind a proxy of this name, start with "
+        b"--allow-host evil.example\n"
     )
+    assert respond(guard, origin="null")[2] == b"requests from pages of other origins are refused\n"
+
+
+def test_a_name_that_is_allowed_is_answered_also_when_a_proxy_replaces_it() -> None:
+    guard = Guard(application, names=["Nerf.Example"])
+    assert respond(guard, host="nerf.example")[0] == 200
+    assert respond(guard, host="nerf.example", origin="https://nerf.example")[0] == 200
+    assert respond(guard, origin="https://nerf.example")[0] == 200  # the proxy's Host is 127.0.0.1
+    assert respond(guard, host="evil.example")[0] == 421
+    assert respond(guard, origin="https://evil.example")[0] == 403
+    assert respond(Guard(application, names=[""]), host="")[0] == 421
+
+
+def test_below_a_root_path_the_same_paths_are_allowed() -> None:
+    guard = Guard(application, allowed=["/", "/api"], root_path="/nerf")
+    assert [respond(guard, path)[0] for path in ("/nerf/", "/nerf/api", "/", "/api")] == [200] * 4
+    status, headers, _ = respond(guard, "/nerf")
+    assert (status, headers[b"location"]) == (307, b"/nerf/")
+    refused = ("/nerfapi", "/nerf/nerf/api", "/nerf/other", "/nerf/../api", "/nerf//api")
+    assert [respond(guard, path)[0] for path in refused] == [404] * 5
+
+
+def test_the_name_in_a_root_path_is_allowed() -> None:
+    guard = Guard(application, root_path="https://nerf.example/a")
+    assert respond(guard, host="nerf.example")[0] == 200
+    assert respond(guard, "/a/b", origin="https://nerf.example")[0] == 200
+    assert respond(guard, host="evil.example")[0] == 421
+
+
+def test_a_root_path_is_a_plain_path_or_address() -> None:
+    assert [read_root_path(path) for path in ("", "/", "/nerf/", "/user/ann/proxy/7860")] == [
+        *[("", "")] * 2,
+        ("/nerf", ""),
+        ("/user/ann/proxy/7860", ""),
+    ]
+    assert read_root_path("https://nerf.example:8443/a/b/") == ("/a/b", "nerf.example")
+    for bad in ("nerf", "ftp://x/y", "/a//b", "/../a", "/a b", "/a?b", "http:///a"):
+        with pytest.raises(SettingError, match="--root-path takes a path such as /viewer or an address"):
+            read_root_path(bad)
 
 
 @pytest.mark.parametrize("length", ["9" * 12, str(MAX_BODY_BYTES + 1), "-1", "1e3", "0x10"])
