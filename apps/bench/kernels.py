@@ -2,11 +2,12 @@
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 
+from fieldmorph.apps.bench.runner import chosen
 from fieldmorph.fields.kernels.example import Function, KernelExample
 from fieldmorph.fields.kernels.table import KERNELS
 from fieldmorph.fields.runtime import use_threads
@@ -15,7 +16,9 @@ from fieldmorph.fields.types import JsonObject
 UNITS = {"samples": ("Msamples", 1e6), "nodes": ("Mnodes", 1e6), "rays": ("krays", 1e3)}
 
 
-def bench_kernels(threads: int = 1, seconds: float = 3.0, seed: int = 0) -> JsonObject:
+def bench_kernels(
+    threads: int = 1, seconds: float = 3.0, seed: int = 0, only: Sequence[str] | None = None
+) -> JsonObject:
     """Measure the throughput of kernels and twins, and the kernels' errors against the twins in float64.
 
     Rates are millions of samples per core-second, of active nodes for total variation, thousands of rays for marching:
@@ -25,14 +28,19 @@ def bench_kernels(threads: int = 1, seconds: float = 3.0, seed: int = 0) -> Json
         threads: for numba and torch alike.
         seconds: of each row, after one round that compiles.
         seed: of inputs and parameters.
+        only: names of the kernels, as in their table; all by default.
+
+    Raises:
+        SettingError: a name that is not in the table.
     """
+    names = chosen(only, list(KERNELS), "kernel")
     generator = torch.Generator().manual_seed(seed)
     with _threads(threads):
         rows = [
             row
-            for module in KERNELS.values()
-            for size in module.BENCH_SIZES
-            for row in _rows(module.example(generator, **size), seconds)
+            for name in names
+            for size in KERNELS[name].BENCH_SIZES
+            for row in _rows(KERNELS[name].example(generator, **size), seconds)
         ]
     return {"threads": threads, "seconds": seconds, "seed": seed, "rows": rows}
 

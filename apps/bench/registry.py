@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from fieldmorph.distill.warm_start.registry import STARTS
+from fieldmorph.fields.kernels.table import KERNELS
 from fieldmorph.fields.kinds import FIELDS
 from fieldmorph.fields.types import JsonObject
 
@@ -66,7 +67,7 @@ class Benchmark:
 
 BENCHES: dict[str, Benchmark] = {
     "kernels": Benchmark(
-        "numba kernels against torch", "kernels:bench_kernels", "kernels_table", ("threads",)
+        "numba kernels against torch", "kernels:bench_kernels", "kernels_table", ("threads", "only"), KERNELS
     ),
     "convert": Benchmark(
         "distilled against trained students", "convert:bench_convert", "convert_table", seeds=3

@@ -234,15 +234,20 @@ def quality(measured: Evaluation) -> Row:
     return kept
 
 
-def chosen(only: Sequence[str] | None, names: Sequence[str]) -> list[str]:
+def chosen(
+    only: Sequence[str] | None, names: Sequence[str], kind: str = "field of this benchmark"
+) -> list[str]:
     """Return the names in `only`, in the order of `names`; all where it is None.
+
+    Args:
+        kind: of a name, for the message.
 
     Raises:
         SettingError: a name is not among them.
     """
     for name in only or ():
         if name not in names:
-            raise known("field of this benchmark", name, list(names))
+            raise known(kind, name, list(names))
     return [name for name in names if only is None or name in only]
 
 

@@ -7,6 +7,7 @@ import torch
 
 from fieldmorph.apps.bench import kernels as module
 from fieldmorph.apps.bench.kernels import bench_kernels, kernels_table
+from fieldmorph.apps.cli.main import main
 from fieldmorph.fields.kernels import composite
 from fieldmorph.fields.kernels.table import KERNELS
 
@@ -80,3 +81,25 @@ def test_the_table_is_markdown() -> None:
     assert lines[2] == "| a | krays | 12.3 | 1.5 | 8.2 | 1.0e-07 |  |"
     assert lines[3].endswith("| 1.0e-07 | 2.0e-06 |")
     assert len({line.count("|") for line in lines}) == 1
+
+
+def test_only_what_was_named_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    result = bench_kernels(seconds=0.01, only=("vm", "harmonics"))
+    kinds = [row["name"].split()[0] for row in result["rows"]]
+    assert kinds == ["spherical", "vector-matrix", "vector-matrix"]
+    assert main(["bench", "kernels", "--only", "cp,vmm"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("fieldmorph: unknown kernel 'vmm'; known: composite, cp, harmonics, hash")
+    assert captured.err.endswith("; did you mean vm?\n")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["kernels --data D", "kernels --seeds 2", "convert --only mlp", "view --seeds 2", "active --folds 3"],
+)
+def test_an_option_of_another_benchmark_is_refused(capsys: pytest.CaptureFixture[str], line: str) -> None:
+    assert main(["bench", *line.split()]) == 2
+    name, option = line.split()[:2]
+    expected = f"fieldmorph: {option} is not an option of `fieldmorph bench {name}`\n"
+    assert capsys.readouterr().err == expected
