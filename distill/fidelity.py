@@ -176,6 +176,24 @@ def measure(
     return figures, examples
 
 
+def evaluation_pixels(
+    teacher: RenderableField, test_images: Split | None = None, config: FidelityConfig | None = None
+) -> int:
+    """Return the number of pixels that `measure` renders of each field.
+
+    Args:
+        teacher, test_images, config: as for `reference`.
+    """
+    config, box = config or FidelityConfig(), teacher.field.box()
+    sets = [off_trajectory_cameras(teacher.cameras, box, config)[0]]
+    if test_images is None:
+        sets.append(held_out_cameras(teacher.cameras, config))
+    else:
+        pixels = test_images.cameras.width * test_images.cameras.height
+        sets.append(test_images.cameras[torch.tensor(_spread(len(test_images), pixels, config))])
+    return sum(len(cameras) * cameras.width * cameras.height for cameras in sets)
+
+
 def held_out_cameras(prior: Cameras, config: FidelityConfig | None = None) -> Cameras:
     """Return new places between the training cameras, the same for all students of one teacher.
 

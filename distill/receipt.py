@@ -46,7 +46,7 @@ def receipt(
         budget: the requested length.
         runs: the conversion and, where it was extended, every part, whether its student was kept or not.
         seed: of the conversion.
-        test_images: their identity: `scene`, `split`, `downscale`, `sha256`.
+        test_images: their identity: `scene`, `split`, `downscale`, `sha256`, and `same_scene` where that is known.
         gate: the requested quality, whether it was `met`, and what was done for it.
         device: on which the conversion ran.
     """

@@ -1,10 +1,11 @@
 """The length of a run, in steps, seconds or core-seconds, and the clocks that measure it."""
 
+import math
 import re
 import time
 from dataclasses import dataclass
 
-from fieldmorph.fields.errors import SettingError
+from fieldmorph.fields.errors import FruitlessError, SettingError
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -25,8 +26,14 @@ class Budget:
         given = [v for v in (self.steps, self.seconds, self.core_seconds) if v is not None]
         if len(given) != 1 or not 0 < given[0] < float("inf"):
             raise SettingError(
-                f"a budget is one positive number of steps, seconds or core-seconds; got {self}"
+                f"a budget is one positive number of steps, seconds or core-seconds; got {self!r}"
             )
+
+    def __str__(self) -> str:
+        """Return it as the command line takes it: `90s`, `150cs`, or `2000 steps`."""
+        if self.steps is not None:
+            return f"{self.steps} steps"
+        return f"{self.seconds:g}s" if self.seconds is not None else f"{self.core_seconds:g}cs"
 
     @classmethod
     def parse(cls, text: str) -> "Budget":
@@ -49,6 +56,15 @@ class Budget:
             return Budget(seconds=fraction * self.seconds)
         assert self.core_seconds is not None
         return Budget(core_seconds=fraction * self.core_seconds)
+
+    def rounded_up(self) -> "Budget":
+        """Return the next budget of the same kind whose number is 1, 2 or 5 times a power of ten, and at least 1."""
+        value = max(self.steps or self.seconds or self.core_seconds or 1.0, 1.0)
+        power = 10 ** math.floor(math.log10(value))
+        number = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= value)
+        if self.steps is not None:
+            return Budget(steps=number)
+        return Budget(seconds=number) if self.seconds is not None else Budget(core_seconds=number)
 
     def nth_part(self, i: int, n: int) -> "Budget":
         """Return the i-th of n parts that make up the whole together.
@@ -82,6 +98,26 @@ class Spent:
 
     def __sub__(self, other: "Spent") -> "Spent":
         return Spent(self.seconds - other.seconds, self.core_seconds - other.core_seconds)
+
+
+class TooShortError(FruitlessError):
+    """A budget that ended before anything was learned.
+
+    Args:
+        steps: number of steps that it allowed.
+        budget, enough: the budget, and about the one that would do.
+    """
+
+    def __init__(self, steps: int, budget: Budget, enough: Budget):
+        super().__init__(
+            f"the budget of {budget} ended after {steps} steps, too short to do anything; "
+            f"about {enough.rounded_up()} would do"
+        )
+        self.steps, self.budget, self.enough = steps, budget, enough
+
+    def of_whole(self, fraction: float) -> "TooShortError":
+        """Return the same error for the budget of which this was a fraction."""
+        return TooShortError(self.steps, self.budget.part(1 / fraction), self.enough.part(1 / fraction))
 
 
 def now() -> Spent:

@@ -4,6 +4,7 @@
 """
 
 import json
+import logging
 import signal
 import textwrap
 import threading
@@ -15,11 +16,15 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from fieldmorph.fields.budget import Budget, Spent, now
+from fieldmorph.fields.budget import Budget, Spent, TooShortError, now
 from fieldmorph.fields.checkpoint import pack_state, read_checkpoint, unpack_state, write_checkpoint
 from fieldmorph.fields.errors import FruitlessError, SettingError
 from fieldmorph.fields.progress import OnProgress, Progress
 from fieldmorph.fields.types import JsonObject, StateDict
+
+log = logging.getLogger(__name__)
+
+USEFUL_STEPS = 200  # that a budget should allow, in the message about one that is too short
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +137,7 @@ def run_loop(
             write_checkpoint(state_path, {"settings": settings, "state": packed}, arrays, kind="state")
 
     start = started or now()
-    total, saved_at = spent, now().seconds
+    total, begun, saved_at = spent, spent + (now() - start), now().seconds
     with _deferred_signals() as pending:
         while (before := budget.progress(step, total)) < 1:
             learner.step(before)
@@ -140,7 +145,7 @@ def run_loop(
             total = spent + (now() - start)
             after = budget.progress(step, total)
             if int(after * config.n_probes) > int(before * config.n_probes):
-                psnr = learner.probe()
+                psnr = _probed(learner, step)
                 if psnr > best_psnr:
                     best, best_psnr = learner.result(), psnr
                 total = spent + (now() - start)
@@ -153,17 +158,37 @@ def run_loop(
                 save()
                 saved_at = now().seconds
     if best is None or (budget.steps is None and step < config.min_steps):
-        raise _fruitless(step, psnr if best is None else None)
+        raise _fruitless(budget, step, begun, total, psnr if best is None else None)
     return best, LoopReport(step, total, best_psnr, curve)
 
 
-def _fruitless(step: int, psnr: float | None) -> FruitlessError:
+def _probed(learner: Learner, step: int) -> float:
+    psnr = learner.probe()
+    log.debug("step %d: PSNR of the probe %.2f dB", step, psnr)
+    return psnr
+
+
+def _fruitless(budget: Budget, step: int, begun: Spent, total: Spent, psnr: float | None) -> FruitlessError:
     """Return the error of a run whose evaluations all had this PSNR, or that had too few steps."""
     if psnr is None:
-        return FruitlessError(f"the budget ended after {step} steps, too short to do anything; increase it")
+        return TooShortError(step, budget, _enough(budget, step, begun, total))
     return FruitlessError(
         f"the run diverged: its PSNR was {psnr} at every evaluation; smaller learning rates may help"
     )
+
+
+def _enough(budget: Budget, steps: int, begun: Spent, total: Spent) -> Budget:
+    """Return about the time in which `USEFUL_STEPS` can be taken.
+
+    Args:
+        budget: of time, which was too short.
+        steps: number of steps that were taken; where there were none, they are taken to be cheap.
+        begun, total: time used before the first of them, and after the last.
+    """
+    each = USEFUL_STEPS / max(steps, 1)
+    if budget.seconds is not None:
+        return Budget(seconds=begun.seconds + each * max(total.seconds - begun.seconds, 1e-3))
+    return Budget(core_seconds=begun.core_seconds + each * max(total.core_seconds - begun.core_seconds, 1e-3))
 
 
 def describe_state(header: JsonObject, arrays: dict[str, Tensor]) -> JsonObject:

@@ -1,6 +1,6 @@
 """Callbacks through which long work reports how far it is, and what a training run reports."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from fieldmorph.fields.budget import Spent
@@ -26,5 +26,6 @@ class Progress:
 OnProgress = Callable[[Progress], None]  # after a step
 OnCount = Callable[[int, int], None]  # number of units that are done, of how many
 OnPart = Callable[[str, int, int], None]  # activity, number of its units that are done, of how many
+OnExpected = Callable[[Mapping[str, float]], None]  # seconds that activities to come take, about, by name
 OnSweep = Callable[[int, float], None]  # number of sweeps, bound in nats
 OnFit = Callable[[int, int, float], None]  # number of sweeps, at most of how many, bound in nats

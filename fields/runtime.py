@@ -2,10 +2,14 @@
 
 import ctypes
 import functools
+import logging
 import os
 import platform
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -14,6 +18,9 @@ from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.kernels.launch import set_threads
 
 STATUS = Path("/proc/self/status")
+LOAD_SECONDS = 2.0  # in which kernels come from the disk's cache
+
+log = logging.getLogger(__name__)
 
 
 @functools.cache
@@ -43,25 +50,42 @@ def use_threads(n: int | None = None) -> int:
         The number of threads.
     """
     n = n or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else n or os.cpu_count() or 1
+    log.debug("%d threads", n)
     torch.set_num_threads(n)
     set_threads(n)
     _keep_freed_memory()
     return n
 
 
+@contextmanager
+def announced_compilation() -> Iterator[None]:
+    """Log a line of level INFO where kernels used in the block are not in the disk's cache: some silence follows."""
+    announcement = threading.Timer(LOAD_SECONDS, log.info, ("compiling kernels (once, about 40 s)",))
+    announcement.daemon = True
+    announcement.start()
+    try:
+        yield
+    finally:
+        announcement.cancel()
+
+
+@functools.cache
 def compile_kernels() -> float:
     """Compile every CPU kernel, or load it from the disk's cache, so that no budget pays for it.
 
     Returns:
-        Seconds it took: some forty the first time after an installation, half a one later.
+        Seconds it took when this process called it first: half a one from the cache.
     """
     from fieldmorph.fields.kernels.table import KERNELS
 
     start = time.monotonic()
-    for module in KERNELS.values():
-        example = module.example(torch.Generator().manual_seed(0))
-        example.run(example.kernel)
-    return time.monotonic() - start
+    with announced_compilation():
+        for module in KERNELS.values():
+            example = module.example(torch.Generator().manual_seed(0))
+            example.run(example.kernel)
+    seconds = time.monotonic() - start
+    log.debug("kernels were ready after %.1f s", seconds)
+    return seconds
 
 
 def choose_device(name: str = "auto") -> torch.device:

@@ -1,5 +1,7 @@
 """Scenes to train from: images with their cameras by split, and the box that holds the content."""
 
+import hashlib
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +17,8 @@ from fieldmorph.fields.scenes import blender, transforms
 from fieldmorph.fields.scenes.frames import SceneReader, read_images
 from fieldmorph.fields.scenes.table import READERS
 from fieldmorph.fields.types import JsonObject
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -100,8 +104,36 @@ def load_scene(
     }
     if not any(bool(split.images[..., 3].any()) for split in loaded.values()):
         raise InputError(f"{files.source}: every pixel of every image is transparent")
+    for name, split in loaded.items():
+        width, height = split.cameras.width, split.cameras.height
+        log.debug(
+            "read %d views of %d x %d, split %s, from %s", len(split), width, height, name, files.source
+        )
     reference = loaded.get("train") or next(iter(loaded.values()))
     return Scene(files.source.parent.resolve().name, loaded, given or _estimate_box(reference, files.values))
+
+
+def camera_digests(path: str | Path) -> dict[str, str]:
+    """Return a SHA-256 of each split of a scene, over names and cameras of its images; no image is decoded.
+
+    Equal digests mean the same cameras, whatever the size to which images are shrunk. A split whose files cannot be
+    used has none.
+
+    Args:
+        path: the folder, or the transforms file.
+    """
+    digests = {}
+    for split in ("train", "val", "test"):
+        try:
+            frames = _reader_for(Path(path)).read(Path(path), [split]).frames[split]
+        except (InputError, SettingError, LookupError):
+            continue
+        digest = hashlib.sha256()
+        for frame in frames:
+            numbers = [*frame.camera_to_world.ravel().tolist(), *frame.intrinsics, frame.width, frame.height]
+            digest.update(f"{frame.name} {' '.join(f'{x:.5g}' for x in numbers)}\n".encode())
+        digests[split] = digest.hexdigest()
+    return digests
 
 
 def _reader_for(path: Path) -> SceneReader:

@@ -1,5 +1,6 @@
 """A trained field as one file: parameters, occupancy, render step, cameras, where it came from."""
 
+import logging
 import math
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from fieldmorph.fields.types import JsonObject
 PREFIX = "field."  # of the parameters' names
 MAX_STEPS_PER_BOX = 1 << 16  # across the box, in a file that can be trusted
 MAX_PIXELS = 1 << 16  # along one side of an image
+
+log = logging.getLogger(__name__)
 
 
 def save_field(path: str | Path, stored: RenderableField) -> str:
@@ -46,7 +49,9 @@ def save_field(path: str | Path, stored: RenderableField) -> str:
         "image_size": [stored.cameras.width, stored.cameras.height],
         "provenance": stored.provenance,
     }
-    return write_checkpoint(path, header, arrays)
+    sha256 = write_checkpoint(path, header, arrays)
+    log.debug("wrote %s: %s, sha256 %s", path, stored.field.name, sha256)
+    return sha256
 
 
 def load_field(path: str | Path) -> RenderableField:

@@ -7,6 +7,8 @@ import re
 from typing import Any
 
 from fieldmorph.distill.levels import LEVELS
+from fieldmorph.fields.budget import Budget
+from fieldmorph.fields.errors import SettingError
 
 
 def count(text: str) -> int:
@@ -39,6 +41,15 @@ def positive(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"expected a positive number; got {text!r}")
     return value
+
+
+def budget(text: str) -> str:
+    """Check that a text is a budget, and return it."""
+    try:
+        Budget.parse(text)
+    except SettingError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def box(text: str) -> tuple[float, ...]:

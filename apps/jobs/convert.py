@@ -5,11 +5,13 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from fieldmorph.apps.jobs.estimate import receipt_seconds
+from fieldmorph.apps.jobs.inputs import open_field
 from fieldmorph.apps.jobs.lifecycle import SavedRun, check_settings, claim, finish, forget
 from fieldmorph.apps.jobs.quality_gate import Gate, Measured, extend
 from fieldmorph.apps.jobs.request import ConversionRequest
 from fieldmorph.apps.jobs.resume import Outcome, convert_once, interruptible, state_paths
-from fieldmorph.apps.jobs.scenes import digest, open_scene
+from fieldmorph.apps.jobs.scenes import digest, open_scene, warn_of_other_scene
 from fieldmorph.apps.receipt.page import receipt_paths, write_receipt
 from fieldmorph.distill.conversion import ConvertConfig, ConvertReport
 from fieldmorph.distill.fidelity import EvaluationViews, ExampleView, measure, reference
@@ -20,12 +22,11 @@ from fieldmorph.fields.checkpoint import check_output
 from fieldmorph.fields.errors import InputError, SettingError
 from fieldmorph.fields.files import file_sha256
 from fieldmorph.fields.loop import LoopReport
-from fieldmorph.fields.progress import OnPart, OnProgress
+from fieldmorph.fields.progress import OnExpected, OnPart, OnProgress
 from fieldmorph.fields.registry import make_field
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.runtime import choose_device
 from fieldmorph.fields.scene import Split
-from fieldmorph.fields.store import load_field
 from fieldmorph.fields.types import JsonObject
 
 
@@ -71,8 +72,11 @@ def convert_file(
     force: bool = False,
     on_progress: OnProgress = lambda _: None,
     on_image: OnPart = lambda _whose, _done, _total: None,
+    on_expected: OnExpected | None = None,
 ) -> ConvertResult:
     """Distil the field in a file into a new one, save it and its receipt.
+
+    It has a callback for each kind of progress, which is why its arguments are more than ten.
 
     Args:
         teacher: file of the teacher.
@@ -83,6 +87,8 @@ def convert_file(
         resume, force: continue an interrupted run; overwrite what exists.
         on_progress: called after each step of the optimiser.
         on_image: called after each image that is rendered for the receipt.
+        on_expected: called before the training with the seconds that these images take, about, by `teacher` and
+            `student`; not where there is no receipt.
 
     Raises:
         SettingError, InputError: before anything is written; InputError also for a student above `max_bytes`.
@@ -99,6 +105,7 @@ def convert_file(
         force=force,
         on_progress=on_progress,
         on_image=on_image,
+        on_expected=on_expected,
     )
     return run.run()
 
@@ -106,7 +113,7 @@ def convert_file(
 class ConversionRun:
     """One conversion from file to file: made once everything is checked, then `run` once.
 
-    Arguments and errors are those of `convert_file`.
+    Arguments, of which there are more than ten, and errors are those of `convert_file`.
 
     Attributes:
         teacher: the field to distil.
@@ -129,13 +136,14 @@ class ConversionRun:
         force: bool,
         on_progress: OnProgress,
         on_image: OnPart,
+        on_expected: OnExpected | None,
     ):
         check_settings(request.to, request.preset, request.overrides)
         request.check(has_images=data is not None)
         self.config = ConvertConfig(start=request.start, active=request.active, seed=request.seed)
         self.device = choose_device(device)
         self.request, self.output, self.teacher_file = request, output, teacher
-        self.on_progress, self.on_image = on_progress, on_image
+        self.on_progress, self.on_image, self.on_expected = on_progress, on_image, on_expected
         if Path(output).resolve() == Path(teacher).resolve():
             raise SettingError(f"the output {output} is the teacher itself; choose another name")
         claim(output, resume, force)
@@ -154,6 +162,7 @@ class ConversionRun:
         self._evaluation: tuple[EvaluationViews, EvaluationViews] | None = None
         self.views: Split | None = None
         self.images: JsonObject | None = None
+        self.same_scene: bool | None = None
         if data is not None:
             box = self.teacher.field.box()
             self.views = open_scene(data, "test", downscale=downscale, aabb=box).splits["test"]
@@ -163,6 +172,7 @@ class ConversionRun:
                 "downscale": downscale,
                 "sha256": digest(self.views),
             }
+            self.same_scene = warn_of_other_scene(teacher, self.teacher.provenance, data)
 
     def run(self) -> ConvertResult:
         """Distil, save, and measure where a receipt is requested; return what was made."""
@@ -177,7 +187,10 @@ class ConversionRun:
                 seed=self.request.seed,
                 **self.overrides,
             )
-            stored, report = self.learn(0, student.to(self.device), self.request.budget, self.config)
+            student = student.to(self.device)
+            if self.request.receipt and self.on_expected is not None:
+                self.on_expected(receipt_seconds(self.teacher, student, self.views))
+            stored, report = self.learn(0, student, self.request.budget, self.config)
             for path in receipt_paths(self.output):
                 path.unlink(missing_ok=True)  # of the file that is replaced
             self._saved = self.save(stored, (report,))
@@ -264,7 +277,7 @@ class ConversionRun:
             budget=self.request.budget,
             runs=extension.runs,
             seed=self.request.seed,
-            test_images=self.images,
+            test_images=self._test_images(),
             device=self.device,
             gate=None if gate is None else asdict(gate),
         )
@@ -277,6 +290,12 @@ class ConversionRun:
             gate=gate,
             receipt=(str(data), str(page)),
         )
+
+    def _test_images(self) -> JsonObject | None:
+        """Return what the receipt says of the test images: whether the teacher was trained on their scene, if known."""
+        if self.images is None or self.same_scene is None:
+            return self.images
+        return {**self.images, "same_scene": self.same_scene}
 
     def _save_better(self, student: Measured) -> None:
         self._saved = self.save(student.stored, student.made_by)
@@ -301,7 +320,7 @@ def _load_teacher(path: str | Path) -> RenderableField:
     Raises:
         InputError: it is empty, before anything is spent.
     """
-    teacher = load_field(path)
+    teacher = open_field(path)
     if not teacher.occupancy.occupied.any():
         raise InputError(f"the teacher {path} is empty: none of its cells is occupied")
     return teacher

@@ -1,5 +1,7 @@
 """The demo: a hash grid trained on the bundled scene, an MLP distilled from it, and both compared."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +14,8 @@ from fieldmorph.apps.jobs.lifecycle import state_path
 from fieldmorph.apps.jobs.request import ConversionRequest
 from fieldmorph.apps.jobs.scenes import bundled_scene, open_scene
 from fieldmorph.apps.jobs.train import TrainResult, train_scene
-from fieldmorph.apps.media import DIFFERENCE_GAIN, ByteImage, difference, save_mp4, save_png, sheet, to_8bit
-from fieldmorph.fields.budget import Budget, now
+from fieldmorph.apps.media import DIFFERENCE_GAIN, ByteImage, difference, save_png, save_video, sheet, to_8bit
+from fieldmorph.fields.budget import Budget, TooShortError, now
 from fieldmorph.fields.cameras import Cameras, orbit_like, resize
 from fieldmorph.fields.files import check_folder, write_json
 from fieldmorph.fields.loop import Interrupted
@@ -171,25 +173,32 @@ def _make_fields(
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with ProgressLine("train a hash grid", quiet) as progress:
+        with (
+            _fraction_of(budget, TRAIN_FRACTION) as part,
+            ProgressLine("train a hash grid", quiet) as progress,
+        ):
             trained = train_scene(
                 data,
                 files[0],
-                budget.part(TRAIN_FRACTION),
+                part,
                 downscale=downscale,
                 force=True,
                 on_progress=progress,
             )
-        with ProgressLine("convert it to an MLP", quiet) as progress:
+        with (
+            _fraction_of(budget, 1 - TRAIN_FRACTION) as part,
+            ProgressLine("convert it to an MLP", quiet) as progress,
+        ):
             converted = convert_file(
                 files[0],
                 files[1],
-                ConversionRequest(budget.part(1 - TRAIN_FRACTION)),
+                ConversionRequest(part),
                 data=data,
                 downscale=downscale,
                 force=True,
                 on_progress=progress,
                 on_image=progress.measured,
+                on_expected=progress.expect,
             )
     except Interrupted as error:
         raise Interrupted(error.signum, None) from None  # no state is left to resume from
@@ -199,6 +208,15 @@ def _make_fields(
         if is_new and not any(folder.iterdir()):
             folder.rmdir()
     return trained, converted
+
+
+@contextmanager
+def _fraction_of(budget: Budget, fraction: float) -> Iterator[Budget]:
+    """Yield a part of the budget; the message about one that is too short names the whole."""
+    try:
+        yield budget.part(fraction)
+    except TooShortError as error:
+        raise error.of_whole(fraction) from None
 
 
 def _save_videos(
@@ -216,7 +234,7 @@ def _save_videos(
         frames["side_by_side"].append(sheet([pair], _titles(teacher, student)[1:3]))
         on_image(i + 1, len(cameras))
     for name, video in frames.items():
-        save_mp4(folder / f"{name}.mp4", video)
+        save_video(folder / f"{name}.mp4", video)
 
 
 def _titles(teacher: RenderableField, student: RenderableField) -> list[str]:

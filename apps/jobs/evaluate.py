@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 
-from fieldmorph.apps.jobs.scenes import open_scene
+from fieldmorph.apps.jobs.inputs import compile_for, open_field
+from fieldmorph.apps.jobs.scenes import open_scene, warn_of_other_scene
 from fieldmorph.distill.receipt import plain
 from fieldmorph.fields.budget import Spent, now
-from fieldmorph.fields.cameras import resize
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.files import file_sha256
 from fieldmorph.fields.metrics import SSIM_WINDOW, capped_psnr, ssim
@@ -16,7 +16,6 @@ from fieldmorph.fields.progress import OnCount
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.runtime import choose_device
 from fieldmorph.fields.scene import Split
-from fieldmorph.fields.store import load_field
 from fieldmorph.fields.types import JsonObject
 
 
@@ -62,17 +61,20 @@ class EvalResult:
         file: as it was given.
         bytes, sha256: of the file.
         evaluation: of the field.
+        same_scene: whether the views are of the scene that the field was trained on; None where that is unknown.
     """
 
     file: str
     bytes: int
     sha256: str
     evaluation: Evaluation
+    same_scene: bool | None = None
 
     def as_json(self) -> JsonObject:
-        """Return the values of `--json`."""
+        """Return the values of `--json`: nothing of the scene where it is unknown."""
         file = {"file": self.file, "bytes": self.bytes, "sha256": self.sha256}
-        return {**file, **self.evaluation.as_json()}
+        known = {} if self.same_scene is None else {"same_scene": self.same_scene}
+        return {**file, **self.evaluation.as_json(), **known}
 
 
 def evaluate_file(
@@ -85,7 +87,7 @@ def evaluate_file(
     device: str = "auto",
     on_image: OnCount = lambda _done, _total: None,
 ) -> EvalResult:
-    """Evaluate the field in a file on a split of a scene.
+    """Evaluate the field in a file on a split of a scene; the log has a warning if it was trained on another one.
 
     Args:
         data: the scene's folder; its images may have another size than those the field was trained on.
@@ -96,17 +98,19 @@ def evaluate_file(
         SettingError, InputError: before anything is rendered.
     """
     place = choose_device(device)
-    stored = load_field(path)
+    stored = open_field(path)
     stored.field.to(place)
-    reference = None if teacher is None else load_field(teacher)
+    reference = None if teacher is None else open_field(teacher)
     if reference is not None:
         reference.field.to(place)
     views = open_scene(data, split, downscale=downscale, aabb=stored.field.box()).splits[split]
+    same_scene = warn_of_other_scene(path, stored.provenance, data)
     return EvalResult(
         file=str(path),
         bytes=Path(path).stat().st_size,
         sha256=file_sha256(path),
         evaluation=evaluate(stored, views, reference, on_image),
+        same_scene=same_scene,
     )
 
 
@@ -130,7 +134,7 @@ def evaluate(
         raise SettingError(
             f"SSIM needs at least {SSIM_WINDOW} x {SSIM_WINDOW} pixels; the views have {width} x {height}"
         )
-    stored.render(resize(views.cameras[0], 16, 16))  # kernels compile at their first use
+    compile_for(stored)
     psnr, similarity = list[float](), list[float]()
     psnr_to_teacher, ssim_to_teacher = list[float](), list[float]()
     spent = Spent()

@@ -9,8 +9,9 @@ from tempfile import TemporaryFile
 import numpy as np
 import torch
 
+from fieldmorph.apps.jobs.inputs import compile_for, open_field
 from fieldmorph.apps.jobs.scenes import open_scene
-from fieldmorph.apps.media import DEPTH_LEVELS, depth_16bit, open_video, save_mp4, save_png, to_8bit
+from fieldmorph.apps.media import DEPTH_LEVELS, VIDEOS, depth_16bit, open_video, save_png, save_video, to_8bit
 from fieldmorph.fields.cameras import Cameras, orbit_like, resize
 from fieldmorph.fields.checkpoint import check_output
 from fieldmorph.fields.errors import SettingError
@@ -18,10 +19,8 @@ from fieldmorph.fields.files import check_ending, check_folder, write_json
 from fieldmorph.fields.progress import OnCount
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.runtime import choose_device
-from fieldmorph.fields.store import load_field
 from fieldmorph.fields.types import JsonObject
 
-VIDEO = ".mp4"
 SOLID = 0.5  # opacity from which a pixel has a depth
 BACKGROUNDS = {"white": 1.0, "black": 0.0}
 MAX_PIXELS = 1 << 26  # of one image
@@ -78,10 +77,10 @@ def render_file(
 ) -> RenderResult:
     """Render the views of `data`, or `orbit` frames of a full orbit.
 
-    An output that ends in .mp4 becomes a video, any other a folder with one PNG per view, named after it. With `depth`
-    the folder gets 16-bit `<name>_depth.png` and `depth.json`, which states their scale, and a video gets
-    `<name>_depth.mp4`, near bright and far dark; `opacity` likewise, in 8 bits. It has an argument for each option of
-    `fieldmorph render`, which is why they are more than ten.
+    An output that ends in .mp4, .webp or .gif becomes a video, any other a folder with one PNG per view, named after
+    it. With `depth` the folder gets 16-bit `<name>_depth.png` and `depth.json`, which states their scale, and a video
+    gets `<name>_depth.mp4` (or .webp, .gif), near bright and far dark; `opacity` likewise, in 8 bits. It has an
+    argument for each option of `fieldmorph render`, which is why they are more than ten.
 
     Args:
         path: file of the field.
@@ -96,11 +95,11 @@ def render_file(
     Raises:
         SettingError, InputError: before anything is written.
     """
-    check_ending(output, [VIDEO])
+    check_ending(output, list(VIDEOS))
     output, place = Path(output), choose_device(device)
     if orbit is not None and orbit > MAX_FRAMES:
         raise SettingError(f"an orbit has at most {MAX_FRAMES} frames; got {orbit}")
-    is_video = output.suffix.lower() == VIDEO
+    is_video = output.suffix.lower() in VIDEOS
     kinds = ["colors", *(["depth"] if depth else []), *(["opacity"] if opacity else [])]
     targets = {kind: output.with_name(_suffixed(output.stem, kind) + output.suffix) for kind in kinds}
     if is_video:
@@ -108,7 +107,7 @@ def render_file(
             check_output(target, force)
     else:
         check_folder(output, force)
-    stored = load_field(path)
+    stored = open_field(path)
     stored.field.to(place)
     if data is not None:
         views = open_scene(data, split, downscale=downscale, aabb=stored.field.box()).splits[split]
@@ -120,6 +119,7 @@ def render_file(
         if size[0] * size[1] > MAX_PIXELS:
             raise SettingError(f"an image has at most {MAX_PIXELS} pixels; got {size[0]} x {size[1]}")
         cameras = resize(cameras, *size)
+    compile_for(stored)
     scale = depth_scale(stored, cameras)
     frames = _frames(stored, cameras, BACKGROUNDS[background], scale, on_image)
     if is_video:
@@ -196,7 +196,7 @@ def _save_videos(targets: dict[str, Path], frames: Iterator[Images], fps: int) -
         if "depth" in targets:
             waiting.seek(0)
             again = (np.load(waiting) for _ in range(n_frames))
-            save_mp4(targets["depth"], (_near_is_bright(depths, near, far) for depths in again), fps)
+            save_video(targets["depth"], (_near_is_bright(depths, near, far) for depths in again), fps)
 
 
 def _near_is_bright(depths: np.ndarray, near: float, far: float) -> np.ndarray:

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fieldmorph.apps.jobs.lifecycle import SavedRun, check_settings, claim, finish, forget
-from fieldmorph.apps.jobs.scenes import digest, open_scene
+from fieldmorph.apps.jobs.scenes import CAMERAS, digest, open_scene
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.fit import FitConfig, fit_images
 from fieldmorph.fields.progress import OnProgress
 from fieldmorph.fields.registry import make_field
 from fieldmorph.fields.runtime import choose_device
+from fieldmorph.fields.scene import camera_digests
 from fieldmorph.fields.types import FieldSettings
 
 
@@ -78,7 +79,7 @@ def train_scene(
         settings={**source, "steps": budget.steps},
         on_progress=on_progress,
     )
-    job = {"job": "train", **source, "preset": preset}
+    job = {"job": "train", **source, CAMERAS: camera_digests(data), "preset": preset}
     saved = finish(stored, report, output, job, preset, seed)[1]
     state.unlink(missing_ok=True)
     return TrainResult(**vars(saved))

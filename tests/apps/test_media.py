@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from fieldmorph.apps.jobs.render import Images, _save_videos, image_names, render_file
-from fieldmorph.apps.media import depth_16bit, difference, save_mp4, save_png, sheet, to_8bit
+from fieldmorph.apps.media import depth_16bit, difference, save_png, save_video, sheet, to_8bit
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.cameras import orbit_box
 from fieldmorph.fields.errors import SettingError
@@ -28,7 +28,7 @@ def sphere_file(monkeypatch: pytest.MonkeyPatch, soft_sphere: VolumeField, tmp_p
     """A path whose field is the soft sphere, with 8 cameras of 24 x 20 pixels round it."""
     cameras = orbit_box(BOX, 8, width=24, height=20)
     stored = RenderableField(soft_sphere, OccupancyGrid(8), 0.02, cameras)
-    monkeypatch.setattr("fieldmorph.apps.jobs.render.load_field", lambda _path: stored)
+    monkeypatch.setattr("fieldmorph.apps.jobs.render.open_field", lambda _path: stored)
     return tmp_path / "sphere.fm"
 
 
@@ -59,7 +59,7 @@ def test_depth_is_a_multiple_of_its_scale() -> None:
 
 def test_video_plays_everywhere(tmp_path: Path) -> None:
     frames = [np.full((33, 47, 3), level, dtype=np.uint8) for level in (0, 128, 255)]
-    save_mp4(tmp_path / "a.mp4", frames, fps=10)
+    save_video(tmp_path / "a.mp4", frames, fps=10)
     count, seconds = imageio_ffmpeg.count_frames_and_secs(str(tmp_path / "a.mp4"))
     assert (count, round(seconds, 2)) == (3, 0.3)
     with imageio.get_reader(tmp_path / "a.mp4") as reader:
@@ -81,11 +81,69 @@ def test_video_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
         raise RuntimeError("out of images")
 
     with pytest.raises(RuntimeError, match="out of images"):
-        save_mp4(path, frames())
+        save_video(path, frames())
     with pytest.raises(SettingError, match="at least one frame"):
-        save_mp4(path, [])
+        save_video(path, [])
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("ending", "fps", "durations"), [(".webp", 30, [33, 34, 33]), (".gif", 30, [30, 40, 30])]
+)
+def test_an_animation_repeats_and_has_its_length(
+    tmp_path: Path, ending: str, fps: int, durations: list[int]
+) -> None:
+    colors = [(250, 20, 30), (20, 200, 60), (10, 30, 240)]
+    frames = [np.full((33, 47, 3), color, dtype=np.uint8) for color in colors]
+    path = tmp_path / f"a{ending}"
+    save_video(path, frames, fps=fps)
+    with Image.open(path) as animation:
+        assert (animation.n_frames, animation.size, animation.info["loop"]) == (3, (47, 33), 0)
+        for i, color in enumerate(colors):
+            animation.seek(i)
+            animation.load()
+            assert animation.info["duration"] == durations[i]
+            assert np.asarray(animation.convert("RGB")).mean((0, 1)) == pytest.approx(color, abs=4)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("ending", [".webp", ".gif"])
+def test_an_animation_that_fails_leaves_the_old_one(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"a{ending}"
+    path.write_text("old")
+
+    def frames() -> Iterator[np.ndarray]:
+        yield np.zeros((16, 16, 3), dtype=np.uint8)
+        raise RuntimeError("out of images")
+
+    with pytest.raises(RuntimeError, match="out of images"):
+        save_video(path, frames())
+    with pytest.raises(SettingError, match="at least one frame"):
+        save_video(path, [])
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_gif_has_one_palette_and_a_limit(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    still = rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)
+    still[-1] = np.array([255, 0])[np.arange(20) % 4 // 2, None]  # backgrounds are exact
+    frames = [still.copy() for _ in range(19)]
+    for i, frame in enumerate(frames):
+        frame[i] = (255, 0, 0)
+    save_video(tmp_path / "a.gif", frames, fps=25)
+    with Image.open(tmp_path / "a.gif") as animation:
+        palettes = set()
+        for i in range(animation.n_frames):
+            animation.seek(i)
+            palettes.add(bytes(animation.global_palette.palette))
+            corner = np.asarray(animation.convert("RGB"))[-1, -4:]
+            assert corner.tolist() == [[255, 255, 255], [255, 255, 255], [0, 0, 0], [0, 0, 0]]
+    assert len(palettes) == 1
+    with pytest.raises(SettingError, match="at most 50 frames per second; got 60"):
+        save_video(tmp_path / "b.gif", frames, fps=60)
+    assert not (tmp_path / "b.gif").exists()
 
 
 def test_difference_is_white_where_images_agree() -> None:
@@ -135,6 +193,15 @@ def test_depth_images_state_distances(sphere_file: Path, tmp_path: Path) -> None
     color = np.asarray(Image.open(out / "orbit_000.png"))
     assert color.shape == (41, 41, 3)
     assert (color[0, 0] == 255).all()
+
+
+@pytest.mark.parametrize("ending", [".webp", ".gif"])
+def test_an_orbit_becomes_an_animation(sphere_file: Path, tmp_path: Path, ending: str) -> None:
+    render_file(sphere_file, tmp_path / f"o{ending}", orbit=3, depth=True, device="cpu")
+    assert {p.name for p in tmp_path.iterdir()} == {f"o{ending}", f"o_depth{ending}"}
+    for name, n_frames in (("o", 3), ("o_depth", 1)):  # the depth is the same from everywhere
+        with Image.open(tmp_path / f"{name}{ending}") as animation:
+            assert (animation.n_frames, animation.size) == (n_frames, (24, 20))
 
 
 def test_orbit_video_and_its_companions(sphere_file: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fieldmorph.fields.budget import Budget, Spent, now
+from fieldmorph.fields.budget import Budget, Spent, TooShortError, now
 from fieldmorph.fields.errors import SettingError
 
 
@@ -116,3 +116,35 @@ def test_parts_are_of_the_same_kind(budget: Budget) -> None:
 
 def test_a_part_of_steps_is_at_least_one() -> None:
     assert Budget(steps=2).part(0.01) == Budget(steps=1)
+
+
+@pytest.mark.parametrize(
+    ("budget", "text"),
+    [
+        (Budget(steps=200), "200 steps"),
+        (Budget.parse("2.5m"), "150s"),
+        (Budget.parse("150cs"), "150cs"),
+        (Budget.parse("0.001s"), "0.001s"),
+    ],
+)
+def test_a_budget_is_written_as_it_is_read(budget: Budget, text: str) -> None:
+    assert str(budget) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [(0.02, 1), (1.0, 1), (1.1, 2), (4.0, 5), (5.1, 10), (10.0, 10), (130.0, 200)]
+)
+def test_rounding_up_gives_a_number_one_remembers(seconds: float, expected: float) -> None:
+    assert Budget(seconds=seconds).rounded_up() == Budget(seconds=expected)
+    assert Budget(core_seconds=seconds).rounded_up() == Budget(core_seconds=expected)
+
+
+def test_the_error_of_a_part_names_the_whole() -> None:
+    error = TooShortError(3, Budget(core_seconds=1.0), Budget(core_seconds=7.0))
+    assert (
+        str(error) == "the budget of 1cs ended after 3 steps, too short to do anything; about 10cs would do"
+    )
+    whole = error.of_whole(0.25)
+    assert (
+        str(whole) == "the budget of 4cs ended after 3 steps, too short to do anything; about 50cs would do"
+    )

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from fieldmorph.fields.budget import Budget, Spent, now
+from fieldmorph.fields.budget import Budget, Spent, TooShortError, now
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.loop import Interrupted, LoopConfig, run_loop
 from fieldmorph.fields.progress import OnProgress, Progress
@@ -179,6 +179,22 @@ def test_other_settings_are_refused_and_named(tmp_path: Path) -> None:
     assert "lr" not in reported.partition("settings:")[2]
     assert "box" not in reported.partition("settings:")[2]
     assert "\n" not in reported
+
+
+def test_what_would_do_follows_from_the_steps_that_were_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = [0.0]
+    monkeypatch.setattr("fieldmorph.fields.loop.now", lambda: Spent(seconds[0], 2 * seconds[0]))
+
+    def step(_progress: Any) -> None:
+        seconds[0] += 0.5
+
+    started = Spent(-10.0, -20.0)  # it took ten seconds to begin
+    for budget, enough in ((Budget(seconds=10.9), "100s"), (Budget(core_seconds=21.8), "200cs")):
+        seconds[0] = 0.0
+        with pytest.raises(
+            TooShortError, match=f"of {budget} ended after 3 steps, .* about {enough} would do"
+        ):
+            run_loop(Walker(), budget, on_progress=step, started=started)
 
 
 @pytest.mark.parametrize("budget", [Budget(seconds=1e-9), Budget(core_seconds=1e-9)])

@@ -1,9 +1,12 @@
 """What importing the package sets up, and kernels under many threads."""
 
+import inspect
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -165,6 +168,21 @@ def test_eight_threads_give_what_one_gives(layer: str, start: str) -> None:
         pytest.skip("numba finds no OpenMP here")
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{layer}\n"
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.3])
+def test_a_long_compilation_is_announced(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, seconds: float
+) -> None:
+    module = SimpleNamespace(
+        example=lambda _: SimpleNamespace(kernel=None, run=lambda _: time.sleep(seconds))
+    )
+    monkeypatch.setattr("fieldmorph.fields.kernels.table.KERNELS", {"slow": module})
+    monkeypatch.setattr("fieldmorph.fields.runtime.LOAD_SECONDS", 0.05 if seconds else 60.0)
+    with caplog.at_level("INFO", logger="fieldmorph"):
+        assert inspect.unwrap(compile_kernels)() >= seconds
+    announced = ["compiling kernels (once, about 40 s)"] if seconds else []
+    assert [record.getMessage() for record in caplog.records] == announced
 
 
 def test_compiling_kernels_draws_nothing_from_the_global_generator() -> None:

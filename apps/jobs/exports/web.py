@@ -9,6 +9,7 @@ from fieldmorph.apps.bake.baked_field import baked_field
 from fieldmorph.apps.bake.bricks import Bake
 from fieldmorph.apps.bake.build import BakeConfig, bake
 from fieldmorph.apps.bake.web_export import PAGES, is_page, write_web
+from fieldmorph.apps.jobs.inputs import compile_for, open_field
 from fieldmorph.fields.cameras import resize
 from fieldmorph.fields.checkpoint import check_output
 from fieldmorph.fields.files import check_ending, check_folder
@@ -16,7 +17,6 @@ from fieldmorph.fields.metrics import capped_psnr
 from fieldmorph.fields.progress import OnPart
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.runtime import choose_device
-from fieldmorph.fields.store import load_field
 from fieldmorph.fields.types import JsonObject
 
 CHECKED_VIEWS = 4  # in which a bake is compared with its field
@@ -90,8 +90,9 @@ def export_web(
     else:
         check_folder(output, force)
     place = choose_device(device)
-    stored = load_field(path)
+    stored = open_field(path)
     stored.field.to(place)
+    compile_for(stored)
     shown = (name or Path(path).stem)[:MAX_NAME]
     facts = (
         ("Field", stored.field.name),

@@ -293,17 +293,18 @@ def test_existing_output_needs_force(
 
 
 @pytest.mark.parametrize(
-    ("command", "known"), [("render --orbit 2 -o", ".mp4"), ("export --web", ".html or .htm")]
+    ("command", "known"),
+    [("render --orbit 2 -o", ".mp4 or .webp or .gif"), ("export --web", ".html or .htm")],
 )
 def test_an_unknown_ending_is_refused_with_the_known_ones(
     capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path, command: str, known: str
 ) -> None:
     name, *options = command.split()
-    code, message = refused(capsys, name, file, *options, tmp_path / "orbit.gif")
+    code, message = refused(capsys, name, file, *options, tmp_path / "orbit.avi")
     assert code == 2
     assert f"expected a name that ends in {known}, or a folder, as" in message
-    assert message.endswith("; got " + str(tmp_path / "orbit.gif") + "\n")
-    assert not (tmp_path / "orbit.gif").exists()
+    assert message.endswith("; got " + str(tmp_path / "orbit.avi") + "\n")
+    assert not (tmp_path / "orbit.avi").exists()
 
 
 def test_eval_refuses_small_views_before_it_renders(

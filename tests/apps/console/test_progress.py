@@ -1,9 +1,13 @@
 """The line that says how far a job is: on a terminal and elsewhere, part by part."""
 
 import io
+import re
+import subprocess
+import sys
 
 import pytest
 
+from fieldmorph.apps.console.messages import NORMAL, QUIET, VERBOSE, shown_messages
 from fieldmorph.apps.console.progress import ProgressLine, duration
 from fieldmorph.fields.budget import Spent
 from fieldmorph.fields.progress import Progress
@@ -19,6 +23,12 @@ class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return self.is_terminal
 
+    def lines(self) -> list[str]:
+        """What was shown, line after line or redrawn, without bars and colors."""
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", self.getvalue())
+        assert "\x1b" not in plain
+        return [re.sub(r"  [━╸╺]+", "", line).rstrip() for line in re.split("[\r\n]", plain)]
+
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
@@ -26,6 +36,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     seconds = [100.0]
     monkeypatch.setattr("fieldmorph.apps.console.progress.time.monotonic", lambda: seconds[0])
     return seconds
+
+
+@pytest.fixture(autouse=True)
+def _columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("TERM", "xterm-256color")
 
 
 def learn(line: ProgressLine, clock: list[float], fraction: float) -> None:
@@ -41,8 +57,7 @@ def test_a_line_has_rate_quality_and_time_to_go(clock: list[float], is_terminal:
         for step in range(0, 101, 10):
             line(Progress(step, step / 100, 21.5 if step > 20 else None, Spent(0.0, 0.0)))
             clock[0] += 3.0
-    lines = stream.getvalue().split("\r" if is_terminal else "\n")
-    assert "train   40%  step 40  3.3 steps/s  PSNR 21.50 dB  ETA 0:18" in [shown.rstrip() for shown in lines]
+    assert "train   40%  step 40  3.3 steps/s  PSNR 21.50 dB  ETA 0:18" in stream.lines()
     assert stream.getvalue().endswith("\n")
     assert stream.getvalue().count("\n") == (1 if is_terminal else 5)
 
@@ -70,24 +85,118 @@ def test_what_is_measured_has_a_rate_and_an_eta_of_its_own(clock: list[float], i
         for done in (1, 2):
             line.measured("student", done, 4)
             clock[0] += 8.0
-    text = stream.getvalue()
-    shown = [line.rstrip() for line in text.replace("\r", "\n").split("\n")]
+    shown = stream.lines()
+    job = "" if is_terminal else "convert, "  # a terminal has the job in the line above
     # The second image was made in 6 s or 20 s; two more are to come.
-    assert "convert, measure the teacher   50%  image 2  0.2 images/s  ETA 0:12" in shown
-    assert "convert, measure the student   50%  image 2  0.1 images/s  ETA 0:40" in shown
-    assert "convert   50%  step 500  50.0 steps/s  ETA 0:10" in shown
+    assert f"{job}measure the teacher   50%  2/4 views  0.2 views/s  ETA 0:12" in shown
+    assert f"{job}measure the student   50%  2/4 views  0.1 views/s  ETA 0:40" in shown
     assert shown.count("convert   50%  step 500  50.0 steps/s  ETA 0:10") == 2
-    assert shown[-2] == "convert, measure the student   50%  image 2  0.1 images/s  ETA 0:16"
+    assert shown[-2] == f"{job}measure the student   50%  2/4 views  0.1 views/s  ETA 0:16"
     if is_terminal:  # each part keeps its last line
-        last = [line.split("\r")[-1].split("%")[0] for line in text.split("\n")]
+        last = [line.split("\r")[-1].split(" ━")[0] for line in stream.getvalue().split("\n")]
+        last = [re.sub(r"\x1b\[[0-9;]*m", "", line).split("  ")[0] for line in last]
         assert last == [
-            "convert  100",
-            "convert, measure the teacher   75",
-            "convert, measure the student   75",
-            "convert   50",
-            "convert, measure the student   50",
+            "convert",
+            "measure the teacher",
+            "measure the student",
+            "convert",
+            "measure the student",
             "",
         ]
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_the_remaining_time_includes_what_will_be_measured(clock: list[float], is_terminal: bool) -> None:
+    stream = Terminal(is_terminal)
+    with ProgressLine("convert", stream=stream) as line:
+        line.expect({"teacher": 40.0, "student": 100.0})
+        for fraction in (0.0, 0.5):
+            learn(line, clock, fraction)
+        for done in (1, 2):
+            line.measured("teacher", done, 3)
+            clock[0] += 10.0
+    shown = [line.rpartition("ETA ")[2] for line in stream.lines() if "ETA" in line]
+    assert shown == ["2:30", "1:50"]  # 10 s of training, 40, 100; then 10 s of the teacher's image and 100
+
+
+@pytest.mark.parametrize("columns", [20, 40, 60, 80, 200])
+def test_a_terminal_of_any_width_gets_one_line(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    stream = Terminal()
+    with ProgressLine("evaluate", stream=stream) as line:
+        for done in range(59):
+            line.count(done, 58)
+            clock[0] += 1.0
+    assert stream.getvalue().count("\n") == 1
+    drawn = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in stream.getvalue().rstrip().split("\r")]
+    assert len(drawn) == 59  # with what stands before the first
+    assert max(map(len, drawn)) < columns
+    half = drawn[30]
+    assert "evaluate" in half
+    if columns >= 60:
+        assert "32/58 views" in drawn[32]
+        assert "ETA" in half
+        assert "━━━━" in half
+
+
+def test_a_message_takes_the_place_of_the_line(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    import logging
+
+    stream = Terminal()
+    monkeypatch.setattr("sys.stderr", stream)
+    with shown_messages(NORMAL), ProgressLine("train") as line:
+        learn(line, clock, 0.0)
+        learn(line, clock, 0.5)
+        logging.getLogger("fieldmorph.test").warning("the sea is rough")
+        learn(line, clock, 0.6)
+    cleared = [part for part in stream.getvalue().split("\r") if part.strip() == ""]
+    assert cleared
+    assert "fieldmorph: warning: the sea is rough\n" in stream.getvalue().split("\r")
+
+
+@pytest.mark.parametrize(
+    ("level", "expected"),
+    [
+        (QUIET, ["e"]),
+        (NORMAL, ["i", "warning: w", "e"]),
+        (VERBOSE, ["0.0 s: d", "i", "warning: w", "e"]),
+    ],
+)
+def test_levels_of_messages(capsys: pytest.CaptureFixture[str], level: int, expected: list[str]) -> None:
+    import logging
+
+    log = logging.getLogger("fieldmorph.test")
+    with shown_messages(level):
+        log.debug("d")
+        log.info("i")
+        log.warning("w")
+        log.error("e")
+    log.error("not shown afterwards")
+    assert capsys.readouterr().err == "".join(f"fieldmorph: {text}\n" for text in expected)
+
+
+def test_rich_is_imported_for_a_bar_alone() -> None:
+    script = """
+import sys
+from fieldmorph.apps.console.progress import ProgressLine
+line = ProgressLine("train", line_seconds=0)
+line.count(1, 2)
+assert "rich" not in sys.modules
+sys.stderr.isatty = lambda: True
+line = ProgressLine("train", refresh_seconds=0)
+line.count(1, 2)
+assert "rich" in sys.modules
+"""
+    env = {"TERM": "xterm", "COLUMNS": "80"}
+    import os
+
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env={**os.environ, **env}
+    )
+    assert done.returncode == 0, done.stderr
+    assert "train   50%  1/2 views" in done.stderr
 
 
 def test_durations() -> None:

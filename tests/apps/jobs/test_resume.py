@@ -283,7 +283,8 @@ def test_a_signal_while_measured_is_one_line_and_loses_nothing(
     assert main([*line, "--resume"]) == 0
     assert {what for what, _ in events} == {"image"}
     assert output.read_bytes() == student
-    assert {path.name for path in tmp_path.iterdir()} == {"o.fm", "o.fm.receipt.json", "o.fm.receipt.html"}
+    written = {"o.fm", "o.fm.toml", "o.fm.receipt.json", "o.fm.receipt.html"}
+    assert {path.name for path in tmp_path.iterdir()} == written
 
 
 def interrupted(job: dict[str, Any], at: int) -> None:

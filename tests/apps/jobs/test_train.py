@@ -140,7 +140,7 @@ def test_train_says_what_it_made(run: Run, tmp_path: Path) -> None:
     assert result["params"] == stored.field.n_parameters()
     assert stored.provenance["images"] == 60
     assert stored.provenance["steps"] == 20
-    assert [path.name for path in tmp_path.iterdir()] == ["t.fm"]
+    assert {path.name for path in tmp_path.iterdir()} == {"t.fm", "t.fm.toml"}
     other = run("train", SCENE, *GRID, *THREADS, "--steps", 20, "--seed", 4, "-o", tmp_path / "u.fm")
     assert other["sha256"] != result["sha256"]
 
@@ -151,7 +151,12 @@ def test_convert_says_what_it_made(run: Run, teacher: Path, tmp_path: Path) -> N
     assert result["teacher_sha256"] == sha256(teacher)
     assert result["stages"] == ["features", "volume", "render"]
     assert result["dropped"] == {"start": "this student has no closed form"}
-    assert {path.name for path in tmp_path.iterdir()} == {"s.fm", "s.fm.receipt.json", "s.fm.receipt.html"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "s.fm",
+        "s.fm.toml",
+        "s.fm.receipt.json",
+        "s.fm.receipt.html",
+    }
     stored = load_field(output)
     assert stored.provenance["teacher"]["sha256"] == sha256(teacher)
     assert stored.provenance["teacher"]["provenance"]["scene"] == "spot"
@@ -190,7 +195,8 @@ def test_signal_saves_and_resume_gives_the_same_bytes(
     assert seen == list(range(STOP_AT + 1, STEPS + 1))
     assert sha256(output) == sha256(teacher if job == "train" else student)
     left = {path.name for path in tmp_path.iterdir()}
-    assert left == ({"o.fm"} if job == "train" else {"o.fm", "o.fm.receipt.json", "o.fm.receipt.html"})
+    receipt = set() if job == "train" else {"o.fm.receipt.json", "o.fm.receipt.html"}
+    assert left == {"o.fm", "o.fm.toml"} | receipt
 
 
 @pytest.mark.slow
