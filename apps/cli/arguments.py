@@ -63,7 +63,19 @@ def command(
     parser.add_argument(
         "--json", action="store_true", help="one JSON object on standard output, nothing else"
     )
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help=f"TOML file with settings in a table [{parser.prog.partition(' ')[2].replace(' ', '.')}]; "
+        "the command line overrides them",
+    )
+    amount = parser.add_mutually_exclusive_group()
+    amount.add_argument(
+        "-q", "--quiet", action="store_true", help="only results and errors: no progress, no warnings"
+    )
+    amount.add_argument(
+        "-v", "--verbose", action="store_true", help="also what is done and how long it takes (the debug log)"
+    )
     if threads:
         parser.add_argument("--threads", type=values.count, metavar="N", help=threads)
     if device:

@@ -3,13 +3,23 @@
 from contextlib import nullcontext
 from typing import Any
 
-from fieldmorph.apps.bench.registry import BENCHES, TENSOR_SIZES
+from fieldmorph.apps.bench.registry import BENCHES, TENSOR_SIZES, Benchmark
 from fieldmorph.apps.cli import arguments as arg
 from fieldmorph.apps.cli.common import Args, extra, set_threads, show
 from fieldmorph.apps.console import values
+from fieldmorph.fields.errors import SettingError
 
 FAILED = 1  # exit code of a benchmark that finished with rows that have no figures
 NOT_KERNELS, SCENES = "all but kernels", "scene benchmarks"
+DEFAULTS = {
+    "data": None,
+    "downscale": 1,
+    "seeds": None,
+    "scale": 1.0,
+    "only": None,
+    "folds": None,
+    "sizes": None,
+}
 KEYWORDS = {"n_seeds": "seeds", "n_folds": "folds"}  # of the functions, where the option has another name
 
 
@@ -67,6 +77,17 @@ def add_parser(jobs: Any) -> None:
     )
 
 
+def _refuse_others(args: Args, bench: Benchmark) -> None:
+    """Check that no option was given that the benchmark does not have.
+
+    Raises:
+        SettingError: one was.
+    """
+    for name, default in DEFAULTS.items():
+        if getattr(args, name) != default and name not in [KEYWORDS.get(o, o) for o in bench.options]:
+            raise SettingError(f"--{name} is not an option of `fieldmorph bench {args.what}`")
+
+
 def _named() -> str:
     """Return the names that `--only` takes, benchmark by benchmark."""
     named = [f"{name}: {', '.join(bench.only)}" for name, bench in BENCHES.items() if bench.only]
@@ -84,6 +105,9 @@ def _defaults_of_seeds() -> str:
 def run(args: Args) -> int:
     """Run one benchmark and print its table; return 1 where rows failed."""
     bench = TENSOR_SIZES if args.what == "tensor" and args.sizes else BENCHES[args.what]
+    _refuse_others(args, bench)
+    if "output" not in bench.options:
+        args.output = None
     if "threads" not in bench.options:
         set_threads(args)
     given = {name: getattr(args, KEYWORDS.get(name, name)) for name in bench.options}

@@ -93,6 +93,7 @@ def run(args: Args) -> int:
             force=args.force,
             on_progress=progress,
             on_image=progress.measured,
+            on_expected=progress.expect,
         )
     show(result, args, convert_summary)
     if result.gate is None or result.gate.met:

@@ -4,6 +4,7 @@ from typing import Any
 
 from fieldmorph.apps.cli import arguments as arg
 from fieldmorph.apps.cli.common import Args, set_threads, show
+from fieldmorph.apps.console import values
 from fieldmorph.fields.budget import Budget
 
 
@@ -14,7 +15,10 @@ def add_parser(jobs: Any) -> None:
     )
     arg.add_output(parser, "folder for fields, images and videos (default demo_output)", "demo_output")
     parser.add_argument(
-        "--budget", default="320cs", help=f"{arg.BUDGET_HELP}; a quarter of it trains (default 320cs)"
+        "--budget",
+        type=values.budget,
+        default="320cs",
+        help=f"{arg.BUDGET_HELP}; a quarter of it trains (default 320cs)",
     )
 
 

@@ -11,7 +11,7 @@ def add_parser(jobs: Any) -> None:
     parser = arg.command(
         jobs, "eval", run, "measure a field against test images", threads=arg.THREADS_HELP, device=True
     )
-    parser.add_argument("file", metavar="FILE")
+    parser.add_argument("file", metavar="FILE", help="file of the field to measure")
     parser.add_argument("--teacher", metavar="TEACHER", help="also compare with this field's renderings")
     arg.add_views(parser, parser, required=True)
 

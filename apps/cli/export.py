@@ -16,7 +16,7 @@ def add_parser(jobs: Any) -> None:
     parser = arg.command(
         jobs, "export", run, f"export a field: {titles}", threads=arg.THREADS_HELP, device=True
     )
-    parser.add_argument("file", metavar="FILE")
+    parser.add_argument("file", metavar="FILE", help="file of the field")
     outputs = parser.add_mutually_exclusive_group(required=True)
     for name, entry in EXPORTS.items():
         flag = f"--{name.replace('_', '-')}"
@@ -46,7 +46,9 @@ def run(args: Args) -> int:
             getattr(args, _output(chosen)),
             device=args.device,
             force=args.force,
-            on_progress=lambda what, done, total: progress.show(done / total, done, "part", part=what),
+            on_progress=lambda what, done, total: progress.show(
+                done / total, done, "part", part=what, total=total
+            ),
             **settings,
         )
     return show(result, args, lambda exported: exported.summary())

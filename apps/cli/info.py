@@ -11,7 +11,7 @@ def add_parser(jobs: Any) -> None:
     parser = arg.command(
         jobs, "info", run, "describe the contents of a file, without running anything from it"
     )
-    parser.add_argument("file", metavar="FILE")
+    parser.add_argument("file", metavar="FILE", help="file of a field, of a run's state or of a tensor model")
 
 
 def run(args: Args) -> int:

@@ -1,11 +1,15 @@
 """The command line: one module per command, which imports what it needs when it runs."""
 
 import argparse
+import logging
 import os
+import platform
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from fieldmorph import __version__
 from fieldmorph.apps.cli import (
     bench,
     convert,
@@ -20,7 +24,12 @@ from fieldmorph.apps.cli import (
     view,
 )
 from fieldmorph.apps.cli.arguments import Parser, joined
+from fieldmorph.apps.cli.completion import SHELLS, PrintCompletion
+from fieldmorph.apps.cli.config import check_config_output, with_config, write_config
 from fieldmorph.apps.console.exits import PIPE_CLOSED, explain
+from fieldmorph.apps.console.messages import NORMAL, QUIET, VERBOSE, shown_messages
+
+log = logging.getLogger(__name__)
 
 # Each has `add_parser(jobs)`, which names the function to run. Shown in this order.
 COMMANDS = (train, convert, evaluate, render, export, view, info, demo, doctor, bench, tensor)
@@ -31,11 +40,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0 success, 1 a benchmark or a check failed, 2 usage, 3 bad input, 4 unsafe input, 5 quality missed, 6 no room.
     """
-    args = build_parser().parse_args(joined(sys.argv[1:] if argv is None else argv))
+    parser = build_parser()
     try:
-        code: int = args.handler(args)
-        sys.stdout.flush()
-        return code
+        words = with_config(parser, joined(sys.argv[1:] if argv is None else argv))
+        args = parser.parse_args(words)
+        with shown_messages(_level(args)):
+            log.debug(
+                "fieldmorph %s, Python %s: %s", __version__, platform.python_version(), shlex.join(words)
+            )
+            check_config_output(args)
+            code: int = args.handler(args)
+            write_config(parser, words, args)
+            sys.stdout.flush()
+            return code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit has nowhere to go
         return PIPE_CLOSED
@@ -47,6 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return known.code
 
 
+def _level(args: argparse.Namespace) -> int:
+    if args.quiet:
+        return QUIET
+    return VERBOSE if args.verbose else NORMAL
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of all commands and their options."""
     parser = Parser(
@@ -55,6 +78,12 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="FIELDMORPH_DEBUG=1 in the environment shows the traceback of every error.",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    parser.add_argument(
+        "--print-completion",
+        action=PrintCompletion,
+        choices=SHELLS,
+        help="print a script for the shell to complete command lines with, and exit",
+    )
     jobs = parser.add_subparsers(metavar="COMMAND", required=True)
     for module in COMMANDS:
         module.add_parser(jobs)

@@ -12,11 +12,11 @@ def add_parser(jobs: Any) -> None:
     parser = arg.command(
         jobs, "render", run, "render images or a video of a field", threads=arg.THREADS_HELP, device=True
     )
-    parser.add_argument("file", metavar="FILE")
+    parser.add_argument("file", metavar="FILE", help="file of the field")
     cameras = parser.add_mutually_exclusive_group(required=True)
     arg.add_views(parser, cameras)
     cameras.add_argument("--orbit", type=values.count, metavar="N", help="N frames of a full orbit")
-    arg.add_output(parser, "folder for PNGs, or a name that ends in .mp4")
+    arg.add_output(parser, "folder for PNGs, or a video: a name that ends in .mp4, .webp or .gif")
     parser.add_argument(
         "--size", type=values.size, metavar="WxH", help="image size (default: the views' own)"
     )

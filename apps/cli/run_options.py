@@ -37,7 +37,9 @@ def add_run_options(parser: argparse.ArgumentParser, default: str) -> None:
         metavar="N",
         help="number of optimiser steps: equal seeds and --threads give equal bytes",
     )
-    length.add_argument("--budget", default=default, help=f"{arg.BUDGET_HELP} (default {default})")
+    length.add_argument(
+        "--budget", type=values.budget, default=default, help=f"{arg.BUDGET_HELP} (default {default})"
+    )
     parser.add_argument("--seed", type=values.seed, default=0, help="random seed (default 0)")
     parser.add_argument("--resume", action="store_true", help=RESUME_HELP)
     arg.add_output(parser, "file to write")

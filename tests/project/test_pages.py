@@ -13,6 +13,7 @@ from helpers.pages import NAMES, blocks, commands, links, sections, text_of
 from helpers.paths import ROOT
 
 from fieldmorph.apps.cli.arguments import joined
+from fieldmorph.apps.cli.config import with_config
 from fieldmorph.apps.cli.main import build_parser
 
 COMMANDS = [(name, command) for name in NAMES for command in dict.fromkeys(commands(name))]
@@ -22,8 +23,10 @@ SHORTER = [(r'Budget\.parse\("[^"]+"\)', "Budget(steps=2)"), (r"resolution=64", 
 
 
 @pytest.mark.parametrize(("name", "command"), COMMANDS)
-def test_every_command_parses(name: str, command: str) -> None:
-    words = shlex.split(command, comments=True)
+def test_every_command_parses(
+    name: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = shlex.split(command.partition(" > ")[0], comments=True)
     arguments = words[words.index("fieldmorph") + 1 :]
     if not arguments or arguments in (["--help"], ["--version"], ["tensor"]):
         return
@@ -34,7 +37,11 @@ def test_every_command_parses(name: str, command: str) -> None:
         "tensor",
     ):
         arguments.append("--help")  # the name of a command in a sentence
-    if arguments[-1] == "--help":
+    if "--config" in arguments:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / arguments[arguments.index("--config") + 1]).write_text(blocks(name, "toml")[0])
+        arguments = with_config(build_parser(), arguments)
+    if arguments[-1] == "--help" or arguments[0] == "--print-completion":
         with pytest.raises(SystemExit, match=r"^0$"):
             build_parser().parse_args(joined(arguments))
     else:

@@ -62,7 +62,7 @@ def run(args: Args) -> int:
                 args.output,
                 ranges,
                 force=args.force,
-                on_cells=lambda done, total: progress.show(done / total, done, "cell"),
+                on_cells=lambda done, total: progress.show(done / total, done, "cell", total=total),
             )
         return show(result, args, grid_table)
 

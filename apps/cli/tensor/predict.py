@@ -40,6 +40,6 @@ def run(args: Args) -> int:
                 args.output,
                 level=args.level,
                 force=args.force,
-                on_rows=lambda done, total: progress.show(done / total, done, "row"),
+                on_rows=lambda done, total: progress.show(done / total, done, "row", total=total),
             )
         return show(result, args, predict_table)

@@ -3,6 +3,8 @@
 import errno
 import importlib
 import inspect
+import logging
+import re
 import signal
 from typing import Any
 
@@ -143,7 +145,7 @@ def test_usage_mistake_is_one_line_and_2(
 
 
 @pytest.mark.parametrize(
-    ("line", "shown"), [("", "train     fit a field"), ("tensor", "fit       fit a model")]
+    ("line", "shown"), [("", "\n    train  +fit a field"), ("tensor", "\n    fit  +fit a model")]
 )
 def test_a_command_that_needs_another_shows_its_help(
     capsys: pytest.CaptureFixture[str], line: str, shown: str
@@ -151,7 +153,7 @@ def test_a_command_that_needs_another_shows_its_help(
     with pytest.raises(SystemExit) as end:
         main(line.split())
     assert end.value.code == 2
-    assert shown in capsys.readouterr().err
+    assert re.search(shown, capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(
@@ -174,3 +176,35 @@ def test_exit_codes(error: BaseException, code: int) -> None:
     assert reported is not None
     assert reported.code == code
     assert reported.message
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [([], ["warning: w"]), (["-q"], []), (["-v"], ["0.0 s: fieldmorph 0.", "0.0 s: d", "warning: w"])],
+)
+def test_quiet_and_verbose(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    option: list[str],
+    expected: list[str],
+) -> None:
+    def run(_args: Any) -> int:
+        log = logging.getLogger("fieldmorph.any")
+        log.debug("d")
+        log.warning("w")
+        print("result")
+        return 0
+
+    monkeypatch.setattr("fieldmorph.apps.cli.info.run", run)
+    assert main(["info", "a.fm", *option]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "result\n"
+    lines = captured.err.splitlines()
+    assert len(lines) == len(expected)
+    assert all(line.startswith(f"fieldmorph: {text}") for line, text in zip(lines, expected, strict=True))
+
+
+def test_quiet_and_verbose_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    code, message = refused(capsys, "info", "a.fm", "-q", "-v")
+    assert code == 2
+    assert "not allowed with argument -q/--quiet" in message
