@@ -68,7 +68,7 @@ LIST = Kind(
     lambda value: value if isinstance(value, str) else ",".join(map(str, value)),
     str,
 )
-FILES = Kind(
+TEXTS = Kind(
     "a list of texts",
     lambda value: isinstance(value, list) and all(isinstance(part, str) for part in value),
     list,
@@ -99,14 +99,15 @@ def kind_of(action: argparse.Action) -> Kind:
     """Return the kind of an option's values, which follows from its action and the type that it has in the parser."""
     if action.nargs == 0:
         return SWITCH
-    if isinstance(action, argparse._AppendAction):
-        return TABLE
-    if action.nargs == "*":
-        return FILES
     made = action.type
     result = get_type_hints(made).get("return") if callable(made) and not isinstance(made, type) else made
+    several = get_origin(result) is tuple
+    if isinstance(action, argparse._AppendAction):
+        return TABLE if several else TEXTS  # pairs of name and value, or values alone
+    if action.nargs == "*":
+        return TEXTS
     kinds = {int: WHOLE, float: NUMBER}
-    return kinds[result] if result in kinds else LIST if get_origin(result) is tuple else TEXT
+    return kinds.get(result, LIST if several else TEXT)
 
 
 def read_values(parser: argparse.ArgumentParser, table: Mapping[str, Any], where: str) -> Values:
@@ -144,7 +145,7 @@ def write_value(action: argparse.Action, value: Value) -> Any:
 def default_value(action: argparse.Action) -> Any:
     """Return an option's default as a configuration file has it; None where nothing need be written."""
     default = action.default
-    if default is argparse.SUPPRESS or default is None or default is False or default in ([], {}):
+    if default is argparse.SUPPRESS or default is None or default is False or default in ([], {}, ""):
         return None
     return ",".join(map(str, default)) if isinstance(default, tuple) else default
 

@@ -42,6 +42,7 @@ def with_file(tmp_path: Path, text: str, line: str) -> dict[str, Any]:
         "render a.fm --orbit 3 --size 12x13 -o o.mp4 --depth",
         "export a.fm --web p.html --resolution 64 --force",
         "view a.fm b.fm --port 0",
+        "view --allow-host a.org --allow-host b.org --root-path /x",
         "bench matrix --only mlp,vm --scale 0.5",
         "tensor fit d.csv --modes a,b --rank 3,4 --tolerance 1e-3 --calibrate 0.1 --calibrate-by a,b=10 -o m.fm",
         "tensor scene m.fm --low -5 --high 7.25 -o v.fm",
