@@ -184,6 +184,7 @@ def fit(
         best.noise,
         shift + scale * best.intercept,
         scale,
+        value_standard_name=observations.standard_name,
         provenance={"job": "tensor fit", **asdict(config), "rows": len(values)},
     )
     return posterior, FitReport(tuple(best.bounds), converged, seed)

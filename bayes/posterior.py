@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 from gpytorch.kernels import Kernel
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fieldmorph.bayes.conformal import GAUSSIAN, Intervals
@@ -82,6 +82,7 @@ class Posterior:
         intervals: Gaussian, or calibrated on held-out rows.
         provenance: settings and data of the fit, as JSON values.
         residual: process that is added to the model, in the value's unit (see `fit_with_residual`).
+        value_standard_name: of the measured value in the CF conventions; None if unknown.
     """
 
     modes: tuple[Mode, ...]
@@ -96,6 +97,7 @@ class Posterior:
     intervals: Intervals = GAUSSIAN
     provenance: JsonObject = field(default_factory=dict)
     residual: SparseGP | None = None
+    value_standard_name: str | None = None
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -113,6 +115,15 @@ class Posterior:
         mean, second = (torch.cat(part) for part in zip(*found, strict=True))
         residual = None if self.residual is None else self.residual.at(coordinates)
         return self._prediction(mean, second, residual)
+
+    def extrapolates(self, coordinates: Float[Tensor, "n modes"]) -> Bool[Tensor, "n"]:
+        """Return whether places lie outside the range of the data along any mode.
+
+        Args:
+            coordinates: in the model's units, a column for each mode.
+        """
+        columns = zip(self.modes, self.processes, coordinates.unbind(1), strict=True)
+        return torch.stack([mode.outside(column, process.points) for mode, process, column in columns]).any(0)
 
     @torch.no_grad()
     def factors(self, axes: Sequence[Float[Tensor, "_"]]) -> list[GridAxis]:

@@ -71,9 +71,12 @@ def describe_posterior(posterior: Posterior) -> tuple[JsonObject, dict[str, Tens
     if isinstance(posterior.core, TuckerCore):
         core["kind"] = "tucker"
         arrays["core.mean"], arrays["core.covariance"] = posterior.core.mean, posterior.core.covariance
+    value = {"name": posterior.value_name, "unit": posterior.value_unit}
+    if posterior.value_standard_name is not None:
+        value["standard_name"] = posterior.value_standard_name
     header = {
         "modes": [asdict(mode) for mode in posterior.modes],
-        "value": {"name": posterior.value_name, "unit": posterior.value_unit},
+        "value": value,
         "kernels": [describe_kernel(kernel) for kernel in posterior.kernels],
         "core": core,
         "noise": asdict(posterior.noise),
@@ -123,6 +126,7 @@ def build_posterior(header: JsonObject, arrays: dict[str, Tensor]) -> Posterior:
         ),
         header["provenance"],
         residual,
+        header["value"].get("standard_name"),
     )
 
 

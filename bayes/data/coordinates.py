@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -33,6 +33,7 @@ UNITS: dict[str, Kind] = {"degrees_north": "latitude", "degrees_east": "longitud
 LIKE_A_DATE = r"\d{1,4}[-/.]\d|\d{1,2}[ -][A-Za-z]{3}"
 SHIFT_DECIMALS = 9  # so that -0.1 and 359.9 are equal; 1e-9 degrees are 0.1 mm
 TIE = 0.99  # of the widest gap; wider gaps count as equal to it
+RANGE_ROUNDING = 1e-5  # of the range of the data, by which a coordinate may lie outside of it
 MIN_GAP = 10.0  # degrees; data with only narrower gaps cover the whole globe
 
 
@@ -73,6 +74,19 @@ class Mode:
             return torch.from_numpy(_numbers(series, self.name))
         degrees = _degrees(series, self.name, self.kind)
         return torch.from_numpy(_wrapped(degrees, self.cut) if self.kind == "longitude" else degrees)
+
+    def outside(self, values: Float[Tensor, "n"], points: Float[Tensor, "points"]) -> Bool[Tensor, "n"]:
+        """Return whether coordinates lie outside the range of the data; no longitude does if data go round the globe.
+
+        Args:
+            values: coordinates in the mode's unit, longitudes on its branch; those that are missing are inside.
+            points: coordinates of the data, ascending.
+        """
+        low, high = float(points[0]), float(points[-1])
+        if self.kind == "longitude" and 360 - (high - low) <= MIN_GAP:
+            return torch.zeros_like(values, dtype=torch.bool)
+        rounding = RANGE_ROUNDING * (high - low)
+        return (values < low - rounding) | (values > high + rounding)
 
     def format(self, values: Float[Tensor, "n"]) -> NDArray[Any]:
         """Return coordinates as the data have them: numbers, datetime64 (UTC), or ISO text in other calendars.

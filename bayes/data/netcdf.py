@@ -86,6 +86,7 @@ def read_grid(
         value,
         measured.attrs.get("units"),
         missing + int((~whole).sum()),
+        measured.attrs.get("standard_name"),
     )
 
 

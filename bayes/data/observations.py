@@ -32,6 +32,7 @@ class Observations:
         dropped: number of rows (cells of a grid) that were left out because of missing values.
         merged: number of rows left out because another has the same coordinates and the same value.
         source: name of the file or of the type.
+        standard_name: of the value in the CF conventions; None if the data have none.
     """
 
     coordinates: Float[Tensor, "n modes"]
@@ -42,6 +43,7 @@ class Observations:
     dropped: int
     merged: int
     source: str
+    standard_name: str | None = None
 
 
 def read_observations(
@@ -146,5 +148,13 @@ def _checked(
     if to_fit and (coordinates == coordinates[0]).all():
         raise InputError(f"{label}: all rows are at one place")
     return Observations(
-        coordinates, values, rows.modes, rows.value_name, rows.value_unit, rows.dropped, merged, label
+        coordinates,
+        values,
+        rows.modes,
+        rows.value_name,
+        rows.value_unit,
+        rows.dropped,
+        merged,
+        label,
+        rows.standard_name,
     )

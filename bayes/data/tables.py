@@ -23,6 +23,7 @@ class Rows:
     value_name: str
     value_unit: str | None
     dropped: int
+    standard_name: str | None = None
 
 
 def read_table(frame: "pd.DataFrame", modes: Sequence[str] | None, value: str | None, label: str) -> Rows:

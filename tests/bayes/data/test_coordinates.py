@@ -127,3 +127,17 @@ def test_text_and_infinity_are_named_with_their_row(column: str, tmp_path: Path)
     frame.to_csv(tmp_path / "a.csv", index=False)
     refused(tmp_path / "a.csv", f"{column}, row 3: expected a number, got 'wet'")
     refused(stations(**{column: [1.0, 2.0, 3.0, -np.inf]}), f"{column}, row 4: infinite")
+
+
+def test_outside_is_beyond_the_range_of_the_data() -> None:
+    points = torch.tensor([-5.0, 0.0, 10.0]).double()
+    values = torch.tensor([-5.1, -5.00001, 3.0, 10.0, 10.01, torch.nan]).double()
+    assert Mode("x").outside(values, points).tolist() == [True, False, False, False, True, False]
+    assert not Mode("x").outside(points[:1], points[:1]).any()
+
+
+def test_no_longitude_is_outside_of_data_round_the_globe() -> None:
+    whole, part = torch.arange(0.0, 355.0, 5.0).double(), torch.arange(0.0, 340.0, 5.0).double()
+    lon = Mode("lon", "longitude", cut=0.0)
+    assert not lon.outside(torch.tensor([359.0]).double(), whole).any()
+    assert lon.outside(torch.tensor([340.0, 335.0]).double(), part).tolist() == [True, False]
