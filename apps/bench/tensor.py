@@ -1,5 +1,6 @@
 """Functional Tucker models of several settings and other packages' methods on the same rows of the same folds."""
 
+import logging
 import statistics
 import tempfile
 from collections.abc import Sequence
@@ -24,6 +25,8 @@ from fieldmorph.fields.budget import now
 from fieldmorph.fields.errors import SettingError, known
 from fieldmorph.fields.files import file_sha256
 from fieldmorph.fields.runtime import peak_memory
+
+log = logging.getLogger(__name__)
 
 OURS = {
     "tucker3": FitConfig(ranks=(3,)),
@@ -60,7 +63,8 @@ def bench_tensor(
     Rows are resumed as `Bench` says.
 
     Args:
-        data: folder of .npz files as `read_sets` takes them; by default those that `make_sets` makes.
+        data: folder of .npz files as `read_sets` takes them; by default those that `make_sets` makes. Other files are
+            skipped, each with a warning.
         n_folds: of each data set, the first ones.
         scale: fraction of the training rows, at most 1.
         only: these methods and these data sets (`name`, or `name/split`); all methods, or all data sets, where none is
@@ -74,7 +78,10 @@ def bench_tensor(
     methods = all_methods()
     with tempfile.TemporaryDirectory() as made:
         lacking = make_sets(Path(made)) if data is None else []
-        found = find_sets(made if data is None else data)
+        unfit: list[str] = []
+        found = find_sets(made if data is None else data, unfit.append)
+        for line in unfit:
+            log.warning("skipped: %s", line)
         sets, names = _chosen(only, found, list(methods))
         bench = Bench("tensor", output, {"share": scale}, {}, force, quiet)
         skipped = {name: why for name in names if (why := methods[name].missing())}
@@ -92,10 +99,15 @@ def bench_tensor(
                     )
     result = {
         "sets": {name: describe(each, n_folds) for name, (_, each) in sets.items()},
-        "skipped": {**skipped, **dict(line.split(": ", 1) for line in lacking)},
+        "skipped": {**skipped, **dict(line.split(": ", 1) for line in lacking), **_reasons(unfit)},
         "summary": summarize(bench.rows),
     }
     return bench.finish(result, tensor_table)
+
+
+def _reasons(unfit: Sequence[str]) -> dict[str, str]:
+    """Return lines about files by the file's name, which they begin with."""
+    return {line.split()[0].rstrip(":"): line for line in unfit}
 
 
 def all_methods() -> dict[str, Method]:

@@ -1,6 +1,6 @@
 """Data sets of `bench tensor`: measurements with folds in .npz files, some of which it makes itself."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from fieldmorph.bayes.data.observations import Observations
 from fieldmorph.fields.errors import InputError
 
 FOLDS = 5
+MAP_ARRAYS = frozenset({"lon", "lat", "train", "truth"})
 RANK = 3  # of the synthetic rows
 NOISE = 0.1  # of the synthetic rows, standard deviation in units of the function's
 DIGITS = 3  # to which their coordinates are rounded, as measured ones are
@@ -82,7 +83,8 @@ def read_sets(path: str | Path) -> dict[str, DataSet]:
 
     The file holds `y` (n), `coords_raw` or `coords` (n, modes), optionally `mode_names`, and row numbers
     `train` and `test` (folds, m), or `train0`, `test0`, `train1`, ..., each optionally with the prefix of one of
-    `SPLITS`; with `y_std`, values have been divided by it.
+    `SPLITS`; with `y_std`, values have been divided by it. Or it holds the cells of a map: `lon`, `lat`, `train` and
+    `truth` (n), where `train` is NaN at held-out cells and `truth` at those that nobody measured.
 
     Raises:
         InputError: naming the file and what is wrong with it.
@@ -93,6 +95,8 @@ def read_sets(path: str | Path) -> dict[str, DataSet]:
             arrays = dict(file)
     except (OSError, ValueError) as error:
         raise InputError(f"{label} cannot be read as .npz: {error}") from None
+    if arrays.keys() >= MAP_ARRAYS and "y" not in arrays:
+        arrays = _rows_of_map(arrays, label)
     where = "coords_raw" if "coords_raw" in arrays else "coords"
     for name in ("y", where):
         if name not in arrays:
@@ -124,16 +128,32 @@ def read_sets(path: str | Path) -> dict[str, DataSet]:
     return found
 
 
-def find_sets(folder: str | Path) -> dict[str, tuple[Path, DataSet]]:
-    """Return every file's data sets, with the file, as `name/split`.
+def find_sets(
+    folder: str | Path, on_skip: Callable[[str], None] = lambda _why: None
+) -> dict[str, tuple[Path, DataSet]]:
+    """Return the data sets of every file that can be used, with the file, as `name/split`.
+
+    Args:
+        on_skip: called with a line for each file that cannot be used: its name and why.
 
     Raises:
-        InputError: no such folder, no file in it, or one that cannot be used.
+        InputError: no such folder, or no file in it that can be used.
     """
     paths = sorted(Path(folder).glob("*.npz"))
     if not paths:
         raise InputError(f"{folder} has no .npz file with measurements")
-    return {f"{path.stem}/{split}": (path, data) for path in paths for split, data in read_sets(path).items()}
+    found: dict[str, tuple[Path, DataSet]] = {}
+    errors: list[InputError] = []
+    for path in paths:
+        try:
+            found |= {f"{path.stem}/{split}": (path, data) for split, data in read_sets(path).items()}
+        except InputError as error:
+            errors.append(error)
+    if not found:
+        raise errors[0]
+    for unfit in errors:
+        on_skip(str(unfit))
+    return found
 
 
 def make_sets(folder: Path) -> list[str]:
@@ -194,6 +214,23 @@ def draw_tucker(
     )
     errors = noise * torch.randn(n, generator=generator, dtype=torch.float64)
     return coordinates, (value - value.mean()) / value.std() + errors
+
+
+def _rows_of_map(arrays: dict[str, np.ndarray], label: str) -> dict[str, np.ndarray]:
+    """Return a map's cells with a value as rows, with one fold: those with a training value, and the others."""
+    shapes = {name: arrays[name].shape for name in sorted(MAP_ARRAYS)}
+    if len({*shapes.values()}) > 1 or any(arrays[name].dtype.kind != "f" for name in MAP_ARRAYS):
+        raise InputError(f"{label}: expected numbers of one shape in lon, lat, train and truth; got {shapes}")
+    measured = np.isfinite(arrays["truth"])
+    rows = {name: arrays[name][measured].astype(np.float64) for name in MAP_ARRAYS}
+    trained = np.isfinite(rows["train"])
+    return {
+        "y": rows["truth"],
+        "coords": np.stack([rows["lat"], rows["lon"]], axis=1),
+        "mode_names": np.array(["lat", "lon"]),
+        "train0": np.flatnonzero(trained),
+        "test0": np.flatnonzero(~trained),
+    }
 
 
 def _folds(

@@ -110,6 +110,34 @@ def test_a_file_of_another_kind_and_an_empty_folder(tmp_path: Path) -> None:
         find_sets(tmp_path)
 
 
+def test_a_file_that_does_not_fit_is_skipped_with_one_line(tmp_path: Path) -> None:
+    write(tmp_path / "a.npz")
+    write(tmp_path / "b.npz", y=None)
+    (tmp_path / "c.npz").write_text("lat,lon\n")
+    skipped: list[str] = []
+    assert list(find_sets(tmp_path, skipped.append)) == ["a/rows", "a/places", "a/decades"]
+    assert [line.split()[0] for line in skipped] == ["b.npz", "c.npz"]
+    assert skipped[0].startswith("b.npz has no array 'y'; there are: coords, ")
+    assert all(len(line.splitlines()) == 1 for line in skipped)
+
+
+def test_cells_of_a_map_are_rows_with_one_fold(tmp_path: Path) -> None:
+    """Values are given for cells: NaN in `train` is held out, NaN in `truth` was never measured."""
+    lat, lon = np.repeat([34.0, 35.0], 3), np.tile([-95.0, -94.0, -93.0], 2)
+    truth = np.array([1, 2, np.nan, 4, 5, 6], dtype=np.float32)
+    train = np.where([True, False, True, True, False, True], truth, np.float32(np.nan))
+    np.savez(tmp_path / "map.npz", lat=lat, lon=lon, truth=truth, train=train)
+    data = read_sets(tmp_path / "map.npz")["rows"]
+    known, held = data.part(0)
+    assert [mode.name for mode in known.modes] == ["lat", "lon"]
+    assert known.values.tolist() == [1, 4, 6]
+    assert held.values.tolist() == [2, 5]
+    assert held.coordinates.tolist() == [[34, -94], [35, -94]]
+    np.savez(tmp_path / "bad.npz", lat=lat, lon=lon[:2], truth=truth, train=train)
+    with pytest.raises(InputError, match=r"bad\.npz: expected numbers of one shape in lon, lat, train"):
+        read_sets(tmp_path / "bad.npz")
+
+
 def test_made_rows_are_a_function_of_their_coordinates_and_noise(generator: torch.Generator) -> None:
     coordinates, values = draw_tucker(512, 0, generator, noise=0.0, part=100)
     corner = (coordinates @ torch.tensor([4.0, 2.0, 1.0]).double()).long()
