@@ -16,7 +16,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt apps/package/__init__.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fieldmorph needs Python 3.11 or newer; got %d.%d (set PYTHON=...)" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch==2.13.0
-	$(PIP) -e '.[view,bayes]'
+	$(PIP) -e '.[view,bayes,maps]'
 	@touch $@
 
 # In addition what tests and checks it.

@@ -3,7 +3,8 @@
 from typing import Any
 
 from fieldmorph.apps.cli import arguments as arg
-from fieldmorph.apps.cli.common import Args, set_threads
+from fieldmorph.apps.cli.common import Args, extra, set_threads
+from fieldmorph.apps.cli.tensor.options import add_map_options, map_settings
 from fieldmorph.apps.console import values
 
 
@@ -21,6 +22,7 @@ def add_parser(jobs: Any) -> None:
     parser.add_argument(
         "--data", metavar="TABLE", help="held-out rows of a tensor model, to check its intervals"
     )
+    add_map_options(parser)
     parser.add_argument(
         "--port", type=values.port, default=7860, metavar="N", help="default 7860; 0: any that is free"
     )
@@ -53,12 +55,15 @@ def run(args: Args) -> int:
     set_threads(args)
     from fieldmorph.apps.viewer.app import view_files
 
+    with extra("bayes"):
+        maps = map_settings(args)
     view_files(
         args.files,
         host=args.host,
         port=args.port,
         auth=args.auth,
         data=args.data,
+        maps=maps,
         browser=not args.no_browser,
         device=args.device,
         threads=args.threads,

@@ -16,8 +16,10 @@ from torch import Tensor
 
 from fieldmorph.apps.console.progress import ProgressLine
 from fieldmorph.apps.tensor.calibration import Calibration
+from fieldmorph.apps.tensor.globe import has_land
 from fieldmorph.apps.tensor.grid import grid_file
 from fieldmorph.apps.tensor.jobs import evaluate_file, fit_file, read_measurements
+from fieldmorph.apps.tensor.map_layers import MapSettings
 from fieldmorph.apps.tensor.plot_style import (
     DIFFERENCE_MAP,
     LAND,
@@ -61,7 +63,7 @@ class DemoPlan:
     n_train: int = 5000
     n_test: int = 10_000
     ranks: tuple[int, ...] = (5, 10, 8)
-    latitude: str = "-5:4.5:0.25"
+    latitude: str = "-5:4.25:0.25"
     longitude: str = "0:359.5:0.5"
     dpi: int = 160
 
@@ -119,7 +121,8 @@ def run_demo(
         )
     date = pd.Timestamp(month).isoformat(timespec="minutes")
     axes = {"latitude": plan.latitude, "longitude": plan.longitude, "time": date}
-    grid = grid_file(folder / "model.fm", folder / "month.nc", axes, force=True)
+    sea = MapSettings("sea") if has_land() else None
+    grid = grid_file(folder / "model.fm", folder / "month.nc", axes, maps=sea, force=True)
     with styled():
         figures = {
             "month.png": plot_month(posterior, tables["month.csv"], f"{pd.Timestamp(month):%B %Y}"),

@@ -11,13 +11,15 @@ from dataclasses import dataclass, replace
 import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
 
 # isort: split
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from fieldmorph.apps.tensor.maps import map_modes, map_ratio
-from fieldmorph.apps.tensor.plot_style import place as in_words
+from fieldmorph.apps.tensor.date_words import words_for
+from fieldmorph.apps.tensor.map_layers import NO_LAYERS, MapLayers, check_kept, map_modes
+from fieldmorph.apps.tensor.maps import map_ratio
 from fieldmorph.bayes.experimental_design import where_next
 from fieldmorph.bayes.posterior import GridAxis, Posterior, Prediction
 from fieldmorph.fields.errors import InputError, SettingError, known
@@ -26,6 +28,7 @@ CELLS, MIN_CELLS = 240, 60  # along the longer and the shorter side of a map
 MAX_STOPS = 240  # of a slider; a mode with fewer points stops at each of them
 CURVE = 400  # coordinates along a curve, in addition to the stops
 CANDIDATES = 22  # along the longer side of a map, of places where one might measure
+MIN_CANDIDATES = 60  # that a mask leaves, if the map has so many; or else they are closer together
 MAX_PICKS = 12
 RANGE_SAMPLES = 1e5  # values from which the color range of all maps is computed
 QUANTITIES = {"mean": "mean", "sd": "latent_sd"}  # of a prediction
@@ -55,11 +58,13 @@ class Explorer:
         sliders: the other modes, time first.
         ratio: width of the map over its height.
         stops: coordinates of each mode, ascending: a map's cells or a slider's stops.
-        limits: lowest and highest value of each quantity on all maps.
+        limits: lowest and highest value of each quantity on all maps, of cells that the mask keeps.
+        layers: mask, coastlines and measured places.
+        kept: whether a map's cells have a value, (up, across); None if all have.
     """
 
-    def __init__(self, posterior: Posterior):
-        self.posterior = posterior
+    def __init__(self, posterior: Posterior, layers: MapLayers = NO_LAYERS):
+        self.posterior, self.layers = posterior, layers
         points = [process.points for process in posterior.processes]
         self.stops = [_stops(p) for p in points]
         self.along = [torch.cat([stops, _spread(stops, CURVE)]).unique() for stops in self.stops]
@@ -73,12 +78,26 @@ class Explorer:
             self.ratio = map_ratio(posterior.modes, self.across, self.up, points)
             for k, fraction in ((self.across, self.ratio), (self.up, 1 / self.ratio)):
                 self.stops[k] = _spread(points[k], max(MIN_CELLS, round(CELLS * min(1.0, fraction))))
+        self.kept = None
+        if self.across is not None and self.up is not None:
+            self.kept = layers.kept(self.stops[self.across], self.stops[self.up])
+        if self.kept is not None:
+            check_kept(self.kept, layers)
+        self._words = [
+            words_for(mode, stops) for mode, stops in zip(posterior.modes, self.stops, strict=True)
+        ]
         self._at_stops, self._along = posterior.factors(self.stops), posterior.factors(self.along)
         self.limits = {name: self._limits(name) for name in QUANTITIES}
 
     def middle(self) -> list[int]:
-        """Return the place in the middle of all modes."""
-        return [len(stops) // 2 for stops in self.stops]
+        """Return the place in the middle of all modes; on a map with a mask the nearest place that is kept."""
+        place = [len(stops) // 2 for stops in self.stops]
+        if self.kept is not None:
+            across, up = self.map_modes()
+            rows, columns = self.kept.nonzero()
+            nearest = np.hypot(rows - place[up], columns - place[across]).argmin()
+            place[up], place[across] = int(rows[nearest]), int(columns[nearest])
+        return place
 
     def coordinates(self, place: Place) -> Float[Tensor, "modes"]:
         """Return a place's coordinates in the model's units.
@@ -94,7 +113,7 @@ class Explorer:
 
     def words(self, mode: int) -> list[str]:
         """Return every stop of a mode as text."""
-        return [in_words(self.posterior.modes[mode], float(x)) for x in self.stops[mode]]
+        return self._words[mode](self.stops[mode])
 
     def map(self, place: Place) -> Prediction:
         """Return predictions at all cells, (up, across), with the sliders at the place.
@@ -103,12 +122,14 @@ class Explorer:
             InputError: not a place of this model.
             SettingError: the model has no map.
         """
-        across, up = self._map_modes()
+        across, up = self.map_modes()
         found = self._at(place, {across: self._at_stops, up: self._at_stops})
         return found if up < across else _changed(found, torch.t)
 
     def image(self, quantity: str, place: Place) -> bytes:
         """Return a map as a gray PNG, its last row first: 0 at the quantity's lower limit, 255 at the upper.
+
+        Cells that the mask leaves out are transparent.
 
         Raises:
             InputError: not a place of this model.
@@ -118,9 +139,11 @@ class Explorer:
             raise known("quantity", quantity, list(QUANTITIES))
         low, high = self.limits[quantity]
         values = getattr(self.map(place), QUANTITIES[quantity])
-        levels = ((values - low) * (255 / (high - low))).round().clamp(0, 255).byte()
-        encoded = io.BytesIO()
-        Image.fromarray(levels.flip(0).numpy()).save(encoded, format="PNG")
+        levels = ((values - low) * (255 / (high - low))).round().clamp(0, 255).byte().flip(0).numpy()
+        drawn, encoded = Image.fromarray(levels), io.BytesIO()
+        if self.kept is not None:
+            drawn.putalpha(Image.fromarray(np.where(self.kept[::-1], 255, 0).astype(np.uint8)))
+        drawn.save(encoded, format="PNG")
         return encoded.getvalue()
 
     def curve(self, place: Place, mode: int) -> tuple[Float[Tensor, "n"], Prediction]:
@@ -135,31 +158,52 @@ class Explorer:
     def where_next(self, place: Place, n: int) -> Picks:
         """Return the n places of a map whose measurement would reduce its mean variance most.
 
+        Places that the mask leaves out are not chosen, and the variance there does not count.
+
         Raises:
             InputError: not a place of this model, or more places than can be shown.
-            SettingError: the model has no map.
+            SettingError: the model has no map, or the mask leaves fewer places.
         """
         coordinates = self.coordinates(place)
         _check(n, 1, MAX_PICKS, "places to pick")
-        map_modes = self._map_modes()
-        longest = max(len(self.stops[k]) for k in map_modes)
-        sides = []
-        for k in map_modes:
-            many = round(CANDIDATES * len(self.stops[k]) / longest)
-            sides.append(((torch.arange(many) + 0.5) * len(self.stops[k]) / many).long())
-        cells = torch.cartesian_prod(*sides)
+        sides, cells = self.map_modes(), self._candidates()
+        if len(cells) < n and self.layers.mask is not None:
+            raise SettingError(f"the mask {self.layers.mask.words} leaves {len(cells)} places to choose from")
         candidates = coordinates.repeat(len(cells), 1)
-        for k, column in zip(map_modes, cells.unbind(1), strict=True):
+        for k, column in zip(sides, cells.unbind(1), strict=True):
             candidates[:, k] = self.stops[k][column]
         design = where_next(self.posterior, candidates, n)
-        picked = [dict(zip(map_modes, cell, strict=True)) for cell in cells[design.rows].tolist()]
+        picked = [dict(zip(sides, cell, strict=True)) for cell in cells[design.rows].tolist()]
         places = [[cell.get(k, i) for k, i in enumerate(place)] for cell in picked]
         return Picks(places, design.variance.clamp(min=0).sqrt().tolist())
 
-    def _map_modes(self) -> tuple[int, int]:
+    def map_modes(self) -> tuple[int, int]:
+        """Return the horizontal and the vertical mode of the map.
+
+        Raises:
+            SettingError: the model has no map.
+        """
         if self.across is None or self.up is None:
             raise SettingError("a model of one mode has no map")
         return self.across, self.up
+
+    def _candidates(self) -> Int[Tensor, "n 2"]:
+        """Return evenly spread cells of a map (across, up), without those that the mask leaves out."""
+        map_modes = self.map_modes()
+        longest = max(len(self.stops[k]) for k in map_modes)
+        many = CANDIDATES
+        while True:
+            sides = []
+            for k in map_modes:
+                n = max(1, round(many * len(self.stops[k]) / longest))
+                sides.append(((torch.arange(n) + 0.5) * len(self.stops[k]) / n).long())
+            cells = torch.cartesian_prod(*sides)
+            if self.kept is None:
+                return cells
+            cells = cells[torch.from_numpy(self.kept)[cells[:, 1], cells[:, 0]]]
+            if len(cells) >= MIN_CANDIDATES or many >= longest:
+                return cells
+            many = min(2 * many, longest)
 
     def _at(self, place: Place, whole: dict[int, list[GridAxis]]) -> Prediction:
         """Return predictions at all rows of some modes' tables and the place's stop of every other mode."""
@@ -175,6 +219,12 @@ class Explorer:
         many = int(RANGE_SAMPLES ** (1 / len(self.stops)))
         axes = [stops[:: max(1, len(stops) // many)] for stops in self.stops]
         values = getattr(self.posterior.predict_grid(self.posterior.factors(axes)), QUANTITIES[quantity])
+        if self.kept is not None:
+            across, up = self.map_modes()
+            steps = [max(1, len(self.stops[k]) // many) for k in (up, across)]
+            kept = torch.from_numpy(self.kept[:: steps[0], :: steps[1]].copy())
+            values = values.movedim((up, across), (0, 1))
+            values = values[kept] if kept.any() else values
         low, high = (0.0 if quantity == "sd" else float(values.min())), float(values.max())
         return low, high if high > low else low + 1.0
 

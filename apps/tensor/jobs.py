@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fieldmorph.apps.tensor.calibration import Calibration
+from fieldmorph.apps.tensor.extrapolation import warn_outside
 from fieldmorph.apps.tensor.prediction_table import (
     check_table_name,
     columns_of,
@@ -48,7 +49,9 @@ from fieldmorph.fields.errors import InputError, SettingError
 from fieldmorph.fields.files import file_sha256
 from fieldmorph.fields.store import save_field
 
-ADDED = ("mean", "sd", "lower", "upper")  # columns of predictions
+PREDICTED = ("mean", "sd", "lower", "upper")
+EXTRAPOLATED = "extrapolated"
+ADDED = (*PREDICTED, EXTRAPOLATED)  # columns of predictions
 
 
 def fit_file(
@@ -253,7 +256,8 @@ def predict_file(
 ) -> PredictResult:
     """Write the table of `points` with mean, standard deviation and interval of a new measurement in each row.
 
-    Rows with a missing coordinate are kept, with empty predictions.
+    The column `extrapolated` says whether a row lies outside the range of the data. Rows with a missing coordinate are
+    kept, with empty predictions.
 
     Args:
         level: of the interval, in [0, 1).
@@ -272,18 +276,23 @@ def predict_file(
     if taken := [name for name in ADDED if name in columns]:
         raise InputError(f"{Path(points).name} already has a column {taken[0]}; rename it")
     known = ~coordinates.isnan().any(dim=1)
-    found = pd.DataFrame(index=range(len(known)), columns=list(ADDED), dtype="float64")
+    found = pd.DataFrame(index=range(len(known)), columns=list(PREDICTED), dtype="float64")
     for rows in known.nonzero()[:, 0].split(rows_at_once):
         prediction = posterior.predict(coordinates[rows])
         added = torch.stack([prediction.mean, prediction.sd, *prediction.interval(level)], dim=1)
         found.iloc[rows.numpy()] = added.numpy()
         on_rows(int(rows[-1]) + 1, len(known))
+    outside = posterior.extrapolates(coordinates)
+    found[EXTRAPOLATED] = pd.Series(outside.numpy(), dtype="boolean").where(known.numpy())
     write_with_columns(points, output, found, rows_at_once)
+    n_outside = int((outside & known).sum())
+    warn_outside(posterior, coordinates[known].unbind(1), n_outside, len(known), "rows")
     spent = now() - start
     return PredictResult(
         output=str(output),
         rows=len(known),
         without_coordinates=int((~known).sum()),
+        extrapolated=n_outside,
         level=level,
         value=Value(posterior.value_name, posterior.value_unit),
         seconds=spent.seconds,

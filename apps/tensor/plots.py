@@ -17,7 +17,9 @@ from torch import Tensor
 
 from fieldmorph.apps.tensor.jobs import read_measurements
 from fieldmorph.apps.tensor.labels import label, percent
+from fieldmorph.apps.tensor.map_layers import MapSettings, open_layers
 from fieldmorph.apps.tensor.maps import plot_maps
+from fieldmorph.apps.tensor.next_map import plot_next
 from fieldmorph.apps.tensor.plot_style import FAINT, LINE, SOFT, name_axis, positions, save_figures, styled
 from fieldmorph.apps.tensor.results import PlotResult
 from fieldmorph.bayes.conformal import Intervals
@@ -34,12 +36,20 @@ BINS = 20
 
 
 def plot_file(
-    model: str | Path, output: str | Path, *, data: str | Path | None = None, force: bool = False
+    model: str | Path,
+    output: str | Path,
+    *,
+    data: str | Path | None = None,
+    maps: MapSettings | None = None,
+    n_next: int = 0,
+    force: bool = False,
 ) -> PlotResult:
     """Write plots of a model as PNGs to a folder.
 
     Args:
         data: test measurements, for a plot of the calibration.
+        maps: mask and measured places of the maps.
+        n_next: number of places to measure next, on a map in the middle of the other modes; 0 for no such map.
 
     Raises:
         SettingError, InputError: before anything is written.
@@ -47,12 +57,15 @@ def plot_file(
     check_folder(output, force)
     posterior = load_posterior(model)
     measured = None if data is None else read_measurements(data, posterior)
+    layers = open_layers(posterior, maps or MapSettings())
     with styled():
         figures = {"factors.png": plot_factors(posterior)}
         if len(posterior.modes) == 1:
             figures["curve.png"] = plot_curve(posterior)
         else:
-            figures["maps.png"] = plot_maps(posterior)
+            figures["maps.png"] = plot_maps(posterior, layers)
+        if n_next:
+            figures["next.png"] = plot_next(posterior, n_next, layers)
         if measured is not None:
             figures["calibration.png"] = plot_calibration(posterior, *measured)
         elif posterior.intervals.levels:

@@ -137,11 +137,16 @@ class UpdateResult(JsonResult):
 
 @dataclass(frozen=True)
 class PredictResult(JsonResult):
-    """Result of `predict_file`; rows without coordinates have no prediction."""
+    """Result of `predict_file`; rows without coordinates have no prediction.
+
+    Attributes:
+        extrapolated: number of rows outside the range of the data.
+    """
 
     output: str
     rows: int
     without_coordinates: int
+    extrapolated: int
     level: float
     value: Value
     seconds: float
@@ -168,12 +173,19 @@ class EvalResult(JsonResult):
 
 @dataclass(frozen=True)
 class GridResult(JsonResult):
-    """Result of `grid_file`: the file's variables, length of each dimension, number of cells, size and times."""
+    """Result of `grid_file`: the file's variables, length of each dimension, number of cells, size and times.
+
+    Attributes:
+        masked: cells without a value because of a mask.
+        extrapolated: other cells outside the range of the data.
+    """
 
     output: str
     variables: list[str]
     sizes: dict[str, int]
     cells: int
+    masked: int
+    extrapolated: int
     bytes: int
     seconds: float
     core_seconds: float

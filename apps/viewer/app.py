@@ -9,7 +9,7 @@ import webbrowser
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fieldmorph.apps.viewer.baker import RESOLUTION, Baker
 from fieldmorph.apps.viewer.conversion import ConversionSlot
@@ -21,6 +21,9 @@ from fieldmorph.apps.viewer.videos import VideoStore
 from fieldmorph.fields.checkpoint import read_header
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.runtime import compile_kernels
+
+if TYPE_CHECKING:
+    from fieldmorph.apps.tensor.map_layers import MapSettings
 
 PORT = 7860
 MAX_FIELDS = 2
@@ -71,6 +74,7 @@ def make_viewer(
     host: str = "127.0.0.1",
     logins: Sequence[tuple[str, str]] = (),
     data: str | Path | None = None,
+    maps: "MapSettings | None" = None,
     device: str = "auto",
     threads: int | None = None,
     bake: bool = True,
@@ -80,11 +84,14 @@ def make_viewer(
 ) -> Viewer:
     """Return a viewer of up to two fields and a tensor model.
 
+    It has more than ten arguments, since nearly each is an option of `fieldmorph view`.
+
     Args:
         files: checkpoints of fields and of a tensor model.
         host: the name under which the server is reached besides the loopback's names.
         logins: pairs of user and password, one of which every request must carry.
         data: a table that the tensor model was not fitted to, to show the coverage of its intervals.
+        maps: mask and measured places of the tensor model's maps.
         device: for fields.
         threads: cores to use; all by default.
         bake: whether to bake the volumes that the browser draws by itself.
@@ -94,7 +101,7 @@ def make_viewer(
 
     Raises:
         InputError, UnsafeError: a file cannot be read.
-        SettingError: too many files, a root path that is none, or data without a tensor model.
+        SettingError: too many files, a root path that is none, or data or maps without a tensor model.
         ImportError: gradio is missing.
     """
     read_root_path(root_path)  # a mistake is reported before anything is loaded
@@ -106,13 +113,15 @@ def make_viewer(
         )
     if data is not None and not models:
         raise SettingError("--data is a table for a tensor model; none was given")
+    if maps is not None and not models:
+        raise SettingError("--mask and --points are for a tensor model; none was given")
     try:
         from fieldmorph.apps.viewer.page import make_blocks, make_page
     except ModuleNotFoundError as error:
         raise ImportError(NEEDED) from error
     store = SceneStore(device)
     scenes = [store.open(path) for path in fields]
-    tensor = _open_model(models[0], data) if models else None
+    tensor = _open_model(models[0], data, maps) if models else None
     compile_kernels()
     pool, baker = FairRenderPool(threads or _cores()), Baker(resolution)
     videos, slot = VideoStore(pool), ConversionSlot()
@@ -171,6 +180,7 @@ def view_files(
     port: int = PORT,
     auth: str | None = None,
     data: str | Path | None = None,
+    maps: "MapSettings | None" = None,
     browser: bool = True,
     device: str = "auto",
     threads: int | None = None,
@@ -180,8 +190,10 @@ def view_files(
 ) -> None:
     """Serve up to two fields and a tensor model until interrupted.
 
+    It has more than ten arguments, since each is an option of `fieldmorph view`.
+
     Args:
-        files, host, data, device, threads, names, root_path: as for `make_viewer`.
+        files, host, data, maps, device, threads, names, root_path: as for `make_viewer`.
         port: 0 takes any that is free.
         auth: USER:PASSWORD, or a file of such lines.
         browser: whether to open the page where there is a desktop.
@@ -198,6 +210,7 @@ def view_files(
             host=host,
             logins=read_logins(auth),
             data=data,
+            maps=maps,
             device=device,
             threads=threads,
             names=names,
@@ -250,14 +263,16 @@ def page_url(host: str, port: int) -> str:
     return f"http://{name}:{port}/"
 
 
-def _open_model(path: str | Path, data: str | Path | None) -> tuple[Any, Any]:
+def _open_model(path: str | Path, data: str | Path | None, maps: "MapSettings | None") -> tuple[Any, Any]:
     """Return what the tensor tab shows: an explorer of the model, and measurements that it was not fitted to."""
     from fieldmorph.apps.tensor.explorer import Explorer
     from fieldmorph.apps.tensor.jobs import read_measurements
+    from fieldmorph.apps.tensor.map_layers import MapSettings, open_layers
     from fieldmorph.bayes.store import load_posterior
 
     posterior = load_posterior(path)
-    return Explorer(posterior), None if data is None else read_measurements(data, posterior)
+    layers = open_layers(posterior, maps or MapSettings())
+    return Explorer(posterior, layers), None if data is None else read_measurements(data, posterior)
 
 
 def _has_desktop() -> bool:

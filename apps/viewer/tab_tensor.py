@@ -9,6 +9,8 @@ from functools import cache, partial
 from typing import Any
 
 import gradio as gr
+import numpy as np
+import torch
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -17,6 +19,7 @@ from fieldmorph.apps.receipt.curve import nice_ticks
 from fieldmorph.apps.tensor.explorer import Explorer
 from fieldmorph.apps.tensor.jobs import noise_sd
 from fieldmorph.apps.tensor.labels import label, percent, with_unit
+from fieldmorph.apps.tensor.maps import edges
 from fieldmorph.apps.tensor.plot_style import MEAN_MAP, SD_MAP, name_axis, positions
 from fieldmorph.apps.tensor.plot_svg import page_svg
 from fieldmorph.apps.tensor.plots import draw_coverage, draw_curve, draw_levels, plot_intervals, plot_mode
@@ -33,6 +36,8 @@ from fieldmorph.fields.types import JsonObject
 WIDTHS = (280, 1600)  # minimum and maximum of a curve, in pixels
 CURVE_HEIGHT = 250  # pixels
 PIXELS_PER_INCH = 96
+MAP_UNITS = 1000.0  # width and height of the map in its coastlines and measured places
+MAX_DOTS = 10_000  # measured places that are drawn
 TIMEOUT = 60.0  # seconds until an answer, time in the queue included
 
 Measured = tuple[Tensor, Tensor]  # coordinates (n, modes) and values (n,)
@@ -79,8 +84,7 @@ def tensor_answers(explorer: Explorer, measured: Measured | None = None) -> list
             "places": picks.places,
             "words": [place_text(explorer, place, (explorer.up, explorer.across)) for place in picks.places],
             "summary": "Measurements here are expected to reduce the root mean square of the standard deviation on "
-            f"this map from {before:.3g} to {with_unit(f'{after:.3g}', unit)}. The model does not know which places "
-            "cannot be measured.",
+            f"this map from {before:.3g} to {with_unit(f'{after:.3g}', unit)}. {_choice_words(explorer)}",
         }
 
     @cache
@@ -90,7 +94,14 @@ def tensor_answers(explorer: Explorer, measured: Measured | None = None) -> list
     def tensor_figures(_request: Any) -> JsonObject:
         return {"sections": figures()}
 
-    return [tensor_map, tensor_curve, tensor_next, tensor_figures]
+    @cache
+    def layers() -> JsonObject:
+        return map_layers(explorer)
+
+    def tensor_layers(_request: Any) -> JsonObject:
+        return layers()
+
+    return [tensor_map, tensor_curve, tensor_next, tensor_figures, tensor_layers]
 
 
 def page_model(explorer: Explorer) -> JsonObject:
@@ -210,8 +221,14 @@ def place_text(explorer: Explorer, place: Sequence[int], modes: Sequence[int | N
     return ", ".join(explorer.words(k)[place[k]] for k in modes if k is not None)
 
 
+def _choice_words(explorer: Explorer) -> str:
+    if (mask := explorer.layers.mask) is not None:
+        return f"Only places that the mask keeps count: {mask.words}."
+    return "The model does not know which places cannot be measured: --mask limits the choice."
+
+
 def _page_map(explorer: Explorer) -> JsonObject:
-    posterior = explorer.posterior
+    posterior, layers = explorer.posterior, explorer.layers
     name, unit = label(posterior.value_name, posterior.value_unit), label("", posterior.value_unit)
     kinds = {"mean": (name, MEAN_MAP), "sd": (f"standard deviation{unit}", SD_MAP)}
     scales = {}
@@ -237,14 +254,53 @@ def _page_map(explorer: Explorer) -> JsonObject:
         "scales": scales,
         "ticks": {side: _ticks(modes[side], stops[side]) for side in sides},
         "names": {side: _axis_name(modes[side]) for side in sides},
+        "mask": layers.mask.words if layers.mask is not None else "",
     }
+
+
+def map_layers(explorer: Explorer) -> JsonObject:
+    """Return coastlines as an SVG's path, and measured places, for a map `MAP_UNITS` wide and high."""
+    if explorer.across is None or explorer.up is None:
+        return {"coasts": "", "dots": []}
+    layers, sides = explorer.layers, {"x": explorer.across, "y": explorer.up}
+    modes = {side: explorer.posterior.modes[k] for side, k in sides.items()}
+    stops = {side: explorer.stops[k] for side, k in sides.items()}
+    return {
+        "coasts": _path(layers.coasts, modes, stops),
+        "dots": [] if layers.measured is None else _dots(layers.measured, modes, stops),
+    }
+
+
+def _path(lines: Sequence[np.ndarray], modes: Mapping[str, Mode], stops: Mapping[str, Tensor]) -> str:
+    """Return lines as the path of an SVG that covers the map, `MAP_UNITS` wide and high."""
+    parts = []
+    for line in lines:
+        x, y = (_on_map(line[:, k], modes[side], stops[side]) for k, side in enumerate("xy"))
+        parts.append("M" + "L".join(f"{a:.1f} {MAP_UNITS - b:.1f}" for a, b in zip(x, y, strict=True)))
+    return "".join(parts)
+
+
+def _dots(
+    places: tuple[np.ndarray, np.ndarray], modes: Mapping[str, Mode], stops: Mapping[str, Tensor]
+) -> list[float]:
+    """Return x and y of measured places in turn, at most `MAX_DOTS` places; y from above."""
+    x, y = (_on_map(numbers, modes[side], stops[side]) for numbers, side in zip(places, "xy", strict=True))
+    found = np.stack([x, MAP_UNITS - y], axis=1).round(1)
+    distinct = np.unique(found, axis=0)
+    some = distinct[:: -(-len(distinct) // MAX_DOTS)]
+    flat: list[float] = some.ravel().tolist()
+    return flat
+
+
+def _on_map(coordinates: np.ndarray, mode: Mode, cells: Tensor) -> np.ndarray:
+    """Return positions along an axis of cells, from 0 to `MAP_UNITS`."""
+    at, low, high = positions(mode, torch.from_numpy(coordinates)), *edges(positions(mode, cells))
+    return MAP_UNITS * (at - low) / (high - low)
 
 
 def _ticks(mode: Mode, cells: Tensor) -> list[tuple[float, str]]:
     """Return the ticks of an axis of cells: fraction of its length, and label."""
-    axis, at = Figure().subplots().xaxis, positions(mode, cells)
-    half = (at[-1] - at[0]) / (len(at) - 1) / 2 or 0.5
-    low, high = at[0] - half, at[-1] + half
+    axis, (low, high) = Figure().subplots().xaxis, edges(positions(mode, cells))
     axis.axes.set_xlim(low, high)
     name_axis(axis, mode)
     numbers = [number for number in axis.get_ticklocs() if low <= number <= high]

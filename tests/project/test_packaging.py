@@ -129,9 +129,11 @@ def test_make_install_has_no_tools_of_developers() -> None:
     extras = PROJECT["project"]["optional-dependencies"]
     makefile = (ROOT / "Makefile").read_text()
     rules = dict(re.findall(r"^\$\(VENV\)/\.(\w+):.*\n((?:\t.*\n)+)", makefile, re.MULTILINE))
-    assert re.findall(r"-e '\.\[(.*)\]'", rules["installed"]) == ["view,bayes"]
+    assert re.findall(r"-e '\.\[(.*)\]'", rules["installed"]) == ["view,bayes,maps"]
     assert re.findall(r"-e '\.\[(.*)\]'", rules["developed"]) == ["dev"]
-    users = " ".join([*PROJECT["project"]["dependencies"], *extras["view"], *extras["bayes"]])
+    users = " ".join(
+        [*PROJECT["project"]["dependencies"], *extras["view"], *extras["bayes"], *extras["maps"]]
+    )
     assert not re.search(r"pytest|mypy|ruff|hypothesis|playwright|import-linter|beartype|mkdocs", users)
 
 

@@ -6,12 +6,13 @@ from typing import Any
 
 from fieldmorph.apps.cli import arguments as arg
 from fieldmorph.apps.cli.common import Args, extra, prepare, show
-from fieldmorph.apps.cli.tensor.options import add_model
+from fieldmorph.apps.cli.tensor.options import add_map_options, add_model, map_settings
 from fieldmorph.fields.errors import SettingError
 
 EPILOG = (
     "Modes that are not named take the coordinates the model was fitted at, or 50 equally spaced ones where these are "
-    "more than 500. The file has the mean and VALUE_sd, the standard deviation of a new measurement."
+    "more than 500. The file has the mean, VALUE_sd, the standard deviation of a new measurement, and marks of the "
+    "cells that are extrapolated: outside the range of the data."
 )
 AXES = (  # option, kind of mode, example
     ("lat", "latitude", "30:60:0.5"),
@@ -22,7 +23,7 @@ AXES = (  # option, kind of mode, example
 
 def add_parser(jobs: Any) -> None:
     """Add the command and its options."""
-    parser = arg.command(jobs, "grid", run, "predict on a grid, as NetCDF", arg.THREADS_HELP)
+    parser = arg.command(jobs, "grid", run, "predict on a grid, as NetCDF or GeoTIFF", arg.THREADS_HELP)
     parser.epilog = EPILOG
     add_model(parser)
     for name, kind, example in AXES:
@@ -40,7 +41,8 @@ def add_parser(jobs: Any) -> None:
         metavar="MODE=0:30:1",
         help="the same for any mode by its name; may be repeated. Steps of times end in s, min, h, D, W, M or Y",
     )
-    arg.add_output(parser, "NetCDF file to write")
+    add_map_options(parser, points="")
+    arg.add_output(parser, "file to write: .nc (NetCDF) or .tif (GeoTIFF; needs the extra geotiff)")
 
 
 def run(args: Args) -> int:
@@ -61,6 +63,7 @@ def run(args: Args) -> int:
                 args.model,
                 args.output,
                 ranges,
+                maps=map_settings(args),
                 force=args.force,
                 on_cells=lambda done, total: progress.show(done / total, done, "cell", total=total),
             )

@@ -4,7 +4,8 @@ from typing import Any
 
 from fieldmorph.apps.cli import arguments as arg
 from fieldmorph.apps.cli.common import Args, extra, set_threads, show
-from fieldmorph.apps.cli.tensor.options import add_model
+from fieldmorph.apps.cli.tensor.options import add_map_options, add_model, map_settings
+from fieldmorph.apps.console import values
 
 
 def add_parser(jobs: Any) -> None:
@@ -13,6 +14,14 @@ def add_parser(jobs: Any) -> None:
     add_model(parser)
     parser.add_argument(
         "--data", metavar="TEST", help="held-out measurements, for the plot of the calibration"
+    )
+    add_map_options(parser)
+    parser.add_argument(
+        "--next",
+        type=values.count,
+        default=0,
+        metavar="N",
+        help="also plot the N places on the map whose measurement would reduce the standard deviation most (1 to 12)",
     )
     arg.add_output(parser, "folder for the PNGs")
 
@@ -23,5 +32,12 @@ def run(args: Args) -> int:
         set_threads(args)
         from fieldmorph.apps.tensor.plots import plot_file
 
-        result = plot_file(args.model, args.output, data=args.data, force=args.force)
+        result = plot_file(
+            args.model,
+            args.output,
+            data=args.data,
+            maps=map_settings(args),
+            n_next=args.next,
+            force=args.force,
+        )
         return show(result, args, lambda r: f"{r.output}: {', '.join(r.files)}")

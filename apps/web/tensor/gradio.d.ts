@@ -21,6 +21,7 @@ export interface MapModel {
   scales: Record<"mean" | "sd", Scale>;
   ticks: Record<"x" | "y", [number, string][]>;
   names: Record<"x" | "y", string>;
+  mask: string;
 }
 
 export interface Model {
@@ -78,6 +79,11 @@ export interface DesignAnswer extends Failure {
   summary: string;
 }
 
+export interface LayersAnswer extends Failure {
+  coasts: string;
+  dots: number[];
+}
+
 export interface FigureSection {
   title: string;
   description: string;
@@ -89,6 +95,7 @@ export interface Server {
   tensor_curve(request: CurveRequest): Promise<CurveAnswer>;
   tensor_next(request: DesignRequest): Promise<DesignAnswer>;
   tensor_figures(request: object): Promise<{ sections?: FigureSection[] }>;
+  tensor_layers(request: object): Promise<LayersAnswer>;
 }
 
 declare global {

@@ -1,6 +1,6 @@
 // The map of a tensor model: cells, scale, ticks, the chosen place and a tooltip.
 
-/** @import { MapAnswer, MapRequest, Mode, Model, Server } from "./gradio.js" */
+/** @import { LayersAnswer, MapAnswer, MapRequest, Mode, Model, Server } from "./gradio.js" */
 import { append, context2d, makeCanvas, query } from "../scene/dom.js";
 import { clamp } from "../scene/vector.js";
 import { latestOnly } from "./latest.js";
@@ -48,13 +48,34 @@ export class MapView {
       (answer, request) => this.show(answer, request),
     );
     query(root, ".map", HTMLElement).hidden = false;
+    /** @type {Uint8Array | null} */
+    this.alpha = null; // of the cells: 0 where they have no value
     this.showTicks("x");
     this.showTicks("y");
     this.showScale("mean");
+    void server.tensor_layers({}).then((answer) => this.showLayers(answer));
     this.plot.addEventListener("click", (event) => onChoose(this.cellAt(event)));
     this.plot.addEventListener("keydown", (event) => this.key(event));
     this.plot.addEventListener("pointermove", (event) => this.showTooltip(event));
     this.plot.addEventListener("pointerleave", () => (this.tooltip.hidden = true));
+  }
+
+  /**
+   * Draw coastlines, and data points with a toggle.
+   *
+   * @param {LayersAnswer} answer
+   */
+  showLayers({ error, coasts, dots }) {
+    if (error) return;
+    const layer = query(this.plot, ".dots", SVGElement);
+    query(this.plot, ".coasts", SVGElement).setAttribute("d", coasts);
+    let path = "";
+    for (let i = 0; i < dots.length; i += 2) path += `M${dots[i]} ${dots[i + 1]}h0`;
+    layer.setAttribute("d", path);
+    const toggle = query(this.root, ".dotted", HTMLElement);
+    toggle.hidden = !dots.length;
+    const box = query(toggle, "input", HTMLInputElement);
+    box.addEventListener("change", () => layer.toggleAttribute("hidden", !box.checked));
   }
 
   /** @param {"x" | "y"} side */
@@ -106,16 +127,27 @@ export class MapView {
     await image.decode();
     const { width, height } = this.cells;
     const context = context2d(this.cells, { willReadFrequently: true });
+    context.clearRect(0, 0, width, height);
     context.drawImage(image, 0, 0);
     const pixels = context.getImageData(0, 0, width, height);
     const { colors } = this.map.scales[request.show];
     const levels = (this.levels = new Uint8Array(width * height));
+    const alpha = (this.alpha = new Uint8Array(width * height));
     for (let i = 0; i < levels.length; i++) {
       levels[i] = pixels.data[4 * i];
+      alpha[i] = pixels.data[4 * i + 3];
       for (let c = 0; c < 3; c++) pixels.data[4 * i + c] = colors[3 * levels[i] + c];
     }
     context.putImageData(pixels, 0, 0);
+    this.showTitle(request.place);
     this.draw();
+  }
+
+  /** @param {number[]} place */
+  showTitle(place) {
+    const { model, scale } = this;
+    const at = model.sliders.map((k) => model.modes[k].words[place[k]]);
+    query(this.root, ".map .title", HTMLElement).textContent = [scale.name, ...at].join(", ");
   }
 
   draw() {
@@ -188,11 +220,13 @@ export class MapView {
     const [x, y] = this.cellAt(event);
     const [nx, ny] = this.map.size;
     const { low, high, digits, unit } = this.scale;
-    const value = (low + (levels[(ny - 1 - y) * nx + x] * (high - low)) / 255).toFixed(digits);
+    const i = (ny - 1 - y) * nx + x;
+    const number = (low + (levels[i] * (high - low)) / 255).toFixed(digits);
+    const value = this.alpha?.[i] ? `${number}${unit}` : `No value (mask: ${this.map.mask})`;
     const [column, row] = this.modes;
     const box = this.plot.getBoundingClientRect();
     const isRight = event.clientX > box.left + box.width / 2;
-    tooltip.textContent = `${value}${unit} at ${row.words[y]}, ${column.words[x]}`;
+    tooltip.textContent = `${value} at ${row.words[y]}, ${column.words[x]}`;
     tooltip.style.left = `${event.clientX - box.left}px`;
     tooltip.style.top = `${Math.max(event.clientY - box.top, 44)}px`;
     tooltip.style.setProperty("--side", isRight ? "calc(-100% - 12px)" : "12px");

@@ -47,6 +47,7 @@ CLOSED = {
     "budget": UNITS,
     "calibrate_by": ("s", "min", "h", "D", "W"),
     "axis": ("s", "min", "h", "D", "W", "M", "Y"),
+    "mask": ("land", "sea", "mask.nc"),
 }
 
 # Options of numbers, files and names of the user's own.
@@ -54,7 +55,7 @@ OPEN = re.findall(
     r"\w+",
     """
     aabb auth calibrate calibrate_rounds config data downscale file files folds fps high host latitude
-    level longitude low max_bytes max_psnr_drop model modes nodes orbit output output_web points port
+    level longitude low max_bytes max_psnr_drop model modes next nodes orbit output output_web points port
     rank residual residual_points restarts sample scale seed seeds set setting_name setting_resolution
     size sizes steps student sweeps teacher test threads time tolerance value
     """,

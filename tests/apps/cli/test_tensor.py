@@ -194,7 +194,7 @@ def test_prediction_is_right_and_keeps_the_table(
     assert "50 rows" in out
     assert "temp (K)" in out
     before, after = points.read_text().splitlines(), (tmp_path / "out.csv").read_text().splitlines()
-    assert after[0] == before[0] + ",mean,sd,lower,upper"
+    assert after[0] == before[0] + ",mean,sd,lower,upper,extrapolated"
     assert all(new.startswith(old + ",") for old, new in zip(before, after, strict=True))
     table = pd.read_csv(tmp_path / "out.csv")
     expected = truth(table)
@@ -212,8 +212,28 @@ def test_prediction_of_incomplete_rows_is_empty(
     out = run(capsys, "tensor", "predict", tensor_model, tmp_path / "p.csv", "-o", tmp_path / "o.csv")
     assert "1 of them without coordinates" in out
     rows = (tmp_path / "o.csv").read_text().splitlines()
-    assert rows[2] == ",2,2020-01-05,,,,"
+    assert rows[2] == ",2,2020-01-05,,,,,"
     assert rows[1] == rows[3]
+
+
+def test_rows_outside_the_data_are_marked_and_warned_of_once(
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    tensor_model: Path,
+    tmp_path: Path,
+) -> None:
+    rows = ["1,2,2020-01-05", "31,2,2020-01-05", ",2,2030-01-05", "1,2,2020-03-01", "1,-20.1,2030-01-01"]
+    (tmp_path / "p.csv").write_text("\n".join(["lat,lon,time", *rows]) + "\n")
+    words = ["tensor", "predict", tensor_model, tmp_path / "p.csv", "--json", "-o", tmp_path / "o.csv"]
+    assert json.loads(run(capsys, *words))["extrapolated"] == 3
+    marks = pd.read_csv(tmp_path / "o.csv", dtype=str)["extrapolated"]
+    assert marks.fillna("").tolist() == ["False", "True", "", "True", "True"]
+    [warning] = [record.getMessage() for record in caplog.records]
+    assert re.fullmatch(
+        r"3 of 5 rows lie outside the range of the data in lat \(-29\.\d+ to 29\.\d+\), lon \(-19\.\d+ to 19\.\d+\), "
+        r"time \(2020-01-01 to 2020-02-29\); they are marked as extrapolated",
+        warning,
+    )
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".csv.gz", ".parquet"])

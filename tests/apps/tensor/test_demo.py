@@ -59,7 +59,7 @@ def test_demo_leaves_its_files(
     for number in (scores["rmse"], summary["scores"]["test"]["rmse_nearest"]):
         assert f"{number:.3f}" in shown
     with xr.open_dataset(out / "month.nc", engine="h5netcdf") as grid:
-        assert dict(grid.sizes) == {"time": 1, "latitude": 5, "longitude": 36}
+        assert dict(grid.sizes) == {"time": 1, "latitude": 5, "longitude": 36, "bnds": 2}
         assert grid["temperature"].attrs["units"] == "degC"
     assert load_posterior(out / "model.fm").intervals.levels
 

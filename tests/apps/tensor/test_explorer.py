@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 
 from fieldmorph.apps.tensor.explorer import MAX_STOPS, Explorer
+from fieldmorph.apps.tensor.map_layers import MapLayers
+from fieldmorph.apps.tensor.masks import GridMask, Mask
 from fieldmorph.bayes.data.observations import Mode, Observations
 from fieldmorph.bayes.experimental_design import where_next
 from fieldmorph.bayes.fitting import FitConfig, fit
@@ -19,6 +21,7 @@ from fieldmorph.fields.errors import InputError, SettingError
 
 pytestmark = pytest.mark.numerical
 
+LONG = np.array([0.0, 0.25])
 QUICK = FitConfig(ranks=(2,), restarts=1, sweeps=3, learn_every=0)
 
 
@@ -159,3 +162,44 @@ def test_unknown_quantities_modes_and_counts_are_refused(explorer: Explorer, unc
     for n in (0, 13, 2.0):
         with pytest.raises(InputError, match="places to pick: 1 to 12"):
             explorer.where_next(place, n)
+
+
+class Halves(Mask):
+    """Keeps the western half of a map."""
+
+    words = "the west"
+
+    def keeps(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return np.repeat(x[None] < 0, len(y), axis=0)
+
+
+def test_mask_leaves_cells_out_of_images_limits_and_choices(tensor_model: Path) -> None:
+    posterior = load_posterior(tensor_model)
+    whole, west = Explorer(posterior), Explorer(posterior, MapLayers(Halves()))
+    place = west.middle()
+    assert west.kept is not None
+    assert west.kept[place[0], place[1]]
+    with Image.open(io.BytesIO(west.image("sd", place))) as image:
+        assert image.mode == "LA"
+        alpha = np.asarray(image)[::-1, :, 1]
+    assert (alpha == 255 * west.kept).all()
+    low, high = west.limits["mean"]
+    values = torch.cat([west.map([0, 0, t]).mean[:, west.kept[0]] for t in range(0, 59, 7)])
+    assert low <= float(values.quantile(0.02))
+    assert high >= float(values.quantile(0.98))
+    picks = west.where_next(place, 5)
+    assert all(west.kept[pick[0], pick[1]] for pick in picks.places)
+    assert any(not west.kept[pick[0], pick[1]] for pick in whole.where_next(place, 5).places)
+    kept = west.map(place).latent_sd[torch.from_numpy(west.kept.copy())]
+    assert picks.sd[0] == pytest.approx(float(kept.square().mean().sqrt()), rel=0.05)
+
+
+def test_mask_that_leaves_too_little_is_refused(tensor_model: Path) -> None:
+    posterior = load_posterior(tensor_model)
+    with pytest.raises(SettingError, match="the mask m leaves no cell of the map"):
+        Explorer(posterior, MapLayers(GridMask("m", np.zeros((2, 2), bool), LONG, LONG)))
+    few = Explorer(posterior, MapLayers(GridMask("m", np.ones((2, 2), bool), LONG, LONG)))
+    assert few.kept is not None
+    n = int(few.kept.sum())
+    with pytest.raises(SettingError, match=f"the mask m leaves {n} places to choose from"):
+        few.where_next(few.middle(), n + 1)

@@ -1,9 +1,12 @@
 """A grid's file opens in xarray with the right coordinates, says what predict says, and is the same block by block."""
 
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5netcdf
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +15,8 @@ import xarray as xr
 from fieldmorph.apps.cli.main import main
 from fieldmorph.apps.tensor.grid import block_shape, blocks, grid_file, value_type, write_grid
 from fieldmorph.apps.tensor.grid_axes import grid_axes
+from fieldmorph.apps.tensor.map_layers import MapLayers
+from fieldmorph.apps.tensor.masks import GridMask
 from fieldmorph.bayes.conformal import Intervals
 from fieldmorph.bayes.store import load_posterior, save_posterior
 
@@ -32,23 +37,24 @@ def grid(tensor_model: Path, tmp_path: Path) -> Any:
 
 
 def test_coordinates_and_attributes(grid: Any) -> None:
-    assert dict(grid.sizes) == {"time": 5, "lat": 5, "lon": 7}
+    assert dict(grid.sizes) == {"time": 5, "lat": 5, "lon": 7, "bnds": 2}
     assert grid["temp"].dims == grid["temp_sd"].dims == ("time", "lat", "lon")
     assert grid["lat"].values.tolist() == [-20, -10, 0, 10, 20]
     assert grid["lon"].values.tolist() == [-15, -10, -5, 0, 5, 10, 15]
     assert (grid["time"].values == pd.date_range("2020-01-05", "2020-01-25", freq="5D").values).all()
-    assert grid["lat"].attrs == {"standard_name": "latitude", "units": "degrees_north", "axis": "Y"}
-    assert grid["lon"].attrs == {"standard_name": "longitude", "units": "degrees_east", "axis": "X"}
+    lat = {"standard_name": "latitude", "units": "degrees_north", "axis": "Y", "bounds": "lat_bnds"}
+    lon = {"standard_name": "longitude", "units": "degrees_east", "axis": "X", "bounds": "lon_bnds"}
+    assert (grid["lat"].attrs, grid["lon"].attrs) == (lat, lon)
     assert grid["time"].attrs == {"standard_name": "time", "axis": "T"}
     assert grid.attrs["Conventions"] == "CF-1.8"
     assert grid["temp"].attrs["units"] == grid["temp_sd"].attrs["units"] == "K"
-    assert grid["temp"].attrs["ancillary_variables"] == "temp_sd"
+    assert grid["temp"].attrs["ancillary_variables"] == "temp_sd extrapolated"
     assert grid["temp_sd"].attrs["half_width_95"] == pytest.approx(1.959964)
     assert grid["temp"].dtype == np.float32
 
 
 def test_grid_says_what_predict_says(grid: Any, tensor_model: Path, tmp_path: Path) -> None:
-    table = grid.to_dataframe().reset_index()
+    table = grid[["temp", "temp_sd"]].to_dataframe().reset_index()
     table[["lat", "lon", "time"]].to_csv(tmp_path / "p.csv", index=False)
     assert (
         main(["tensor", "predict", str(tensor_model), str(tmp_path / "p.csv"), "-o", str(tmp_path / "o.csv")])
@@ -164,3 +170,91 @@ def test_unfinished_grid_leaves_nothing(
     with pytest.raises(KeyboardInterrupt):
         grid_file(tensor_model, tmp_path / "g.nc", RANGES, on_cells=broken)
     assert [p.name for p in tmp_path.iterdir()] == []
+
+
+def test_cells_have_bounds_in_the_middle_between_neighbours(tensor_model: Path, tmp_path: Path) -> None:
+    ranges = {"latitude": "-89:89:2", "longitude": "15,5,-5", "time": "2020-01-05,2020-01-10"}
+    grid_file(tensor_model, tmp_path / "g.nc", ranges)
+    grid = opened(tmp_path / "g.nc")
+    assert grid["lat_bnds"].values[[0, 1, -1]].tolist() == [[-90, -88], [-88, -86], [88, 90]]
+    assert grid["lon_bnds"].values.tolist() == [[20, 10], [10, 0], [0, -10]]
+    assert "time_bnds" not in grid  # instants
+    grid_file(tensor_model, tmp_path / "one.nc", {"latitude": "3", "longitude": "5", "time": "2020-01-05"})
+    assert "bounds" not in opened(tmp_path / "one.nc")["lat"].attrs
+
+
+def test_file_is_compressed_and_says_how_it_was_made(tensor_model: Path, tmp_path: Path) -> None:
+    grid_file(tensor_model, tmp_path / "g.nc", RANGES)
+    with h5netcdf.File(tmp_path / "g.nc") as file:
+        for name in ("temp", "temp_sd", "extrapolated"):
+            stored = file.variables[name]
+            assert (stored.compression, stored.shuffle) == ("gzip", True)
+        assert np.isnan(file.variables["temp"].attrs["_FillValue"])
+        assert file.variables["temp"].attrs["_FillValue"].dtype == np.float32
+        history = str(file.attrs["history"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ: fieldmorph tensor grid model.fm", history)
+
+
+def test_standard_name_of_the_data_comes_back(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    attributes = {"units": "K", "standard_name": "air_temperature"}
+    source = xr.Dataset(
+        {"t2m": (("lat", "lon"), random.random((6, 8)), attributes)},
+        {"lat": np.arange(6.0), "lon": np.arange(8.0)},
+    )
+    source.to_netcdf(tmp_path / "d.nc", engine="h5netcdf")
+    fit = ["tensor", "fit", str(tmp_path / "d.nc"), "--rank", "1", "--sweeps", "3"]
+    assert main([*fit, "-o", str(tmp_path / "m.fm")]) == 0
+    grid_file(tmp_path / "m.fm", tmp_path / "g.nc")
+    grid = opened(tmp_path / "g.nc")
+    names = {name: grid[name].attrs["standard_name"] for name in grid.data_vars if "bnds" not in name}
+    assert names == {
+        "t2m": "air_temperature",
+        "t2m_sd": "air_temperature standard_error",
+        "extrapolated": "air_temperature status_flag",
+    }
+
+
+def test_cells_outside_the_data_are_marked_and_warned_of_once(
+    caplog: pytest.LogCaptureFixture, tensor_model: Path, tmp_path: Path
+) -> None:
+    ranges = {"latitude": "-40:40:20", "longitude": "0", "time": "2020-01-05,2021-01-05"}
+    result = grid_file(tensor_model, tmp_path / "g.nc", ranges)
+    marks = opened(tmp_path / "g.nc")["extrapolated"].values[:, :, 0].tolist()
+    assert marks == [[1, 0, 0, 0, 1], [1, 1, 1, 1, 1]]
+    assert (result.extrapolated, result.masked) == (7, 0)
+    [warning] = [record.getMessage() for record in caplog.records]
+    assert warning.startswith("7 of 10 cells lie outside the range of the data in lat (-29.")
+    assert "time (2020-01-01 to 2020-02-29)" in warning
+    caplog.clear()
+    grid_file(tensor_model, tmp_path / "inside.nc", RANGES)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("block", [1, 9, 1000])
+def test_masked_cells_have_no_value_in_any_block(tensor_model: Path, tmp_path: Path, block: int) -> None:
+    posterior = load_posterior(tensor_model)
+    axes = grid_axes(posterior, RANGES)
+    kept = np.arange(35).reshape(5, 7) % 3 != 0  # (latitudes, longitudes)
+    mask = GridMask("every third", kept, axes[0].written, axes[1].written)
+    counts = write_grid(
+        tmp_path / "g.nc", posterior, axes, "f4", lambda *_: None, block, 1, layers=MapLayers(mask)
+    )
+    grid = opened(tmp_path / "g.nc")
+    assert (np.isfinite(grid["temp"].values) == kept).all()
+    assert (np.isfinite(grid["temp_sd"].values) == kept).all()
+    assert counts.masked == 5 * int((~kept).sum())
+    assert grid["temp"].attrs["comment"] == "only cells that the mask keeps have a value: every third"
+
+
+def test_land_and_sea_are_masked_by_the_command(
+    capsys: pytest.CaptureFixture[str], tensor_model: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("global_land_mask", reason="needs the extra maps")
+    ranges = ["--lat", "0:20:10", "--lon", "-20,10,15", "--time", "2020-01-05"]
+    words = ["tensor", "grid", str(tensor_model), *ranges, "--mask", "land", "--json"]
+    assert main([*words, "-o", str(tmp_path / "g.nc")]) == 0
+    result = json.loads(capsys.readouterr().out)
+    kept = np.isfinite(opened(tmp_path / "g.nc")["temp"].values[0])
+    assert kept.tolist() == [[False, True, True], [False, True, True], [False, True, True]]
+    assert (result["masked"], result["cells"]) == (3, 9)

@@ -6,12 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from PIL import Image
 
 from fieldmorph.apps.cli.main import main
+from fieldmorph.apps.tensor.explorer import Explorer
 from fieldmorph.apps.tensor.jobs import read_measurements
+from fieldmorph.apps.tensor.map_layers import MapLayers
 from fieldmorph.apps.tensor.maps import map_modes, map_ratio, plot_maps, slices
+from fieldmorph.apps.tensor.masks import GridMask
+from fieldmorph.apps.tensor.next_map import plot_next
 from fieldmorph.apps.tensor.plot_style import degrees, place, positions, styled
 from fieldmorph.apps.tensor.plots import (
     importance,
@@ -107,6 +112,46 @@ def test_maps_show_the_posterior_at_four_times(posterior: Posterior) -> None:
     lat = bottom + (row + 0.5) * (top - bottom) / image.shape[0]
     expected = posterior.predict(torch.tensor([[lat, lon, float(times[0])]], dtype=torch.float64))
     assert image[row, column] == pytest.approx(float(expected.mean[0]), rel=1e-6)
+
+
+def test_masks_coasts_and_dots_are_drawn_on_maps(posterior: Posterior) -> None:
+    """The color scale is that of the cells that are left, which are those of the south."""
+    kept = np.array([[True, True], [False, False]])
+    mask = GridMask("south", kept, np.array([-15.0, 15.0]), np.array([-10.0, 10.0]))
+    coast = np.array([[-30.0, 0.0], [30.0, 5.0]])
+    layers = MapLayers(mask, (np.array([1.0, 2.0]), np.array([3.0, 40.0])))
+    layers.__dict__["coasts"] = [coast]
+    with styled():
+        figure, whole = plot_maps(posterior, layers), plot_maps(posterior)
+    drawn(figure)
+    panel, *_ = [panel for panel in figure.axes if panel.images]
+    shown = np.ma.filled(panel.images[0].get_array(), np.nan)
+    assert np.isfinite(shown).mean() == pytest.approx(0.5, abs=0.01)
+    assert np.isnan(shown[130:]).all()
+    limits, all_limits = (f.axes[0].images[0].get_clim() for f in (figure, whole))
+    assert all_limits[0] <= limits[0] < limits[1] <= all_limits[1]
+    assert limits != all_limits
+    (lines,) = [c for c in panel.collections if isinstance(c, LineCollection)]
+    np.testing.assert_allclose(lines.get_segments()[0], coast)
+    (dots,) = [c for c in panel.collections if c.get_gid() == "measured"]
+    assert dots.get_offsets().tolist() == [[1, 3], [2, 40]]
+    assert panel.get_ylim()[1] == pytest.approx(30, abs=0.3)  # neither of them widens the map
+
+
+def test_next_places_are_drawn_where_they_are(posterior: Posterior) -> None:
+    with styled():
+        figure = plot_next(posterior, 3)
+    drawn(figure)
+    panel = figure.axes[0]
+    explorer = Explorer(posterior)
+    picks = explorer.where_next(explorer.middle(), 3)
+    expected = [[float(explorer.stops[k][place[k]]) for k in (1, 0)] for place in picks.places]
+    pins = [line.get_xydata()[0].tolist() for line in panel.lines if line.get_marker() == "o"]
+    assert pins == expected
+    assert [text.get_text() for text in panel.texts] == ["1", "2", "3"]
+    title = panel.get_title("left")
+    assert title.startswith(f"Next 3 places to measure, {explorer.words(2)[explorer.middle()[2]]}: ")
+    assert title.endswith(f"from {picks.sd[0]:.3g} to {picks.sd[-1]:.3g} K")
 
 
 @pytest.mark.parametrize(("degrees", "name"), [(None, "Gaussian"), (3.0, "Student's t")])

@@ -18,12 +18,15 @@ gr = pytest.importorskip("gradio")
 
 from fieldmorph.apps.tensor.explorer import Explorer  # noqa: E402
 from fieldmorph.apps.tensor.jobs import read_measurements  # noqa: E402
+from fieldmorph.apps.tensor.map_layers import MapLayers  # noqa: E402
+from fieldmorph.apps.tensor.masks import GridMask  # noqa: E402
 from fieldmorph.apps.viewer.render_pool import FairRenderPool  # noqa: E402
 from fieldmorph.apps.viewer.tab_tensor import (  # noqa: E402
     about,
     add_tensor_tab,
     curve_answer,
     figure_sections,
+    map_layers,
     page_model,
     tensor_answers,
 )
@@ -115,6 +118,31 @@ def test_next_places_are_given_in_words(served: Any, explorer: Explorer) -> None
     up, across, _ = picks.places[0]
     assert answer["words"][0] == f"{explorer.words(0)[up]}, {explorer.words(1)[across]}"
     assert f"from {picks.sd[0]:.3g} to {picks.sd[-1]:.3g} K" in answer["summary"]
+
+
+def test_layers_of_the_map_come_in_its_own_units(explorer: Explorer) -> None:
+    """Africa's coast crosses the map; a place in the middle of a cell is in the middle of it."""
+    across, up = explorer.stops[1].numpy(), explorer.stops[0].numpy()
+    measured = across[[0, 80, 0]], up[[0, 120, 0]]
+    layers = MapLayers(measured=measured, area=(-20.0, 20.0, -30.0, 30.0))
+    found = map_layers(Explorer(explorer.posterior, layers))
+    nx, ny = len(across), len(up)
+    assert found["dots"] == pytest.approx(
+        [500 / nx, 1000 - 500 / ny, 80.5 * 1000 / nx, 1000 - 120.5 * 1000 / ny], abs=0.06
+    )
+    assert re.fullmatch(r"(M-?[\d.]+ -?[\d.]+(L-?[\d.]+ -?[\d.]+)+)+", found["coasts"])
+    assert map_layers(explorer) == {"coasts": "", "dots": []}
+
+
+def test_page_and_choice_say_which_mask_there_is(explorer: Explorer) -> None:
+    kept = np.ones((2, 2), bool)
+    mask = GridMask("coast.nc", kept, np.array([-15.0, 15.0]), np.array([-10.0, 10.0]))
+    masked = Explorer(explorer.posterior, MapLayers(mask))
+    assert page_model(masked)["map"]["mask"] == "coast.nc"
+    assert page_model(explorer)["map"]["mask"] == ""
+    [chosen] = [answer for answer in tensor_answers(masked) if answer.__name__ == "tensor_next"]
+    summary = chosen({"place": masked.middle(), "n": 1})["summary"]
+    assert summary.endswith(" Only places that the mask keeps count: coast.nc.")
 
 
 def test_figures_are_drawn_once_for_all(served: Any) -> None:
