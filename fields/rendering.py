@@ -95,7 +95,11 @@ def sample_rays(
 
 @torch.no_grad()
 def visible_samples(
-    field: VolumeField, rays: Rays, samples: RaySamples, early_stop: float = EARLY_STOP
+    field: VolumeField,
+    rays: Rays,
+    samples: RaySamples,
+    early_stop: float = EARLY_STOP,
+    min_depth: float = 0.0,
 ) -> RaySamples:
     """Return the samples that light reaches; a density-only pass saves evaluating color for the rest.
 
@@ -103,6 +107,7 @@ def visible_samples(
         field: whose density is queried, without gradients.
         rays, samples: as `sample_rays` takes and returns them.
         early_stop: transmittance at and below which a sample is left out.
+        min_depth: optical depth below which a sample is left out, which makes fog thinner.
     """
     if not len(samples):
         return samples
@@ -110,7 +115,7 @@ def visible_samples(
     optical = sigma.double() * (samples.t_ends - samples.t_starts)
     total = torch.cat([optical.new_zeros(1), optical.cumsum(0)])
     trans = torch.exp(total[samples.offsets[:-1]][samples.ray_indices] - total[:-1])
-    return samples.keep(trans > early_stop)
+    return samples.keep((trans > early_stop) & (optical >= min_depth))
 
 
 def shade_samples(

@@ -48,8 +48,6 @@ MAX_LOST_LIGHT = 0.03  # fraction of all light in the images of these cameras th
 MIN_OF_NEARBY = 0.1  # of the largest weight nearby: cells that give a pixel more than this fraction are kept
 MIN_TRANSMITTANCE = 0.002  # behind which nothing is visible
 MIN_LIT_TRANSMITTANCE = 0.05  # behind which a camera says nothing of a node's colour
-MAX_CAMERAS = 64  # of the scene's own that determine visibility
-CELLS_PER_RAY = 2  # along each side of their images
 N_AROUND = 4  # directions from around the box that every node is fitted to as well
 AROUND_WEIGHT = 0.05  # of these directions together, in units of one camera
 RIDGE = 1e-3  # penalty on all but the constant coefficient, where cameras leave them undetermined
@@ -63,11 +61,22 @@ class BakeConfig:
         resolution: cells along the box's longest side, a multiple of 8 (one brick).
         degree: of the spherical harmonics: 0, 1 or 2.
         seed: of the positions and directions at which the field is evaluated.
+        max_cameras: of the scene's own cameras, evenly spread, that determine what is visible and its colours.
+        cells_per_ray: along each side of the images that these cameras get.
+        keeps_unseen: whether nodes are kept from which no camera receives light.
     """
 
     resolution: int = 256
     degree: int = 1
     seed: int = 0
+    max_cameras: int = 64
+    cells_per_ray: int = 2
+    keeps_unseen: bool = False
+
+    @classmethod
+    def preview(cls, resolution: int) -> "BakeConfig":
+        """Return settings that take a fraction of the time, for a volume that is replaced soon."""
+        return cls(resolution, degree=0, max_cameras=12, cells_per_ray=4, keeps_unseen=True)
 
     def __post_init__(self) -> None:
         low, high = RESOLUTIONS
@@ -107,7 +116,7 @@ def bake(
         on_progress("density", i + 1, len(parts))
     codes = _density_codes(torch.cat(evaluated) * stored.render_step_size)
     nodes, codes = nodes[codes > 0], codes[codes > 0]
-    seen, visibility = compute_visibility(lattice, stored, nodes, codes, generator, on_progress)
+    seen, visibility = compute_visibility(lattice, stored, nodes, codes, config, generator, on_progress)
     nodes, codes = nodes[seen], codes[seen]
     if not len(nodes):
         raise InputError("this field is invisible: no camera receives light from it")
@@ -171,10 +180,11 @@ def compute_visibility(
     stored: RenderableField,
     nodes: Int[Tensor, "n"],
     codes: UInt8[Tensor, "n"],
+    config: BakeConfig,
     generator: torch.Generator,
     on_progress: OnPart,
 ) -> tuple[Bool[Tensor, "n"], Visibility]:
-    """Return which nodes are corners of a visible cell, and how far the scene's own cameras see.
+    """Return which nodes are kept, corners of a visible cell, and how far the scene's own cameras see.
 
     Cells are dropped in the order of the largest weight that they have in any pixel, until a fraction MAX_LOST_LIGHT of
     all light is lost; a cell is kept whose weight is not small compared with those nearby. In a solid scene this drops
@@ -185,7 +195,7 @@ def compute_visibility(
     cells = torch.tensor(lattice.cells)
     largest = torch.zeros(lattice.cells).flatten()  # weight of each cell in any pixel
     total = torch.zeros_like(largest)
-    own, around = visibility_cameras(lattice, stored)
+    own, around = visibility_cameras(lattice, stored, config)
     reach = torch.zeros(len(own), own.width * own.height)
     for i, camera in enumerate((*own, *around)):
         rays = _scattered_rays(camera, generator)
@@ -205,12 +215,14 @@ def compute_visibility(
             lit = visible_samples(field, rays, samples, MIN_LIT_TRANSMITTANCE)
             reach[i].scatter_reduce_(0, lit.ray_indices, lit.t_ends, "amax")
         on_progress("visibility", i + 1, len(own) + len(around))
+    visibility = Visibility(own, reach.reshape(-1, own.height, own.width))
+    if config.keeps_unseen:
+        return torch.ones(len(nodes), dtype=torch.bool), visibility
     order = largest.argsort()
     lost = total[order].cumsum(0)
     seen = ((largest > MIN_OF_NEARBY * _max_nearby(largest, lattice)) & (largest > 0)).float()
     seen[order[lost > MAX_LOST_LIGHT * lost[-1]]] = 1.0
     x, y, z = lattice.coordinates(nodes).unbind(-1)
-    visibility = Visibility(own, reach.reshape(-1, own.height, own.width))
     return lattice.corners(seen.reshape(lattice.cells))[x, y, z] > 0, visibility
 
 
@@ -223,11 +235,14 @@ def _max_nearby(largest: Float[Tensor, "cells"], lattice: Lattice) -> Float[Tens
     return nearby.flatten()
 
 
-def visibility_cameras(lattice: Lattice, stored: RenderableField) -> tuple[Cameras, Cameras]:
-    """Return MAX_CAMERAS of the scene's own cameras, evenly spread, and cameras around its box."""
-    own, side = stored.cameras.to("cpu"), max(lattice.cells) // CELLS_PER_RAY
-    own = own[torch.linspace(0, len(own) - 1, min(len(own), MAX_CAMERAS)).round().long()]
-    return resize(own, side, side), resize(box_cameras(stored.field.box()), side, side)
+def visibility_cameras(
+    lattice: Lattice, stored: RenderableField, config: BakeConfig
+) -> tuple[Cameras, Cameras]:
+    """Return some of the scene's own cameras, evenly spread, and cameras around its box, which find what is unseen."""
+    own, side = stored.cameras.to("cpu"), max(lattice.cells) // config.cells_per_ray
+    own = own[torch.linspace(0, len(own) - 1, min(len(own), config.max_cameras)).round().long()]
+    around = resize(box_cameras(stored.field.box()), side, side)
+    return resize(own, side, side), around[:0] if config.keeps_unseen else around
 
 
 def _scattered_rays(camera: Cameras, generator: torch.Generator) -> Rays:

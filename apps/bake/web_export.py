@@ -47,7 +47,8 @@ def page_style() -> str:
 def page(bake: Bake) -> str:
     """Return one HTML page with all data in it; it fetches nothing, and its policy allows no other script."""
     script, style = page_script(), page_style()
-    policy = f"{SHARED_POLICY}; script-src {_hash(script)}; style-src {_hash(style)}; img-src blob: data:"
+    hashes = f"script-src {assets.policy_hash(script)}; style-src {assets.policy_hash(style)}"
+    policy = f"{SHARED_POLICY}; {hashes}; img-src blob: data:"
     header, packed = _packed(bake)
     data = [f'<script type="application/json" id="bake-header">{_json(header)}</script>']
     for name, content in packed.items():
@@ -199,7 +200,3 @@ def _page(name: str, policy: str, style: str, scripts: list[str]) -> str:
 def _json(value: Any) -> str:
     """Return JSON for a script element: no text in it can end the element."""
     return json.dumps(value).replace("<", "\\u003c")
-
-
-def _hash(content: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"

@@ -3,7 +3,8 @@
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ TIMEOUT = 60.0  # seconds
 # The pointer moves 125 times a second; events made in the page do not wait for the browser's driver.
 DRAG = """
 (() => {
-  const image = document.querySelector(".image");
+  const image = document.querySelector(".image, .touch");
   image.setPointerCapture = () => {}; // there is no such pointer
   const mouse = { pointerId: 1, pointerType: "mouse", isPrimary: true, button: 0, buttons: 1, bubbles: true };
   const send = (type, clientX, clientY) =>
@@ -39,6 +40,26 @@ DRAG = """
   };
 })()
 """
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """Yield Debian's chromium, drawn by the CPU.
+
+    Raises:
+        RuntimeError: no playwright, or no chromium.
+    """
+    program = shutil.which("chromium")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        program = None
+    if program is None:
+        raise RuntimeError("a browser is measured where playwright and chromium are installed")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=CHROMIUM)
+        yield browser
+        browser.close()
 
 
 def drag_page(
@@ -60,23 +81,14 @@ def drag_page(
     Raises:
         RuntimeError: no playwright, or no chromium.
     """
-    program = shutil.which("chromium")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        program = None
-    if program is None:
-        raise RuntimeError("a browser is measured where playwright and chromium are installed")
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+    with tempfile.TemporaryDirectory() as folder, chromium() as browser:
         page = Path(folder) / "scene.html"
         row: Row = {"bytes": export_web(file, page, resolution=resolution).bytes, "windows": []}
-        browser = playwright.chromium.launch(executable_path=program, args=CHROMIUM)
         for size in sizes:
             opened = [_opened(browser, page.as_uri(), size, drag_seconds) for _ in range(openings)]
             row["windows"].append(
                 {"size": size, **{n: sorted(o[n] for o in opened)[openings // 2] for n in opened[0]}}
             )
-        browser.close()
     return row
 
 
@@ -92,23 +104,23 @@ def page_table(row: Row) -> str:
 def _opened(browser: Any, url: str, size: tuple[int, int], drag_seconds: float) -> Row:
     page = browser.new_page(viewport={"width": size[0], "height": size[1]})
     page.goto(url)
-    first = _known(page, "window.fieldmorph?.drawing?.loop.stats.firstMs")
+    first = known_value(page, "window.fieldmorph?.drawing?.loop.stats.firstMs")
     page.evaluate(DRAG)
     time.sleep(1)  # until the resolution fits
     before = page.evaluate("fieldmorph.stats")
     time.sleep(drag_seconds)
-    _known(
+    known_value(
         page, f"fieldmorph.stats.movingFrames > {before['movingFrames']} || null"
     )  # a busy machine draws none
     after = page.evaluate("fieldmorph.stats")
     page.evaluate("(fieldmorph.drawing.loop.stats.restMs = null, dropped())")
-    still = _known(page, "fieldmorph.stats.restMs")
+    still = known_value(page, "fieldmorph.stats.restMs")
     page.close()
     frames, ms = (after[name] - before[name] for name in ("movingFrames", "movingMs"))
     return {"first_ms": first, "frames_per_second": 1000 * frames / ms, "still_ms": still}
 
 
-def _known(page: Any, expression: str) -> Any:
+def known_value(page: Any, expression: str) -> Any:
     """Return the value of an expression once it has one; the page's policy forbids the driver's own way to wait."""
     end = time.monotonic() + TIMEOUT
     while (value := page.evaluate(expression)) is None:

@@ -1,30 +1,24 @@
 """The viewer with one visitor and with many: time until images are complete, errors, the server's memory."""
 
 import asyncio
-import re
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from urllib.parse import unquote
 
 import httpx
 
 from fieldmorph.apps.bench.browser_page import drag_page, page_table
 from fieldmorph.apps.bench.load_clients import MISTAKES, VIEWS, Visitor, Visits
 from fieldmorph.apps.bench.runner import Bench, Row, failures, markdown
+from fieldmorph.apps.bench.viewer_process import process_state, served, visited
+from fieldmorph.apps.bench.viewer_targets import after_visits, at_rest, dragged, started, targets_table
 
 FIELDS = {"hashgrid": 120.0, "mlp": 120.0}  # with core-seconds of training
-SERVER = "import sys; from fieldmorph.apps.cli.main import main; sys.exit(main())"
 PREVIEW, IMAGE = (160, 120), (400, 400)
 CROWD, CROWD_SECONDS = 16, 180.0
 SHARED_SECONDS = 20.0
 TITLES = {"pictures": "images", "strangers": "wrong images"}  # of columns, where the figure has another name
-TIMEOUT = 120.0  # seconds, for a response
 
 
 def bench_view(
@@ -40,7 +34,8 @@ def bench_view(
 
     Rows, which are resumed as `Bench` says: `alone`, images of 400 x 400 for one visitor; `beside`, previews of the
     hash grid while another visitor requests the MLP; `crowd`, 16 visitors for three minutes, with one more who leaves
-    during an image and one whose requests are invalid; `page`, dragging and resting where there is a browser.
+    during an image and one whose requests are invalid; `page`, dragging and resting where there is a browser; `start`,
+    `rest`, `drag` and `memory`, the functions of `viewer_targets`, each on the cores that this process may use.
 
     Args:
         scale: multiplies the budgets of training, and the three minutes.
@@ -60,6 +55,11 @@ def bench_view(
         crowd_of: Row = {"kind": "crowd", "field": "hashgrid", "viewers": CROWD, "seconds": seconds}
         bench.run({**crowd_of, **made_of}, crowd, files=files, viewers=CROWD, seconds=seconds)
         bench.run({"kind": "page", "field": "hashgrid", **made_of}, drag_page, file=files[0])
+        bench.run({"kind": "start", **made_of}, started, files=files)
+        for name, file in zip(FIELDS, files, strict=True):
+            bench.run({"kind": "rest", "field": name, **made_of}, at_rest, file=file)
+            bench.run({"kind": "drag", "field": name, **made_of}, dragged, file=file)
+        bench.run({"kind": "memory", **made_of}, after_visits, files=files)
     return bench.finish({"scale": scale}, view_table)
 
 
@@ -135,32 +135,6 @@ async def visit_together(
     return {**visits.row(), "server": states}
 
 
-@contextmanager
-def served(files: Sequence[str]) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Start `fieldmorph view` in a child process; yield its address, once it responds, and the process."""
-    words = [*files, "--port", "0", "--no-browser"]
-    with subprocess.Popen(
-        [sys.executable, "-P", "-c", SERVER, "view", *words], stdout=subprocess.PIPE, text=True
-    ) as server:
-        try:
-            assert server.stdout is not None
-            line = server.stdout.readline()
-            if not line:
-                raise RuntimeError(f"the viewer exited with code {server.wait()}")
-            yield line.split()[0], server
-        finally:
-            server.send_signal(signal.SIGINT)
-
-
-def process_state(pid: int) -> Row | None:
-    """Return resident bytes and threads of another process; None where the system has no /proc."""
-    path = Path(f"/proc/{pid}/status")
-    if not path.exists():
-        return None
-    status = dict(line.split(":", 1) for line in path.read_text().splitlines())
-    return {"memory_bytes": int(status["VmRSS"].split()[0]) * 1024, "threads": int(status["Threads"])}
-
-
 def view_table(result: Row) -> str:
     """Format what `bench_view` returned as Markdown tables."""
     rows = {(row["kind"], row.get("field")): row for row in result["rows"] if "error" not in row}
@@ -185,22 +159,5 @@ def view_table(result: Row) -> str:
     seen = rows.get(("page", "hashgrid"))
     if seen:
         lines += ["", page_table(seen)]
+    lines += targets_table(rows)
     return "\n".join([*lines, *failures(result)])
-
-
-def visited(url: str, visit: Callable[[httpx.AsyncClient, list[Row]], Awaitable[Row]]) -> Row:
-    """Return what a visit returns that begins once all scenes of the page are baked."""
-
-    async def run() -> Row:
-        async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT) as client:
-            found = re.search(r"viewport\?scenes=([\w%-]+)", (await client.get("/")).text)
-            if not found:
-                raise RuntimeError("the page shows no scene")
-            names = unquote(found[1]).split(",")
-            while True:
-                scenes = [(await client.get(f"/scenes/{name}")).json() for name in names]
-                if all(scene["bake"]["state"] not in ("waiting", "working") for scene in scenes):
-                    return await visit(client, scenes)
-                await asyncio.sleep(0.5)
-
-    return asyncio.run(run())

@@ -1,11 +1,15 @@
 """`fieldmorph view`: the viewer in a browser."""
 
-from typing import Any
+import time
+from typing import TYPE_CHECKING, Any
 
 from fieldmorph.apps.cli import arguments as arg
-from fieldmorph.apps.cli.common import Args, extra, set_threads
+from fieldmorph.apps.cli.common import Args, extra
 from fieldmorph.apps.cli.tensor.options import add_map_options, map_settings
 from fieldmorph.apps.console import values
+
+if TYPE_CHECKING:
+    from fieldmorph.apps.tensor.map_layers import MapSettings
 
 
 def add_parser(jobs: Any) -> None:
@@ -47,28 +51,50 @@ def add_parser(jobs: Any) -> None:
         metavar="USER:PASS|FILE",
         help="require a password on every route; a file has one USER:PASS per line",
     )
+    parser.add_argument(
+        "--max-pixels",
+        type=values.count,
+        metavar="N",
+        help="largest image rendered for a screen at rest (default 2097152: 1920 x 1080 pixels)",
+    )
+    parser.add_argument(
+        "--no-bake",
+        action="store_true",
+        help="bake no volumes to drag in the browser; images come from here while the camera moves, too",
+    )
     parser.add_argument("--no-browser", action="store_true", help="only print the page's address")
 
 
 def run(args: Args) -> int:
     """Serve the viewer until it is interrupted."""
-    set_threads(args)
-    from fieldmorph.apps.viewer.app import view_files
+    start = time.monotonic()
 
-    with extra("bayes"):
-        maps = map_settings(args)
-    view_files(
-        args.files,
-        host=args.host,
-        port=args.port,
-        auth=args.auth,
-        data=args.data,
-        maps=maps,
-        browser=not args.no_browser,
-        device=args.device,
-        threads=args.threads,
-        names=args.allow_host,
-        root_path=args.root_path,
-        say=lambda line: print(line, flush=True),
-    )
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    def step(title: str) -> None:
+        say(f"{time.monotonic() - start:5.1f} s  {title}")
+
+    def maps() -> "MapSettings | None":
+        with extra("bayes"):
+            return map_settings(args)
+
+    with extra("view"):
+        from fieldmorph.apps.viewer.launch import Address, view_files
+
+        if not args.quiet:
+            say(f"Opening {', '.join(args.files) or 'the viewer without a file'}")
+        view_files(
+            args.files,
+            address=Address(args.host, args.port, args.auth, args.allow_host, args.root_path),
+            data=args.data,
+            maps=maps,
+            browser=not args.no_browser,
+            device=args.device,
+            threads=args.threads,
+            max_pixels=args.max_pixels,
+            bake=not args.no_bake,
+            say=say,
+            on_step=(lambda _: None) if args.quiet else step,
+        )
     return 0

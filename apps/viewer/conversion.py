@@ -28,7 +28,7 @@ from fieldmorph.fields.types import JsonObject
 MAX_SECONDS, MAX_CORE_SECONDS = 900.0, 1800.0
 MAX_BYTES = 64_000_000  # of the student's file
 REPORT_SECONDS = 0.3  # minimum time between two progress messages
-NICE = 5  # added to the child's nice value, so that rendering comes first
+NICE = 10  # added to the child's nice value, so that rendering comes first
 MAX_LINE_BYTES = 1 << 20  # of a message
 
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fieldmorph.apps.viewer.errors import BusyError, Cancelled
-from fieldmorph.fields.runtime import use_threads
+from fieldmorph.fields.runtime import lower_priority, use_threads
 
 MAX_TASKS = 64  # waiting or running at once
+NICE = 5  # added to the nice value of the threads, so that responses and coarse bakes come before images
 
 Unit = Callable[[], Any]
 
@@ -122,6 +123,7 @@ class FairRenderPool:
 
     def _serve(self) -> None:
         use_threads(1)  # holds for this thread alone
+        lower_priority(NICE)
         while (taken := self._take()) is not None:
             task, unit = taken
             start = time.thread_time()

@@ -16,7 +16,9 @@ from fieldmorph.apps.viewer.errors import BusyError, Cancelled
 from fieldmorph.apps.viewer.render_pool import FairRenderPool, Unit
 from fieldmorph.apps.viewer.scenes import OpenScene, SceneStore
 from fieldmorph.apps.viewer.tiles import (
+    MAX_PIXELS,
     MAX_SHOWN,
+    RayCostEstimator,
     Tile,
     View,
     check_distance,
@@ -36,12 +38,15 @@ from fieldmorph.apps.viewer.viewport import (
 from fieldmorph.fields.errors import InputError, SettingError
 from fieldmorph.fields.types import JsonObject
 
+PROGRESS_STEP = 1e-3  # of a video between two reports within a frame
 VIEWER_LENGTHS = (16, 64)  # minimum and maximum characters of a viewer's random name
 NO_STORE = {"cache-control": "no-store"}
 
 
-def view_routes(store: SceneStore, pool: FairRenderPool, baker: Baker, videos: VideoStore) -> list[Route]:
-    """Return the routes /viewport, /scenes, /tiles and /videos."""
+def view_routes(
+    store: SceneStore, pool: FairRenderPool, baker: Baker, videos: VideoStore, max_pixels: int = MAX_PIXELS
+) -> list[Route]:
+    """Return the routes /viewport, /scenes, /tiles and /videos; an image has at most `max_pixels`."""
 
     def get(path: str, answer: Callable[..., Response]) -> Route:
         return Route(path, _with_errors(answer), methods=["GET"])
@@ -50,13 +55,14 @@ def view_routes(store: SceneStore, pool: FairRenderPool, baker: Baker, videos: V
         return store.get(request.path_params["scene"])
 
     def page(_: Request) -> Response:
-        return HTMLResponse(viewport_page(), headers={"content-security-policy": VIEWPORT_POLICY})
+        return HTMLResponse(viewport_page(max_pixels), headers={"content-security-policy": VIEWPORT_POLICY})
 
     def facts(request: Request) -> Response:
         return JSONResponse(describe(scene(request), baker), headers=NO_STORE)
 
     def bake_file(request: Request) -> Response:
-        content = baker.files(scene(request)).get(request.path_params["name"])
+        files = baker.files(scene(request), request.path_params.get("cells"))
+        content = files.get(request.path_params["name"])
         if content is None:
             raise InputError("a bake has no such file")
         return Response(content, media_type="application/octet-stream", headers=NO_STORE)
@@ -67,7 +73,7 @@ def view_routes(store: SceneStore, pool: FairRenderPool, baker: Baker, videos: V
         )
 
     async def image(request: Request) -> Response:
-        shown, view, viewer = _read_request(await _json(request), store)
+        shown, view, viewer = _read_request(await _json(request), store, max_pixels)
         return await _stream_tiles(pool, viewer, shown, view)
 
     async def render_video(request: Request) -> Response:
@@ -83,6 +89,7 @@ def view_routes(store: SceneStore, pool: FairRenderPool, baker: Baker, videos: V
         get("/viewport.css", lambda _: Response(viewport_style(), media_type="text/css", headers=NO_STORE)),
         get("/scenes/{scene}", facts),
         get("/scenes/{scene}/bake/{name}", bake_file),
+        get("/scenes/{scene}/bake/{cells:int}/{name}", bake_file),
         get("/videos/{video}", video),
         Route("/tiles", _with_errors(image), methods=["POST"]),
         Route("/videos", _with_errors(render_video), methods=["POST"]),
@@ -108,7 +115,7 @@ def image_units(shown: Sequence[OpenScene], view: View) -> list[Unit]:
     each = [
         [
             (index, scene, tile)
-            for tile in tiles(camera.width, camera.height, scene.ray_cost.tile_side(), spans[index])
+            for tile in tiles(camera.width, camera.height, _cost(scene, view).tile_side(), spans[index])
         ]
         for index, scene in enumerate(shown)
     ]
@@ -160,11 +167,19 @@ async def _stream_tiles(
 async def _stream_video(
     pool: FairRenderPool, videos: VideoStore, shown: Sequence[OpenScene], plan: VideoPlan
 ) -> Response:
-    """Stream progress as lines of JSON; the last one has the video's id or an error."""
-    queue = ResponseQueue()
+    """Stream progress as lines of JSON; the last one has the video's id or an error.
+
+    There is a line at the start, after each frame, and after each PROGRESS_STEP of all pixels within a frame.
+    """
+    queue, last = ResponseQueue(), [-1, 0.0]  # number of frames and fraction that were sent
 
     def send(**values: Any) -> None:
         queue.put(json.dumps(values).encode() + b"\n")
+
+    def progress(done: int, fraction: float) -> None:
+        if done != last[0] or fraction >= last[1] + PROGRESS_STEP:
+            last[:] = done, fraction
+            send(done=done, total=plan.n_frames, fraction=round(fraction, 5))
 
     def end(video: str | None, error: BaseException | None) -> None:
         if video is not None:
@@ -173,7 +188,8 @@ async def _stream_video(
             send(error=f"The video failed: {_first_line(error)}")
         queue.put(None)
 
-    task = videos.render(shown, plan, lambda done, total: send(done=done, total=total), end)
+    progress(0, 0.0)
+    task = videos.render(shown, plan, progress, end)
 
     def cancel() -> None:  # ffmpeg takes a moment to end, which must not block the event loop
         threading.Thread(target=pool.cancel, args=(task,), name="view-video-end").start()
@@ -188,9 +204,9 @@ def _read_scenes(body: Any, store: SceneStore) -> list[OpenScene]:
     return [store.get(scene_id) for scene_id in ids]
 
 
-def _read_request(body: Any, store: SceneStore) -> tuple[list[OpenScene], View, str]:
+def _read_request(body: Any, store: SceneStore, max_pixels: int) -> tuple[list[OpenScene], View, str]:
     """Return scenes, view and the viewer's name from a request for an image."""
-    shown, view, viewer = _read_scenes(body, store), read_view(body), body.get("viewer")
+    shown, view, viewer = _read_scenes(body, store), read_view(body, max_pixels), body.get("viewer")
     low, high = VIEWER_LENGTHS
     if not isinstance(viewer, str) or not low <= len(viewer) <= high:
         raise SettingError(f"a viewer's name has {low} to {high} characters")
@@ -200,7 +216,11 @@ def _read_request(body: Any, store: SceneStore) -> tuple[list[OpenScene], View, 
 
 
 def _tile(index: int, scene: OpenScene, tile: Tile, view: View) -> bytes:
-    return tile_message(index, tile, render_tile(scene.stored, view, tile, scene.ray_cost))
+    return tile_message(index, tile, render_tile(scene.stored, view, tile, _cost(scene, view)))
+
+
+def _cost(scene: OpenScene, view: View) -> RayCostEstimator:
+    return scene.quick_ray_cost if view.quick else scene.ray_cost
 
 
 async def _json(request: Request) -> Any:

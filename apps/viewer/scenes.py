@@ -29,16 +29,16 @@ Facts = tuple[tuple[str, str], ...]
 
 @dataclass(eq=False)
 class SceneBake:
-    """State of the volume that the browser draws by itself, and its files by name once it is ready.
+    """State of the volumes that the browser draws by itself, and their files once they are there.
 
     Attributes:
-        state: JSON values: `state` is absent, waiting, working, ready or failed; `fraction` of the work that is done;
-            `reason` of a failure.
-        files: None until they are ready.
+        state: JSON values: `state` is absent, waiting, working, ready or failed; `fraction` of the work that is done,
+            which never falls; `cells` along the longest side of the finest volume that is there; `reason` of a failure.
+        files: of each volume by name, by its number of cells.
     """
 
     state: JsonObject = field(default_factory=lambda: {"state": "absent"})
-    files: dict[str, bytes] | None = None
+    files: dict[int, dict[str, bytes]] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -50,7 +50,7 @@ class OpenScene:
         name: text for people, the file's stem; it may contain any characters.
         facts: architecture, parameters, bytes, quality: name and value, texts for people.
         sha256: of the file.
-        ray_cost: what a ray of this field costs, learned from its tiles.
+        ray_cost, quick_ray_cost: what a ray of this field costs, and one of a quick image, learned from its tiles.
         is_open: false once the scene has been evicted.
     """
 
@@ -60,6 +60,7 @@ class OpenScene:
     facts: Facts
     sha256: str | None = None
     ray_cost: RayCostEstimator = field(default_factory=RayCostEstimator)
+    quick_ray_cost: RayCostEstimator = field(default_factory=RayCostEstimator)
     bake: SceneBake = field(default_factory=SceneBake)
     is_open: bool = True
 

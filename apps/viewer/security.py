@@ -6,6 +6,7 @@ import hmac
 import ipaddress
 import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -34,6 +35,30 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Access:
+    """Names under which a server is reached, and who may reach it.
+
+    Attributes:
+        host: the address that it listens on.
+        logins: pairs of user and password, one of which every request must carry; none: no authentication.
+        names: further names of the server, such as that of a reverse proxy.
+        root_path: path of the server behind a reverse proxy, such as `/viewer`, or its whole address.
+    """
+
+    host: str = "127.0.0.1"
+    logins: Sequence[tuple[str, str]] = ()
+    names: Sequence[str] = ()
+    root_path: str = ""
+
+    def guard(self, app: App, allowed: Sequence[str] = ("/{path:path}",)) -> "Guard":
+        """Return the guard of an application; arguments and errors are those of `Guard`."""
+        return Guard(app, self.host, self.logins, allowed, self.names, self.root_path)
+
+
+LOCAL = Access()  # this machine alone, without a password
 
 
 class Guard:

@@ -19,7 +19,7 @@ from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.rendering import sample_rays, shade_samples, step_size_for, visible_samples
 
 MAX_SHOWN = 2  # scenes at once
-MAX_PIXELS = 1 << 20  # of one image
+MAX_PIXELS = 1 << 21  # of one image, by default: a screen of 1920 x 1080
 MAX_STEPS = 1024  # across a box, whatever a file says: more would take memory and show nothing
 MAX_DISTANCE = 100.0  # of a camera from the box, in lengths of its longest side
 TILE_SECONDS = 0.06  # target core-seconds of a tile: how long another client may have to wait for a thread
@@ -27,6 +27,9 @@ TILE_SIDES = (8, 160)  # minimum and maximum, in pixels
 RISE_RATE, FALL_RATE = 0.5, 0.03  # of the estimated cost of a ray towards that of the latest tile
 MAX_RISE = 8.0  # of the estimate at once: the very first tile may have compiled the kernels
 INITIAL_SECONDS_PER_RAY = 4e-5
+MIN_QUICK_DEPTH = (
+    1e-3  # optical depth of a sample, below which a quick image has no color: fog takes most of the time
+)
 
 _HEADER = struct.Struct("<IHHHHH")  # bytes of the payload, index of the field, x, y, width, height
 _TEXT = 0xFFFF  # in place of the index: the payload is a text
@@ -39,7 +42,7 @@ class View:
     Attributes:
         camera: a single one, of the image's size.
         background: gray level in [0, 1].
-        quick: whether ray steps may be as coarse as the image's pixels, for previews while the view moves.
+        quick: whether ray steps may be as coarse as the image's pixels, and thin fog be left out, for coarse images.
         spans: for each scene the pixel columns that are requested, [start, end); empty: all of them.
     """
 
@@ -87,16 +90,17 @@ class RayCostEstimator:
         return int(min(max(side, low), high)) // 8 * 8
 
 
-def read_view(body: Mapping[str, Any]) -> View:
+def read_view(body: Mapping[str, Any], max_pixels: int = MAX_PIXELS) -> View:
     """Check a view that was sent as JSON.
 
     Args:
         body: `width` and `height` in pixels; `right`, `down`, `forward` and `eye`, the columns of the camera-to-world
             matrix; `intrinsics`, fx, fy, cx and cy in pixels; optionally `background`, `quick`, and `spans`, pairs of
             fractions of the width.
+        max_pixels: of the image.
 
     Raises:
-        SettingError: something is missing, not a finite number, or larger than MAX_PIXELS.
+        SettingError: something is missing, not a finite number, or too large.
     """
     try:
         width, height, spans = body["width"], body["height"], body.get("spans") or []
@@ -110,8 +114,8 @@ def read_view(body: Mapping[str, Any]) -> View:
         ) from None
     if type(width) is not int or type(height) is not int or min(width, height) < 1:
         raise SettingError("the width and height of an image are positive whole numbers of pixels")
-    if width * height > MAX_PIXELS:
-        raise SettingError(f"an image has at most {MAX_PIXELS} pixels; got {width} x {height}")
+    if width * height > max_pixels:
+        raise SettingError(f"an image has at most {max_pixels} pixels; got {width} x {height}")
     rotation = torch.tensor(axes[:3], dtype=torch.float64)
     if not torch.allclose(rotation @ rotation.T, torch.eye(3, dtype=torch.float64), atol=1e-3):
         raise SettingError("right, down and forward must be unit vectors at right angles")
@@ -163,7 +167,9 @@ def render_tile(
     rays = _tile_rays(view.camera.to(stored.field.aabb.device), tile)
     samples = sample_rays(rays, stored.field, stored.occupancy, _step(stored, view))
     over = rays.rays_o.new_full((len(rays), 3), view.background)
-    colors = shade_samples(stored.field, rays, visible_samples(stored.field, rays, samples), over).colors
+    min_depth = MIN_QUICK_DEPTH if view.quick else 0.0
+    visible = visible_samples(stored.field, rays, samples, min_depth=min_depth)
+    colors = shade_samples(stored.field, rays, visible, over).colors
     if ray_cost is not None:
         ray_cost.update(time.thread_time() - start, len(rays))
     return to_8bit(colors.cpu().reshape(tile.height, tile.width, 3))

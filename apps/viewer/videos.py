@@ -24,17 +24,17 @@ from fieldmorph.apps.viewer.scenes import OpenScene
 from fieldmorph.apps.viewer.tiles import Tile, View, check_distance, numbers, render_tile, tiles
 from fieldmorph.fields.cameras import Cameras
 from fieldmorph.fields.errors import InputError, SettingError
-from fieldmorph.fields.progress import OnCount
 
-FPS = 24
+FPS = 30
 MAX_KEYFRAMES = 24
 MAX_SECONDS = 20.0
-MAX_PIXELS = 640 * 480  # of a frame
+MAX_PIXELS = 960 * 720  # of a frame
 MIN_SIDE = 16  # of a frame, in pixels
 MAX_AT_ONCE = 2  # videos that are being rendered
 MAX_KEPT = 16  # videos that can be downloaded; one more removes the oldest
 DIVIDER = 40  # gray level of the line between two scenes
 
+OnVideo = Callable[[int, float], None]
 Keyframe = tuple[Tensor, Tensor]  # eye and target, (3,) each, in world units
 
 
@@ -65,6 +65,11 @@ class VideoPlan:
     def n_frames(self) -> int:
         """Number of frames, at least 2."""
         return max(2, round(self.seconds * FPS))
+
+    @property
+    def n_pixels(self) -> int:
+        """Number of pixels of all frames."""
+        return self.n_frames * self.width * self.height
 
 
 def read_plan(body: Mapping[str, Any]) -> VideoPlan:
@@ -134,10 +139,11 @@ class _FrameAssembler:
 
     plan: VideoPlan
     add_frame: Callable[[ByteImage], None]
-    on_frame: OnCount
+    on_progress: OnVideo
     missing: dict[int, int] = field(default_factory=dict)  # number of tiles by frame
     frames: dict[int, ByteImage] = field(default_factory=dict)
     written: int = 0
+    n_pixels: int = 0  # of all frames that are rendered
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add_tile(self, result: tuple[int, Tile, ByteImage, int]) -> None:
@@ -149,11 +155,12 @@ class _FrameAssembler:
                 self.missing[frame] = n_tiles
             self.frames[frame][tile.y : tile.y + tile.height, tile.x : tile.x + tile.width] = pixels
             self.missing[frame] -= 1
+            self.n_pixels += tile.width * tile.height
             while self.missing.get(self.written) == 0:
                 del self.missing[self.written]
                 self.add_frame(self.frames.pop(self.written))
                 self.written += 1
-                self.on_frame(self.written, self.plan.n_frames)
+            self.on_progress(self.written, self.n_pixels / self.plan.n_pixels)
 
 
 class VideoStore:
@@ -170,14 +177,15 @@ class VideoStore:
         self,
         shown: Sequence[OpenScene],
         plan: VideoPlan,
-        on_frame: OnCount,
+        on_progress: OnVideo,
         on_end: Callable[[str | None, BaseException | None], None],
     ) -> RenderTask:
         """Start to render a video; `pool.cancel` stops it.
 
         Args:
             shown: one scene, or two that are split.
-            on_frame: called with the number of frames that are written, and of all.
+            on_progress: called after each tile with the number of frames that are written, and the fraction of all
+                pixels that are rendered.
             on_end: called with the video's id, or with None and the error (None where it was cancelled).
 
         Raises:
@@ -194,7 +202,7 @@ class VideoStore:
             self._rendering += 1
         video_id, stack = secrets.token_urlsafe(16), ExitStack()
         path = Path(self._folder.name) / f"{video_id}.mp4"
-        frames = _FrameAssembler(plan, stack.enter_context(open_video(path, FPS)), on_frame)
+        frames = _FrameAssembler(plan, stack.enter_context(open_video(path, FPS)), on_progress)
 
         def finish(error: BaseException | None) -> None:
             try:

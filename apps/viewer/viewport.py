@@ -13,9 +13,10 @@ VIEWPORT_POLICY = (
 
 
 @functools.cache
-def viewport_page() -> str:
-    """Return the page; the ids of its scenes are in its address."""
+def viewport_page(max_pixels: int) -> str:
+    """Return the page, which requests images of at most so many pixels; the ids of its scenes are in its address."""
     body = assets.text("viewport/viewport.html").replace("GAIN", f"{DIFFERENCE_GAIN:g}", 1)
+    body = body.replace("MAX_PIXELS", str(max_pixels), 1)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1, viewport-fit=cover">'

@@ -6,7 +6,9 @@ modules as one strict script, dependencies first. It understands what these file
 and `export` before a declaration, each at the start of a line.
 """
 
+import base64
 import functools
+import hashlib
 import importlib.resources
 import posixpath
 import re
@@ -23,6 +25,9 @@ DECLARATION = re.compile(
 UNKNOWN = re.compile(r"^(?:import\b(?!\.)|export\b|(?:const|let) [\[{]|var ).*", re.MULTILINE)
 
 
+POLICY = "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'"
+
+
 class LinkError(Exception):
     """Modules that cannot become one script."""
 
@@ -35,6 +40,24 @@ def text(path: str) -> str:
 def style(*paths: str) -> str:
     """Return style sheets as one."""
     return "".join(map(text, paths))
+
+
+def inline_page(page: str, sheet: str, entry: str) -> tuple[str, str]:
+    """Return a page with its style sheet and script in it, and the content security policy that allows just these.
+
+    Args:
+        page: file with one empty element `style` and one empty element `script`.
+        sheet, entry: files, the latter as for `script`.
+    """
+    css, js = style(sheet), script(entry)
+    html = text(page).replace("<style></style>", f"<style>{css}</style>", 1)
+    html = html.replace("<script></script>", f"<script>{js}</script>", 1)
+    return html, f"{POLICY}; style-src {policy_hash(css)}; script-src {policy_hash(js)}"
+
+
+def policy_hash(content: str) -> str:
+    """Return the source by which a content security policy allows an inline script or style."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
 
 @functools.cache

@@ -1,9 +1,9 @@
 """Little fields on disk, and a viewer of them that answers on a port of its own."""
 
 import json
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,10 @@ import torch
 from helpers.voxel_fields import CUBE, ball
 
 from fieldmorph.apps.bench.load_clients import request_of as camera_request
-from fieldmorph.apps.viewer.app import Viewer, listen, make_viewer, page_url, serve
+from fieldmorph.apps.viewer.app import Viewer, make_viewer
+from fieldmorph.apps.viewer.loading import LoadingPage, LoadingState
+from fieldmorph.apps.viewer.security import Access
+from fieldmorph.apps.viewer.server import Server, listen, page_url
 from fieldmorph.fields.cameras import Cameras, orbit_box
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.renderable import RenderableField
@@ -41,17 +44,16 @@ def request_of(camera: Cameras, **others: Any) -> dict[str, Any]:
 
 @contextmanager
 def served(files: Sequence[Path], **options: Any) -> Iterator[tuple[str, Viewer]]:
-    """Address and viewer, for as long as the block lasts."""
-    listening, ready, ends = listen("127.0.0.1", 0), threading.Event(), list[Callable[[], None]]()
-    viewer = make_viewer(files, threads=2, **options)
+    """Address and viewer, for as long as the block lasts; options are those of `Access` and of `make_viewer`."""
+    access = Access(**{f.name: options.pop(f.name) for f in fields(Access) if f.name in options})
+    listening = listen("127.0.0.1", 0)
+    viewer = make_viewer(files, access=access, threads=2, **{"max_pixels": 640 * 480, **options})
     url = page_url("127.0.0.1", listening.getsockname()[1])
-    thread = threading.Thread(
-        target=serve, args=(viewer, listening, lambda end: (ends.append(end), ready.set()))
-    )
-    thread.start()
+    server = Server(listening, LoadingPage(LoadingState()))
+    server.start()
     try:
-        assert ready.wait(60)
+        server.replace(viewer.app)
         yield url, viewer
     finally:
-        ends[0]()
-        thread.join(30)
+        server.stop()
+        viewer.close()

@@ -102,17 +102,22 @@ export class RenderLoop {
     const height = Math.max(1, Math.round(this.canvas.clientHeight * ratio));
     if (this.targets && this.size[0] === width && this.size[1] === height) return;
     this.size = [width, height];
-    if (this.targets) for (const target of Object.values(this.targets)) this.renderer.release(target);
+    this.releaseTargets();
     this.targets = {
       moving: this.renderer.makeTarget(width, height),
       rest: this.renderer.makeTarget(width, height),
     };
-    this.shown = null;
     this.invalidate(0);
   }
 
+  /** Free what was drawn into. */
+  releaseTargets() {
+    if (this.targets) for (const target of Object.values(this.targets)) this.renderer.release(target);
+    this.targets = this.shown = null;
+  }
+
   /**
-   * Continue with a renderer that replaces one whose context was lost.
+   * Continue with a renderer that replaces one whose context was lost, or whose bake is replaced.
    *
    * @param {Renderer} renderer
    */

@@ -89,6 +89,12 @@ export class Renderer {
     gl.uniform2f(march.at("harmonicScale"), 255 * step, header.zero * step);
   }
 
+  /** Free programs and textures. */
+  dispose() {
+    for (const [, texture] of this.textures) this.gl.deleteTexture(texture);
+    for (const { program } of [this.march, this.present]) this.gl.deleteProgram(program);
+  }
+
   /**
    * Return a texture to draw into and to read from.
    *

@@ -33,6 +33,20 @@ export class SceneCanvas {
     canvas.addEventListener("webglcontextrestored", () => this.restore());
   }
 
+  /**
+   * Show another bake of the same scene.
+   *
+   * @param {Bake} bake
+   */
+  replace(bake) {
+    const renderer = new Renderer(this.canvas, bake);
+    this.loop.releaseTargets();
+    this.renderer.dispose();
+    this.bake = bake;
+    this.renderer = renderer;
+    this.loop.restart(renderer);
+  }
+
   restore() {
     try {
       this.renderer = new Renderer(this.canvas, this.bake);

@@ -40,7 +40,7 @@ export class DifferenceCanvas {
       this.add(first.bakeCanvas, second.bakeCanvas);
     }
     const { version } = this.viewport.images;
-    for (const kind of /** @type {const} */ (["coarse", "fine"])) {
+    for (const kind of /** @type {const} */ (["coarse", "medium", "fine"])) {
       const [one, other] = [first[kind], second[kind]];
       if (one.version === version && other.version === version) this.add(one.canvas, other.canvas);
     }

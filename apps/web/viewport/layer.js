@@ -4,19 +4,27 @@
 /** @import { StartCamera } from "../scene/bake.js" */
 /** @import { Pose } from "../scene/camera.js" */
 /** @import { View } from "../scene/render_loop.js" */
-/** @import { Tile } from "./server_tiles.js" */
 import { BakeError, folderSource, readBake } from "../scene/bake.js";
-import { context2d, messageOf, query } from "../scene/dom.js";
+import { messageOf, query } from "../scene/dom.js";
 import { SceneCanvas } from "../scene/scene_canvas.js";
 import { requireWebgl } from "../scene/webgl.js";
+import { ServerImage, WholeImage } from "./server_image.js";
 
-const POLL_MS = 700;
+const POLL_MS = 300;
 
 /**
  * @typedef {object} BakeState
- * @property {"waiting" | "working" | "ready" | "failed" | "none"} state
+ * @property {"waiting" | "working" | "ready" | "failed" | "absent"} state
  * @property {number | null} [fraction] that is done
+ * @property {number} [cells] along the longest side of the finest bake that there is
  * @property {string} [reason] of a failure
+ */
+
+/**
+ * @typedef {object} LayerEvents
+ * @property {() => void} onChange called when the state of the bake has changed
+ * @property {() => void} onFrame
+ * @property {() => boolean} isResting whether the view rests
  */
 
 /**
@@ -31,46 +39,26 @@ const POLL_MS = 700;
  * @property {BakeState} bake
  */
 
-/** A canvas for tiles, and the view that they show. */
-class ServerImage {
-  /** @param {HTMLCanvasElement} canvas */
-  constructor(canvas) {
-    this.canvas = canvas;
-    this.version = -1; // of the view; none yet
-    this.complete = -1; // version of the latest view of which all tiles are there
-  }
-
-  /**
-   * @param {number} width
-   * @param {number} height
-   * @param {number} version
-   */
-  begin(width, height, version) {
-    Object.assign(this.canvas, { width, height }); // clears it
-    this.version = version;
-  }
-}
-
 export class Layer {
   /**
    * @param {HTMLElement} element
    * @param {SceneDescription} description
    * @param {View} view
-   * @param {() => void} onChange called when the state of the bake has changed
-   * @param {() => void} onFrame
+   * @param {LayerEvents} events
    */
-  constructor(element, description, view, onChange, onFrame) {
+  constructor(element, description, view, events) {
     this.element = element;
     this.description = description;
     this.view = view;
-    this.onChange = onChange;
-    this.onFrame = onFrame;
+    this.events = events;
     this.bakeCanvas = query(element, ".bake", HTMLCanvasElement);
-    /** The server's images: a small one of the whole view, and tiles of a large one over it. */
-    this.coarse = new ServerImage(query(element, ".coarse", HTMLCanvasElement));
+    /** The server's images: a coarse one of the whole view, and over it tiles of one and then of another with more pixels. */
+    this.coarse = new WholeImage(query(element, ".coarse", HTMLCanvasElement));
+    this.medium = new ServerImage(query(element, ".medium", HTMLCanvasElement));
     this.fine = new ServerImage(query(element, ".fine", HTMLCanvasElement));
     /** @type {SceneCanvas | null} */
     this.drawing = null;
+    this.cells = 0; // of the bake that is drawn
   }
 
   get hasBake() {
@@ -81,55 +69,44 @@ export class Layer {
     return ["waiting", "working"].includes(this.description.bake.state);
   }
 
-  /** Draw the bake as soon as there is one. */
+  /** Draw the bake as soon as there is one, and each finer one that comes. */
   async watch() {
     try {
-      while (this.isBaking) {
-        await new Promise((done) => setTimeout(done, POLL_MS));
+      for (;;) {
+        const { cells } = this.description.bake;
+        if (cells && (!this.drawing || cells !== this.cells)) await this.drawBake(cells);
+        if (!this.isBaking) break;
+        await pause(POLL_MS);
         const answer = await fetch(`scenes/${this.description.id}`);
         if (answer.ok) this.description = await answer.json();
-        this.onChange();
+        this.events.onChange();
       }
-      if (this.description.bake.state === "ready") await this.drawBake();
     } catch (error) {
       if (!(error instanceof BakeError)) console.warn(error);
       this.description.bake = { state: "failed", reason: messageOf(error) };
     }
-    this.onChange();
+    this.events.onChange();
   }
 
-  async drawBake() {
+  /** @param {number} cells */
+  async drawBake(cells) {
     requireWebgl();
-    const bake = await readBake(folderSource(`scenes/${this.description.id}/bake/`));
-    this.drawing = new SceneCanvas(this.bakeCanvas, bake, this.view, {
-      onFrame: () => {
-        this.element.dataset.baked = "true"; // the canvas is black until then
-        this.onFrame();
-      },
-      onError: (error) => console.warn(error),
-    });
-    this.drawing.loop.resize();
-  }
-
-  /**
-   * Begin an image of a view, which replaces the one before.
-   *
-   * @param {boolean} quick whether it is the small one
-   * @param {number} width
-   * @param {number} height
-   * @param {number} version of the view
-   */
-  beginImage(quick, width, height, version) {
-    (quick ? this.coarse : this.fine).begin(width, height, version);
-  }
-
-  /**
-   * @param {boolean} quick
-   * @param {ImageBitmap} image
-   * @param {Tile} tile
-   */
-  addTile(quick, image, tile) {
-    context2d((quick ? this.coarse : this.fine).canvas).drawImage(image, tile.x, tile.y);
+    const bake = await readBake(folderSource(`scenes/${this.description.id}/bake/${cells}/`));
+    if (this.drawing) {
+      while (!this.events.isResting()) await pause(POLL_MS / 4); // the change takes longer than a frame
+      this.drawing.replace(bake);
+    } else {
+      this.drawing = new SceneCanvas(this.bakeCanvas, bake, this.view, {
+        onFrame: () => {
+          this.element.dataset.baked = "true"; // the canvas is black until then
+          this.events.onFrame();
+        },
+        onError: (error) => console.warn(error),
+      });
+      this.drawing.loop.resize();
+    }
+    this.cells = cells;
+    this.events.onChange();
   }
 
   /**
@@ -138,12 +115,15 @@ export class Layer {
    * @param {number} version
    */
   showFor(version) {
+    const { coarse, hasBake } = this;
     const { dataset } = this.element;
-    const isStale = this.coarse.version !== version;
-    this.coarse.canvas.hidden = isStale && this.hasBake;
-    this.fine.canvas.hidden = this.fine.version !== version;
-    dataset.stale = String(isStale && !this.hasBake && this.fine.version !== version);
-    dataset.shows = this.fine.version === version ? "server" : this.hasBake ? "bake" : "preview";
+    const finer = [this.medium, this.fine];
+    const hasFiner = finer.some((image) => image.version === version);
+    const isStale = coarse.version !== version;
+    coarse.canvas.hidden = isStale && hasBake;
+    for (const image of finer) image.canvas.hidden = image.version !== version;
+    dataset.stale = String(isStale && !hasBake && !hasFiner);
+    dataset.shows = hasFiner ? "server" : hasBake ? "bake" : "preview";
   }
 
   /**
@@ -159,7 +139,7 @@ export class Layer {
       this.drawing.loop.refresh(); // a drawing buffer can be read in the same turn only
       context.drawImage(this.bakeCanvas, 0, 0, width, height);
     }
-    for (const image of [this.coarse, this.fine]) {
+    for (const image of [this.coarse, this.medium, this.fine]) {
       if (image.version === version) context.drawImage(image.canvas, 0, 0, width, height);
     }
   }
@@ -172,4 +152,13 @@ export class Layer {
   pick(pose, x, y) {
     return this.drawing ? this.drawing.renderer.pick(pose, x, y) : null;
   }
+}
+
+/**
+ * Wait.
+ *
+ * @param {number} ms
+ */
+function pause(ms) {
+  return new Promise((done) => setTimeout(done, ms));
 }

@@ -28,15 +28,21 @@ export class Status {
    * @param {number | null} gain of the difference that is shown
    */
   show(layers, gain) {
-    const baking = layers.find((layer) => layer.isBaking);
-    const prefix = gain === null ? "" : `Difference × ${gain} · `;
-    const suffix = baking ? ` · baking${percentOf(baking.description.bake.fraction)}` : "";
-    this.element.textContent = prefix + (this.text ?? (baking ? "Preview" : "Baked preview")) + suffix;
+    const cells = Math.min(...layers.map((layer) => layer.cells)); // 0 where one has no bake yet
+    const shown = this.text ?? (cells ? `Baked preview, ${cells} cells` : "Preview");
+    this.element.textContent = (gain === null ? "" : `Difference × ${gain} · `) + shown + bakingText(layers);
     this.element.dataset.kind = this.kind;
   }
 }
 
-/** @param {number | null | undefined} fraction */
-function percentOf(fraction) {
-  return fraction ? ` ${Math.floor(100 * fraction)} %` : "";
+/**
+ * Return how far the bakes are, all together.
+ *
+ * @param {Layer[]} layers
+ */
+function bakingText(layers) {
+  if (!layers.some((layer) => layer.isBaking)) return "";
+  const fractions = layers.map((layer) => (layer.isBaking ? (layer.description.bake.fraction ?? 0) : 1));
+  const mean = fractions.reduce((sum, fraction) => sum + fraction, 0) / fractions.length;
+  return ` · baking ${Math.floor(100 * mean)} %`;
 }

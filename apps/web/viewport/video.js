@@ -6,7 +6,9 @@ import { append, context2d, makeCanvas, query } from "../scene/dom.js";
 import { ServerError, isAbort, post } from "./server_tiles.js";
 
 /** @typedef {{ eye: Vec3, target: Vec3 }} Keyframe */
-/** @typedef {{ done: number, total: number, video?: string, error?: string }} VideoMessage */
+/** @typedef {{ done: number, total: number, fraction: number, video?: string, error?: string }} VideoMessage */
+
+const MIN_ESTIMATE_MS = 3000; // of rendering until the time that is left is shown
 
 export class VideoPanel {
   /** @param {Viewport} viewport */
@@ -24,6 +26,7 @@ export class VideoPanel {
     this.keyframes = [];
     /** @type {AbortController | null} */
     this.request = null;
+    this.startedAt = 0;
     this.seconds.addEventListener("input", () => {
       query(this.panel, "output", HTMLElement).textContent = `${this.seconds.value} s`;
     });
@@ -98,6 +101,7 @@ export class VideoPanel {
   async render() {
     if (!this.keyframes.length) this.addKeyframe();
     const request = (this.request = new AbortController());
+    this.startedAt = performance.now();
     this.showProgress("Starting …", 0);
     try {
       const reader = await post("videos", this.plan(), request.signal);
@@ -109,15 +113,27 @@ export class VideoPanel {
   }
 
   /** @param {VideoMessage} message */
-  receive({ done, total, video: id, error }) {
+  receive({ done, total, fraction, video: id, error }) {
     if (error) throw new ServerError(error);
-    if (!id) return this.showProgress(`Frame ${done} of ${total}`, done / total);
+    if (!id) return this.showProgress(`${frameText(done, total)}${this.timeLeft(fraction)}`, fraction);
     const result = query(this.panel, ".result", HTMLElement);
     const video = query(result, "video", HTMLVideoElement);
     result.hidden = false;
     video.src = query(result, "a", HTMLAnchorElement).href = `videos/${id}`;
     video.onloadeddata = () => result.scrollIntoView({ block: "end" });
     this.finish("The video is ready.");
+  }
+
+  /**
+   * Return an estimate of the time that is left, once there is a basis for one.
+   *
+   * @param {number} fraction of the pixels that are rendered
+   */
+  timeLeft(fraction) {
+    const elapsed = performance.now() - this.startedAt;
+    if (elapsed < MIN_ESTIMATE_MS || fraction < 0.005) return "";
+    const seconds = Math.ceil((elapsed * (1 - fraction)) / fraction / 1000);
+    return ` · ${seconds < 90 ? `${seconds} s` : `${Math.round(seconds / 60)} min`} left`;
   }
 
   cancel() {
@@ -133,7 +149,7 @@ export class VideoPanel {
     const bar = query(this.panel, ".progress", HTMLElement);
     query(this.panel, ".rendering", HTMLElement).hidden = false;
     query(this.panel, ".rendering p", HTMLElement).textContent = text;
-    bar.setAttribute("aria-valuenow", String(Math.round(100 * fraction)));
+    bar.setAttribute("aria-valuenow", String(Math.floor(100 * fraction)));
     query(bar, "i", HTMLElement).style.width = `${100 * fraction}%`;
     this.showButtons(true);
   }
@@ -151,6 +167,16 @@ export class VideoPanel {
     this.renderButton.hidden = isRendering;
     this.cancelButton.hidden = !isRendering;
   }
+}
+
+/**
+ * Return which frame is being rendered.
+ *
+ * @param {number} done
+ * @param {number} total
+ */
+function frameText(done, total) {
+  return done < total ? `Frame ${done + 1} of ${total}` : "Writing the file";
 }
 
 /**

@@ -29,6 +29,7 @@ export class Viewport extends SceneView {
     this.status = new Status(query(root, ".state", HTMLElement));
     this.divider = query(root, ".split", HTMLElement);
     this.split = 0.5; // fraction of the width where the second scene begins
+    this.size = this.surfaceSize();
     const view = {
       pose: (/** @type {number} */ width, /** @type {number} */ height) => camera.pose(width, height),
       mode: () => /** @type {const} */ ("color"),
@@ -42,9 +43,10 @@ export class Viewport extends SceneView {
         for (const layer of this.layers) layer.showFor(this.images.version); // a bake takes the place of a stale image
         this.showStatus();
       };
-      return new Layer(elements[i], scene, view, onChange, () => this.frameDrawn());
+      const isResting = () => this.images.isResting;
+      return new Layer(elements[i], scene, view, { onChange, isResting, onFrame: () => this.frameDrawn() });
     });
-    this.images = new FieldImages(this);
+    this.images = new FieldImages(this, Number(root.dataset.maxPixels));
     const gain = Number(root.dataset.gain);
     const canvas = query(root, ".difference", HTMLCanvasElement);
     this.difference = scenes.length > 1 ? new DifferenceCanvas(canvas, this, gain) : null;
@@ -177,8 +179,17 @@ export class Viewport extends SceneView {
   // -- movement ------------------------------------------------------------------------------------------------------
 
   resized() {
+    const size = this.surfaceSize();
+    if (size === this.size) return; // an observer begins with a call
+    this.size = size;
     for (const layer of this.layers) layer.drawing?.loop.resize();
     this.cameraMoved();
+  }
+
+  /** Return what images have to fit to, as a text. */
+  surfaceSize() {
+    const { clientWidth, clientHeight } = this.surface;
+    return [clientWidth, clientHeight, window.devicePixelRatio].join();
   }
 
   cameraMoved() {

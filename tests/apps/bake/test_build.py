@@ -73,6 +73,29 @@ def test_what_no_camera_sees_is_left_out() -> None:
     assert baked.occupied.sum() < 0.5 * baked.occupied.numel()
 
 
+def test_a_preview_keeps_the_surface_and_queries_the_field_less() -> None:
+    """As many cameras as a scene has; the preview takes some of them, and fits one color per node."""
+    queried = [0]
+
+    def function(positions: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        queried[0] += len(positions)
+        return truly(positions, directions)
+
+    truly, n_queried, bakes = ball(300.0), [], []
+    cameras = orbit_box(CUBE, 48, width=40, height=40)
+    for config in (BakeConfig(32), BakeConfig.preview(32)):
+        stored = stored_of(function, cameras=cameras)
+        queried[0] = 0
+        bakes.append(bake(stored, config))
+        n_queried.append(queried[0])
+    preview = bakes[1]
+    assert preview.degree == 0
+    assert n_queried[1] < 0.8 * n_queried[0]
+    nodes = [{tuple(place.tolist()) for place in baked.lattice.coordinates(baked.nodes())} for baked in bakes]
+    assert nodes[0] <= nodes[1]  # the inside, which no camera sees, is in the preview too
+    assert (preview.colour[:3].float() / 255 - 0.5).abs().max() < 0.02
+
+
 def test_all_of_what_light_passes_through_is_kept() -> None:
     baked = bake(stored_of(ball(1.0)), BakeConfig(32))
     expected = (torch.cartesian_prod(*[torch.linspace(-1, 1, 33)] * 3).norm(dim=-1) < 0.6).sum()

@@ -18,7 +18,9 @@ from fieldmorph.apps.bench import browser_page, load_clients
 from fieldmorph.apps.bench import viewer as viewer_bench
 from fieldmorph.apps.bench.browser_page import page_table
 from fieldmorph.apps.bench.load_clients import assembled
-from fieldmorph.apps.bench.viewer import process_state, view_table
+from fieldmorph.apps.bench.viewer import view_table
+from fieldmorph.apps.bench.viewer_process import cpu_seconds, process_state, scene_ids, visited
+from fieldmorph.apps.bench.viewer_targets import after_visits, at_rest, dragged, started
 from fieldmorph.apps.viewer.tiles import Tile, tile_message
 from fieldmorph.fields.runtime import compile_kernels
 
@@ -60,7 +62,7 @@ def together(folder: Path, viewers: int, seconds: float, **habits: Any) -> dict[
     with served([save_ball(folder / "ball.fm")], bake=False) as (url, _):
         crowd = {"viewers": viewers, "seconds": seconds, "pid": os.getpid(), **habits}
         visits = partial(viewer_bench.visit_together, **crowd)
-        return viewer_bench.visited(url, visits)
+        return visited(url, visits)
 
 
 @pytest.mark.usefixtures("eighths")
@@ -123,3 +125,56 @@ def test_a_page_is_opened_dragged_and_left_alone(tmp_path: Path) -> None:
 def test_state_of_a_process_that_is_there() -> None:
     state = process_state(os.getpid())
     assert state is None or (state["memory_bytes"] > 1e7 and state["threads"] >= 1)
+
+
+def test_targets_stand_next_to_what_was_measured() -> None:
+    start = {"import_cpu_s": 4.0, "first_page_cpu_s": 0.4, "viewer_cpu_s": 5.0, "ratio": 1.25}
+    memory = {"visits": 50, "server": [{"memory_bytes": 8e8}, {"memory_bytes": 9.5e8}]}
+    rows = [
+        {"kind": "start", **start},
+        {"kind": "rest", "field": "mlp", "coarse_ms": 640.0, "first_tile_ms": 120.0},
+        {"kind": "drag", "field": "hashgrid", "core_seconds": 3.2, "frames_per_second": 28.0},
+        {"kind": "memory", **memory},
+    ]
+    table = view_table({"rows": rows}).splitlines()
+    for line in (
+        "| first page, CPU | 0.40 s | 1 s |",
+        "| MLP, whole coarse image after rest | 640 ms | 1000 ms |",
+        "| hash grid, until dragged from a bake | 3.2 core-s | 5 core-s |",
+        "| memory, two fields, 50 visits | 0.95 GB | 1.3 GB |",
+    ):
+        assert line in table
+    assert "5.00 s, 1.25 times | 1.5 times" in "\n".join(table)
+
+
+@pytest.mark.slow
+def test_start_and_memory_are_measured(tmp_path: Path) -> None:
+    ball = str(save_ball(tmp_path / "ball.fm"))
+    row = started([ball], starts=1)
+    assert 0 < row["first_page_cpu_s"] < row["viewer_cpu_s"]
+    assert row["ratio"] == pytest.approx(row["viewer_cpu_s"] / row["import_cpu_s"])
+    row = after_visits([ball], visits=2)
+    assert row["errors"] == 0
+    assert min(state["memory_bytes"] for state in row["server"]) > 1e8
+
+
+@pytest.mark.browser
+def test_waiting_and_dragging_are_measured(tmp_path: Path) -> None:
+    with chromium():  # or it is skipped
+        pass
+    ball = str(save_ball(tmp_path / "ball.fm"))
+    row = at_rest(ball, turns=2)
+    assert min(row["coarse_ms"], row["first_tile_ms"]) > 0
+    row = dragged(ball, drag_seconds=0.5)
+    assert min(row[name] for name in ("core_seconds", "first_image_ms", "frames_per_second")) > 0
+    assert row["cells"] >= 128
+
+
+def test_the_scenes_of_a_page_are_found() -> None:
+    assert scene_ids('<iframe src="/viewport?scenes=ab-c%2Cd_e" title="x">') == ["ab-c", "d_e"]
+    with pytest.raises(RuntimeError, match="no scene"):
+        scene_ids("<p>No field is open.</p>")
+
+
+def test_cpu_time_of_a_process_that_is_there() -> None:
+    assert cpu_seconds(os.getpid()) == pytest.approx(time.process_time(), abs=1.0)

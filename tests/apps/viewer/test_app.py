@@ -16,8 +16,9 @@ from PIL import Image
 
 from fieldmorph.apps.cli.main import main
 from fieldmorph.apps.media import to_8bit
-from fieldmorph.apps.viewer.app import Viewer, listen, make_viewer, page_url
+from fieldmorph.apps.viewer.app import Viewer, make_viewer
 from fieldmorph.apps.viewer.scenes import byte_text, quality_facts
+from fieldmorph.apps.viewer.server import listen, page_url
 from fieldmorph.apps.viewer.tiles import read_messages
 from fieldmorph.fields.cameras import resize
 from fieldmorph.fields.errors import InputError, SettingError
@@ -127,11 +128,15 @@ def test_a_video_passes_through_its_keyframes_and_is_fetched_by_its_id(server: A
     client, viewer = server
     plan = video_plan(viewer, keyframes=[0, 2])
     lines = [json.loads(line) for line in client.post("/videos", json=plan).text.splitlines()]
-    assert lines[:-1] == [{"done": i + 1, "total": 12} for i in range(12)]
+    assert lines[0] == {"done": 0, "total": 15, "fraction": 0}
+    steps = [(line["done"], line["fraction"]) for line in lines[:-1]]
+    assert steps == sorted(steps)
+    assert {done for done, _ in steps} == set(range(16))
+    assert steps[-1] == (15, 1)
     video = client.get(f"/videos/{lines[-1]['video']}")
     assert video.headers["content-type"] == "video/mp4"
     frames = iio.imread(video.content, extension=".mp4")
-    assert frames.shape == (12, 48, 64, 3)
+    assert frames.shape == (15, 48, 64, 3)
     for at, which in ((0, 0), (-1, 2)):
         expected = to_8bit(STORED.render(resize(STORED.cameras[which], 64, 48))["colors"])
         assert np.abs(frames[at].astype(int) - expected).mean() < 8

@@ -25,10 +25,21 @@ from fieldmorph.apps.viewer.tiles import (
     tile_message,
     tiles,
 )
+from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.cameras import resize
 from fieldmorph.fields.errors import SettingError
+from fieldmorph.fields.occupancy import OccupancyGrid
+from fieldmorph.fields.renderable import RenderableField
 
 STORED = ball_field()
+
+
+def full_occupancy() -> OccupancyGrid:
+    occupancy = OccupancyGrid(8)
+    occupancy.occupied = torch.ones(8, 8, 8, dtype=torch.bool)
+    return occupancy
+
+
 CAMERA = resize(STORED.cameras[0], 50, 37)
 
 
@@ -51,6 +62,27 @@ def test_a_quick_image_takes_coarser_steps_and_looks_alike() -> None:
     fine, quick = render_tile(stored, view, whole), render_tile(stored, replace(view, quick=True), whole)
     assert not np.array_equal(fine, quick)
     assert np.abs(fine.astype(int) - quick).mean() < 6
+
+
+def test_a_quick_image_leaves_thin_fog_out_and_takes_less_work(soft_sphere: VolumeField) -> None:
+    """Fog of an optical depth of 5e-4 a step around a ball: only the ball's samples get a color."""
+    colored = []
+
+    def log_density(positions: torch.Tensor) -> torch.Tensor:
+        return torch.logaddexp(dense(positions), torch.tensor(5e-4 / 0.02).log())
+
+    def radiance(features: torch.Tensor, positions: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
+        colored.append(len(positions))
+        return shade(features, positions, directions)
+
+    field: Any = soft_sphere
+    dense, shade = field.log_density, field.radiance
+    field.log_density, field.radiance = log_density, radiance
+    stored = RenderableField(field, full_occupancy(), 0.02, STORED.cameras, {})
+    view, whole = read_view(body()), Tile(0, 0, 50, 37)
+    fine, quick = render_tile(stored, view, whole), render_tile(stored, replace(view, quick=True), whole)
+    assert colored[1] < 0.5 * colored[0]
+    assert np.abs(fine.astype(int) - quick).mean() < 12
 
 
 @pytest.mark.parametrize("width", [1, 31, 64])

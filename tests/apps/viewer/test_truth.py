@@ -5,7 +5,6 @@ The teacher is red and the student blue, and larger, so that every pixel shows w
 
 import base64
 import io
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.chromium import artefact, chromium, new_page, until
+from helpers.gate import Gate
 from helpers.view_fields import served
 from helpers.voxel_fields import CUBE, fresh
 from PIL import Image
@@ -52,23 +52,6 @@ def save_ball(path: Path, radius: float, channel: int) -> Path:
         RenderableField(field, occupancy, 0.05, orbit_box(CUBE, 8, width=64, height=48), {"job": "test"}),
     )
     return path
-
-
-class Gate:
-    """Holds back the tiles of one scene while it is closed."""
-
-    def __init__(self) -> None:
-        self.scene: Any = None
-        self.open = threading.Event()
-        self.open.set()
-
-    def render_tile(self, stored: Any, *others: Any) -> Any:
-        if self.scene is not None and stored is self.scene.stored:
-            self.open.wait(60)
-        return RENDER_TILE(stored, *others)
-
-
-RENDER_TILE = routes.render_tile
 
 
 @pytest.fixture(scope="module")
@@ -217,14 +200,18 @@ def test_a_screenshot_obeys_the_same_rules(
         assert colored(snapshot(page)[:, 152:], BLUE).any()
         page.evaluate(f"clearTimeout({VIEWPORT}.images.timer)")
         # as if the student had drawn an earlier camera only
-        page.evaluate(f"for (const kind of ['coarse', 'fine']) {VIEWPORT}.layers[1][kind].version = 0")
+        page.evaluate(
+            f"for (const kind of ['coarse', 'medium', 'fine']) {VIEWPORT}.layers[1][kind].version = 0"
+        )
         taken = snapshot(page)
         assert colored(taken[:, :149], RED).any()
         assert is_gray(taken[:, 152:])
         assert not (taken[:, 152:] == 255).all()  # but the pattern
         page.evaluate(f"{VIEWPORT}.comparison.choose('difference')")
         page.evaluate(f"clearTimeout({VIEWPORT}.images.timer)")
-        page.evaluate(f"for (const kind of ['coarse', 'fine']) {VIEWPORT}.layers[1][kind].version = 0")
+        page.evaluate(
+            f"for (const kind of ['coarse', 'medium', 'fine']) {VIEWPORT}.layers[1][kind].version = 0"
+        )
         assert is_gray(snapshot(page))
 
 
