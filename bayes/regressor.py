@@ -125,7 +125,7 @@ class FunBaTRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # s
         features = features_of(X, self.posterior_.modes)
         X, y, weights = self._rows(features, X, y, sample_weight, reset=False)
         self.posterior_, report = update(
-            self.posterior_, X, y, weights=weights, sweeps=self.sweeps, tolerance=self.tol
+            self.posterior_, X, y, weights=weights, sweeps=_plain(self.sweeps), tolerance=_plain(self.tol)
         )
         self.n_iter_ = len(report.bounds)
         return self
@@ -205,11 +205,11 @@ class FunBaTRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # s
             ranks,
             kernels,
             cp=bool(self.cp),
-            prune=self.prune,
-            centre=self.centre,
-            restarts=self.restarts,
-            sweeps=self.sweeps,
-            tolerance=self.tol,
+            prune=_plain(self.prune),
+            centre=_plain(self.centre),
+            restarts=_plain(self.restarts),
+            sweeps=_plain(self.sweeps),
+            tolerance=_plain(self.tol),
             seed=int(seed),
         )
         large = len({*ranks}) == 1 and ranks[0] ** k > MAX_CORE_SIZE
@@ -232,3 +232,8 @@ class FunBaTRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # s
 def _known(features: Features) -> Any:
     """Return which cells have all coordinates."""
     return features.columns.notna().all(axis=1).to_numpy()
+
+
+def _plain(value: Any) -> Any:
+    """Return a numpy scalar, as a parameter search over arrays sets them, as a plain number or flag."""
+    return value.item() if isinstance(value, np.generic) else value

@@ -44,7 +44,7 @@ def check_ending(path: str | Path, endings: Sequence[str]) -> None:
     ending = Path(path).suffix.lower()
     if not ending or ending in endings or str(path).endswith(("/", os.sep)) or Path(path).exists():
         return
-    known = " or ".join(endings)
+    known = " or ".join(filter(None, [", ".join(endings[:-1]), endings[-1]]))
     raise SettingError(f"expected a name that ends in {known}, or a folder, as {path}/; got {path}")
 
 

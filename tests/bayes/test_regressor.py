@@ -209,3 +209,10 @@ def test_settings_can_be_searched() -> None:
     search.fit(*waves(60))
     assert set(search.best_params_) == {"rank", "cp"}
     assert not math.isnan(search.best_score_)
+
+
+def test_settings_may_be_scalars_of_numpy() -> None:
+    grid = {"centre": np.array([True, False]), "sweeps": np.arange(4, 6), "tol": np.zeros(1, np.float32)}
+    search = GridSearchCV(FunBaTRegressor(**BRIEF), grid, cv=2, error_score="raise").fit(*waves(40))
+    assert search.best_params_["sweeps"] in (4, 5)
+    pickle.loads(pickle.dumps(search.best_estimator_)).partial_fit(*waves(10, seed=1))

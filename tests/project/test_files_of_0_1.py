@@ -15,6 +15,7 @@ from helpers.chromium import Tab, chromium
 from helpers.paths import TESTS
 from PIL import Image
 
+from fieldmorph.apps.bake.web_export import read_web
 from fieldmorph.apps.cli.main import main
 from fieldmorph.apps.jobs.scenes import bundled_scene
 from fieldmorph.fields.budget import Budget
@@ -141,5 +142,8 @@ def test_a_receipt_shows_its_images_and_its_curve_in_a_browser(browser: Any) -> 
 def test_a_page_and_a_receipt_hold_what_they_did() -> None:
     page = (FILES / "page.html").read_text(encoding="utf-8")
     assert "Content-Security-Policy" in page
+    baked = read_web(FILES / "page.html")
+    assert (baked.name, baked.lattice.cells, baked.degree) == ("hashgrid", (8, 16, 16), 1)
+    assert baked.colour.shape == (12, int((baked.density > 0).sum()))
     receipt = json.loads((FILES / "student.fm.receipt.json").read_text())
     assert receipt["quality"]["held_out"]["mean"]["psnr_to_teacher"] > 20

@@ -70,13 +70,33 @@ def imports() -> nx.DiGraph:
             if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
         ]
         for node in (inner for block in blocks for inner in ast.walk(block)):
-            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("fieldmorph"):
-                for alias in node.names:
-                    name = f"{node.module}.{alias.name}"
-                    target = name if name in paths else str(node.module)
-                    if target in paths and target != module:
-                        graph.add_edge(module, target)
+            for name in imported(node):
+                target = name if name in paths else name.rpartition(".")[0]
+                if target in paths and target != module:
+                    graph.add_edge(module, target)
     return graph
+
+
+def imported(node: ast.AST) -> list[str]:
+    """The dotted names that a statement imports: modules, or names in modules."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [f"{node.module}.{alias.name}" for alias in node.names]
+    return []
+
+
+def test_every_form_of_import_is_seen() -> None:
+    statements = ast.parse("import a.b, c\nimport d.e as f\nfrom g.h import i, j\nfrom os import path\n").body
+    assert [name for node in statements for name in imported(node)] == [
+        "a.b",
+        "c",
+        "d.e",
+        "g.h.i",
+        "g.h.j",
+        "os.path",
+    ]
+    assert ("fieldmorph.distill", "fieldmorph.fields") in imports().edges  # written as `import ...`
 
 
 def test_no_imports_run_in_a_circle() -> None:

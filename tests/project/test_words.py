@@ -14,6 +14,7 @@ from helpers.paths import ROOT
 COVERED: dict[str, tuple[str, ...]] = {
     "README.md": (".md",),
     "CONTRIBUTING.md": (".md",),
+    "CHANGELOG.md": (".md",),
     "docs": (".md", ".py", ".ipynb"),
     ".github": (".yml",),
     "fields": (".py",),

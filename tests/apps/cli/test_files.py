@@ -294,7 +294,7 @@ def test_existing_output_needs_force(
 
 @pytest.mark.parametrize(
     ("command", "known"),
-    [("render --orbit 2 -o", ".mp4 or .webp or .gif"), ("export --web", ".html or .htm")],
+    [("render --orbit 2 -o", ".mp4, .webp or .gif"), ("export --web", ".html or .htm")],
 )
 def test_an_unknown_ending_is_refused_with_the_known_ones(
     capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path, command: str, known: str
