@@ -2,6 +2,7 @@
 
 import logging
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -67,13 +68,7 @@ class Mode:
         Raises:
             InputError: naming the first bad row, counted from 1.
         """
-        series = _series(column)
-        if self.kind == "time":
-            return torch.from_numpy(to_seconds(series, self.name, self.calendar))
-        if self.kind == "number":
-            return torch.from_numpy(_numbers(series, self.name))
-        degrees = _degrees(series, self.name, self.kind)
-        return torch.from_numpy(_wrapped(degrees, self.cut) if self.kind == "longitude" else degrees)
+        return torch.from_numpy(RULES[self.kind].read(_series(column), self))
 
     def outside(self, values: Float[Tensor, "n"], points: Float[Tensor, "points"]) -> Bool[Tensor, "n"]:
         """Return whether coordinates lie outside the range of the data; no longitude does if data go round the globe.
@@ -83,7 +78,7 @@ class Mode:
             points: coordinates of the data, ascending.
         """
         low, high = float(points[0]), float(points[-1])
-        if self.kind == "longitude" and 360 - (high - low) <= MIN_GAP:
+        if RULES[self.kind].is_whole(high - low):
             return torch.zeros_like(values, dtype=torch.bool)
         rounding = RANGE_ROUNDING * (high - low)
         return (values < low - rounding) | (values > high + rounding)
@@ -94,10 +89,79 @@ class Mode:
         Args:
             values: coordinates in the mode's unit, seconds for times.
         """
-        numbers = values.detach().cpu().double().numpy().copy()
-        if self.kind == "longitude":
-            return _wrapped(numbers, self.written)
-        return from_seconds(numbers, self.calendar) if self.kind == "time" else numbers
+        return RULES[self.kind].write(values.detach().cpu().double().numpy().copy(), self)
+
+
+class Rules(ABC):
+    """Rules of one kind of coordinates: how they are read and written, and how far they reach."""
+
+    @abstractmethod
+    def read(self, series: "pd.Series", mode: Mode) -> NDArray[np.float64]:
+        """Return a column's coordinates in the mode's unit, NaN for missing ones.
+
+        Raises:
+            InputError: naming the first bad row, counted from 1.
+        """
+
+    def write(self, numbers: NDArray[np.float64], mode: Mode) -> NDArray[Any]:
+        """Return coordinates as the data have them."""
+        return numbers
+
+    def is_whole(self, extent: float) -> bool:
+        """Return whether data that reach so far leave nothing outside."""
+        return False
+
+
+class Numbers(Rules):
+    """Rules of plain numbers."""
+
+    def read(self, series: "pd.Series", mode: Mode) -> NDArray[np.float64]:
+        """Return numbers."""
+        return _numbers(series, mode.name)
+
+
+class Times(Rules):
+    """Rules of dates, which are seconds since 1970-01-01 in the mode's calendar."""
+
+    def read(self, series: "pd.Series", mode: Mode) -> NDArray[np.float64]:
+        """Return seconds."""
+        return to_seconds(series, mode.name, mode.calendar)
+
+    def write(self, numbers: NDArray[np.float64], mode: Mode) -> NDArray[Any]:
+        """Return datetime64, or ISO text in other calendars than the standard one."""
+        return from_seconds(numbers, mode.calendar)
+
+
+class Latitudes(Rules):
+    """Rules of latitudes, in degrees."""
+
+    def read(self, series: "pd.Series", mode: Mode) -> NDArray[np.float64]:
+        """Return degrees."""
+        return _degrees(series, mode.name, mode.kind)
+
+
+class Longitudes(Rules):
+    """Rules of longitudes, in degrees on the mode's branch of the circle."""
+
+    def read(self, series: "pd.Series", mode: Mode) -> NDArray[np.float64]:
+        """Return degrees in [cut, cut + 360)."""
+        return _wrapped(_degrees(series, mode.name, mode.kind), mode.cut)
+
+    def write(self, numbers: NDArray[np.float64], mode: Mode) -> NDArray[Any]:
+        """Return degrees on the branch of the data."""
+        return _wrapped(numbers, mode.written)
+
+    def is_whole(self, extent: float) -> bool:
+        """Return whether data go round the globe."""
+        return 360 - extent <= MIN_GAP
+
+
+RULES: dict[Kind, Rules] = {
+    "number": Numbers(),
+    "time": Times(),
+    "latitude": Latitudes(),
+    "longitude": Longitudes(),
+}
 
 
 def kind_of(name: str, attributes: Mapping[str, Any] | None = None) -> Kind:
