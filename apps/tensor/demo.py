@@ -19,10 +19,10 @@ from fieldmorph.apps.tensor.calibration import Calibration
 from fieldmorph.apps.tensor.globe import has_land
 from fieldmorph.apps.tensor.grid import grid_file
 from fieldmorph.apps.tensor.jobs import evaluate_file, fit_file, read_measurements
-from fieldmorph.apps.tensor.map_layers import MapSettings
+from fieldmorph.apps.tensor.map_layers import MapSettings, open_layers
+from fieldmorph.apps.tensor.maps import draw_layers
 from fieldmorph.apps.tensor.plot_style import (
     DIFFERENCE_MAP,
-    LAND,
     MEAN_MAP,
     SD_MAP,
     color_bar,
@@ -209,22 +209,24 @@ def plot_month(posterior: Posterior, cells: "pd.DataFrame", month: str) -> Figur
     limit = float(np.nanquantile(np.abs(mean - sea), 0.998))
     low, high = float(np.nanmin(sea)), float(np.nanmax(sea))
     rows = [
-        (f"Ground truth: {month}, not used for the fit", sea, MEAN_MAP, (low, high)),
-        ("Model: mean", mean, MEAN_MAP, (low, high)),
-        ("Model minus truth", mean - sea, DIFFERENCE_MAP, (-limit, limit)),
-        ("Model: standard deviation", sd, SD_MAP, (float(np.nanmin(sd)), float(np.nanmax(sd)))),
+        (f"Ground truth, {month}, not used for the fit", sea, MEAN_MAP, (low, high)),
+        (f"Model, {month}: mean", mean, MEAN_MAP, (low, high)),
+        (f"Model minus truth, {month}", mean - sea, DIFFERENCE_MAP, (-limit, limit)),
+        (f"Model, {month}: standard deviation", sd, SD_MAP, (float(np.nanmin(sd)), float(np.nanmax(sd)))),
     ]
     figure = Figure(figsize=(9.6, 5.4))
     panels = figure.subplots(len(rows), 1, sharex=True, sharey=True)
     x, y = axes[order[2]], axes[order[1]]
+    layers = open_layers(posterior, MapSettings())
     for panel, (title, values, colormap, limits) in zip(panels, rows, strict=True):
-        panel.set_facecolor(LAND)
         image = panel.pcolormesh(
             x.numpy(), y.numpy(), values, cmap=colormap, vmin=limits[0], vmax=limits[1], rasterized=True
         )
+        across, up = posterior.modes[order[2]], posterior.modes[order[1]]
+        draw_layers(panel, layers, across, up, (*panel.get_xlim(), *panel.get_ylim()))
         panel.set_title(title)
-        name_axis(panel.xaxis, posterior.modes[order[2]], bare=panel is not panels[-1])
-        name_axis(panel.yaxis, posterior.modes[order[1]])
+        name_axis(panel.xaxis, across, bare=panel is not panels[-1])
+        name_axis(panel.yaxis, up)
         color_bar(figure, image, [panel], "°C", below=False)
     return figure
 
