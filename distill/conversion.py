@@ -13,7 +13,7 @@ from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget, now
 from fieldmorph.fields.loop import LoopReport, run_loop
 from fieldmorph.fields.occupancy import OccupancyGrid
-from fieldmorph.fields.progress import OnProgress
+from fieldmorph.fields.progress import OnProgress, Progress
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.rng import seeded
 from fieldmorph.fields.runtime import compile_kernels
@@ -73,13 +73,17 @@ def convert(
     stages, dropped = plan_stages(config.stages, teacher.field, student, config.start)
     learner = ConvertLearner(teacher, student, stages, config)
     everything = {**(settings or {}), **saved_settings(config), "student": student.name, **student.config()}
+
+    def tell_stage(progress: Progress) -> None:
+        on_progress(replace(progress, activity=learner.activity))
+
     best, report = run_loop(
         learner,
         budget,
         state_path=state_path,
         resume=resume,
         settings=everything,
-        on_progress=on_progress,
+        on_progress=tell_stage,
         started=started,
         config=replace(config.loop, min_steps=1) if learner.solves else config.loop,
     )

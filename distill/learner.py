@@ -50,6 +50,7 @@ class ConvertLearner:
         self.n_samples = config.samples_per_step or student.samples_per_step
         self.n_steps = 0
         self.begun = 0.0
+        self.activity = stages[0].name  # name of the latest step's stage
         self.solves = stages[0].source == SOLVE
         self.lr_share = config.lr_share * (STARTS[student.name].lr_share if self.solves else 1.0)
         self.reports = {stage.name: StageReport(stage.name, 0, 0.0, 0.0) for stage in stages}
@@ -75,6 +76,7 @@ class ConvertLearner:
                 self._new_optimizer()
             self._descend(stage, progress)
         self.n_steps += 1
+        self.activity = stage.name
         self.reports[stage.name] = self.reports[stage.name].plus(now() - began)
 
     def _descend(self, stage: Stage, progress: float) -> None:

@@ -15,12 +15,14 @@ class Progress:
         fraction: of the budget that is used, in [0, 1].
         psnr: of the last probe, in dB; None before the first.
         spent: time since the run began.
+        activity: name of the stage of a conversion that took the step; None elsewhere.
     """
 
     step: int
     fraction: float
     psnr: float | None
     spent: Spent
+    activity: str | None = None
 
 
 OnProgress = Callable[[Progress], None]  # after a step

@@ -121,6 +121,7 @@ class ConversionRun:
         overrides: the student's constructor arguments over the preset's.
         images: what identifies the test images; None without them.
         states: files of an interrupted run, those of the extensions after the conversion's own.
+        student: the field that is trained; None before there is one.
     """
 
     def __init__(
@@ -159,6 +160,7 @@ class ConversionRun:
         }
         self.overrides = request.student_settings(self.teacher, self.origin)
         check_settings(request.to, request.preset, self.overrides, self.teacher.occupancy.occupied)
+        self.student: VolumeField | None = None
         self._evaluation: tuple[EvaluationViews, EvaluationViews] | None = None
         self.views: Split | None = None
         self.images: JsonObject | None = None
@@ -203,6 +205,7 @@ class ConversionRun:
 
     def learn(self, part: int, student: VolumeField, budget: Budget, config: ConvertConfig) -> Outcome:
         """Train a student from its teacher: the conversion itself (part 0) or an extension."""
+        self.student = student
         settings: JsonObject = {"teacher_sha256": self.sha256, "steps": self.request.budget.steps}
         if part:  # which student an extension continues depends on the images
             settings["photographs"] = self.images

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 N_TICKS = 6
+MIN_RANGE = 1.0  # of the vertical axis, in dB
 RIGHT_ALIGNED = 70.0  # percent of the width from which the name of a stage is right-aligned, to stay inside
 
 
@@ -22,8 +23,10 @@ def curve_html(curve: Sequence[Mapping[str, Any]]) -> str:
     if not points:
         return ""
     low, high = (pick(p[1] for p in points) for pick in (min, max))
-    y_ticks = nice_ticks(low, max(high, low + 1.0))
-    end = points[-1][0] or 1.0
+    room = max(0.0, MIN_RANGE - (high - low)) / 2  # a single evaluation is in the middle of its chart
+    low, high = low - room, high + room
+    y_ticks = nice_ticks(low, high)
+    end = (points[-1][0] or 1.0) * (2 if len(points) == 1 else 1)
     bottom, top = min(low, y_ticks[0]), max(high, y_ticks[-1])
     top += 0.16 * (top - bottom)  # room for the names of the stages
 
@@ -55,11 +58,18 @@ def curve_html(curve: Sequence[Mapping[str, Any]]) -> str:
         f'<path class="line" d="M{"L".join(places)}" vector-effect="non-scaling-stroke"/>'
         f'<path class="dot" d="{"".join(f"M{p}h0" for p in places)}" vector-effect="non-scaling-stroke"/>'
     )
-    text = f"PSNR to the teacher: {points[0][1]:.1f} dB at first, {points[-1][1]:.1f} dB after {end:.1f} core-seconds"
+    seconds, psnr, _ = points[-1]
+    labels.append(
+        f'<span class="last" style="right:{100 - x(seconds):.2f}%;bottom:{y(psnr):.2f}%">{psnr:.1f} dB</span>'
+    )
+    text = f"PSNR to the teacher: {psnr:.1f} dB after {seconds:.1f} core-seconds"
+    if len(points) > 1:
+        text += f", {points[0][1]:.1f} dB at first"
     return (
         f'<div class="chart" role="img" aria-label="{text}">'
         f'<svg viewBox="0 0 100 100" preserveAspectRatio="none" aria-hidden="true">{"".join(shapes)}</svg>'
-        f'<div aria-hidden="true">{"".join(labels)}<span class="unit">core-seconds</span></div></div>'
+        f'<div aria-hidden="true">{"".join(labels)}<span class="unit">core-seconds</span>'
+        '<span class="psnr-unit">dB</span></div></div>'
     )
 
 

@@ -1,25 +1,23 @@
 """Conversions in child processes: each can be cancelled at any moment, and its files are removed with it."""
 
 import asyncio
+import base64
 import json
-import math
 import re
 import tempfile
 import threading
-import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fieldmorph.apps.jobs.convert import ConvertResult, convert_file
 from fieldmorph.apps.jobs.request import ConversionRequest
-from fieldmorph.apps.jobs.worker import COMMAND, Report, WorkerCall, no_result
+from fieldmorph.apps.jobs.worker import COMMAND, WorkerCall, no_result
 from fieldmorph.apps.receipt.page import receipt_paths
+from fieldmorph.apps.viewer.convert_child import convert_reporting
 from fieldmorph.apps.viewer.errors import BusyError, Cancelled
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.errors import InputError, SettingError
-from fieldmorph.fields.progress import Progress
 from fieldmorph.fields.registry import FIELDS, field_settings
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.store import save_field
@@ -27,7 +25,6 @@ from fieldmorph.fields.types import JsonObject
 
 MAX_SECONDS, MAX_CORE_SECONDS = 900.0, 1800.0
 MAX_BYTES = 64_000_000  # of the student's file
-REPORT_SECONDS = 0.3  # minimum time between two progress messages
 NICE = 10  # added to the child's nice value, so that rendering comes first
 MAX_LINE_BYTES = 1 << 20  # of a message
 
@@ -38,14 +35,34 @@ def check_limits(request: ConversionRequest, teacher: RenderableField) -> None:
     Raises:
         SettingError: it does not, or a name is unknown.
     """
-    budget, n_bytes = request.budget, request.max_bytes
+    check_time(request.budget)
+    check_size(request.to, request.preset, request.overrides, request.max_bytes, teacher)
+
+
+def check_time(budget: Budget) -> None:
+    """Check that a budget stays within the server's limit.
+
+    Raises:
+        SettingError: it does not.
+    """
     if (budget.seconds or 0) > MAX_SECONDS or (budget.core_seconds or 0) > MAX_CORE_SECONDS:
         raise SettingError(
             f"a conversion takes at most {MAX_SECONDS / 60:g}m here, or {MAX_CORE_SECONDS:g}cs"
         )
-    settings = field_settings(request.to, request.preset, **request.overrides)
+
+
+def check_size(
+    to: str, preset: str, overrides: Mapping[str, Any], max_bytes: int | None, teacher: RenderableField
+) -> None:
+    """Check that a student's file stays within the server's limit; arguments as those of a `ConversionRequest`.
+
+    Raises:
+        SettingError: it does not, or a name is unknown.
+    """
+    settings = field_settings(to, preset, **overrides)
+    n_bytes = max_bytes
     if n_bytes is None:
-        n_bytes = FIELDS[request.to].storage_bytes(settings, teacher.occupancy.occupied)
+        n_bytes = FIELDS[to].storage_bytes(settings, teacher.occupancy.occupied)
     if n_bytes > MAX_BYTES:
         raise SettingError(
             f"a field made here has at most {MAX_BYTES / 1e6:g} MB; this one would have about "
@@ -63,6 +80,9 @@ class ConversionProgress:
         psnr: latest PSNR to the teacher in dB.
         measuring: "teacher" or "student" once training is over and images of these are rendered for the receipt.
         evaluations: every change of the PSNR, with `core_seconds` and `psnr`.
+        activity: before the first step a text for people, then the name of the stage.
+        warnings: of the conversion, texts for people.
+        images: PNG files of the teacher and of the student as it is now, from one camera.
     """
 
     fraction: float = 0.0
@@ -71,9 +91,19 @@ class ConversionProgress:
     psnr: float | None = None
     measuring: str | None = None
     evaluations: list[JsonObject] = field(default_factory=list)
+    activity: str | None = None
+    warnings: list[str] = field(default_factory=list)
+    images: dict[str, bytes] = field(default_factory=dict)
 
     def update(self, message: Mapping[str, Any]) -> None:
-        """Take in a progress message of the child process."""
+        """Take in a message of the child process: progress, an image, a warning or an activity."""
+        if "warning" in message:
+            self.warnings.append(message["warning"])
+        if "image" in message:
+            self.images[message["image"]] = base64.b64decode(message["png"])
+        self.activity = message.get("activity", self.activity)
+        if "fraction" not in message:
+            return
         self.fraction, self.measuring = message["fraction"], message.get("measuring")
         if self.measuring is None:
             self.step, self.seconds, psnr = message["step"], message["seconds"], message["psnr"]
@@ -144,7 +174,7 @@ class ConversionJob:
         progress, message = ConversionProgress(), dict[str, Any]()
         async for line in process.stdout:
             message = json.loads(line)
-            if "fraction" in message:
+            if not message.keys() & {"result", "error"}:
                 progress.update(message)
                 yield progress
         await process.wait()
@@ -196,41 +226,3 @@ class ConversionSlot:
         """Close the job of any owner."""
         if self._owner is not None:
             self.cancel(self._owner)
-
-
-def convert_reporting(teacher: str, output: str, request: Mapping[str, Any], report: Report) -> ConvertResult:
-    """Convert in the child process, and send the progress.
-
-    Args:
-        request: attributes of a `ConversionRequest` as JSON values.
-        report: sends a message.
-    """
-    budget, active = Budget(**request["budget"]), tuple(request["active"])
-    settings = ConversionRequest(**{**request, "budget": budget, "active": active})
-    reporter = _ProgressReporter(report)
-    return convert_file(teacher, output, settings, on_progress=reporter.training, on_image=reporter.measuring)
-
-
-class _ProgressReporter:
-    """Sender of progress messages, which leaves out those that follow too soon."""
-
-    def __init__(self, report: Report):
-        self._report, self._sent_at = report, 0.0
-        self._psnr: float | None = None
-
-    def training(self, now: Progress) -> None:
-        psnr = now.psnr if now.psnr is not None and math.isfinite(now.psnr) else None
-        if psnr != self._psnr or self._is_due():
-            self._psnr = psnr
-            self._send({"fraction": now.fraction, "step": now.step, "psnr": psnr, **asdict(now.spent)})
-
-    def measuring(self, role: str, done: int, total: int) -> None:
-        if done == total or self._is_due():
-            self._send({"fraction": done / total, "measuring": role})
-
-    def _send(self, message: JsonObject) -> None:
-        self._sent_at = time.monotonic()
-        self._report(message)
-
-    def _is_due(self) -> bool:
-        return time.monotonic() - self._sent_at > REPORT_SECONDS

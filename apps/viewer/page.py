@@ -23,8 +23,47 @@ from fieldmorph.apps.web import assets
 # Outside of what Gradio's own handling of style sheets reaches.
 MARGINS = (
     ".gradio-container { padding: 0 !important; } "
-    ".main.fillable { padding: 10px clamp(8px, 2vw, 28px) 24px !important; }"
+    ".main.fillable { padding: 10px clamp(8px, 2vw, 28px) 24px !important; } "
+    ".dark, .dark .gradio-container { --color-accent: #5fbcc6 !important; }"  # a theme has one value for both
 )
+
+# Variables of Gradio's themes in a light and a dark page; those of the viewport and the receipt are the same.
+INK, SOFT, LINE = ("#1a1e23", "#e6e9ed"), ("#5c6672", "#9da7b3"), ("#d5dbe1", "#343d47")
+PAPER, WASH, ACCENT = ("#ffffff", "#171c21"), ("#eef1f4", "#262e36"), ("#0f6b74", "#5fbcc6")
+PALETTE = {
+    "body_background_fill": ("#ffffff", "#101418"),
+    "body_text_color": INK,
+    "body_text_color_subdued": SOFT,
+    "block_background_fill": PAPER,
+    "block_border_color": LINE,
+    "block_label_text_color": INK,
+    "block_title_text_color": INK,
+    "block_info_text_color": SOFT,
+    "border_color_primary": LINE,
+    "border_color_accent": ACCENT,
+    "background_fill_primary": PAPER,
+    "background_fill_secondary": WASH,
+    "link_text_color": ACCENT,
+    "input_background_fill": WASH,
+    "input_background_fill_focus": WASH,
+    "input_placeholder_color": SOFT,
+    "checkbox_background_color": PAPER,
+    "checkbox_background_color_selected": ACCENT,
+    "checkbox_border_color": ("#8a95a1", "#6b7682"),
+    "checkbox_border_color_selected": ACCENT,
+    "checkbox_label_background_fill": WASH,
+    "checkbox_label_background_fill_hover": LINE,
+    "checkbox_label_background_fill_selected": WASH,
+    "checkbox_label_text_color": INK,
+    "checkbox_label_text_color_selected": INK,
+    "button_primary_background_fill": ACCENT,
+    "button_primary_background_fill_hover": ("#0c565d", "#7fcdd5"),
+    "button_primary_border_color": ACCENT,
+    "button_primary_text_color": ("#ffffff", "#101418"),
+    "button_secondary_background_fill": WASH,
+    "button_secondary_background_fill_hover": LINE,
+    "button_secondary_text_color": INK,
+}
 
 Tensor = tuple[Any, Any]  # explorer of a tensor model, and measurements that it was not fitted to or None
 
@@ -76,7 +115,7 @@ def make_blocks(
     with gr.Blocks(
         title="fieldmorph", analytics_enabled=False, delete_cache=DELETE_CACHE, fill_width=True
     ) as blocks:
-        gr.HTML('<header class="brand"><strong>fieldmorph</strong></header>', padding=False)
+        gr.HTML('<header class="brand"><h1>fieldmorph</h1></header>', padding=False)
         with gr.Tabs() as tabs:
             if scenes or tensor is None:
                 scene_tab = add_scene_tab(tabs, scenes)
@@ -91,10 +130,15 @@ def make_blocks(
 
 def make_theme() -> gr.themes.Base:
     """Return Gradio's base theme in fieldmorph's colors, with fonts of the system: none is downloaded."""
-    return gr.themes.Base(
+    theme = gr.themes.Base(
         primary_hue=colors.teal,
         neutral_hue=colors.slate,
         radius_size=sizes.radius_md,
         font=[fonts.Font(name) for name in SANS],
         font_mono=[fonts.Font(name) for name in MONO],
+    )
+    return theme.set(
+        color_accent=ACCENT[0],
+        **{name: light for name, (light, _) in PALETTE.items()},
+        **{f"{name}_dark": dark for name, (_, dark) in PALETTE.items()},
     )

@@ -11,28 +11,36 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.receipts import a_receipt
 
 gr = pytest.importorskip("gradio")
 
 from fieldmorph.apps.jobs.request import ConversionRequest  # noqa: E402
 from fieldmorph.apps.viewer.baker import Baker  # noqa: E402
 from fieldmorph.apps.viewer.conversion import ConversionProgress, ConversionSlot  # noqa: E402
-from fieldmorph.apps.viewer.errors import BusyError  # noqa: E402
-from fieldmorph.apps.viewer.scenes import MAX_EVICTABLE, OpenScene, SceneStore  # noqa: E402
-from fieldmorph.apps.viewer.tab_convert import (  # noqa: E402
-    ANY_SIZE,
+from fieldmorph.apps.viewer.convert_card import (  # noqa: E402
     CANCELLED,
+    done_html,
+    failed_html,
+    mistakes_html,
+    running_html,
+)
+from fieldmorph.apps.viewer.convert_form import (  # noqa: E402
+    ANY_SIZE,
+    CHECKED,
+    LEVEL_TEXTS,
     PRESETS,
     SIZES,
     WARM_STARTS,
-    Converted,
-    add_convert_tab,
-    convert,
-    failed_html,
+    form_mistakes,
+    marked,
     read_form,
-    running_html,
 )
+from fieldmorph.apps.viewer.errors import BusyError  # noqa: E402
+from fieldmorph.apps.viewer.scenes import MAX_EVICTABLE, OpenScene, SceneStore  # noqa: E402
+from fieldmorph.apps.viewer.tab_convert import DOWNLOADS, Converted, add_convert_tab, convert  # noqa: E402
 from fieldmorph.apps.viewer.tab_scene import add_scene_tab  # noqa: E402
+from fieldmorph.distill.levels import LEVELS  # noqa: E402
 from fieldmorph.fields.budget import Budget  # noqa: E402
 from fieldmorph.fields.errors import SettingError  # noqa: E402
 from fieldmorph.fields.registry import FIELDS  # noqa: E402
@@ -139,6 +147,66 @@ def test_progress_is_shown_in_words() -> None:
     measured = running_html("a to b", ConversionProgress(0.5, 9, 9.0, 24.24, "student", evaluations))
     assert "Rendering the student for the receipt: 50%" in measured
     assert "<progress max" in running_html("a to b", None)
+    assert "Starting a process" in running_html("a to b", None)
+
+
+def test_progress_names_what_is_done_and_warns() -> None:
+    reading = ConversionProgress(activity="Reading the teacher")
+    assert "Reading the teacher …" in running_html("a to b", reading)
+    assert " value=" not in running_html("a to b", reading)  # the bar has no end yet
+    training = ConversionProgress(0.5, 9, 4.0, activity="render", warnings=["a <longer> budget is better"])
+    training.images["student"] = b"png"
+    shown = running_html("a to b", training)
+    assert "comparing rendered pixels" in shown
+    assert "<li>A &lt;longer&gt; budget is better.</li>" in shown
+    assert '<img alt="student" src="data:image/png;base64,cG5n">' in shown
+
+
+def test_messages_of_the_process_are_taken_in() -> None:
+    progress = ConversionProgress()
+    for message in (
+        {"activity": "Reading the teacher"},
+        {"warning": "too short"},
+        {"image": "student", "png": "cG5n"},
+        {"fraction": 0.5, "step": 3, "seconds": 1.0, "core_seconds": 2.0, "psnr": 20.0, "activity": "volume"},
+        {"fraction": 0.1, "measuring": "teacher"},
+    ):
+        progress.update(message)
+    assert (progress.activity, progress.warnings, progress.images) == (
+        "volume",
+        ["too short"],
+        {"student": b"png"},
+    )
+    assert (progress.step, progress.measuring, len(progress.evaluations)) == (3, "teacher", 1)
+
+
+def test_warnings_of_a_conversion_stay_on_the_page() -> None:
+    receipt = {**a_receipt(), "dropped": {"features": "no decoder in common"}}
+    shown = done_html("a to b", receipt, "<p>page</p>", ["the budget is short"])
+    assert "<li>The budget is short.</li>" in shown
+    assert "<li>Stage left out: features, no decoder in common.</li>" in shown
+    assert 'class="warnings"' not in done_html("a to b", {**receipt, "dropped": {}}, "")
+
+
+def test_each_mistake_is_at_its_field(teacher: Path) -> None:
+    stored = load_field(teacher)
+    assert form_mistakes(VALUES, stored) == {}
+    wrong = {"budget": "soon", "max_size": "some", "seed": -1.0}
+    mistakes = form_mistakes({**VALUES, **wrong}, stored)
+    assert list(mistakes) == list(wrong)
+    updates = dict(zip(CHECKED, marked(mistakes), strict=True))
+    assert updates["budget"]["info"].startswith("A budget looks like 90s")
+    assert updates["budget"]["elem_classes"] == ["invalid"]
+    assert updates["preset"] == {"__type__": "update", "info": CHECKED["preset"].info, "elem_classes": []}
+    assert "<li><b>Random seed</b>: a seed is a whole number" in mistakes_html(mistakes)
+    assert "at most 15m here" in form_mistakes({**VALUES, "budget": "1h"}, stored)["budget"]
+    large = {**VALUES, "to": "hashgrid", "preset": "paper", "budget": "2m"}
+    monstrous = form_mistakes({**large, "max_size": "900MB"}, stored)
+    assert "at most 64 MB" in monstrous["max_size"]
+
+
+def test_levels_have_names_for_people() -> None:
+    assert tuple(LEVEL_TEXTS) == LEVELS
 
 
 def test_mistakes_are_one_line_and_faults_are_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -158,9 +226,13 @@ def test_tab_starts_hidden_results_and_a_button_to_cancel(
     assert buttons["Convert"].interactive
     assert not buttons["Cancel"].interactive
     triggers = [(target[1], fn.concurrency_limit) for fn in blocks.fns.values() for target in fn.targets]
-    assert sorted(name for name, _ in triggers) == ["click", "click", "click", "unload"]
-    assert all(limit is None for name, limit in triggers if name == "click")
-    assert not any(fn.api_visibility == "public" for fn in blocks.fns.values() if fn.targets[0][1] == "click")
+    assert sorted(name for name, _ in triggers) == [*["blur"] * 3, *["click"] * 3, *["input"] * 2, "unload"]
+    assert all(limit is None for name, limit in triggers if name != "unload")
+    assert not any(
+        fn.api_visibility == "public" for fn in blocks.fns.values() if fn.targets[0][1] != "unload"
+    )
+    downloads = [one.label for one in blocks.blocks.values() if isinstance(one, gr.DownloadButton)]
+    assert downloads == list(DOWNLOADS)
 
 
 @pytest.mark.slow
@@ -179,7 +251,9 @@ def test_conversion_is_shown_from_its_begin_to_what_it_made(
 
     seen = asyncio.run(watch())
     assert all("&lt;b&gt;spot&lt;/b&gt; `${1}` to MLP (NeRF)" in shown for shown, _ in seen)
-    assert "Preparing" in seen[0][0]
+    assert "Starting a process" in seen[0][0]
+    assert any("Reading the teacher" in text for text, _ in seen)
+    assert any('<img alt="teacher"' in text for text, _ in seen)
     *_, (shown, made) = seen
     assert made is not None
     assert store.get(made.student.id).stored.field.name == "mlp"

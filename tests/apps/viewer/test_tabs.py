@@ -11,6 +11,9 @@ from helpers.view_fields import save_ball, served
 from fieldmorph.apps.viewer.app import Viewer
 
 pytest.importorskip("gradio")
+
+from fieldmorph.apps.viewer.tab_convert import DOWNLOADS
+
 pytestmark = pytest.mark.browser
 
 DESK, PHONE = (1280, 800), (390, 844)
@@ -125,8 +128,8 @@ def test_a_conversion_is_watched_downloaded_and_compared_with_its_teacher(browse
     page.wait_for_selector(".converter .chart")
     page.screenshot(path=artefact("convert_runs.png"))
     page.wait_for_selector(".converter .figures")
-    assert "ball to MLP" in page.inner_text(".converter h3")
-    for name, file in (("Field", "ball-mlp.fm"), ("Receipt", "ball-mlp.fm.receipt.html")):
+    assert "ball to MLP" in page.inner_text(".converter h2")
+    for name, file in zip(DOWNLOADS, ("ball-mlp.fm", "ball-mlp.fm.receipt.html"), strict=False):
         with page.expect_download() as download:
             page.get_by_role("button", name=name, exact=True).click()
         assert download.value.suggested_filename == file
@@ -167,5 +170,9 @@ def test_a_mistake_is_shown_in_a_line(browser: Any, server: Any) -> None:
     visit.page.get_by_role("button", name="Convert", exact=True).click()
     visit.page.wait_for_selector(".converter .failed")
     assert "a budget looks like 90s" in visit.page.inner_text(".converter .failed").lower()
+    assert "A budget looks like 90s" in visit.page.inner_text(".convert-tab .invalid")
     visit.page.screenshot(path=artefact("convert_mistake.png"))
+    visit.page.get_by_label("Training time").fill("90s")
+    visit.page.get_by_label("Training time").blur()
+    wait(lambda: visit.page.locator(".convert-tab .invalid").count() == 0, "the mark is gone")
     visit.end()
