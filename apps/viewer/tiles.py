@@ -16,7 +16,7 @@ from fieldmorph.apps.media import ByteImage, to_8bit
 from fieldmorph.fields.cameras import Cameras, Rays, camera_rays
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.renderable import RenderableField
-from fieldmorph.fields.rendering import sample_rays, shade_samples, step_size_for, visible_samples
+from fieldmorph.fields.rendering import sample_rays, shade_visible, step_size_for
 
 MAX_SHOWN = 2  # scenes at once
 MAX_PIXELS = 1 << 21  # of one image, by default: a screen of 1920 x 1080
@@ -167,9 +167,13 @@ def render_tile(
     rays = _tile_rays(view.camera.to(stored.field.aabb.device), tile)
     samples = sample_rays(rays, stored.field, stored.occupancy, _step(stored, view))
     over = rays.rays_o.new_full((len(rays), 3), view.background)
+<<<<<<< HEAD
     min_depth = MIN_QUICK_DEPTH if view.quick else 0.0
     visible = visible_samples(stored.field, rays, samples, min_depth=min_depth)
     colors = shade_samples(stored.field, rays, visible, over).colors
+=======
+    colors = shade_visible(stored.field, rays, samples, over).colors
+>>>>>>> 9b80b80 (Rendering stops at surfaces: samples are queried front to back)
     if ray_cost is not None:
         ray_cost.update(time.thread_time() - start, len(rays))
     return to_8bit(colors.cpu().reshape(tile.height, tile.width, 3))

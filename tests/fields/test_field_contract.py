@@ -12,8 +12,11 @@ from torch import Tensor
 
 from fieldmorph.fields import perceptron, runtime
 from fieldmorph.fields.base import VolumeField
+from fieldmorph.fields.cameras import Rays
 from fieldmorph.fields.errors import SettingError
+from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.registry import FIELDS, field_settings, make_field, rebuild_field
+from fieldmorph.fields.rendering import sample_rays, shade_visible
 
 pytestmark = pytest.mark.numerical
 
@@ -142,6 +145,21 @@ def test_geometry_and_radiance_compose_to_forward(name: str) -> None:
     rgb, sigma = field(positions, directions)
     torch.testing.assert_close(log_sigma.exp(), sigma)
     assert torch.equal(field.radiance(features, positions, directions), rgb)
+
+
+@every_field
+def test_a_picture_without_gradients_is_that_with_them(name: str) -> None:
+    """Where no gradient is recorded features are computed once; the pixels are the same."""
+    field, directions = lively(name), unit_directions(50)
+    rays = Rays(points(50) - 2 * directions, directions)
+    samples = sample_rays(rays, field, OccupancyGrid(8), 0.02)
+    pictures = []
+    for recorded in (True, False):
+        with torch.set_grad_enabled(recorded):
+            pictures.append(shade_visible(field, rays, samples, torch.ones(50, 3), early_stop=0.98))
+    assert 100 < len(pictures[0].weights) < len(samples)
+    for with_gradient, without in zip(*(vars(picture).values() for picture in pictures), strict=True):
+        torch.testing.assert_close(without, with_gradient.detach())
 
 
 @every_field

@@ -11,6 +11,7 @@ from fieldmorph.fields.cameras import Rays, orbit_box
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.rendering import (
     EARLY_STOP,
+    RaySamples,
     render_image,
     render_rays,
     sample_rays,
@@ -31,6 +32,21 @@ def through(n: int = 1, slope: float = 0.0) -> Rays:
     """Rays along x, or tilted in y, that start 2 before the slab."""
     direction = torch.nn.functional.normalize(torch.tensor([1.0, slope, 0.0]), dim=0)
     return Rays(torch.tensor([[-2.0, 0.0, 0.1]]).repeat(n, 1), direction.repeat(n, 1))
+
+
+def _empty(uniform_field) -> VolumeField:
+    field = uniform_field(1.0, (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0))
+    field.query_density = lambda positions: torch.zeros(positions.shape[:-1])
+    return field
+
+
+def _places(samples: RaySamples, kept: RaySamples) -> list[int]:
+    """Indices in `samples` of what was kept; no two samples of a ray begin at one distance."""
+    keys = {
+        (int(r), float(t)): i
+        for i, (r, t) in enumerate(zip(samples.ray_indices, samples.t_starts, strict=True))
+    }
+    return [keys[int(r), float(t)] for r, t in zip(kept.ray_indices, kept.t_starts, strict=True)]
 
 
 def at_sphere(n: int, generator: torch.Generator) -> Rays:
@@ -94,6 +110,48 @@ def test_early_stop_changes_no_8_bit_value(soft_sphere: VolumeField, generator: 
     whole, stopped = (shade_samples(soft_sphere, rays, s, background) for s in (samples, seen))
     assert (whole.colors - stopped.colors).abs().max() < 1 / 255
     assert (whole.opacities - stopped.opacities).abs().max() <= EARLY_STOP * 1.01
+
+
+@pytest.mark.parametrize("density", [0.0, 0.3, 4.0, 1e4])
+def test_visible_samples_are_those_before_which_light_is_left(
+    uniform_field, density: float, generator: torch.Generator
+) -> None:
+    """Rays of very different lengths, none included, against the definition, sample by sample."""
+    field = uniform_field(density, (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0)) if density else _empty(uniform_field)
+    rays = at_sphere(60, generator)
+    rays.rays_d[:5] = -rays.rays_d[:5]  # away from the box
+    samples = sample_rays(rays, field, full(), 2 / 300)
+    before, light = [], 1.0
+    for i, ray in enumerate(samples.ray_indices.tolist()):
+        light = 1.0 if i == int(samples.offsets[ray]) else light
+        before.append(light)
+        light *= math.exp(-density * float(samples.t_ends[i] - samples.t_starts[i]))
+    expected = torch.tensor(before)
+    unclear = (expected / EARLY_STOP - 1).abs() < 1e-4  # of float32 lengths, added up in another order
+    seen = visible_samples(field, rays, samples)
+    mask = torch.zeros(len(samples), dtype=torch.bool)
+    mask[_places(samples, seen)] = True
+    assert torch.equal(mask[~unclear], (expected > EARLY_STOP)[~unclear])
+
+
+def test_a_surface_ends_the_queries(soft_sphere: VolumeField, generator: torch.Generator) -> None:
+    solid = type(soft_sphere)(soft_sphere.box(), lambda p: soft_sphere.log_density(p) + math.log(50))
+    rays, asked = at_sphere(200, generator), []
+    query = solid.query_density
+    solid.query_density = lambda positions: (asked.append(len(positions)), query(positions))[1]
+    samples = sample_rays(rays, solid, full(), 2 / 512)
+    seen = visible_samples(solid, rays, samples)
+    assert len(seen) <= sum(asked) < 0.7 * len(samples)
+
+
+def test_what_is_not_a_number_stays_on_its_ray(uniform_field, generator: torch.Generator) -> None:
+    field, rays = uniform_field(1.0, (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0)), at_sphere(40, generator)
+    samples = sample_rays(rays, field, full(), 0.05)
+    query, bad = field.query_density, samples.positions(rays)[int(samples.offsets[20])]
+    field.query_density = lambda p: query(p).where((p != bad).any(-1), math.nan)
+    seen = visible_samples(field, rays, samples).offsets.diff()
+    assert torch.equal(seen[:20], samples.offsets.diff()[:20])
+    assert torch.equal(seen[21:], samples.offsets.diff()[21:])
 
 
 def test_the_sphere_s_own_grid_changes_no_8_bit_value(
