@@ -182,6 +182,7 @@ def shade_visible(
     samples: RaySamples,
     background: Float[Tensor, "n_rays 3"],
     early_stop: float = EARLY_STOP,
+    min_depth: float = 0.0,
 ) -> RenderOutput:
     """Return what `shade_samples` does of the visible samples.
 
@@ -189,18 +190,19 @@ def shade_visible(
     """
     density_is_cheap = type(field).query_density is not VolumeField.query_density
     if density_is_cheap or torch.is_grad_enabled():
-        return shade_samples(field, rays, visible_samples(field, rays, samples, early_stop), background)
+        visible = visible_samples(field, rays, samples, early_stop, min_depth)
+        return shade_samples(field, rays, visible, background)
     slabs, positions = _Slabs(samples, early_stop), samples.positions(rays)
-    visible = torch.zeros(len(samples), dtype=torch.bool, device=positions.device)
+    kept = torch.zeros(len(samples), dtype=torch.bool, device=positions.device)
     sigma, rgb = positions.new_zeros(len(samples)), torch.zeros_like(positions)
     while len(indices := slabs.next()):
         at = positions[indices]
         log_sigma, features = field.geometry(at)
         sigma[indices] = density = field.density(log_sigma, at)
-        visible[indices] = lit = slabs.lit(density)
-        seen = indices[lit]
-        rgb[seen] = field.radiance(features[lit], at[lit], rays.rays_d[samples.ray_indices[seen]])
-    return _composited(samples.keep(visible), rgb[visible], sigma[visible], background)
+        kept[indices] = visible = slabs.lit(density) & (density * slabs.lengths[indices] >= min_depth)
+        seen = indices[visible]
+        rgb[seen] = field.radiance(features[visible], at[visible], rays.rays_d[samples.ray_indices[seen]])
+    return _composited(samples.keep(kept), rgb[kept], sigma[kept], background)
 
 
 def render_rays(

@@ -104,7 +104,7 @@ def few_views(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for frame in content["frames"]:
             name = f"{frame['file_path']}.png"
             with Image.open(bundled_scene() / name) as image:
-                image.reduce(8).save(folder / name)
+                image.reduce(16).save(folder / name)
         (folder / f"transforms_{split}.json").write_text(json.dumps(content))
     return folder
 

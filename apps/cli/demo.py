@@ -13,12 +13,12 @@ def add_parser(jobs: Any) -> None:
     parser = arg.command(
         jobs, "demo", run, "train, convert and compare on the bundled scene", threads=arg.THREADS_HELP
     )
-    arg.add_output(parser, "folder for fields, images and videos (default demo_output)", "demo_output")
+    arg.add_output(parser, "folder for fields, pages and images (default demo_output)", "demo_output")
     parser.add_argument(
         "--budget",
         type=values.budget,
-        default="320cs",
-        help=f"{arg.BUDGET_HELP}; a quarter of it trains (default 320cs)",
+        default="240cs",
+        help=f"{arg.BUDGET_HELP}; 30 % of it train (default 240cs)",
     )
 
 

@@ -122,6 +122,7 @@ class ConversionRun:
         images: what identifies the test images; None without them.
         states: files of an interrupted run, those of the extensions after the conversion's own.
         student: the field that is trained; None before there is one.
+        examples: views that the receipt's page shows; none before `run`, or without a receipt.
     """
 
     def __init__(
@@ -163,6 +164,7 @@ class ConversionRun:
         self.student: VolumeField | None = None
         self._evaluation: tuple[EvaluationViews, EvaluationViews] | None = None
         self.views: Split | None = None
+        self.examples: list[ExampleView] = []
         self.images: JsonObject | None = None
         self.same_scene: bool | None = None
         if data is not None:
@@ -284,7 +286,8 @@ class ConversionRun:
             device=self.device,
             gate=None if gate is None else asdict(gate),
         )
-        write_receipt(self.output, contents, extension.best.images)
+        self.examples = extension.best.images
+        write_receipt(self.output, contents, self.examples)
         data, page = receipt_paths(self.output)
         return replace(
             result,

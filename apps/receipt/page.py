@@ -68,7 +68,6 @@ def write_receipt(output: str | Path, receipt: JsonObject, examples: Sequence[Ex
 def receipt_html(receipt: Mapping[str, Any], examples: Sequence[ExampleView]) -> str:
     """Return the page; arguments as for `write_receipt`."""
     r = receipt
-    style = parts_style() + assets.text("receipt/page.css")
     names = [escaped(r[role]["field"]) for role in ("teacher", "student")]
     made = escaped(str(r["created"])[:16].replace("T", " "))
     files = " to ".join(escaped(r[role]["file"]) for role in ("teacher", "student") if r[role]["file"])
@@ -77,8 +76,8 @@ def receipt_html(receipt: Mapping[str, Any], examples: Sequence[ExampleView]) ->
         f'<h1>{names[0]} <span class="arrow" role="img" aria-label="to">→</span> {names[1]}</h1>',
         f'<p class="soft">{files + " · " if files else ""}{made} UTC · fieldmorph {escaped(r["fieldmorph"])}</p>',
         headline(r) + _gate(r) + "</header><main>",
-        section("Images", _images(examples)),
-        section("PSNR during training", _curve(r)),
+        section("Images", example_images(examples)),
+        section("PSNR during training", training_curve(r)),
         section("Quality", _quality(r)),
         section("Size", _size(r)),
         section("Time by stage", _stages(r)),
@@ -91,9 +90,14 @@ def receipt_html(receipt: Mapping[str, Any], examples: Sequence[ExampleView]) ->
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{names[0]} to {names[1]}: conversion receipt</title>\n<style>{style}</style></head>\n"
+        f"<title>{names[0]} to {names[1]}: conversion receipt</title>\n<style>{page_styles()}</style></head>\n"
         f"<body>{''.join(body)}</body></html>\n"
     )
+
+
+def page_styles() -> str:
+    """Return the style sheet of a receipt's page, and of pages that look like it."""
+    return parts_style() + assets.text("receipt/page.css")
 
 
 def parts_style() -> str:
@@ -149,7 +153,8 @@ def _gate(r: Mapping[str, Any]) -> str:
     )
 
 
-def _images(examples: Sequence[ExampleView]) -> str:
+def example_images(examples: Sequence[ExampleView]) -> str:
+    """Return each view's test image, teacher, student and difference as a row, as HTML."""
     gain = f"{DIFFERENCE_GAIN:g}"
     text = f"<p class='soft'>Differences between student and teacher are multiplied by {gain}; white means equal.</p>"
     return text + "".join(map(_example, examples)) if examples else ""
@@ -189,7 +194,8 @@ def _image(pixels: ByteImage) -> str:
     return f'src="data:image/{kind};base64,{data}" width="{image.width}" height="{image.height}"'
 
 
-def _curve(r: Mapping[str, Any]) -> str:
+def training_curve(r: Mapping[str, Any]) -> str:
+    """Return the PSNR to the teacher over core-seconds as HTML."""
     rows = [
         [shown(p["stage"]), number(p["core_seconds"], ".1f"), number(p["psnr"], ".2f")] for p in r["curve"]
     ]

@@ -167,13 +167,8 @@ def render_tile(
     rays = _tile_rays(view.camera.to(stored.field.aabb.device), tile)
     samples = sample_rays(rays, stored.field, stored.occupancy, _step(stored, view))
     over = rays.rays_o.new_full((len(rays), 3), view.background)
-<<<<<<< HEAD
     min_depth = MIN_QUICK_DEPTH if view.quick else 0.0
-    visible = visible_samples(stored.field, rays, samples, min_depth=min_depth)
-    colors = shade_samples(stored.field, rays, visible, over).colors
-=======
-    colors = shade_visible(stored.field, rays, samples, over).colors
->>>>>>> 9b80b80 (Rendering stops at surfaces: samples are queried front to back)
+    colors = shade_visible(stored.field, rays, samples, over, min_depth=min_depth).colors
     if ray_cost is not None:
         ray_cost.update(time.thread_time() - start, len(rays))
     return to_8bit(colors.cpu().reshape(tile.height, tile.width, 3))

@@ -209,14 +209,14 @@ def test_fetch_damaged_or_short_archives_are_code_3(tmp_path, capsys):
 def test_spot_is_whole_small_and_licensed():
     for split, n in COUNTS.items():
         poses, images, _ = read_set(SPOT, split)
-        assert images.shape == (n, 128, 128, 4)
+        assert images.shape == (n, 256, 256, 4)
         assert_upper_cameras(poses, 4.0)
         alpha = images[..., 3]
         assert not alpha[:, [0, -1]].any()  # nothing is cut
         assert not alpha[:, :, [0, -1]].any()
         assert ((alpha > 250).mean((1, 2)) > 0.1).all()
         assert len(list((SPOT / split).iterdir())) == n
-    assert sum(p.stat().st_size for p in SPOT.rglob("*") if p.is_file()) < 3_000_000
+    assert sum(p.stat().st_size for p in SPOT.rglob("*") if p.is_file()) < 4_000_000
     assert "CC0" in (SPOT / "LICENSE.md").read_text()
 
 
@@ -227,13 +227,13 @@ def test_spot_masks_carve_one_solid_that_fills_them():
     views = [read_set(SPOT, split) for split in COUNTS]
     for poses, images, focal in views:
         for pose, image in zip(poses, images, strict=True):
-            column, row = np.floor(project_ref(points, pose, focal, 128)).astype(int).T
-            inside = (column >= 0) & (column < 128) & (row >= 0) & (row < 128)
+            column, row = np.floor(project_ref(points, pose, focal, 256)).astype(int).T
+            inside = (column >= 0) & (column < 256) & (row >= 0) & (row < 256)
             points = points[inside][image[row[inside], column[inside], 3] > 0]
     assert len(points) > 5000
     for poses, images, focal in views:
         for pose, image in zip(poses, images, strict=True):
-            pixels = project_ref(points, pose, focal, 128)
+            pixels = project_ref(points, pose, focal, 256)
             rows, columns = np.nonzero(image[..., 3] > 127)
             np.testing.assert_allclose(pixels.min(0), [columns.min(), rows.min()], atol=4)
             np.testing.assert_allclose(pixels.max(0), [columns.max() + 1, rows.max() + 1], atol=4)

@@ -55,7 +55,7 @@ def test_info_says_what_is_in_a_field(name: str, capsys: pytest.CaptureFixture[s
 
 def test_an_interrupted_training_is_resumed(tmp_path: Path) -> None:
     state = Path(shutil.copy(FILES / "training.state", tmp_path))
-    scene = load_scene(bundled_scene(), downscale=8, splits=["train"])
+    scene = load_scene(bundled_scene(), downscale=16, splits=["train"])
     field = make_field("mlp", aabb=scene.aabb, width=16, depth=2, n_frequencies=4)
     config = FitConfig(occupancy_resolution=16, samples_per_step=1 << 12)
     steps = []

@@ -4,14 +4,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import imageio.v2 as imageio
 import numpy as np
 import pytest
+from helpers.chromium import Tab, artefact, chromium, until
 from helpers.defaults import CONVERT, FIT, SAMPLING
 from PIL import Image
 
 from fieldmorph.apps.cli.main import main
-from fieldmorph.apps.jobs.demo import demo_table, run_demo
+from fieldmorph.apps.jobs.demo import DemoResult, demo_table, run_demo
 from fieldmorph.apps.jobs.scenes import bundled_scene
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.hashgrid import HashGrid
@@ -22,6 +22,10 @@ from fieldmorph.fields.store import load_field
 
 @pytest.fixture(autouse=True)
 def _small_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    _make_small(monkeypatch)
+
+
+def _make_small(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"block_rays": 256, "block_empty": 256, "n_blocks": 2}.items():
         monkeypatch.setattr(SAMPLING, name, value)
     monkeypatch.setattr(FIT, "probe_rays", 256)
@@ -33,34 +37,73 @@ def _small_work(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bundled_scene_is_complete() -> None:
     scene = load_scene(bundled_scene())
     assert {name: len(split) for name, split in scene.splits.items()} == {"train": 60, "test": 20}
+    assert {split.cameras.width for split in scene.splits.values()} == {256}
     assert bundled_scene().joinpath("LICENSE.md").is_file()
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> DemoResult:
+    """The demo in small; its files are in the result's `output`."""
+    with pytest.MonkeyPatch.context() as patch:
+        _make_small(patch)
+        return run_demo(
+            tmp_path_factory.mktemp("demo") / "out",
+            Budget(steps=80),
+            downscale=8,
+            quiet=True,
+            web_resolution=32,
+        )
+
+
 @pytest.mark.slow
-def test_demo_leaves_its_files(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    out = tmp_path / "demo"
-    result = run_demo(out, Budget(steps=80), downscale=4, quiet=True, orbit_frames=2, orbit_size=31)
-    summary = result.as_json()
-    assert capsys.readouterr() == ("", "")
+def test_demo_leaves_its_files(made: DemoResult) -> None:
+    out, summary = Path(made.output), made.as_json()
     assert sorted(p.name for p in out.iterdir()) == sorted([*summary["files"], "summary.json"])
     assert json.loads(out.joinpath("summary.json").read_text()) == summary
-    assert (summary["teacher"]["train"]["steps"], summary["student"]["convert"]["steps"]) == (20, 60)
+    assert (summary["teacher"]["train"]["steps"], summary["student"]["convert"]["steps"]) == (24, 56)
     assert load_field(out / "teacher.fm").field.name == "hashgrid"
     student = load_field(out / "student.fm")
     assert student.field.name == "mlp"
     assert student.provenance["teacher"]["sha256"] == summary["teacher"]["train"]["sha256"]
-    with imageio.get_reader(out / "side_by_side.mp4") as video:
-        frames = [np.asarray(frame) for frame in video]
-    assert len(frames) == 2
     image = np.asarray(Image.open(out / "comparison.png"))
     assert image.shape[1] == 4 * (256 + 12) + 12
     assert (image[..., 0] < 200).mean() > 0.02  # the cow is on it
-    table = demo_table(result).splitlines()
-    assert table[1].split()[:3] == ["teacher", "hashgrid", f"{summary['teacher']['eval']['psnr']:.2f}"]
-    assert f"{summary['student']['eval']['psnr_to_teacher']:.2f}" in table[2]
-    assert summary["peak_memory_bytes"] > 0
+    assert summary["core_seconds"] == pytest.approx(sum(summary["core_seconds_by_part"].values()))
+
+
+def test_demo_figures_are_those_of_its_receipt(made: DemoResult) -> None:
+    receipt = json.loads((Path(made.output) / "student.fm.receipt.json").read_text())
+    means = receipt["quality"]["held_out"]["mean"]
+    teacher, student = (made.as_json()[role]["eval"] for role in ("teacher", "student"))
+    assert (teacher["psnr"], student["psnr"]) == (means["teacher_psnr"], means["student_psnr"])
+    assert student["psnr_to_teacher"] == means["psnr_to_teacher"]
+    assert teacher["image_size"] == [32, 32]
+    table = demo_table(made).splitlines()
+    assert table[1].split()[:3] == ["teacher", "hashgrid", f"{means['teacher_psnr']:.2f}"]
+    assert f"{means['psnr_to_teacher']:.2f}" in table[2]
     assert "GB at most" in table[3]
-    assert "GB" not in demo_table(replace(result, peak_memory_bytes=None))
+    assert table[-1] == f"Open {Path(made.output) / 'index.html'} in a browser."
+    assert "GB" not in demo_table(replace(made, peak_memory_bytes=None))
+
+
+@pytest.mark.browser
+def test_demo_page_shows_both_fields_from_a_disk(made: DemoResult) -> None:
+    with chromium() as browser:
+        tab = Tab(browser, 1280, 800)
+        tab.page.goto((Path(made.output) / "index.html").as_uri())
+        frames = [frame for frame in tab.page.frames if frame != tab.page.main_frame]
+        assert len(frames) == 2
+        for frame in frames:
+            until(frame, "window.fieldmorph?.root?.dataset.state === 'ready'")
+        titles = [frame.evaluate("document.querySelector('h1').textContent") for frame in frames]
+        assert titles == ["Teacher", "Student"]
+        assert tab("[...document.images].every((image) => image.naturalWidth > 0)")
+        assert tab("document.documentElement.scrollWidth <= innerWidth")
+        assert tab.complaints == []
+        assert [
+            url for url in tab.requests if not url.startswith(("file:", "data:", "blob:", "about:"))
+        ] == []
+        tab.page.screenshot(path=artefact("demo.png"), full_page=True)
 
 
 def test_demo_that_comes_to_nothing_leaves_no_folder(

@@ -30,7 +30,7 @@ from fieldmorph.fields.store import load_field
 
 SCENE = str(bundled_scene())
 THREADS = ["--threads", "2", "--quiet"]
-GRID = ["--downscale", "4", "--set=n_levels=6", "--set=log2_hashmap_size=12", "--set=finest_resolution=64"]
+GRID = ["--downscale", "8", "--set=n_levels=6", "--set=log2_hashmap_size=12", "--set=finest_resolution=64"]
 NET = ["--to", "mlp", "--set=width=32", "--set=depth=2", "--set=n_frequencies=5"]
 STEPS = 40
 STOP_AT = 25  # between two probes, at 24 and 26
@@ -102,7 +102,7 @@ def test_same_seed_same_bytes_with_the_published_command(run: Run, tmp_path: Pat
             "--field",
             "hashgrid",
             "--downscale",
-            4,
+            8,
             "--steps",
             50,
             "--seed",
@@ -241,7 +241,7 @@ def test_resume_refuses_a_changed_setting(
         assert main(line_for("train", teacher, output)) == 130
     state = state_path(output).read_bytes()
     for change, reported in (
-        (["--downscale", "8"], "downscale was 4, is 8"),
+        (["--downscale", "16"], "downscale was 8, is 16"),
         (["--steps", "41"], "steps was 40, is 41"),
         (["--set", "n_levels=5"], "n_levels was 6, is 5"),
         (["--seed", "1"], "seed was 0, is 1"),
@@ -280,7 +280,7 @@ def test_resume_without_a_state_starts_anew(
 
 def test_a_time_may_be_raised_when_resumed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(ProgressLine, "__call__", stop_at(STOP_AT, signal.SIGINT))
-    options = {"downscale": 4, "overrides": {"n_levels": 2, "log2_hashmap_size": 8}}
+    options = {"downscale": 8, "overrides": {"n_levels": 2, "log2_hashmap_size": 8}}
     line = ProgressLine("train", quiet=True)
     with pytest.raises(loop.Interrupted):
         train_scene(SCENE, tmp_path / "o.fm", Budget(core_seconds=1000.0), **options, on_progress=line)
@@ -289,7 +289,7 @@ def test_a_time_may_be_raised_when_resumed(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_eval_measures_against_test_images_and_teacher(run: Run, teacher: Path, student: Path) -> None:
-    result = run("eval", student, "--data", SCENE, "--downscale", 8, "--teacher", teacher, *THREADS)
+    result = run("eval", student, "--data", SCENE, "--downscale", 16, "--teacher", teacher, *THREADS)
     assert len(result["psnr_per_view"]) == len(result["views"]) == 20
     assert result["psnr"] == pytest.approx(sum(result["psnr_per_view"]) / 20)
     assert 0 < result["psnr"] < result["psnr_to_teacher"] < EQUAL_DB
@@ -302,14 +302,14 @@ def test_eval_measures_against_test_images_and_teacher(run: Run, teacher: Path, 
 
 
 def test_eval_of_a_field_against_itself_is_100_db(run: Run, teacher: Path) -> None:
-    result = run("eval", teacher, "--data", SCENE, "--downscale", 8, "--teacher", teacher, *THREADS)
+    result = run("eval", teacher, "--data", SCENE, "--downscale", 16, "--teacher", teacher, *THREADS)
     assert result["psnr_to_teacher"] == EQUAL_DB
     assert result["ssim_to_teacher"] == pytest.approx(1)
     assert result["psnr"] < EQUAL_DB
 
 
 def test_eval_prints_a_table(capsys: pytest.CaptureFixture[str], teacher: Path) -> None:
-    assert main(["eval", str(teacher), "--data", SCENE, "--downscale", "8", *THREADS]) == 0
+    assert main(["eval", str(teacher), "--data", SCENE, "--downscale", "16", *THREADS]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 23
     assert lines[-2].startswith("mean ")
@@ -335,14 +335,14 @@ def test_eval_compares_with_the_test_image_over_white(run: Run, teacher: Path, t
         torch.frombuffer(bytearray(i.convert("RGB").tobytes()), dtype=torch.uint8) / 255
         for i in (ours, test_image)
     ]
-    again = psnr(pair[0].reshape(128, 128, 3), pair[1].reshape(128, 128, 3))
+    again = psnr(pair[0].reshape(256, 256, 3), pair[1].reshape(256, 256, 3))
     assert result["psnr_per_view"][4] == pytest.approx(again, abs=0.05)
 
 
 def test_too_short_a_time_is_refused_but_few_steps_are_not(run: Run, tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="too short"):
         train_scene(
-            SCENE, tmp_path / "a.fm", Budget(core_seconds=0.01), downscale=8, overrides={"n_levels": 2}
+            SCENE, tmp_path / "a.fm", Budget(core_seconds=0.01), downscale=16, overrides={"n_levels": 2}
         )
     assert list(tmp_path.iterdir()) == []
     assert run("train", SCENE, *GRID, *THREADS, "--steps", 1, "-o", tmp_path / "b.fm")["steps"] == 1
