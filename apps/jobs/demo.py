@@ -153,18 +153,7 @@ def run_demo(
     pages = []
     for file, role in zip(files, ("teacher", "student"), strict=True):
         with _part(parts, f"web page of the {role}", quiet) as progress:
-            page = file.with_suffix(".html")
-            export_web(
-                file,
-                page,
-                resolution=web_resolution,
-                name=role.capitalize(),
-                force=True,
-                on_progress=lambda what, done, total, line=progress: line.show(
-                    done / total, done, "part", part=what
-                ),
-            )
-            pages.append(page.read_text(encoding="utf-8"))
+            pages.append(_web_page(file, role, web_resolution, progress))
     save_png(folder / "comparison.png", comparison(conversion.examples, (trained.field, converted.field)))
     receipt = json.loads((folder / "student.fm.receipt.json").read_text(encoding="utf-8"))
     result = DemoResult(str(folder), trained, converted, receipt, parts, peak_memory())
@@ -217,6 +206,20 @@ def demo_table(result: DemoResult) -> str:
     lines.append(f"{spent.seconds:.0f} s in all ({spent.core_seconds:.0f} core-seconds){memory}")
     lines.append(f"Open {Path(result.output) / 'index.html'} in a browser.")
     return "\n".join(lines)
+
+
+def _web_page(file: Path, role: str, resolution: int, progress: ProgressLine) -> str:
+    """Export a field as a page next to its file, and return the page."""
+    page = file.with_suffix(".html")
+    export_web(
+        file,
+        page,
+        resolution=resolution,
+        name=role.capitalize(),
+        force=True,
+        on_progress=lambda what, done, total: progress.show(done / total, done, "part", part=what),
+    )
+    return page.read_text(encoding="utf-8")
 
 
 @contextmanager

@@ -97,11 +97,13 @@ def test_a_black_box_is_queried_for_density_and_once_more_for_what_light_reaches
     teacher = stored(CallableField(ball, BOX))
     requested.clear()
     block = make_block(teacher, 0, 0)
-    along, reached, anywhere = requested
+    *slabs, reached, anywhere = requested
     assert torch.equal(reached, block.along.positions)
     assert torch.equal(anywhere, block.empty_positions)
-    hidden = len(along) - len(reached)  # the inside of the ball
-    assert hidden > 0.2 * len(along)
+    along = torch.cat(slabs)
+    assert len(reached) < len(along) == len(along.unique(dim=0))  # no place is asked twice for density
+    depth = 0.5 - along.norm(dim=-1)  # in the ball
+    assert 0.05 < depth.max() < 0.4  # a slab goes on below the surface; the middle is never asked
 
 
 def test_rays_come_from_where_the_cameras_are(teacher: RenderableField) -> None:
