@@ -12,7 +12,9 @@ from fieldmorph.fields.kernels.ops import composite, march
 from fieldmorph.fields.occupancy import OccupancyGrid
 
 EARLY_STOP = 1e-3  # transmittance below which a sample changes no 8-bit pixel by more than a quarter
-FIRST_SLAB = 16  # samples of a ray that are queried at once; each slab has four times as many as the one before
+FIRST_SLAB = (
+    16  # samples of a ray that are queried at once; each slab has four times as many as the one before
+)
 STEPS_PER_BOX = (
     64,
     512,
@@ -126,8 +128,8 @@ class _Slabs:
         lit: Tensor = (torch.exp(-before) > self.early_stop)[self.mask]
         self.begin, self.size = self.begin + self.size, 4 * self.size
         self.depth = self.depth + optical.sum(1)
-        goes_on = (torch.exp(-self.depth) > self.early_stop) & (self.counts[self.rays] > self.begin)
-        self.rays, self.depth = self.rays[goes_on], self.depth[goes_on]
+        continues = (torch.exp(-self.depth) > self.early_stop) & (self.counts[self.rays] > self.begin)
+        self.rays, self.depth = self.rays[continues], self.depth[continues]
         return lit
 
 

@@ -41,7 +41,7 @@ def demo_page(
         receipt, examples: of the conversion, as `fieldmorph.apps.receipt.page.write_receipt` takes them.
         pages: exported pages of teacher and student.
         parts: time of each part of the demo, by name.
-        folder, data: of the demo and of the scene, for the commands to go on with.
+        folder, data: of the demo and of the scene, for the commands to continue with.
     """
     teacher, student = (escaped(FIELDS.titles[receipt[role]["field"]]) for role in ("teacher", "student"))
     held_out = receipt["quality"]["held_out"]
@@ -61,7 +61,7 @@ def demo_page(
         section("Test images", example_images(examples)),
         section("PSNR during the conversion", training_curve(receipt)),
         section("Where the time went", _times(parts)),
-        section("Commands to go on with", _commands(folder, data)),
+        section("Commands to continue with", _commands(folder, data)),
         "</main>",
     ]
     policy = POLICY.format(script=assets.policy_hash(page_script()))

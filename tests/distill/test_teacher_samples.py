@@ -101,9 +101,9 @@ def test_a_black_box_is_queried_for_density_and_once_more_for_what_light_reaches
     assert torch.equal(reached, block.along.positions)
     assert torch.equal(anywhere, block.empty_positions)
     along = torch.cat(slabs)
-    assert len(reached) < len(along) == len(along.unique(dim=0))  # no place is asked twice for density
+    assert len(reached) < len(along) == len(along.unique(dim=0))  # no place is queried twice for density
     depth = 0.5 - along.norm(dim=-1)  # in the ball
-    assert 0.05 < depth.max() < 0.4  # a slab goes on below the surface; the middle is never asked
+    assert 0.05 < depth.max() < 0.4  # a slab continues below the surface; the middle is never queried
 
 
 def test_rays_come_from_where_the_cameras_are(teacher: RenderableField) -> None:

@@ -148,17 +148,17 @@ def test_geometry_and_radiance_compose_to_forward(name: str) -> None:
 
 
 @every_field
-def test_a_picture_without_gradients_is_that_with_them(name: str) -> None:
+def test_an_image_without_gradients_is_that_with_them(name: str) -> None:
     """Where no gradient is recorded features are computed once; the pixels are the same."""
     field, directions = lively(name), unit_directions(50)
     rays = Rays(points(50) - 2 * directions, directions)
     samples = sample_rays(rays, field, OccupancyGrid(8), 0.02)
-    pictures = []
+    images = []
     for recorded in (True, False):
         with torch.set_grad_enabled(recorded):
-            pictures.append(shade_visible(field, rays, samples, torch.ones(50, 3), early_stop=0.98))
-    assert 100 < len(pictures[0].weights) < len(samples)
-    for with_gradient, without in zip(*(vars(picture).values() for picture in pictures), strict=True):
+            images.append(shade_visible(field, rays, samples, torch.ones(50, 3), early_stop=0.98))
+    assert 100 < len(images[0].weights) < len(samples)
+    for with_gradient, without in zip(*(vars(image).values() for image in images), strict=True):
         torch.testing.assert_close(without, with_gradient.detach())
 
 

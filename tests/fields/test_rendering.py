@@ -136,12 +136,12 @@ def test_visible_samples_are_those_before_which_light_is_left(
 
 def test_a_surface_ends_the_queries(soft_sphere: VolumeField, generator: torch.Generator) -> None:
     solid = type(soft_sphere)(soft_sphere.box(), lambda p: soft_sphere.log_density(p) + math.log(50))
-    rays, asked = at_sphere(200, generator), []
+    rays, queried = at_sphere(200, generator), []
     query = solid.query_density
-    solid.query_density = lambda positions: (asked.append(len(positions)), query(positions))[1]
+    solid.query_density = lambda positions: (queried.append(len(positions)), query(positions))[1]
     samples = sample_rays(rays, solid, full(), 2 / 512)
     seen = visible_samples(solid, rays, samples)
-    assert len(seen) <= sum(asked) < 0.7 * len(samples)
+    assert len(seen) <= sum(queried) < 0.7 * len(samples)
 
 
 def test_what_is_not_a_number_stays_on_its_ray(uniform_field, generator: torch.Generator) -> None:

@@ -90,7 +90,7 @@ def test_viewer_works_below_a_path(tmp_path: Path, strip: bool) -> None:
         page.context.close()
 
 
-def test_the_root_path_is_told_to_the_page(tmp_path: Path) -> None:
+def test_the_page_knows_the_root_path(tmp_path: Path) -> None:
     with served([save_ball(tmp_path / "ball.fm")], bake=False, root_path="/nerf/") as (url, _):
         assert httpx.get(f"{url}nerf/config").json()["root"].endswith("/nerf")
         assert httpx.get(f"{url}nerf", follow_redirects=False).headers["location"] == "/nerf/"
