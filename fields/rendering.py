@@ -147,7 +147,7 @@ def visible_samples(
         field: whose density is queried, without gradients, from front to back until each ray has ended.
         rays, samples: as `sample_rays` takes and returns them.
         early_stop: transmittance at and below which a sample is left out.
-        min_depth: optical depth below which a sample is left out, which makes fog thinner.
+        min_depth: optical depth below which a sample is left out, which dims low density.
     """
     visible = torch.zeros(len(samples), dtype=torch.bool, device=samples.offsets.device)
     slabs, positions = _Slabs(samples, early_stop), samples.positions(rays)
@@ -188,7 +188,7 @@ def shade_visible(
 ) -> RenderOutput:
     """Return what `shade_samples` does of the visible samples.
 
-    Where no gradient is recorded, a field that computes its features whenever its density is queried computes them once.
+    Where no gradient is recorded, a field that computes features with every density query computes them once.
     """
     density_is_cheap = type(field).query_density is not VolumeField.query_density
     if density_is_cheap or torch.is_grad_enabled():

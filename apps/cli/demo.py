@@ -17,8 +17,8 @@ def add_parser(jobs: Any) -> None:
     parser.add_argument(
         "--budget",
         type=values.budget,
-        default="240cs",
-        help=f"{arg.BUDGET_HELP}; 30 % of it train (default 240cs)",
+        default="220cs",
+        help=f"{arg.BUDGET_HELP}; 30 % of it train (default 220cs)",
     )
 
 

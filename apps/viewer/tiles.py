@@ -28,7 +28,7 @@ RISE_RATE, FALL_RATE = 0.5, 0.03  # of the estimated cost of a ray towards that 
 MAX_RISE = 8.0  # of the estimate at once: the very first tile may have compiled the kernels
 INITIAL_SECONDS_PER_RAY = 4e-5
 MIN_QUICK_DEPTH = (
-    1e-3  # optical depth of a sample, below which a quick image has no color: fog takes most of the time
+    1e-3  # optical depth below which a quick image leaves samples out: they take most of the time
 )
 
 _HEADER = struct.Struct("<IHHHHH")  # bytes of the payload, index of the field, x, y, width, height
@@ -42,7 +42,7 @@ class View:
     Attributes:
         camera: a single one, of the image's size.
         background: gray level in [0, 1].
-        quick: whether ray steps may be as coarse as the image's pixels, and thin fog be left out, for coarse images.
+        quick: whether ray steps may be as coarse as the image's pixels, and low density be left out, for coarse images.
         spans: for each scene the pixel columns that are requested, [start, end); empty: all of them.
     """
 

@@ -156,7 +156,7 @@ def test_an_image_without_gradients_is_that_with_them(name: str) -> None:
     images = []
     for recorded in (True, False):
         with torch.set_grad_enabled(recorded):
-            images.append(shade_visible(field, rays, samples, torch.ones(50, 3), early_stop=0.98))
+            images.append(shade_visible(field, rays, samples, torch.ones(50, 3), 0.98, min_depth=1e-4))
     assert 100 < len(images[0].weights) < len(samples)
     for with_gradient, without in zip(*(vars(image).values() for image in images), strict=True):
         torch.testing.assert_close(without, with_gradient.detach())
