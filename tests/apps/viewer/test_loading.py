@@ -81,7 +81,7 @@ def test_steps_come_in_their_order() -> None:
 
 
 def test_no_request_is_lost_when_the_viewer_takes_over() -> None:
-    """Clients send requests all the time on connections that they keep; each is answered by one of the two applications."""
+    """Clients send requests all the time on connections they keep; one of the two applications answers each."""
     seen: list[list[int]] = [[] for _ in range(4)]
     replaced, events = threading.Event(), list[str]()
     with loading() as (url, server):
