@@ -142,6 +142,12 @@ def test_a_data_array_is_coordinates_and_values(field: xr.DataArray) -> None:
     assert mean.name == "sst"
 
 
+def test_values_may_have_their_dimensions_in_another_order(field: xr.DataArray) -> None:
+    coordinates, values = xr.Dataset(coords=field.coords), field.transpose("lon", "time", "lat")
+    found = FunBaTRegressor(**BRIEF).fit(coordinates, values).predict(field)
+    xr.testing.assert_allclose(found, FunBaTRegressor(**BRIEF).fit(field).predict(field))
+
+
 def test_other_grids_and_slices_come_back_in_their_shape(field: xr.DataArray) -> None:
     model = FunBaTRegressor(**BRIEF).fit(field)
     whole = model.predict(field)

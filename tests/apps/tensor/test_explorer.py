@@ -187,6 +187,7 @@ def test_mask_leaves_cells_out_of_images_limits_and_choices(tensor_model: Path) 
     values = torch.cat([west.map([0, 0, t]).mean[:, west.kept[0]] for t in range(0, 59, 7)])
     assert low <= float(values.quantile(0.02))
     assert high >= float(values.quantile(0.98))
+    assert high < whole.limits["mean"][1]  # the mean grows to the east
     picks = west.where_next(place, 5)
     assert all(west.kept[pick[0], pick[1]] for pick in picks.places)
     assert any(not west.kept[pick[0], pick[1]] for pick in whole.where_next(place, 5).places)

@@ -15,7 +15,7 @@ import xarray as xr
 from fieldmorph.apps.cli.main import main
 from fieldmorph.apps.tensor.grid import block_shape, blocks, grid_file, value_type, write_grid
 from fieldmorph.apps.tensor.grid_axes import grid_axes
-from fieldmorph.apps.tensor.map_layers import MapLayers
+from fieldmorph.apps.tensor.map_layers import MapLayers, MapSettings
 from fieldmorph.apps.tensor.masks import GridMask
 from fieldmorph.bayes.conformal import Intervals
 from fieldmorph.bayes.store import load_posterior, save_posterior
@@ -258,3 +258,19 @@ def test_land_and_sea_are_masked_by_the_command(
     kept = np.isfinite(opened(tmp_path / "g.nc")["temp"].values[0])
     assert kept.tolist() == [[False, True, True], [False, True, True], [False, True, True]]
     assert (result["masked"], result["cells"]) == (3, 9)
+
+
+def test_mask_by_distance_keeps_cells_of_plain_coordinates(tmp_path: Path) -> None:
+    """The first mode is across, so that the mask's rows are the file's columns."""
+    random = np.random.default_rng(0)
+    table = pd.DataFrame({"x": random.uniform(0, 4, 30), "y": random.uniform(0, 2, 30)})
+    table.assign(v=random.normal(size=30)).to_csv(tmp_path / "d.csv", index=False)
+    pd.DataFrame({"x": [1.0], "y": [2.0], "v": [0.0]}).to_csv(tmp_path / "near.csv", index=False)
+    fit = ["tensor", "fit", str(tmp_path / "d.csv"), "--modes", "x,y", "--rank", "1", "--sweeps", "2"]
+    assert main([*fit, "-o", str(tmp_path / "m.fm")]) == 0
+    maps = MapSettings("1.1", tmp_path / "near.csv")
+    grid_file(tmp_path / "m.fm", tmp_path / "g.nc", {"x": "0:4:1", "y": "0:2:1"}, maps=maps)
+    grid = opened(tmp_path / "g.nc")
+    assert grid["v"].dims == ("x", "y")
+    kept = np.argwhere(np.isfinite(grid["v"].values)).tolist()
+    assert kept == [[0, 2], [1, 1], [1, 2], [2, 2]]
