@@ -23,6 +23,7 @@ from fieldmorph.fields.errors import InputError
 from fieldmorph.fields.loop import Interrupted, LoopReport, check_same
 from fieldmorph.fields.progress import OnProgress
 from fieldmorph.fields.renderable import RenderableField
+from fieldmorph.fields.settings import saved_settings
 from fieldmorph.fields.store import load_field, save_field
 from fieldmorph.fields.types import JsonObject
 
@@ -57,7 +58,13 @@ def convert_once(
         SettingError: `state` was made with other settings; once it is complete the budget counts as one.
     """
     length = {name: value for name, value in asdict(budget).items() if value is not None}
-    requested = {**settings, **asdict(config), "student": student.name, **student.config(), "budget": length}
+    requested = {
+        **settings,
+        **saved_settings(config),
+        "student": student.name,
+        **student.config(),
+        "budget": length,
+    }
     requested = json.loads(json.dumps(requested))  # as it comes back from the file
     if resume and state.exists() and read_header(state)["kind"] == "field":
         return _read(state, student, requested)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.chromium import Tab, chromium
+from helpers.defaults import FIDELITY
 from helpers.paths import TESTS
 from PIL import Image
 
@@ -87,6 +88,22 @@ def test_an_interrupted_conversion_is_resumed(tmp_path: Path, capsys: pytest.Cap
     settings = ["--set", "width=16", "--set", "depth=2", "--set", "n_frequencies=4"]
     assert main([*words, *settings, "-o", str(output), "--threads", "1", "--quiet", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["steps"] == 40
+    assert not Path(f"{output}.state").exists()
+
+
+def test_a_conversion_of_which_only_the_receipt_is_missing_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its state is the field itself: nothing is learned again."""
+    monkeypatch.setattr(FIDELITY, "n_held_out", 2)
+    output = tmp_path / "student.fm"
+    shutil.copy(FILES / "student_measured.fm.state", f"{output}.state")
+    words = ["convert", str(FILES / "hashgrid.fm"), "--to", "mlp", "--steps", "24", "--resume"]
+    settings = ["--set", "width=16", "--set", "depth=2", "--set", "n_frequencies=4"]
+    assert main([*words, *settings, "-o", str(output), "--threads", "1", "--quiet", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["steps"] == 24
+    assert all(Path(name).exists() for name in found["receipt"])
     assert not Path(f"{output}.state").exists()
 
 
