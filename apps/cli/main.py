@@ -1,10 +1,7 @@
 """The command line: one module per command, which imports what it needs when it runs."""
 
 import argparse
-import logging
 import os
-import platform
-import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -25,11 +22,7 @@ from fieldmorph.apps.cli import (
 )
 from fieldmorph.apps.cli.arguments import Parser, joined
 from fieldmorph.apps.cli.completion import SHELLS, PrintCompletion
-from fieldmorph.apps.cli.config import check_config_output, with_config, write_config
 from fieldmorph.apps.console.exits import PIPE_CLOSED, explain
-from fieldmorph.apps.console.messages import NORMAL, QUIET, VERBOSE, shown_messages
-
-log = logging.getLogger(__name__)
 
 # Each has `add_parser(jobs)`, which names the function to run. Shown in this order.
 COMMANDS = (train, convert, evaluate, render, export, view, info, demo, doctor, bench, tensor)
@@ -40,19 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0 success, 1 a benchmark or a check failed, 2 usage, 3 bad input, 4 unsafe input, 5 quality missed, 6 no room.
     """
-    parser = build_parser()
+    parser, words = build_parser(), joined(sys.argv[1:] if argv is None else argv)
     try:
-        words = with_config(parser, joined(sys.argv[1:] if argv is None else argv))
-        args = parser.parse_args(words)
-        with shown_messages(_level(args)):
-            log.debug(
-                "fieldmorph %s, Python %s: %s", __version__, platform.python_version(), shlex.join(words)
-            )
-            check_config_output(args)
-            code: int = args.handler(args)
-            write_config(parser, words, args)
-            sys.stdout.flush()
-            return code
+        if any(word.partition("=")[0] == "--config" for word in words):
+            from fieldmorph.apps.cli.config import with_config  # not for `--help`, which must be light
+
+            words = with_config(parser, words)
+        return _run(parser, words, parser.parse_args(words))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit has nowhere to go
         return PIPE_CLOSED
@@ -64,10 +51,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         return known.code
 
 
-def _level(args: argparse.Namespace) -> int:
-    if args.quiet:
-        return QUIET
-    return VERBOSE if args.verbose else NORMAL
+def _run(parser: argparse.ArgumentParser, words: Sequence[str], args: argparse.Namespace) -> int:
+    """Run a command that was parsed, and write its settings; return its exit code."""
+    import logging
+    import platform
+    import shlex
+
+    from fieldmorph.apps.cli.config import check_config_output, write_config
+    from fieldmorph.apps.console.messages import NORMAL, QUIET, VERBOSE, shown_messages
+
+    with shown_messages(QUIET if args.quiet else VERBOSE if args.verbose else NORMAL):
+        logging.getLogger(__name__).debug(
+            "fieldmorph %s, Python %s: %s", __version__, platform.python_version(), shlex.join(words)
+        )
+        check_config_output(args)
+        code: int = args.handler(args)
+        write_config(parser, words, args)
+        sys.stdout.flush()
+        return code
 
 
 def build_parser() -> argparse.ArgumentParser:
