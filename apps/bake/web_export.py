@@ -41,7 +41,7 @@ def page_script() -> str:
 
 def page_style() -> str:
     """Return the style sheet of both forms."""
-    return PAGE_STYLE + assets.style("scene/scene.css", "page/page.css")
+    return PAGE_STYLE + assets.style("scene/scene.css", "scene/crop.css", "page/page.css")
 
 
 def page(bake: Bake) -> str:

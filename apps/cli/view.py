@@ -22,7 +22,9 @@ def add_parser(jobs: Any) -> None:
         threads=arg.THREADS_HELP,
         device=True,
     )
-    parser.add_argument("files", metavar="FILE", nargs="*", help="a field, two to compare, or a tensor model")
+    parser.add_argument(
+        "files", metavar="FILE", nargs="*", help="fields, any two of which are compared, or a tensor model"
+    )
     parser.add_argument(
         "--data", metavar="TABLE", help="held-out rows of a tensor model, to check its intervals"
     )

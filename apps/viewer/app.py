@@ -11,6 +11,7 @@ from fieldmorph.apps.viewer.conversion import ConversionSlot
 from fieldmorph.apps.viewer.loading import STEPS
 from fieldmorph.apps.viewer.render_pool import FairRenderPool
 from fieldmorph.apps.viewer.routes import view_routes
+from fieldmorph.apps.viewer.scene_routes import scene_routes
 from fieldmorph.apps.viewer.scenes import OpenScene, SceneStore
 from fieldmorph.apps.viewer.security import LOCAL, Access, App, read_root_path
 from fieldmorph.apps.viewer.tiles import MAX_PIXELS
@@ -22,7 +23,7 @@ from fieldmorph.fields.runtime import compile_kernels
 if TYPE_CHECKING:
     from fieldmorph.apps.tensor.map_layers import MapSettings
 
-MAX_FIELDS = 2
+MAX_FIELDS = 16
 NEEDED = "the viewer needs gradio: pip install 'fieldmorph[view]'"
 # Paths of Gradio's that its page needs; all others, such as those of uploads and of its API, are refused.
 GRADIO_PATHS = (
@@ -75,7 +76,7 @@ def make_viewer(
     max_pixels: int = MAX_PIXELS,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> Viewer:
-    """Return a viewer of up to two fields and a tensor model.
+    """Return a viewer of fields and of a tensor model.
 
     Args:
         files: checkpoints of fields and of a tensor model.
@@ -120,7 +121,10 @@ def make_viewer(
     on_step(make)
     pool, baker = FairRenderPool(threads or _cores()), Baker(resolution)
     videos, slot = VideoStore(pool), ConversionSlot()
-    routes = view_routes(store, pool, baker, videos, max_pixels)
+    routes = [
+        *view_routes(store, pool, baker, videos, max_pixels),
+        *scene_routes(store, baker, uploads=not files),
+    ]
     app = make_page(routes, make_blocks(scenes, store, pool, baker, slot, tensor), access.root_path)
     allowed = (*(route.path for route in routes), *GRADIO_PATHS)
     for scene in scenes if bake else []:

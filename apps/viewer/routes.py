@@ -49,7 +49,7 @@ def view_routes(
     """Return the routes /viewport, /scenes, /tiles and /videos; an image has at most `max_pixels`."""
 
     def get(path: str, answer: Callable[..., Response]) -> Route:
-        return Route(path, _with_errors(answer), methods=["GET"])
+        return Route(path, with_errors(answer), methods=["GET"])
 
     def scene(request: Request) -> OpenScene:
         return store.get(request.path_params["scene"])
@@ -73,11 +73,11 @@ def view_routes(
         )
 
     async def image(request: Request) -> Response:
-        shown, view, viewer = _read_request(await _json(request), store, max_pixels)
+        shown, view, viewer = _read_request(await read_json(request), store, max_pixels)
         return await _stream_tiles(pool, viewer, shown, view)
 
     async def render_video(request: Request) -> Response:
-        body = await _json(request)
+        body = await read_json(request)
         return await _stream_video(pool, videos, _read_scenes(body, store), read_plan(body))
 
     return [
@@ -91,8 +91,8 @@ def view_routes(
         get("/scenes/{scene}/bake/{name}", bake_file),
         get("/scenes/{scene}/bake/{cells:int}/{name}", bake_file),
         get("/videos/{video}", video),
-        Route("/tiles", _with_errors(image), methods=["POST"]),
-        Route("/videos", _with_errors(render_video), methods=["POST"]),
+        Route("/tiles", with_errors(image), methods=["POST"]),
+        Route("/videos", with_errors(render_video), methods=["POST"]),
     ]
 
 
@@ -105,6 +105,9 @@ def describe(scene: OpenScene, baker: Baker) -> JsonObject:
         "aabb": scene.stored.field.box(),
         "camera": scene.first_view,
         "bake": baker.state(scene),
+        "quality": scene.status or scene.quality,
+        "revision": scene.revision,
+        "has_receipt": scene.receipt_page is not None,
     }
 
 
@@ -223,7 +226,12 @@ def _cost(scene: OpenScene, view: View) -> RayCostEstimator:
     return scene.quick_ray_cost if view.quick else scene.ray_cost
 
 
-async def _json(request: Request) -> Any:
+async def read_json(request: Request) -> Any:
+    """Return a request's body as JSON values.
+
+    Raises:
+        SettingError: it is not JSON.
+    """
     try:
         return json.loads(await request.body())
     except (ValueError, RecursionError):
@@ -234,7 +242,7 @@ def _first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)[:300]
 
 
-def _with_errors(answer: Callable[..., Any]) -> Callable[..., Any]:
+def with_errors(answer: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a handler so that errors become one line of JSON with a suitable status."""
 
     async def handle(request: Request) -> Response:

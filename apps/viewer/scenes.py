@@ -13,6 +13,7 @@ from typing import Any
 
 from fieldmorph.apps.bake.build import first_view
 from fieldmorph.apps.receipt.page import receipt_paths
+from fieldmorph.apps.viewer.setting_names import settings_text
 from fieldmorph.apps.viewer.tiles import RayCostEstimator
 from fieldmorph.fields.errors import InputError
 from fieldmorph.fields.files import file_sha256
@@ -52,6 +53,8 @@ class OpenScene:
         sha256: of the file.
         ray_cost, quick_ray_cost: what a ray of this field costs, and one of a quick image, learned from its tiles.
         is_open: false once the scene has been evicted.
+        status, revision: of a field that is being trained: text for people, and a number that rises with each state.
+        receipt_page: the page of the receipt next to the file, HTML from outside; None where there is none.
     """
 
     id: str
@@ -63,6 +66,16 @@ class OpenScene:
     quick_ray_cost: RayCostEstimator = field(default_factory=RayCostEstimator)
     bake: SceneBake = field(default_factory=SceneBake)
     is_open: bool = True
+    status: str | None = None
+    revision: int | None = None
+    receipt_page: str | None = None
+
+    @property
+    def quality(self) -> str | None:
+        """Return the most telling figure of the receipt, for people; None where there is none."""
+        known = dict(self.facts)
+        name = next((name for name in ("PSNR to the teacher", "PSNR to test images") if name in known), None)
+        return None if name is None else f"{known[name]} {name.removeprefix('PSNR ')}"
 
     @cached_property
     def first_view(self) -> dict[str, object]:
@@ -83,10 +96,11 @@ class SceneStore:
         self._evictable: deque[str] = deque()  # ids, the oldest first
         self._lock = threading.Lock()
 
-    def open(self, path: str | Path, evictable: bool = False) -> OpenScene:
+    def open(self, path: str | Path, evictable: bool = False, name: str | None = None) -> OpenScene:
         """Read a file and add its field.
 
         Args:
+            name: for people; the file's stem by default.
             evictable: whether the scene may be evicted when there are more than MAX_EVICTABLE such scenes.
 
         Raises:
@@ -94,7 +108,9 @@ class SceneStore:
         """
         path = Path(path)
         stored = load_field(path)
-        return self.add(path.stem, stored, file_facts(path, stored), file_sha256(path), evictable)
+        scene = self.add(name or path.stem, stored, file_facts(path, stored), file_sha256(path), evictable)
+        scene.receipt_page = receipt_page(path)
+        return scene
 
     def add(
         self,
@@ -129,14 +145,10 @@ class SceneStore:
 
 def file_facts(path: Path, stored: RenderableField) -> Facts:
     """Return facts about a field in a file, name and value, those that are empty left out."""
-    config = {name: value for name, value in stored.field.config().items() if name != "aabb"}
-    settings = ", ".join(
-        f"{name.replace('_', ' ')} {value}" for name, value in config.items() if value is not None
-    )
     preset = stored.provenance.get("preset")
     facts = [
         ("architecture", f"{stored.field.name} {preset}" if preset else stored.field.name),
-        ("settings", settings),
+        ("settings", settings_text(stored.field.config())),
         ("parameters", f"{stored.field.n_parameters():,}"),
         ("file", byte_text(os.path.getsize(path))),
         *quality_facts(receipt_of(path)),
@@ -155,6 +167,15 @@ def receipt_of(path: Path) -> JsonObject:
     except (OSError, ValueError):
         return {}
     return receipt if isinstance(receipt, dict) else {}
+
+
+def receipt_page(path: Path) -> str | None:
+    """Return the page of the receipt next to a file; None where there is none that can be read."""
+    page = receipt_paths(path)[1]
+    try:
+        return page.read_text(encoding="utf-8") if page.stat().st_size <= MAX_RECEIPT_BYTES else None
+    except (OSError, ValueError):
+        return None
 
 
 def quality_facts(receipt: Mapping[str, Any]) -> list[tuple[str, str]]:

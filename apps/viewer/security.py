@@ -16,6 +16,7 @@ from starlette.routing import compile_path
 from fieldmorph.fields.errors import InputError, SettingError
 
 MAX_BODY_BYTES = 1 << 20  # of a request
+LARGE_BODIES = {"/files": 513 << 20}  # of requests for these paths
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 ANYWHERE = ("0.0.0.0", "::")
 HEADERS = {
@@ -107,7 +108,7 @@ class Guard:
             return await _redirect(send, f"{self._root_path}/")  # the page's addresses are relative
         if scope["type"] == "websocket":
             return await self._app(scope, receive, send)
-        await self._app(scope, _bounded(receive), _with_headers(send))
+        await self._app(scope, _bounded(receive, max_body_bytes(scope)), _with_headers(send))
 
     def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
         """Return status and message where a request is refused."""
@@ -121,8 +122,8 @@ class Guard:
             return 401, "authentication required"
         if not _is_plain(scope) or not any(path.match(scope["path"] or "/") for path in self._allowed):
             return 404, "not found"
-        if not _is_short(headers.get("content-length")):
-            return 413, f"a request has at most {MAX_BODY_BYTES} bytes"
+        if not _is_short(headers.get("content-length"), max_body_bytes(scope)):
+            return 413, f"a request has at most {max_body_bytes(scope)} bytes"
         return None
 
     def _is_ours(self, host: str) -> bool:
@@ -214,8 +215,13 @@ def _is_plain(scope: Scope) -> bool:
     return not any(bad in path for bad in ("..", "\\", "\0", "//", "%"))
 
 
-def _is_short(length: str | None) -> bool:
-    return length is None or (length.isdecimal() and len(length) < 16 and int(length) <= MAX_BODY_BYTES)
+def max_body_bytes(scope: Scope) -> int:
+    """Return how long the body of a request may be."""
+    return LARGE_BODIES.get(scope["path"], MAX_BODY_BYTES)
+
+
+def _is_short(length: str | None, max_bytes: int) -> bool:
+    return length is None or (length.isdecimal() and len(length) < 16 and int(length) <= max_bytes)
 
 
 def _host_name(host: str) -> str:
@@ -241,7 +247,7 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _bounded(receive: Receive) -> Receive:
+def _bounded(receive: Receive, max_bytes: int) -> Receive:
     """Wrap `receive` so that a body without a length ends the connection once it is too long."""
     received = 0
 
@@ -249,7 +255,7 @@ def _bounded(receive: Receive) -> Receive:
         nonlocal received
         message = await receive()
         received += len(message.get("body", b""))
-        return {"type": "http.disconnect"} if received > MAX_BODY_BYTES else message
+        return {"type": "http.disconnect"} if received > max_bytes else message
 
     return bounded
 

@@ -14,9 +14,10 @@ import gradio as gr
 from fieldmorph.apps.receipt.html_parts import escaped, table
 from fieldmorph.apps.viewer.scenes import OpenScene
 
+MAX_COMPARED = 2
 NO_SCENE = (
-    '<p class="facts-empty">No field is open. Start with <code>fieldmorph view FILE</code>, or with two files to '
-    "compare them.</p>"
+    '<p class="facts-empty">No field is open. Open a file above, or start with <code>fieldmorph view FILE</code>; '
+    "with several files any two are compared.</p>"
 )
 
 
@@ -46,10 +47,32 @@ class SceneTab:
 
 
 def add_scene_tab(tabs: gr.Tabs, scenes: Sequence[OpenScene]) -> SceneTab:
-    """Add the tab, with these scenes in its viewport, to the page that is being built."""
+    """Add the tab to the page that is being built, with the first two scenes in its viewport, and a list of more."""
+    shown = scenes[:MAX_COMPARED]
     with gr.Tab("Scene", id="scene"):
-        viewport = gr.HTML(viewport_frame(scenes), elem_classes="viewport-frame", padding=False)
-        facts = gr.HTML(facts_html(scenes), elem_classes="facts", padding=False)
+        if len(scenes) > MAX_COMPARED:
+            names = [(scene.name, scene.id) for scene in scenes]
+            with gr.Row(elem_classes="choosers"):
+                first = gr.Dropdown(names, value=shown[0].id, label="First")
+                second = gr.Dropdown([("none", ""), *names], value=shown[1].id, label="Second, to compare")
+        viewport = gr.HTML(viewport_frame(shown), elem_classes="viewport-frame", padding=False)
+        facts = gr.HTML(facts_html(shown), elem_classes="facts", padding=False)
+    if len(scenes) > MAX_COMPARED:
+        known = {scene.id: scene for scene in scenes}
+
+        def choose(*ids: str) -> list[str]:
+            chosen = [known[scene_id] for scene_id in dict.fromkeys(ids) if scene_id in known]
+            return [viewport_frame(chosen), facts_html(chosen)]
+
+        for chooser in (first, second):
+            chooser.input(
+                choose,
+                [first, second],
+                [viewport, facts],
+                concurrency_limit=None,
+                show_progress="hidden",
+                api_visibility="private",
+            )
     return SceneTab(tabs, viewport, facts)
 
 

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from fieldmorph.apps.media import ByteImage, to_8bit
+from fieldmorph.apps.viewer.image_modes import MODES, crop_samples, image_colors
 from fieldmorph.fields.cameras import Cameras, Rays, camera_rays
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.renderable import RenderableField
@@ -44,12 +45,16 @@ class View:
         background: gray level in [0, 1].
         quick: whether ray steps may be as coarse as the image's pixels, and low density be left out, for coarse images.
         spans: for each scene the pixel columns that are requested, [start, end); empty: all of them.
+        mode: one of `image_modes.MODES`.
+        crop: box outside which nothing is shown, minimum then maximum corner in world units; None: all.
     """
 
     camera: Cameras
     background: float = 1.0
     quick: bool = False
     spans: tuple[tuple[int, int], ...] = ()
+    mode: str = "color"
+    crop: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -95,8 +100,8 @@ def read_view(body: Mapping[str, Any], max_pixels: int = MAX_PIXELS) -> View:
 
     Args:
         body: `width` and `height` in pixels; `right`, `down`, `forward` and `eye`, the columns of the camera-to-world
-            matrix; `intrinsics`, fx, fy, cx and cy in pixels; optionally `background`, `quick`, and `spans`, pairs of
-            fractions of the width.
+            matrix; `intrinsics`, fx, fy, cx and cy in pixels; optionally `background`, `quick`, `mode`, `crop`, and
+            `spans`, pairs of fractions of the width.
         max_pixels: of the image.
 
     Raises:
@@ -108,6 +113,7 @@ def read_view(body: Mapping[str, Any], max_pixels: int = MAX_PIXELS) -> View:
         intrinsics = numbers(body["intrinsics"], 4)
         spans = [numbers(pair, 2) for pair in spans[:MAX_SHOWN]]
         (background,) = numbers([body.get("background", 1.0)], 1)
+        crop = None if body.get("crop") is None else tuple(numbers(body["crop"], 6))
     except (LookupError, TypeError, AttributeError, ArithmeticError, ValueError):
         raise SettingError(
             "a view has width, height, right, down, forward, eye and intrinsics, all finite numbers"
@@ -121,10 +127,12 @@ def read_view(body: Mapping[str, Any], max_pixels: int = MAX_PIXELS) -> View:
         raise SettingError("right, down and forward must be unit vectors at right angles")
     if not min(intrinsics[:2]) > 0 or not 0 <= background <= 1:
         raise SettingError("focal lengths must be positive, and a background lie in [0, 1]")
+    if (mode := body.get("mode", MODES[0])) not in MODES:
+        raise SettingError(f"the mode of an image is one of {', '.join(MODES)}")
     pose = torch.tensor(axes, dtype=torch.float32).T
     camera = Cameras(pose[None], torch.tensor([intrinsics], dtype=torch.float32), width, height)
     columns = tuple((_column(start, width), _column(end, width)) for start, end in spans)
-    return View(camera, background, bool(body.get("quick")), columns)
+    return View(camera, background, bool(body.get("quick")), columns, mode, crop)
 
 
 def numbers(values: Any, n: int) -> list[float]:
@@ -166,9 +174,12 @@ def render_tile(
     start = time.thread_time()  # of this thread alone: a busy machine must not shrink tiles
     rays = _tile_rays(view.camera.to(stored.field.aabb.device), tile)
     samples = sample_rays(rays, stored.field, stored.occupancy, _step(stored, view))
+    samples = crop_samples(rays, samples, view.crop)
     over = rays.rays_o.new_full((len(rays), 3), view.background)
     min_depth = MIN_QUICK_DEPTH if view.quick else 0.0
-    colors = shade_visible(stored.field, rays, samples, over, min_depth=min_depth).colors
+    output = shade_visible(stored.field, rays, samples, over, min_depth=min_depth)
+    eye = view.camera.camera_to_world[0, :, 3].to(over.device)
+    colors = image_colors(view.mode, output, eye, stored.field, view.background)
     if ray_cost is not None:
         ray_cost.update(time.thread_time() - start, len(rays))
     return to_8bit(colors.cpu().reshape(tile.height, tile.width, 3))

@@ -29,7 +29,7 @@ def viewport_page(max_pixels: int) -> str:
 @functools.cache
 def viewport_style() -> str:
     """Return the style sheet of the page."""
-    return PAGE_STYLE + assets.style("scene/scene.css", "viewport/viewport.css")
+    return PAGE_STYLE + assets.style("scene/scene.css", "scene/crop.css", "viewport/viewport.css")
 
 
 @functools.cache

@@ -5,12 +5,12 @@
 /** @import { Mode } from "../scene/shaders.js" */
 import { BakeError, readBake } from "../scene/bake.js";
 import { Turntable } from "../scene/camera.js";
+import { CropPanel } from "../scene/crop.js";
 import { append, context2d, makeCanvas, messageOf, query } from "../scene/dom.js";
 import { RadioGroup } from "../scene/radio_group.js";
 import { SceneCanvas } from "../scene/scene_canvas.js";
 import { SceneView } from "../scene/scene_view.js";
 import { requireWebgl } from "../scene/webgl.js";
-import { CropPanel } from "./crop.js";
 
 const MAX_SCREENSHOT_MS = 200; // of one sample a pixel, up to which a screenshot has four
 
@@ -29,7 +29,8 @@ export class Page extends SceneView {
       usesAddress,
     });
     this.header = header;
-    this.crop = new CropPanel(root, header.aabb, () => this.cameraMoved());
+    const cropPanel = query(root, "[data-panel=crop]", HTMLElement);
+    this.crop = new CropPanel(root, cropPanel, header.aabb, () => this.cameraMoved());
     /** @type {RadioGroup<Mode>} */
     this.modeGroup = new RadioGroup(query(root, ".modes", HTMLElement), "mode", "color", (mode) => {
       this.drawing.loop.invalidate(0);

@@ -18,6 +18,7 @@ import { add, clamp, cross, dot, norm, normalize, scale, subtract, vec3 } from "
  */
 
 const MAX_PITCH = (89.5 * Math.PI) / 180;
+const FOV = { min: 10, max: 120 }; // degrees
 
 export class Turntable {
   /**
@@ -41,7 +42,17 @@ export class Turntable {
   }
 
   reset() {
+    this.focal = this.start.focal;
     this.lookFrom(this.start.eye, this.start.target);
+  }
+
+  /** The field of view along the image's shorter side, in degrees. */
+  get fov() {
+    return (2 * Math.atan(0.5 / this.focal) * 180) / Math.PI;
+  }
+
+  set fov(degrees) {
+    this.focal = 0.5 / Math.tan((clamp(degrees, FOV.min, FOV.max) * Math.PI) / 360);
   }
 
   /**
@@ -125,7 +136,8 @@ export class Turntable {
   toFragment() {
     const lengths = [...this.target, this.distance].map((value) => value.toPrecision(5));
     const degrees = [this.yaw, this.pitch].map((angle) => ((angle * 180) / Math.PI).toFixed(2));
-    return `view=${[...lengths, ...degrees].join(",")}`;
+    const fov = this.focal === this.start.focal ? [] : [this.fov.toFixed(2)];
+    return `view=${[...lengths, ...degrees, ...fov].join(",")}`;
   }
 
   /**
@@ -136,7 +148,9 @@ export class Turntable {
   fromFragment(fragment) {
     const match = /(?:^#?|&)view=([-+.e\d,]+)/.exec(fragment);
     const values = match ? match[1].split(",").map(Number) : [];
-    if (values.length !== 6 || !values.every(Number.isFinite) || values[3] <= 0) return false;
+    if (![6, 7].includes(values.length) || !values.every(Number.isFinite) || values[3] <= 0) return false;
+    this.focal = this.start.focal;
+    if (values.length === 7) this.fov = values[6];
     this.target = vec3(values);
     this.distance = this.boundDistance(values[3]);
     this.yaw = (values[4] * Math.PI) / 180;

@@ -1,9 +1,9 @@
-// The panel that crops a scene: two sliders along each axis, and the edges of the box over the image.
+// A part of a panel that crops a scene: two sliders along each axis, and the edges of the box over the image.
 
-/** @import { Pose } from "../scene/camera.js" */
-import { project } from "../scene/camera.js";
-import { append, query } from "../scene/dom.js";
-import { vec3 } from "../scene/vector.js";
+/** @import { Pose } from "./camera.js" */
+import { project } from "./camera.js";
+import { append, query } from "./dom.js";
+import { vec3 } from "./vector.js";
 
 const AXES = ["X", "Y", "Z"];
 const STEPS = 200;
@@ -15,13 +15,14 @@ const EDGES = CORNERS.flatMap((i) => [1, 2, 4].filter((bit) => !(i & bit)).map((
 export class CropPanel {
   /**
    * @param {HTMLElement} root
+   * @param {HTMLElement} panel with an element of class "rows"
    * @param {readonly number[]} aabb of the scene, minimum and maximum corner
    * @param {() => void} onChange
    */
-  constructor(root, aabb, onChange) {
+  constructor(root, panel, aabb, onChange) {
     this.aabb = aabb;
     this.onChange = onChange;
-    this.panel = query(root, "[data-panel=crop]", HTMLElement);
+    this.panel = panel;
     this.outline = query(root, ".outline path", SVGPathElement);
     this.fractions = WHOLE; // of the scene's box
     const rows = query(this.panel, ".rows", HTMLElement);

@@ -85,9 +85,19 @@ export async function savePng(canvas, name) {
     canvas.toBlob(done, "image/png"),
   );
   if (!blob) throw new Error("This browser could not encode the image.");
+  saveBlob(blob, `${name.replace(/[^\p{L}\p{N}._-]+/gu, "_") || "scene"}.png`);
+}
+
+/**
+ * Download a file.
+ *
+ * @param {Blob} blob
+ * @param {string} name
+ */
+export function saveBlob(blob, name) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
-  link.download = `${name.replace(/[^\p{L}\p{N}._-]+/gu, "_") || "scene"}.png`;
+  link.download = name;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }

@@ -8,6 +8,7 @@ const RADIANS_PER_PIXEL = 0.006;
 const MIN_SPEED = 0.0004; // radians a millisecond, below which inertia ends
 const INERTIA_MS = 140;
 const KEY_STEP = (5 * Math.PI) / 180;
+const FOV_STEP = 5; // degrees
 const TAP_MS = 320;
 const TAP_PIXELS = 12;
 
@@ -161,6 +162,8 @@ export class Gestures {
     else if (arrow) this.camera.orbit(KEY_STEP * arrow[0], KEY_STEP * arrow[1]);
     else if (event.key === "+" || event.key === "=") this.camera.zoom(0.9);
     else if (event.key === "-") this.camera.zoom(1 / 0.9);
+    else if (event.key === "[") this.camera.fov -= FOV_STEP;
+    else if (event.key === "]") this.camera.fov += FOV_STEP;
     else return;
     event.preventDefault();
     this.stop();

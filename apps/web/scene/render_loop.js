@@ -20,6 +20,17 @@ import { sampleAt } from "./sampling.js";
 
 /** @typedef {"fine" | "rough"} Quality */
 
+/**
+ * What the canvas shows.
+ *
+ * @typedef {object} Shown
+ * @property {Target} target
+ * @property {number[]} size
+ * @property {Pose} pose
+ * @property {Mode} mode
+ * @property {number[] | null} crop
+ */
+
 const MOVING_MS = 30; // of a frame while something moves
 const MIN_FINE_FRACTION = 0.25; // of the pixels in that time: with less a frame is rough and has more of them
 const STRIP_MS = 24; // of one strip of an image at rest
@@ -46,7 +57,7 @@ export class RenderLoop {
     this.size = [0, 0]; // of an image at rest, in pixels
     /** @type {{ moving: Target, rest: Target } | null} */
     this.targets = null;
-    /** @type {{ target: Target, size: number[], pose: Pose } | null} */
+    /** @type {Shown | null} */
     this.shown = null;
     this.generation = 0; // counts renderers
     this.inFlight = 0; // frames that the GPU has not finished
@@ -211,7 +222,7 @@ export class RenderLoop {
    * @param {Pose} pose
    */
   show(target, pose) {
-    this.shown = { target, size: [pose.width, pose.height], pose };
+    this.shown = { target, size: [pose.width, pose.height], pose, ...this.options() };
     this.stats.frames++;
     this.refresh();
     this.onFrame();

@@ -14,7 +14,8 @@ const ADDRESS_MS = 300; // without a frame until the address follows
 /**
  * @typedef {object} ViewOptions
  * @property {Background[]} backgrounds that the visitor can choose from
- * @property {boolean} [usesAddress] whether the camera is kept in the page's address
+ * @property {boolean} [usesAddress] whether the view is kept in an address
+ * @property {Window} [address] the window whose address it is; this one by default
  */
 
 /** The abstract base of pages that show scenes. */
@@ -25,12 +26,13 @@ export class SceneView {
    * @param {Turntable} camera
    * @param {ViewOptions} options
    */
-  constructor(root, surface, camera, { backgrounds, usesAddress = true }) {
+  constructor(root, surface, camera, { backgrounds, usesAddress = true, address = window }) {
     this.root = root;
     this.surface = surface;
     this.camera = camera;
     this.backgrounds = backgrounds;
     this.usesAddress = usesAddress;
+    this.address = address;
     const isDark = window.matchMedia("(prefers-color-scheme: dark)").matches;
     /** @type {Background} */
     this.background = isDark ? "black" : "white";
@@ -58,7 +60,21 @@ export class SceneView {
       "?": "about",
     };
     this.addressTimer = 0;
-    if (usesAddress) camera.fromFragment(location.hash);
+    if (usesAddress) camera.fromFragment(address.location.hash);
+  }
+
+  /** Return what the address says of the view. */
+  toFragment() {
+    return this.camera.toFragment();
+  }
+
+  /**
+   * Take over the view in an address.
+   *
+   * @param {string} fragment
+   */
+  followAddress(fragment) {
+    if (this.camera.fromFragment(fragment)) this.cameraMoved();
   }
 
   // -- what a subclass has to say ------------------------------------------------------------------------------------
@@ -125,9 +141,10 @@ export class SceneView {
       document.addEventListener("keydown", listener); // works before anything has the focus
     else root.addEventListener("keydown", listener);
     if (this.usesAddress) {
-      window.addEventListener("hashchange", () => {
-        if (this.camera.fromFragment(location.hash)) this.cameraMoved();
-      });
+      const { address } = this;
+      const follow = () => this.followAddress(address.location.hash);
+      address.addEventListener("hashchange", follow);
+      window.addEventListener("pagehide", () => address.removeEventListener("hashchange", follow));
     }
     query(root, "[data-act=fullscreen]", HTMLElement).hidden = !document.fullscreenEnabled;
     this.showBackground();
@@ -202,7 +219,8 @@ export class SceneView {
   }
 
   cameraRests() {
-    if (this.usesAddress) history.replaceState(null, "", `#${this.camera.toFragment()}`);
+    const { address } = this;
+    if (this.usesAddress) address.history.replaceState(address.history.state, "", `#${this.toFragment()}`);
   }
 
   // -- toolbar -------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 // The difference of two layers: only where both have drawn the same camera, the field with the field and the bake with
 // the bake.
 
+/** @import { Pose } from "../scene/camera.js" */
 /** @import { Layer } from "./layer.js" */
 /** @import { Viewport } from "./viewport.js" */
 import { context2d, makeCanvas } from "../scene/dom.js";
@@ -35,7 +36,7 @@ export class DifferenceCanvas {
     const { clientWidth, clientHeight } = this.viewport.surface;
     Object.assign(this.canvas, { width: clientWidth, height: clientHeight }); // clears it
     const [first, second] = this.viewport.layers;
-    if (showSamePose(first, second)) {
+    if (showSameView(first, second)) {
       for (const layer of [first, second]) layer.drawing?.loop.refresh(); // it can be read in the same turn only
       this.add(first.bakeCanvas, second.bakeCanvas);
     }
@@ -89,14 +90,24 @@ export class DifferenceCanvas {
 }
 
 /**
- * Whether the bakes of both layers show one and the same camera now.
+ * Whether the bakes of both layers show one and the same view now: camera, image mode and crop.
  *
  * @param {Layer} first
  * @param {Layer} second
  */
-function showSamePose(first, second) {
-  const one = first.drawing?.loop.shown?.pose;
-  const other = second.drawing?.loop.shown?.pose;
-  if (!one || !other) return false;
-  return NUMBERS_OF_POSE.every((name) => one[name].every((x, i) => x === other[name][i]));
+function showSameView(first, second) {
+  const one = first.drawing?.loop.shown;
+  const other = second.drawing?.loop.shown;
+  if (!one || !other || one.mode !== other.mode || one.crop?.join() !== other.crop?.join()) return false;
+  if (Math.abs(focalOf(one.pose) - focalOf(other.pose)) > 1e-9) return false;
+  return NUMBERS_OF_POSE.every((name) => one.pose[name].every((x, i) => x === other.pose[name][i]));
+}
+
+/**
+ * Return the focal length over the image's shorter side.
+ *
+ * @param {Pose} pose
+ */
+function focalOf({ intrinsics, width, height }) {
+  return intrinsics[0] / Math.min(width, height);
 }

@@ -173,7 +173,9 @@ export class FieldImages {
     const spans = layers.map((layer) => (isCoarse ? [0, 1] : viewport.spanOf(layer)));
     const total = width * height * spans.reduce((sum, [start, end]) => sum + end - start, 0);
     const scenes = layers.map((layer) => layer.description.id);
-    const options = { background: viewport.background === "white" ? 1 : 0, quick: isCoarse, spans };
+    const { mode, crop } = viewport.viewPanel;
+    const background = viewport.background === "white" ? 1 : 0;
+    const options = { background, quick: isCoarse, spans, mode, crop: crop.box };
     const pose = viewport.camera.pose(width, height);
     /** @type {Set<Layer>} */
     const begun = new Set();

@@ -37,6 +37,9 @@ const POLL_MS = 300;
  * @property {StartCamera} camera
  * @property {number[]} aabb
  * @property {BakeState} bake
+ * @property {string | null} quality such as its PSNR to the teacher
+ * @property {boolean} has_receipt
+ * @property {number | null} revision of a field that is being trained; null of one that is not
  */
 
 export class Layer {
@@ -148,9 +151,10 @@ export class Layer {
    * @param {Pose} pose
    * @param {number} x
    * @param {number} y
+   * @param {number[] | null} crop
    */
-  pick(pose, x, y) {
-    return this.drawing ? this.drawing.renderer.pick(pose, x, y) : null;
+  pick(pose, x, y, crop) {
+    return this.drawing ? this.drawing.renderer.pick(pose, x, y, crop) : null;
   }
 }
 

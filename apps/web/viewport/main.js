@@ -3,6 +3,7 @@
 /** @import { SceneDescription } from "./layer.js" */
 import { Cover } from "../scene/cover.js";
 import { messageOf, query } from "../scene/dom.js";
+import { acceptFiles } from "./drop.js";
 import { Viewport } from "./viewport.js";
 
 /** An error with a heading, for the visitor. */
@@ -27,9 +28,10 @@ async function describe(id) {
   return answer.json();
 }
 
+const ids = (new URLSearchParams(location.search).get("scenes") ?? "").split(",").filter(Boolean);
+
 /** @param {HTMLElement} root */
 async function openViewport(root) {
-  const ids = (new URLSearchParams(location.search).get("scenes") ?? "").split(",").filter(Boolean);
   if (!ids.length) throw new OpenError("No scene is open", "Start with: fieldmorph view FILE");
   return new Viewport(root, await Promise.all(ids.slice(0, 2).map(describe)));
 }
@@ -47,5 +49,6 @@ openViewport(root).then(
     const isKnown = error instanceof OpenError;
     if (!isKnown) console.error(error);
     cover.fail(isKnown ? error.heading : "Unexpected error", messageOf(error));
+    if (!ids.length) acceptFiles(root);
   },
 );

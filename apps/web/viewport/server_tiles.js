@@ -1,13 +1,14 @@
 // Images of the fields themselves as the server sends them: tile by tile, of the latest view only.
 
 /** @import { Pose } from "../scene/camera.js" */
+/** @import { Mode } from "../scene/shaders.js" */
 
 const HEADER_BYTES = 14; // bytes of the payload, which field, x, y, width, height
 const TEXT = 0xffff; // in place of a field: the payload is an error message
 
 /** @typedef {{ x: number, y: number, width: number, height: number }} Tile */
 /** @typedef {(field: number, image: ImageBitmap, tile: Tile) => void} OnTile */
-/** @typedef {{ background: number, quick: boolean, spans: number[][] }} TileOptions */
+/** @typedef {{ background: number, quick: boolean, spans: number[][], mode: Mode, crop: number[] | null }} TileOptions */
 
 /** An error that the server reported, or that it does not answer. */
 export class ServerError extends Error {

@@ -8,13 +8,19 @@ import { Turntable } from "../scene/camera.js";
 import { context2d, makeCanvas, query, queryAll } from "../scene/dom.js";
 import { RadioGroup } from "../scene/radio_group.js";
 import { SceneView } from "../scene/scene_view.js";
-import { clamp } from "../scene/vector.js";
+import { clamp, vec3 } from "../scene/vector.js";
+import { choicesText, readChoices, sharedWindow } from "./address.js";
+import { CameraPathFiles } from "./camera_path.js";
 import { DifferenceCanvas } from "./difference.js";
 import { FieldImages } from "./field_images.js";
 import { Layer } from "./layer.js";
+import { followTraining } from "./live.js";
 import { fillPattern } from "./pattern.js";
 import { Status } from "./status.js";
+import { showTitles } from "./titles.js";
+import { TrainingCameras } from "./training_cameras.js";
 import { VideoPanel } from "./video.js";
+import { ViewPanel } from "./view_panel.js";
 
 /** @typedef {"split" | "a" | "b" | "difference"} Comparison */
 
@@ -25,15 +31,19 @@ export class Viewport extends SceneView {
    */
   constructor(root, scenes) {
     const camera = new Turntable(scenes[0].camera, scenes[0].aabb);
-    super(root, query(root, ".touch", HTMLElement), camera, { backgrounds: ["white", "black"] });
+    const address = sharedWindow();
+    super(root, query(root, ".touch", HTMLElement), camera, { backgrounds: ["white", "black"], address });
+    const choices = readChoices(address.location.hash);
+    const { aabb } = scenes[0];
+    this.center = vec3([0, 1, 2].map((axis) => (aabb[axis] + aabb[axis + 3]) / 2));
     this.status = new Status(query(root, ".state", HTMLElement));
     this.divider = query(root, ".split", HTMLElement);
     this.split = 0.5; // fraction of the width where the second scene begins
     this.size = this.surfaceSize();
     const view = {
       pose: (/** @type {number} */ width, /** @type {number} */ height) => camera.pose(width, height),
-      mode: () => /** @type {const} */ ("color"),
-      crop: () => null,
+      mode: () => this.viewPanel.mode,
+      crop: () => this.viewPanel.crop.box,
       background: () => this.background,
       samples: 1, // the field itself comes instead of more
     };
@@ -53,32 +63,31 @@ export class Viewport extends SceneView {
     const modes = query(root, ".modes", HTMLElement);
     modes.hidden = scenes.length < 2;
     /** @type {RadioGroup<Comparison>} */
-    this.comparison = new RadioGroup(modes, "compare", scenes.length > 1 ? "split" : "a", () => {
-      this.showLayers();
-      this.images.visibleChanged();
-      this.setStatus(null, "moving");
-    });
+    this.comparison = new RadioGroup(
+      modes,
+      "compare",
+      scenes.length > 1 ? (choices.comparison ?? "split") : "a",
+      () => {
+        this.showLayers();
+        this.images.visibleChanged();
+        this.setStatus(null, "moving");
+        this.frameDrawn(); // the address follows
+      },
+    );
+    this.viewPanel = new ViewPanel(this, aabb, choices.mode ?? "color");
+    this.trainingCameras = new TrainingCameras(this);
     this.video = new VideoPanel(this);
+    this.pathFiles = new CameraPathFiles(this.video);
     this.actions.video = () => this.togglePanel("video");
     this.shortcuts.m = "video";
-    this.showTitles(scenes);
+    showTitles(root, scenes);
+    this.surface.setAttribute("aria-label", `3-D view of ${scenes.map((scene) => scene.name).join(" and ")}`);
     this.listenToDivider();
     this.listen();
     this.showLayers();
     this.cameraMoved();
     for (const layer of this.layers) void layer.watch();
-  }
-
-  /** @param {SceneDescription[]} scenes */
-  showTitles(scenes) {
-    [".first", ".second"].forEach((place, i) => {
-      const title = query(this.root, `.title${place}`, HTMLElement);
-      title.hidden = !scenes[i];
-      if (!scenes[i]) return;
-      query(title, "h1", HTMLElement).textContent = scenes[i].name;
-      query(title, "p", HTMLElement).textContent = scenes[i].facts[0]?.[1] ?? "";
-    });
-    this.surface.setAttribute("aria-label", `3-D view of ${scenes.map((scene) => scene.name).join(" and ")}`);
+    void followTraining(this, scenes);
   }
 
   listenToDivider() {
@@ -147,6 +156,35 @@ export class Viewport extends SceneView {
     this.difference?.schedule();
   }
 
+  /** Return the camera in pixels of the page. */
+  screenPose() {
+    return this.camera.pose(this.surface.clientWidth, this.surface.clientHeight);
+  }
+
+  /** Draw what lies over the images. */
+  drawOverlays() {
+    this.viewPanel.show();
+    this.trainingCameras.draw();
+  }
+
+  /** @param {string | null} name */
+  togglePanel(name) {
+    super.togglePanel(name);
+    this.drawOverlays();
+  }
+
+  toFragment() {
+    return super.toFragment() + choicesText(this.modes && this.comparison.value, this.viewPanel.mode);
+  }
+
+  /** @param {string} fragment */
+  followAddress(fragment) {
+    const { comparison, mode } = readChoices(fragment);
+    if (mode && mode !== this.viewPanel.mode) this.viewPanel.images.choose(mode);
+    if (comparison && this.modes && comparison !== this.comparison.value) this.comparison.choose(comparison);
+    super.followAddress(fragment);
+  }
+
   nextBackground() {
     super.nextBackground();
     for (const layer of this.layers) layer.drawing?.loop.refresh();
@@ -199,7 +237,9 @@ export class Viewport extends SceneView {
       layer.drawing?.loop.invalidate();
     }
     this.difference?.schedule();
+    this.drawOverlays();
     this.setStatus(null, "moving");
+    super.frameDrawn(); // the address follows also where nothing is baked
   }
 
   /**
@@ -207,10 +247,9 @@ export class Viewport extends SceneView {
    * @param {number} y
    */
   pick(x, y) {
-    const { clientWidth, clientHeight } = this.surface;
     const { visible } = this;
-    const layer = visible[this.isSplit && x > this.split * clientWidth ? 1 : 0];
-    return layer.pick(this.camera.pose(clientWidth, clientHeight), x, y);
+    const layer = visible[this.isSplit && x > this.split * this.surface.clientWidth ? 1 : 0];
+    return layer.pick(this.screenPose(), x, y, this.viewPanel.crop.box);
   }
 
   /**

@@ -11,7 +11,7 @@ from helpers.paths import ROOT
 from fieldmorph.apps.web import assets
 
 WEB = ROOT / "apps" / "web"
-ENTRIES = ("page/main.js", "viewport/main.js", "tensor/main.js")
+ENTRIES = ("page/main.js", "viewport/main.js", "tensor/main.js", "loading/main.js")
 DIAMOND = {
     "page/main.js": 'import { left } from "./left.js";\n'
     'import {\n  right,\n} from "../scene/right.js";\nleft(right);\n',
