@@ -1,5 +1,6 @@
 """Training of any field from posed images (Müller et al. 2022, appendix E)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import field as field_of
 from pathlib import Path
@@ -75,6 +76,7 @@ def fit_images(
     resume: bool = False,
     settings: JsonObject | None = None,
     on_progress: OnProgress = lambda _: None,
+    on_start: Callable[[RenderableField], None] = lambda _: None,
 ) -> tuple[RenderableField, LoopReport]:
     """Train `field` in place on posed images.
 
@@ -90,6 +92,7 @@ def fit_images(
         resume: continue from `state_path` if it exists.
         settings: JSON values that must be the same when the run is resumed.
         on_progress: called after each step.
+        on_start: called once before the first step, with the field and its occupancy grid as they change from then on.
 
     Returns:
         The trained field with its occupancy grid, ready to be rendered or saved, and a report.
@@ -102,6 +105,7 @@ def fit_images(
     compile_kernels()
     config, started = config or FitConfig(), now()
     learner = _ImageLearner(field, views, config)
+    on_start(RenderableField(field, learner.occupancy, learner.render_step_size, views.cameras))
     everything = {**(settings or {}), **saved_settings(config), "field": field.name, **field.config()}
     best, report = run_loop(
         learner,

@@ -1,6 +1,6 @@
 """Training from file to file."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.fit import FitConfig, fit_images
 from fieldmorph.fields.progress import OnProgress
 from fieldmorph.fields.registry import make_field
+from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.runtime import choose_device
 from fieldmorph.fields.scene import camera_digests
 from fieldmorph.fields.types import FieldSettings
@@ -35,6 +36,7 @@ def train_scene(
     resume: bool = False,
     force: bool = False,
     on_progress: OnProgress = lambda _: None,
+    on_start: Callable[[RenderableField], None] = lambda _: None,
 ) -> TrainResult:
     """Fit a field to the images of a scene's `train` split and save it.
 
@@ -50,6 +52,7 @@ def train_scene(
         seed: of all random numbers.
         resume, force: continue an interrupted run; overwrite what exists.
         on_progress: called after each step.
+        on_start: called before the first step, with the field as it changes from then on.
 
     Raises:
         SettingError, InputError: before anything is written.
@@ -78,6 +81,7 @@ def train_scene(
         resume=resume,
         settings={**source, "steps": budget.steps},
         on_progress=on_progress,
+        on_start=on_start,
     )
     job = {"job": "train", **source, CAMERAS: camera_digests(data), "preset": preset}
     saved = finish(stored, report, output, job, preset, seed)[1]

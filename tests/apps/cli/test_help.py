@@ -54,10 +54,10 @@ CLOSED = {
 OPEN = re.findall(
     r"\w+",
     """
-    aabb auth calibrate calibrate_rounds config data downscale file files folds fps high host latitude
-    level longitude low max_bytes max_psnr_drop model modes next nodes orbit output output_web points port
-    rank residual residual_points restarts sample scale seed seeds set setting_name setting_resolution
-    size sizes steps student sweeps teacher test threads time tolerance value
+    aabb allow_host auth calibrate calibrate_rounds config data downscale file files folds fps high host latitude
+    level longitude low max_bytes max_pixels max_psnr_drop model modes next nodes orbit output output_web points port
+    rank residual residual_points restarts root_path sample scale seed seeds set setting_name setting_resolution
+    size sizes steps student sweeps teacher test threads time tolerance value view
     """,
 )
 
