@@ -18,7 +18,7 @@ def add_parser(jobs: Any) -> None:
         "--budget",
         type=values.budget,
         default="220cs",
-        help=f"{arg.BUDGET_HELP}; 30 % of it train (default 220cs)",
+        help=f"{arg.BUDGET_HELP}; three tenths of it train (default 220cs)",
     )
 
 
