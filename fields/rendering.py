@@ -201,9 +201,9 @@ def shade_visible(
         at = positions[indices]
         log_sigma, features = field.geometry(at)
         sigma[indices] = density = field.density(log_sigma, at)
-        kept[indices] = visible = slabs.lit(density) & (density * slabs.lengths[indices] >= min_depth)
-        seen = indices[visible]
-        rgb[seen] = field.radiance(features[visible], at[visible], rays.rays_d[samples.ray_indices[seen]])
+        kept[indices] = lit = slabs.lit(density) & (density * slabs.lengths[indices] >= min_depth)
+        seen = indices[lit]
+        rgb[seen] = field.radiance(features[lit], at[lit], rays.rays_d[samples.ray_indices[seen]])
     return _composited(samples.keep(kept), rgb[kept], sigma[kept], background)
 
 

@@ -106,7 +106,7 @@ def kind_of(action: argparse.Action) -> Kind:
         return TABLE if several else TEXTS  # pairs of name and value, or values alone
     if action.nargs == "*":
         return TEXTS
-    kinds = {int: WHOLE, float: NUMBER}
+    kinds: dict[Any, Kind] = {int: WHOLE, float: NUMBER}
     return kinds.get(result, LIST if several else TEXT)
 
 
