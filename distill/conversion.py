@@ -74,7 +74,7 @@ def convert(
     learner = ConvertLearner(teacher, student, stages, config)
     everything = {**(settings or {}), **saved_settings(config), "student": student.name, **student.config()}
 
-    def tell_stage(progress: Progress) -> None:
+    def with_stage(progress: Progress) -> None:
         on_progress(replace(progress, activity=learner.activity))
 
     best, report = run_loop(
@@ -83,7 +83,7 @@ def convert(
         state_path=state_path,
         resume=resume,
         settings=everything,
-        on_progress=tell_stage,
+        on_progress=with_stage,
         started=started,
         config=replace(config.loop, min_steps=1) if learner.solves else config.loop,
     )

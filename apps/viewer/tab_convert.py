@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -47,23 +47,20 @@ class Converted:
     files: tuple[Path, Path, Path]
 
 
-def add_convert_tab(
-    blocks: gr.Blocks,
-    scene_tab: SceneTab,
-    scenes: Sequence[OpenScene],
-    store: SceneStore,
-    baker: Baker,
-    slot: ConversionSlot,
-) -> None:
-    """Add the tab to the page that is being built.
+class _Components(NamedTuple):
+    """What the tab holds: inputs by name, buttons, the card of a conversion, and the row that follows its end."""
 
-    Args:
-        blocks: the page; when a visitor leaves it, the conversion of that session is cancelled.
-        scene_tab: shows the result.
-        scenes: that can be converted, at least one.
-        store, baker: get the student.
-        slot: runs the conversion.
-    """
+    form: dict[str, Any]
+    start: gr.Button
+    stop: gr.Button
+    card: gr.HTML
+    done: gr.Row
+    compare: gr.Button
+    files: list[gr.DownloadButton]
+    pair: gr.State
+
+
+def _components(scenes: Sequence[OpenScene]) -> _Components:
     with gr.Tab("Convert", id="convert"), gr.Row(elem_classes="convert-tab"):
         with gr.Column(scale=2, min_width=300):
             form = add_form(scenes)
@@ -83,6 +80,27 @@ def add_convert_tab(
                 compare = gr.Button("Compare with teacher", variant="primary", min_width=200)
                 files = [gr.DownloadButton(text, size="md", min_width=200) for text in DOWNLOADS]
             pair = gr.State(())  # within the tab: Gradio counts a tab's siblings of every kind
+    return _Components(form, start, stop, card, done, compare, files, pair)
+
+
+def add_convert_tab(
+    blocks: gr.Blocks,
+    scene_tab: SceneTab,
+    scenes: Sequence[OpenScene],
+    store: SceneStore,
+    baker: Baker,
+    slot: ConversionSlot,
+) -> None:
+    """Add the tab to the page that is being built.
+
+    Args:
+        blocks: the page; when a visitor leaves it, the conversion of that session is cancelled.
+        scene_tab: shows the result.
+        scenes: that can be converted, at least one.
+        store, baker: get the student.
+        slot: runs the conversion.
+    """
+    form, start, stop, card, done, compare, files, pair = _components(scenes)
 
     async def run(request: gr.Request, *values: Any) -> AsyncIterator[dict[Any, Any]]:
         owner, settings = str(request.session_hash), dict(zip(form, values, strict=True))

@@ -122,12 +122,6 @@ def _checked(
     """Return rows without duplicates, after checks that they can be used."""
     duplicated = pd.DataFrame(torch.cat([rows.coordinates, rows.values[:, None]], dim=1).numpy()).duplicated()
     merged = int(duplicated.sum())
-    if rows.dropped:
-        log.warning("%s: %d rows with missing values are left out", label, rows.dropped)
-    if merged:
-        log.warning(
-            "%s: %d rows repeat the coordinates and the value of another and are left out", label, merged
-        )
     keep = torch.from_numpy((~duplicated).to_numpy().nonzero()[0])
     if sample is not None and sample < len(keep):
         keep = keep[torch.randperm(len(keep), generator=generator)[:sample].sort().values]
@@ -147,6 +141,12 @@ def _checked(
         raise InputError(f"{label}: all values of {rows.value_name} are {values[0].item():g}")
     if to_fit and (coordinates == coordinates[0]).all():
         raise InputError(f"{label}: all rows are at one place")
+    if rows.dropped:
+        log.warning("%s: %d rows with missing values are left out", label, rows.dropped)
+    if merged:
+        log.warning(
+            "%s: %d rows repeat the coordinates and the value of another and are left out", label, merged
+        )
     return Observations(
         coordinates,
         values,

@@ -351,9 +351,7 @@ def test_other_commands_say_what_a_model_is(
     ):
         assert main([str(word) for word in line]) == 3
         reported = capsys.readouterr().err
-        assert reported.endswith(
-            "is a posterior checkpoint (a fitted tensor model); expected a field checkpoint\n"
-        )
+        assert f"{tensor_model} is a tensor model, not a field; `fieldmorph tensor scene" in reported
         assert reported.count("\n") == 1
     assert list(out.iterdir()) == []
 
