@@ -1,4 +1,4 @@
-"""What a visitor waits for: the start, a whole image at rest, fluent dragging; and the memory of many visits."""
+"""Waiting times of a visitor (start, a whole image at rest, fluent dragging), and the memory of many visits."""
 
 import os
 import statistics

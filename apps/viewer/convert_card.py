@@ -1,4 +1,4 @@
-"""What the conversion tab says of a conversion, as HTML: before it, while it runs, when it is done or failed."""
+"""Texts of the conversion tab as HTML: before a conversion, while it runs, when it is done or failed."""
 
 import base64
 import logging

@@ -30,7 +30,7 @@ TERMINATED = 128 + signal.SIGTERM  # exit code
 
 @dataclass(frozen=True)
 class Address:
-    """Where the viewer is reached, and by whom.
+    """The address at which the viewer is reached, and who may reach it.
 
     Attributes:
         host: address to listen on.

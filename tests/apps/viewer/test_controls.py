@@ -189,7 +189,7 @@ def test_any_two_of_several_files_are_compared(browser: Any, tmp_path: Path) -> 
         page.context.close()
 
 
-def test_a_phone_is_told_of_fingers(browser: Any, server: Any) -> None:
+def test_help_on_a_phone_names_fingers(browser: Any, server: Any) -> None:
     page = new_page(browser, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     open_viewport(page, server)
     page.click("[data-act=about]")
