@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from fieldmorph.apps.viewer.launch import READY
 
 SERVER = "import sys; from fieldmorph.apps.cli.main import main; sys.exit(main())"
 TIMEOUT = 120.0  # seconds, for a response
+END_TIMEOUT = 30.0  # seconds, for the process to end
 
 
 @contextmanager
@@ -50,7 +50,11 @@ def started_process(
                 raise RuntimeError(f"the viewer exited with code {server.wait()}")
             yield url, server
         finally:
-            server.send_signal(signal.SIGINT)
+            server.terminate()  # a process in the background may ignore an interrupt
+            try:
+                server.wait(END_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                server.kill()
 
 
 def process_state(pid: int) -> Row | None:
