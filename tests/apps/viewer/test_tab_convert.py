@@ -97,7 +97,7 @@ def test_a_scene_evicted_while_it_waits_is_not_baked(store: SceneStore, baker: B
     baker.add(last)
     while last.bake.state["state"] in ("waiting", "working"):
         time.sleep(0.01)
-    assert (scene.bake.files, last.bake.state["state"]) == (None, "ready")
+    assert (scene.bake.files, last.bake.state["state"]) == ({}, "ready")
 
 
 def test_form_offers_what_there_is() -> None:

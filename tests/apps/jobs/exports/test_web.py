@@ -128,7 +128,7 @@ def test_a_tensor_model_is_exported_as_a_scene(
     assert result["psnr_to_field"] > 25
     code, reported = refused(capsys, tensor_model, "--web", tmp_path / "model.html")
     assert code == 3
-    assert "expected a field" in reported
+    assert "is a tensor model, not a field" in reported
 
 
 def test_a_name_is_the_file_s_or_as_given_and_not_endless(
