@@ -340,19 +340,17 @@ def test_a_login_is_requested_on_every_route(folder: Path) -> None:
 def test_only_the_allowed_routes_answer(server: Any) -> None:
     """Requests every route of the application; a new one of Gradio's is refused until it is allowed here."""
     client, viewer = server
-    own = (
+    scene = [f"/scenes/x{path}" for path in ("", "/bake/x", "/receipt", "/cameras")]
+    own = [
+        *scene,
         "/viewport",
         "/viewport.js",
         "/viewport.css",
-        "/scenes/x",
-        "/scenes/x/bake/x",
-        "/scenes/x/receipt",
-        "/scenes/x/cameras",
-        "/camera_path",
         "/videos/x",
         "/tiles",
         "/videos",
-    )
+        "/camera_path",
+    ]
     allowed = {*own, *(re.sub(r"{[^}]*}", "x", path) for path in GRADIO_PATHS)}
     paths = _paths(viewer.app._app)  # type: ignore[attr-defined]
     assert len(paths) > 60
