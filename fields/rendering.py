@@ -12,9 +12,7 @@ from fieldmorph.fields.kernels.ops import composite, march
 from fieldmorph.fields.occupancy import OccupancyGrid
 
 EARLY_STOP = 1e-3  # transmittance below which a sample changes no 8-bit pixel by more than a quarter
-FIRST_SLAB = (
-    16  # samples of a ray that are queried at once; each slab has four times as many as the one before
-)
+FIRST_SLAB = 16  # samples of a ray that are queried at once; every slab has four times as many as the last
 STEPS_PER_BOX = (
     64,
     512,
@@ -115,8 +113,11 @@ class _Slabs:
 
     def next(self) -> Int[Tensor, "n_slab"]:
         """Return the indices of the next slab's samples; none where all rays have ended."""
-        ranks = self.begin + torch.arange(self.size, device=self.rays.device)
-        self.mask = ranks < self.counts[self.rays, None]
+        counts = self.counts[self.rays]
+        longest = int(counts.max()) if len(counts) else 0  # bounds the memory of the last slab
+        end = min(self.begin + self.size, max(longest, self.begin))
+        ranks = torch.arange(self.begin, end, device=self.rays.device)
+        self.mask = ranks < counts[:, None]
         self.indices: Tensor = (self.samples.offsets[self.rays, None] + ranks)[self.mask]
         return self.indices
 
