@@ -11,9 +11,9 @@ from fieldmorph.fields.errors import InputError, UnsafeError
 from fieldmorph.fields.scene import Scene, Split, camera_digests, load_scene
 from fieldmorph.fields.types import JsonObject
 
-CAMERAS = (
-    "cameras_sha256"  # key of a provenance: digests of the scene's cameras by split, from version 0.2 on
-)
+CAMERAS = "cameras_sha256"  # key of a provenance: digests of the cameras by split, from version 0.2 on
+
+SPLITS = ("train", "val", "test")  # the first that is there identifies a scene
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +48,9 @@ def open_scene(
 def same_scene(provenance: JsonObject, data: str | Path) -> bool | None:
     """Return whether a scene is the one that a field was trained on, or its teacher, however many conversions ago.
 
-    It is if one of its splits has the cameras of then. None stands for what is unknown: files of version 0.1 do not
-    say, nor do fields that were trained without files.
+    It is if its training split has the cameras of then; without that split, one that is there. Scenes that were
+    rendered from one path have equal test cameras; those with equal training cameras count as one. None stands for
+    what is unknown: files of version 0.1 do not say, nor do fields that were trained without files.
 
     Args:
         provenance: of the field.
@@ -59,7 +60,8 @@ def same_scene(provenance: JsonObject, data: str | Path) -> bool | None:
     if not trained_on:
         return None
     found = camera_digests(data)
-    return any(found.get(split) == value for split, value in trained_on.items())
+    common = [split for split in SPLITS if split in trained_on and split in found]
+    return bool(common) and found[common[0]] == trained_on[common[0]]
 
 
 def warn_of_other_scene(path: str | Path, provenance: JsonObject, data: str | Path) -> bool | None:

@@ -79,6 +79,7 @@ def test_another_scene_is_warned_of(
     move(copy, "test")  # the training views are the same
     assert evaluated(capsys, trained, copy)[0]["same_scene"] is True
     move(copy, "train")
+    shutil.copy(few_views / "transforms_test.json", copy)  # as of another scene on the same path
     values, lines = evaluated(capsys, trained, copy)
     assert values["same_scene"] is False
     assert lines == (
