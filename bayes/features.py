@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fieldmorph.bayes.data.coordinates import Mode, kind_of, mode_of
+from fieldmorph.bayes.data.coordinates import Mode, mode_of, mode_of_variable
 from fieldmorph.bayes.data.dates import pd
 from fieldmorph.bayes.data.tables import listed
 from fieldmorph.fields.errors import InputError
@@ -136,7 +136,7 @@ def _of_xarray(X: Any, modes: Sequence[Mode] | None) -> Features:
     columns = [part.transpose(*cells.dims).values.ravel() for part in broadcast]
     if modes is None:
         modes = [
-            mode_of(name, column, kind_of(name, part.attrs), part.attrs.get("units"))
+            mode_of_variable(name, column, part.attrs)
             for name, column, part in zip(names, columns, parts, strict=True)
         ]
     numbers = [mode.parse(column).numpy() for mode, column in zip(modes, columns, strict=True)]

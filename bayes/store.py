@@ -33,6 +33,14 @@ def save_posterior(path: str | Path, posterior: Posterior) -> str:
     return write_checkpoint(path, *describe_posterior(posterior), kind=KIND)
 
 
+def _mode_header(mode: Mode) -> JsonObject:
+    """Return a mode as JSON values; that it is rotated is stated only where it is, as files of before have it."""
+    values = asdict(mode)
+    if not values["rotated"]:
+        del values["rotated"]
+    return values
+
+
 def load_posterior(path: str | Path) -> Posterior:
     """Read a model from a file; nothing in the file is run.
 
@@ -75,7 +83,7 @@ def describe_posterior(posterior: Posterior) -> tuple[JsonObject, dict[str, Tens
     if posterior.value_standard_name is not None:
         value["standard_name"] = posterior.value_standard_name
     header = {
-        "modes": [asdict(mode) for mode in posterior.modes],
+        "modes": [_mode_header(mode) for mode in posterior.modes],
         "value": value,
         "kernels": [describe_kernel(kernel) for kernel in posterior.kernels],
         "core": core,

@@ -5,9 +5,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-
-# isort: split
 from jaxtyping import Int
 from torch import Tensor
 

@@ -2,9 +2,6 @@
 
 from collections.abc import Callable
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-
-# isort: split
 from jaxtyping import Float
 from torch import Tensor
 

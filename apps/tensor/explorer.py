@@ -8,9 +8,6 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-
-# isort: split
 import numpy as np
 import torch
 from jaxtyping import Float, Int

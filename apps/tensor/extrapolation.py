@@ -3,9 +3,6 @@
 import logging
 from collections.abc import Sequence
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-
-# isort: split
 from jaxtyping import Float
 from torch import Tensor
 

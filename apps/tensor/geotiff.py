@@ -5,9 +5,6 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-
-# isort: split
 import numpy as np
 
 from fieldmorph.apps.tensor.grid_axes import Axis

@@ -6,9 +6,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-
-# isort: split
 import cv2
 import numpy as np
 from contourpy import contour_generator

@@ -8,10 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-from fieldmorph.fields.progress import OnCount
-
-# isort: split
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,6 +32,7 @@ from fieldmorph.fields.budget import now
 from fieldmorph.fields.checkpoint import check_output
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.files import replaced
+from fieldmorph.fields.progress import OnCount
 
 GRIDS = (".nc", ".nc4")
 ORDER = ("time", "number", "latitude", "longitude")  # CF recommends T, Z, Y, X

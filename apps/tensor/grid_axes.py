@@ -5,9 +5,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-
-# isort: split
 import numpy as np
 import torch
 from jaxtyping import Float

@@ -5,10 +5,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-from fieldmorph.fields.progress import OnCount, OnFit
-
-# isort: split
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -47,6 +43,7 @@ from fieldmorph.fields.budget import now
 from fieldmorph.fields.checkpoint import check_output
 from fieldmorph.fields.errors import InputError, SettingError
 from fieldmorph.fields.files import file_sha256
+from fieldmorph.fields.progress import OnCount, OnFit
 from fieldmorph.fields.store import save_field
 
 PREDICTED = ("mean", "sd", "lower", "upper")
@@ -117,7 +114,8 @@ def update_file(
         on_sweep: called with the number of sweeps done, their maximum, and the bound in nats per new row.
 
     Raises:
-        SettingError, InputError: before anything is written; also if the model was updated with this file before.
+        SettingError, InputError: before anything is written; also if the model was fitted to this file, or updated
+            with it before.
     """
     start = now()
     check_output(output, force)
@@ -125,7 +123,9 @@ def update_file(
     before, source = load_posterior(model), {"data": Path(data).name, "data_sha256": file_sha256(data)}
     sources = [before.provenance, *before.provenance.get("updates", [])]
     if source["data_sha256"] in [used.get("data_sha256") for used in sources]:
-        raise InputError(f"{model} was already updated with {source['data']}; its rows would count twice")
+        was_fitted = source["data_sha256"] == before.provenance.get("data_sha256")
+        done = "was fitted to" if was_fitted else "was already updated with"
+        raise InputError(f"{model} {done} {source['data']}; its rows would count twice")
     coordinates, values = read_measurements(data, before)
     posterior, report = update(
         before,

@@ -6,9 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-
-# isort: split
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray

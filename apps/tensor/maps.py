@@ -3,9 +3,6 @@
 import math
 from collections.abc import Sequence
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-
-# isort: split
 import numpy as np
 import torch
 from jaxtyping import Float

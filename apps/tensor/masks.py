@@ -8,14 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-
-# isort: split
 import numpy as np
 from numpy.typing import NDArray
 
 from fieldmorph.apps.tensor.globe import NEEDED, has_land, is_land
-from fieldmorph.bayes.data.coordinates import Mode, kind_of
+from fieldmorph.bayes.data.coordinates import Mode, is_rotated, kind_of
 from fieldmorph.bayes.data.readers import GRIDS, open_source
 from fieldmorph.bayes.data.tables import listed, only
 from fieldmorph.fields.errors import InputError, SettingError, did_you_mean
@@ -122,37 +119,50 @@ def open_mask(text: str, x: Mode, y: Mode, measured: tuple[Numbers, Numbers] | N
         return _near(text, float(match[1]), match[2], x, y, measured)
     if text not in ("land", "sea") and Path(path).suffix.lower() not in GRIDS:
         raise SettingError(f"unknown mask {text!r}; known: {KNOWN}{did_you_mean(text, ['land', 'sea'])}")
-    if not on_globe(x, y):
+    if not _in_degrees(x, y):
         raise SettingError(
             f"the mask {text} needs latitudes and longitudes; the map is over {x.name} and {y.name}"
         )
     if Path(path).suffix.lower() in GRIDS:
-        return read_mask(path, variable or None)
+        return read_mask(path, variable or None, rotated=x.rotated)
+    if not on_globe(x, y):
+        raise SettingError(
+            f"the mask {text} needs latitudes and longitudes; {x.name} and {y.name} are those of a rotated pole"
+        )
     if not has_land():
         raise SettingError(NEEDED)
     return LandMask(text)
 
 
 def on_globe(x: Mode, y: Mode) -> bool:
-    """Return whether a map over these modes is one of the globe."""
-    return (x.kind, y.kind) == ("longitude", "latitude")
+    """Return whether a map over these modes is one of the globe, by longitudes and latitudes of no rotated pole."""
+    return _in_degrees(x, y) and not (x.rotated or y.rotated)
 
 
-def read_mask(path: str | Path, variable: str | None = None) -> GridMask:
+def read_mask(path: str | Path, variable: str | None = None, rotated: bool = False) -> GridMask:
     """Read a mask from a NetCDF file, at the first time or level where it has several.
 
     Args:
         variable: its name; needed if several have latitudes and longitudes.
+        rotated: take the latitudes and longitudes of a rotated pole.
 
     Raises:
         InputError: no such file or variable, or one without latitudes and longitudes.
     """
     label, opened = open_source(path)
     with opened as grid:
-        kinds = {str(name): kind_of(str(name), v.attrs) for name, v in grid.variables.items() if v.ndim == 1}
+        columns = {
+            str(name): v.attrs
+            for name, v in grid.variables.items()
+            if v.ndim == 1 and is_rotated(v.attrs) == rotated
+        }
+        kinds = {name: kind_of(name, attributes) for name, attributes in columns.items()}
         axes = {kind: name for name, kind in kinds.items() if kind in ("latitude", "longitude")}
         if len(axes) < 2:
-            raise InputError(f"{label}: a mask needs latitudes and longitudes, each along one dimension")
+            pole = " of a rotated pole, as the map has them" if rotated else ""
+            raise InputError(
+                f"{label}: a mask needs latitudes and longitudes{pole}, each along one dimension"
+            )
         sides = [grid[axes[kind]].dims[0] for kind in ("latitude", "longitude")]
         suited = [
             str(n) for n, v in grid.data_vars.items() if {*sides} <= {*v.dims} and v.dtype.kind in "iufb"
@@ -183,7 +193,7 @@ def _near(
 
     if measured is None:
         raise SettingError(f"the mask {text} needs the measurements: --points TABLE")
-    if on_globe(x, y):
+    if _in_degrees(x, y):
         if unit is None:
             raise SettingError(f"the mask {text} needs a unit: {text}km or {text}deg")
         angle = limit / (EARTH_KM if unit == "km" else 180 / math.pi)
@@ -195,6 +205,10 @@ def _near(
             "common unit"
         )
     return DistanceMask(f"within {text} of the data", KDTree(_flat(*measured)), limit, _flat)
+
+
+def _in_degrees(x: Mode, y: Mode) -> bool:
+    return (x.kind, y.kind) == ("longitude", "latitude")
 
 
 def _on_sphere(longitudes: Numbers, latitudes: Numbers) -> Numbers:

@@ -1,8 +1,5 @@
 """Map of the places whose measurement would reduce the standard deviation most."""
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-
-# isort: split
 import numpy as np
 from matplotlib.figure import Figure
 

@@ -6,9 +6,6 @@ import re
 import threading
 from collections.abc import Callable
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-
-# isort: split
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 

@@ -4,9 +4,6 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-import fieldmorph.fields  # noqa: F401  (sets the OpenMP policy before torch is imported)
-
-# isort: split
 import numpy as np
 import torch
 from jaxtyping import Float

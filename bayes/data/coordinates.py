@@ -4,7 +4,7 @@ import logging
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ STANDARD_NAMES: dict[str, Kind] = {
     **dict.fromkeys(("longitude", "grid_longitude"), "longitude"),
 }
 UNITS: dict[str, Kind] = {"degrees_north": "latitude", "degrees_east": "longitude"}
+ROTATED = ("grid_latitude", "grid_longitude")  # standard names of degrees about another pole than the Earth's
 LIKE_A_DATE = r"\d{1,4}[-/.]\d|\d{1,2}[ -][A-Za-z]{3}"
 SHIFT_DECIMALS = 9  # so that -0.1 and 359.9 are equal; 1e-9 degrees are 0.1 mm
 TIE = 0.99  # of the widest gap; wider gaps count as equal to it
@@ -49,6 +50,7 @@ class Mode:
         cut: longitudes lie in [cut, cut + 360).
         written: the data have their longitudes in [written, written + 360).
         calendar: of the times, if it is not the standard one: "360_day", "noleap", ...
+        rotated: latitudes and longitudes are those of a rotated pole, as regional climate models have them.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Mode:
     cut: float = -180.0
     written: float = -180.0
     calendar: str | None = None
+    rotated: bool = False
 
     def parse(self, column: Any) -> Float[Tensor, "n"]:
         """Return a column's coordinates, float64, by the rules by which the data were read; NaN where one is missing.
@@ -169,6 +172,21 @@ def kind_of(name: str, attributes: Mapping[str, Any] | None = None) -> Kind:
     attributes = attributes or {}
     standard, unit = str(attributes.get("standard_name")), str(attributes.get("units"))
     return NAMES.get(name.lower()) or STANDARD_NAMES.get(standard) or UNITS.get(unit) or "number"
+
+
+def is_rotated(attributes: Mapping[str, Any]) -> bool:
+    """Return whether the CF attributes of a NetCDF variable are those of a rotated pole's latitudes or longitudes."""
+    return attributes.get("standard_name") in ROTATED
+
+
+def mode_of_variable(name: str, column: Any, attributes: Mapping[str, Any]) -> Mode:
+    """Return the mode of a NetCDF variable's values by its CF attributes.
+
+    Raises:
+        InputError: as `mode_of`.
+    """
+    mode = mode_of(name, column, kind_of(name, attributes), attributes.get("units"))
+    return replace(mode, rotated=is_rotated(attributes))
 
 
 def mode_of(name: str, column: Any, kind: Kind = "number", unit: str | None = None) -> Mode:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fieldmorph.bayes.data.coordinates import kind_of, mode_of
+from fieldmorph.bayes.data.coordinates import kind_of, mode_of_variable
 from fieldmorph.bayes.data.tables import Rows, listed, only
 from fieldmorph.fields.errors import InputError
 
@@ -67,7 +67,7 @@ def read_grid(
         if not set(variable.dims) <= set(measured.dims):
             raise InputError(f"{label}: {name} has other dimensions than {value}: {listed(measured.dims)}")
         column = variable.values.ravel()
-        read.append(mode_of(name, column, kind_of(name, variable.attrs), variable.attrs.get("units")))
+        read.append(mode_of_variable(name, column, variable.attrs))
         coordinates.append(read[-1].parse(column).reshape(variable.shape))
 
     cells, values, missing = _finite_cells(measured, sample, generator, f"{label}: {value}", config.block)

@@ -13,7 +13,7 @@ from fieldmorph.bayes.data.coordinates import Mode
 from fieldmorph.bayes.data.dates import pd
 from fieldmorph.bayes.data.netcdf import GridConfig, read_grid
 from fieldmorph.bayes.data.readers import open_source
-from fieldmorph.bayes.data.tables import Rows, find_column, read_table
+from fieldmorph.bayes.data.tables import Rows, read_table
 from fieldmorph.fields.errors import InputError, SettingError
 
 log = logging.getLogger(__name__)
@@ -93,27 +93,6 @@ def read_observations(
         else:
             rows = read_grid(data, modes, value, label, sample, generator, grid)
     return _checked(rows, sample, generator, label, to_fit)
-
-
-def read_points(source: Any, modes: Sequence[Mode]) -> Float[Tensor, "n modes"]:
-    """Read the coordinates of a table's rows, by the rules by which those of the data were read.
-
-    Args:
-        source: a table, as `read_observations` takes it.
-        modes: those of the model, in the order of the result's columns.
-
-    Raises:
-        InputError: not a table, a mode without a column, or a missing or bad coordinate.
-    """
-    label, opened = open_source(source)
-    with opened as frame:
-        if not isinstance(frame, pd.DataFrame):
-            raise InputError(f"{label} is not a table of points")
-        points = [mode.parse(frame[find_column(frame, mode.name, label)]) for mode in modes]
-    for mode, column in zip(modes, points, strict=True):
-        if column.isnan().any():
-            raise InputError(f"{label}: {mode.name}, row {int(column.isnan().int().argmax()) + 1}: missing")
-    return torch.stack(points, dim=1)
 
 
 def _checked(

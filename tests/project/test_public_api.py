@@ -1,6 +1,7 @@
 """Public names are what the packages promise, whatever was imported before them."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -103,3 +104,14 @@ def test_no_imports_run_in_a_circle() -> None:
     graph = imports()
     assert graph.number_of_edges() > 500
     assert [sorted(c) for c in nx.strongly_connected_components(graph) if len(c) > 1] == []
+
+
+def test_the_policy_of_threads_is_set_once_a_package() -> None:
+    """`import fieldmorph.fields` for its effect stands in the packages, which every module of theirs imports first."""
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for package in ("fields", "distill", "bayes", "apps")
+        for path in (ROOT / package).rglob("*.py")
+        if re.search(r"^import fieldmorph\.fields\b", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert found == {f"{package}/__init__.py" for package in ("distill", "bayes", "apps")}

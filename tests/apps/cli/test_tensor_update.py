@@ -106,9 +106,10 @@ def test_a_model_may_take_its_own_place(
     run(capsys, "update", own, later, "-o", own, "--force")
     assert load_posterior(own).provenance["rows"] == 680
     written = own.read_bytes()
-    for source in (later, tensor_model.with_name("train.csv")):
+    known = {later: "was already updated with", tensor_model.with_name("train.csv"): "was fitted to"}
+    for source, done in known.items():
         assert main(["tensor", "update", str(own), str(source), "-o", str(own), "--force"]) == 3
-        assert f"own.fm was already updated with {source.name}" in capsys.readouterr().err
+        assert f"own.fm {done} {source.name}; its rows would count twice" in capsys.readouterr().err
     assert own.read_bytes() == written
 
 

@@ -13,8 +13,8 @@ from fieldmorph.apps.cli.main import main
 from fieldmorph.apps.tensor import globe
 from fieldmorph.apps.tensor.globe import coastlines, is_land
 from fieldmorph.apps.tensor.map_layers import MapLayers, MapSettings, open_layers
-from fieldmorph.apps.tensor.masks import open_mask, read_mask
-from fieldmorph.bayes.data.coordinates import Mode
+from fieldmorph.apps.tensor.masks import on_globe, open_mask, read_mask
+from fieldmorph.bayes.data.coordinates import Mode, mode_of_variable
 from fieldmorph.bayes.store import load_posterior
 from fieldmorph.fields.errors import InputError, SettingError
 
@@ -171,3 +171,36 @@ def test_measured_places_are_read_once_each(tensor_model: Path, tensor_csv: Path
     assert kept is not None
     assert kept.tolist() == [[True], [False]]
     assert MapLayers().kept(torch.zeros(1).double(), torch.zeros(1).double()) is None
+
+
+def test_a_rotated_pole_is_no_place_on_the_globe(tmp_path: Path) -> None:
+    """Degrees about another pole than the Earth's have no land and no coastlines, but distances and own masks."""
+    degrees = numbers(0, 1, 2)
+    names = {"grid_longitude": "rlon", "grid_latitude": "rlat"}
+    x, y = (
+        mode_of_variable(name, degrees, {"standard_name": standard, "units": "degrees"})
+        for standard, name in names.items()
+    )
+    assert (x.kind, y.kind, x.rotated, y.rotated) == ("longitude", "latitude", True, True)
+    assert not on_globe(x, y)
+    for text in ("land", "sea"):
+        with pytest.raises(
+            SettingError,
+            match=f"the mask {text} needs latitudes and longitudes; rlon and rlat are those of a rotated",
+        ):
+            open_mask(text, x, y)
+    near = open_mask("120km", x, y, (numbers(0), numbers(0)))
+    assert near.keeps(numbers(0, 1, 2), numbers(0)).tolist() == [[True, True, False]]
+    plain = mask_file(tmp_path / "m.nc", np.ones((3, 4)))
+    with pytest.raises(InputError, match="needs latitudes and longitudes of a rotated pole"):
+        open_mask(str(plain), x, y)
+    with xr.open_dataset(plain) as grid:
+        turned = grid.load().rename(latitude="rlat", longitude="rlon")
+    turned["rlat"].attrs["standard_name"], turned["rlon"].attrs["standard_name"] = (
+        "grid_latitude",
+        "grid_longitude",
+    )
+    turned.to_netcdf(tmp_path / "r.nc", engine="h5netcdf")
+    assert open_mask(str(tmp_path / "r.nc"), x, y).keeps(numbers(0), numbers(1)).all()
+    with pytest.raises(InputError, match="needs latitudes and longitudes, each"):
+        open_mask(str(tmp_path / "r.nc"), LON, LAT)

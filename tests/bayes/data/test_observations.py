@@ -1,33 +1,15 @@
-"""Measurements whatever they are from: what is missing, merged and drawn, and points to predict."""
+"""Measurements whatever they are from: what is missing, merged and drawn."""
 
 import logging
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers.measurements import SECONDS_2006_04_16, globe, refused, same, stations, written
+from helpers.measurements import refused, same, stations
 
-from fieldmorph.bayes.data.observations import read_observations, read_points
-from fieldmorph.fields.errors import InputError, SettingError
-
-
-def test_points_to_predict_follow_the_rules_of_the_data(tmp_path: Path) -> None:
-    rows = read_observations(
-        stations(lon=[350.0, 355.0, 0.0, 5.0], temp=None, **{"temp [K]": [1.0, 2, 3, 4]})
-    )
-    path = written(tmp_path / "p.csv", "time,lon,lat\n2006-04-16,358,1\n17.04.2006,-3,2\n")
-    assert read_points(path, rows.modes).tolist() == [
-        [1, -2, SECONDS_2006_04_16],
-        [2, -3, SECONDS_2006_04_16 + 86400],
-    ]
-    with pytest.raises(InputError, match=r"p.csv has no column 'lat'; there are: lon, time"):
-        read_points(written(tmp_path / "p.csv", "lon,time\n1,2006-04-16\n"), rows.modes)
-    with pytest.raises(InputError, match="lon, row 2: missing"):
-        read_points(written(tmp_path / "p.csv", "lat,lon,time\n1,1,2006-04-16\n1,,2006-04-16\n"), rows.modes)
-    with pytest.raises(InputError, match="is not a table of points"):
-        read_points(globe(), rows.modes)
+from fieldmorph.bayes.data.observations import read_observations
+from fieldmorph.fields.errors import SettingError
 
 
 def test_rows_with_missing_values_are_dropped_with_a_message(caplog: pytest.LogCaptureFixture) -> None:
