@@ -35,8 +35,12 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Exit with code 2 and the message in one line, with the choice that was meant where one is like it."""
         choice = re.search(r"invalid choice: '?([^' ]*)'? \(choose from (.*)\)", message)
-        meant = did_you_mean(choice[1], re.findall(r"[^\s',]+", choice[2])) if choice else ""
-        self.exit(2, f"fieldmorph: {message}{meant} (see {self.prog} --help)\n")
+        if choice:
+            names = re.findall(
+                r"[^\s',]+", choice[2]
+            )  # with quotes or without: versions of Python differ in that
+            message = f"{message[: choice.start(2)]}{', '.join(names)}){did_you_mean(choice[1], names)}"
+        self.exit(2, f"fieldmorph: {message} (see {self.prog} --help)\n")
 
     def _check_options(self, words: Sequence[str]) -> None:
         known = self._option_string_actions

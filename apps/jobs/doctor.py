@@ -1,7 +1,6 @@
 """Diagnosis of an installation, line by line."""
 
 import importlib.metadata
-import json
 import os
 import platform
 from collections.abc import Callable, Iterator
@@ -52,17 +51,6 @@ def diagnose() -> list[Line]:
         except Exception as error:  # a report on a broken machine is what this is for
             lines.append((check.__name__.strip("_"), "broken", f"{type(error).__name__}: {error}"))
     return lines
-
-
-def doctor(as_json: bool = False) -> int:
-    """Print the diagnosis and return the exit code: 0, or 1 where something needed is broken."""
-    lines = diagnose()
-    if as_json:
-        print(json.dumps({name: {"status": status, "detail": detail} for name, status, detail in lines}))
-    else:
-        for name, status, detail in lines:
-            print(f"{name:<16} {status:<7} {detail}")
-    return int(any(status == "broken" for _, status, _ in lines))
 
 
 def _python() -> Iterator[Line]:

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 
+from fieldmorph.apps.cli.main import main
 from fieldmorph.apps.jobs import doctor as module
-from fieldmorph.apps.jobs.doctor import TINYCUDANN_COMMAND, diagnose, doctor
+from fieldmorph.apps.jobs.doctor import TINYCUDANN_COMMAND, diagnose
 from fieldmorph.apps.jobs.exports.table import EXPORTS, ExportFormat
 from fieldmorph.fields.kernels.accelerators import Accelerator
 from fieldmorph.fields.kernels.table import KERNELS
@@ -36,14 +37,14 @@ NAMES = [
 
 
 def test_every_part_has_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert doctor(as_json=False) == 0
+    assert main(["doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line[:16].strip() for line in lines] == NAMES
     assert {line.split()[1] for line in lines[:4]} == {"ok"} or "workqueue" in lines[3]
 
 
 def test_json_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
-    assert doctor(as_json=True) == 0
+    assert main(["doctor", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert [(name, r["status"], r["detail"]) for name, r in report.items()] == diagnose()
 
@@ -57,7 +58,7 @@ def test_kernels_are_compared_with_their_twins(monkeypatch: pytest.MonkeyPatch) 
     status, detail = next((s, d) for name, s, d in diagnose() if name == "kernels")
     assert status == "broken"
     assert detail == "hash is off by 1.0e-02; march is off by inf"
-    assert doctor() == 1
+    assert main(["doctor"]) == 1
 
 
 @pytest.mark.parametrize(
