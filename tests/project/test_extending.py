@@ -1,4 +1,4 @@
-"""docs/extending.md: what it adds works, in processes of their own, as a newcomer would run it."""
+"""docs/extending.md and its second page: what they add works, in processes of their own, as a newcomer would run it."""
 
 import csv
 import json
@@ -15,13 +15,12 @@ from helpers.pages import blocks
 from helpers.paths import ROOT, TESTS
 from PIL import Image
 
-PAGE = "docs/extending.md"
+PAGES = ("docs/extending.md", "docs/extending-the-program.md")
+BLOCKS = [block for page in PAGES for block in blocks(page, "python")]
 FILES = {
-    match.group(1): block
-    for block in blocks(PAGE, "python")
-    if (match := re.match(r"# (\w+\.py)\n", block)) is not None
+    match.group(1): block for block in BLOCKS if (match := re.match(r"# (\w+\.py)\n", block)) is not None
 }
-USES = [block for block in blocks(PAGE, "python") if not re.match(r"# \w+\.py\n", block)]
+USES = [block for block in BLOCKS if not re.match(r"# \w+\.py\n", block)]
 VIEW = """
 import json, sys, urllib.request
 import register_field
@@ -103,7 +102,7 @@ def test_the_field_shows_in_the_viewer(desk: Path) -> None:
 
 
 def test_the_page_names_every_table() -> None:
-    page = (ROOT / PAGE).read_text()
+    page = "".join((ROOT / page).read_text() for page in PAGES)
     tables = re.findall(r"\| `([A-Z]+)` in `([\w/.]+)` \|", page)
     assert len(tables) >= 8
     assert "A sampler" in page

@@ -17,8 +17,11 @@ from fieldmorph.apps.cli.config import with_config
 from fieldmorph.apps.cli.main import build_parser
 
 COMMANDS = [(name, command) for name in NAMES for command in dict.fromkeys(commands(name))]
-EXTENDING = "docs/extending.md"  # its blocks are files: see test_extending.py
-WITH_PYTHON = [name for name in NAMES if blocks(name, "python") and name != EXTENDING]
+EXTENDING = (
+    "docs/extending.md",
+    "docs/extending-the-program.md",
+)  # their blocks are files: see test_extending.py
+WITH_PYTHON = [name for name in NAMES if blocks(name, "python") and name not in EXTENDING]
 SHORTER = [(r'Budget\.parse\("[^"]+"\)', "Budget(steps=2)"), (r"resolution=64", "resolution=16")]
 
 
