@@ -33,11 +33,22 @@ from PIL import Image  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from fieldmorph.fields.base import VolumeField  # noqa: E402
+from fieldmorph.fields.kernels.table import KERNELS  # noqa: E402
 
 # New examples are drawn locally; CI repeats the same ones. A busy machine is no error.
 hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+def pytest_sessionstart() -> None:
+    """Have every second of several workers compile kernels from the table's end: what one compiles, others load."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is None:
+        return
+    for module in list(KERNELS.values())[:: -1 if int(worker[2:]) % 2 else 1]:
+        example = module.example(torch.Generator().manual_seed(0))
+        example.run(example.kernel)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

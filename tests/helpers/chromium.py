@@ -12,18 +12,27 @@ import pytest
 
 from fieldmorph.apps.bench.browser_page import CHROMIUM
 
+WITHOUT_RASTER = "--disable-gpu-rasterization"  # pages are drawn in half the time where a CPU is the GPU
 PATIENCE = 240.0  # seconds, on a machine that is busy with other things
 
 
-@contextmanager
-def chromium() -> Iterator[Any]:
-    """A browser; the test is skipped, with the reason, where there is none."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+def chromium_program() -> str:
+    """Its path; the test is skipped, with the reason, where it or its driver is missing."""
+    pytest.importorskip("playwright.sync_api", reason="pip install playwright")
     program = shutil.which("chromium")
     if program is None:
         pytest.skip("apt-get install chromium")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=program, args=CHROMIUM)
+    return program
+
+
+@contextmanager
+def chromium(*arguments: str) -> Iterator[Any]:
+    """A browser with further arguments; the test is skipped, with the reason, where there is none."""
+    program = chromium_program()
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=program, args=[*CHROMIUM, *arguments])
         yield browser
         browser.close()
 

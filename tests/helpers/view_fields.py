@@ -47,7 +47,7 @@ def served(files: Sequence[Path], **options: Any) -> Iterator[tuple[str, Viewer]
     """Address and viewer, for as long as the block lasts; options are those of `Access` and of `make_viewer`."""
     access = Access(**{f.name: options.pop(f.name) for f in fields(Access) if f.name in options})
     listening = listen("127.0.0.1", 0)
-    viewer = make_viewer(files, access=access, threads=2, **{"max_pixels": 640 * 480, **options})
+    viewer = make_viewer(files, access=access, **{"threads": 2, "max_pixels": 320 * 240, **options})
     url = page_url("127.0.0.1", listening.getsockname()[1])
     server = Server(listening, LoadingPage(LoadingState()))
     server.start()

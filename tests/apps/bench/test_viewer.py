@@ -2,6 +2,8 @@
 
 import os
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.chromium import chromium
+from helpers.chromium import chromium_program
 from helpers.view_fields import save_ball, served
 
 pytest.importorskip("gradio")
 
-from fieldmorph.apps.bench import browser_page, load_clients
+from fieldmorph.apps.bench import browser_page, load_clients, viewer_process, viewer_targets
 from fieldmorph.apps.bench import viewer as viewer_bench
 from fieldmorph.apps.bench.browser_page import page_table
 from fieldmorph.apps.bench.load_clients import assembled
@@ -23,6 +25,34 @@ from fieldmorph.apps.bench.viewer_process import cpu_seconds, process_state, sce
 from fieldmorph.apps.bench.viewer_targets import after_visits, at_rest, dragged, started
 from fieldmorph.apps.viewer.tiles import Tile, tile_message
 from fieldmorph.fields.runtime import compile_kernels
+
+CELLS = 128  # minimum that a browser drags by default
+BAKES = f"from fieldmorph.apps.viewer import app; app.make_viewer.__kwdefaults__['resolution'] = {CELLS}; "
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, tuple[str, Any]]]:
+    """File of a ball, and what `viewer_process.served` yields of it: one process for the tests that only visit it."""
+    file = str(save_ball(tmp_path_factory.mktemp("program") / "ball.fm"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(viewer_process, "SERVER", BAKES + viewer_process.SERVER)
+        with viewer_process.served([file]) as found:
+            yield file, found
+
+
+@pytest.fixture
+def ball(program: tuple[str, tuple[str, Any]], monkeypatch: pytest.MonkeyPatch) -> str:
+    """That file; benchmarks of it with the program's defaults visit that process."""
+    file, found = program
+
+    @contextmanager
+    def running(files: Sequence[str], options: Sequence[str] = ()) -> Iterator[tuple[str, Any]]:
+        assert (list(files), list(options)) == ([file], [])
+        yield found
+
+    for module in (viewer_bench, viewer_targets):
+        monkeypatch.setattr(module, "served", running)
+    return file
 
 
 def tile(x: int, y: int, level: int, which: int = 0) -> bytes:
@@ -98,11 +128,11 @@ def test_an_answer_that_is_none_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_program_itself_is_visited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_program_itself_is_visited(ball: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(viewer_bench, "IMAGE", (120, 90))
     for module in (viewer_bench, load_clients):
         monkeypatch.setattr(module, "VIEWS", 3)  # each of which is received twice
-    row = viewer_bench.alone([str(save_ball(tmp_path / "ball.fm"))], 0)
+    row = viewer_bench.alone([ball], 0)
     assert (row["errors"], row["strangers"]) == (0, 0)
 
 
@@ -113,8 +143,7 @@ def test_the_page_has_a_table() -> None:
 
 @pytest.mark.browser
 def test_a_page_is_opened_dragged_and_left_alone(tmp_path: Path) -> None:
-    with chromium():  # or it is skipped
-        pass
+    chromium_program()  # or it is skipped
     ball = str(save_ball(tmp_path / "ball.fm"))
     row = browser_page.drag_page(ball, sizes=((160, 120),), openings=1, drag_seconds=0.5, resolution=16)
     (window,) = row["windows"]
@@ -148,8 +177,7 @@ def test_targets_stand_next_to_what_was_measured() -> None:
 
 
 @pytest.mark.slow
-def test_start_and_memory_are_measured(tmp_path: Path) -> None:
-    ball = str(save_ball(tmp_path / "ball.fm"))
+def test_start_and_memory_are_measured(ball: str) -> None:
     row = started([ball], starts=1)
     assert 0 < row["first_page_cpu_s"] < row["viewer_cpu_s"]
     assert row["ratio"] == pytest.approx(row["viewer_cpu_s"] / row["import_cpu_s"])
@@ -159,15 +187,22 @@ def test_start_and_memory_are_measured(tmp_path: Path) -> None:
 
 
 @pytest.mark.browser
-def test_waiting_and_dragging_are_measured(tmp_path: Path) -> None:
-    with chromium():  # or it is skipped
-        pass
-    ball = str(save_ball(tmp_path / "ball.fm"))
-    row = at_rest(ball, turns=2)
+def test_waiting_and_dragging_are_measured(ball: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    chromium_program()  # or it is skipped
+
+    @contextmanager
+    def here(files: Sequence[str], options: Sequence[str]) -> Iterator[tuple[str, Any]]:
+        assert options == ["--no-bake"]
+        with served([Path(file) for file in files], bake=False) as found:
+            yield found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(viewer_targets, "served", here)
+        row = at_rest(ball, turns=2)
     assert min(row["coarse_ms"], row["first_tile_ms"]) > 0
     row = dragged(ball, drag_seconds=0.5)
     assert min(row[name] for name in ("core_seconds", "first_image_ms", "frames_per_second")) > 0
-    assert row["cells"] >= 128
+    assert row["cells"] >= CELLS
 
 
 def test_the_scenes_of_a_page_are_found() -> None:

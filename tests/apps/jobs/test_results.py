@@ -1,11 +1,12 @@
 """`--json` has the keys that it had in 0.1, whatever the results are made of."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.small_conversions import shrink_conversions
 
 from fieldmorph.apps.cli.main import main
 
@@ -19,6 +20,13 @@ EVALUATED = (
 GATE = {"max_psnr_drop", "psnr_drop", "met", "kept", "picked_by", "extensions", "stopped"}
 PART = {"stage", "steps", "seed", "lr_share", "psnr_drop", "kept"}
 TINY_MLP = ("--set=width=16", "--set=depth=1", "--steps", "4", "--threads", "1")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small_conversions() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        shrink_conversions(patch)
+        yield
 
 
 @pytest.fixture

@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.paths import TESTS
+from helpers.small_conversions import shrink_conversions
 
 from fieldmorph.apps.cli.main import main
 from fieldmorph.apps.jobs.scenes import same_scene
@@ -14,6 +16,13 @@ from fieldmorph.fields.scene import camera_digests
 from fieldmorph.fields.store import load_field
 
 SMALL = ["--threads", "1", "--steps", "24", "--json", "--quiet"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small_conversions() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        shrink_conversions(patch)
+        yield
 
 
 @pytest.fixture(scope="module")

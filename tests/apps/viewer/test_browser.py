@@ -2,19 +2,20 @@
 
 import base64
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-from helpers.chromium import artefact, chromium, new_page, until, wait
+from helpers.chromium import WITHOUT_RASTER, artefact, chromium, new_page, until, wait
 from helpers.view_fields import ball_field, save_ball, served
 from PIL import Image
 
 from fieldmorph.apps.media import to_8bit
 from fieldmorph.apps.viewer.app import Viewer
+from fieldmorph.apps.viewer.scenes import OpenScene
 from fieldmorph.fields.cameras import resize
 
 pytest.importorskip("gradio")
@@ -27,7 +28,13 @@ OUTSIDE = """
   return box.left < 0 || box.right > innerWidth || box.bottom > innerHeight;
 }).length"""
 SHORT = """
-for (const [name, value] of [["seconds", 1], ["size", 240]]) document.querySelector(`[name=${name}]`).value = value;
+Object.assign(document.querySelector("[name=seconds]"), { min: 0.2, step: 0.1, value: 0.2 });
+const size = document.querySelector("[name=size]");
+size.add(new Option("smaller than any", 60));
+size.value = 60;
+"""
+LONG = """
+for (const [name, value] of [["seconds", 20], ["size", 240]]) document.querySelector(`[name=${name}]`).value = value;
 """
 GLIDE = """
 const request = requestAnimationFrame;
@@ -37,11 +44,12 @@ const record = () => (targets.add(fieldmorph.camera.target.join()), requestAnima
 record();
 """
 DESK, PHONE = (1280, 800), (390, 844)
+WINDOW = (720, 540)  # where the layout does not matter
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with chromium() as browser:
+    with chromium(WITHOUT_RASTER) as browser:
         yield browser
 
 
@@ -62,9 +70,16 @@ def viewport_of(page: Any) -> Any:
 
 
 class Visit:
-    """A page, its viewport, and the errors on it."""
+    """A page, its viewport, and the errors on it; only the viewport, where its scenes are given."""
 
-    def __init__(self, browser: Any, url: str, size: tuple[int, int] = DESK, dark: bool = False):
+    def __init__(
+        self,
+        browser: Any,
+        url: str,
+        size: tuple[int, int] = WINDOW,
+        dark: bool = False,
+        only: Sequence[OpenScene] = (),
+    ):
         self.url, self.wrong = url, list[str]()
         scheme = "dark" if dark else "light"
         self.page = new_page(
@@ -78,8 +93,9 @@ class Visit:
         self.page.on(
             "request", lambda r: r.url.startswith((url, "data:", "blob:")) or self.wrong.append(r.url)
         )
-        self.page.goto(url)
-        self.viewport = viewport_of(self.page)
+        self.page.goto(f"{url}viewport?scenes={','.join(scene.id for scene in only)}" if only else url)
+        self.viewport = self.page if only else viewport_of(self.page)
+        self.box = ".viewport" if only else "iframe"
         until(
             self.viewport, f"!!{VIEWPORT} && document.querySelector('.viewport').dataset.state !== 'loading'"
         )
@@ -96,7 +112,7 @@ class Visit:
         until(self.viewport, f"{VIEWPORT}.stats.images > {before}")
 
     def drag(self, dx: int) -> None:
-        box = self.page.locator("iframe").bounding_box()
+        box = self.page.locator(self.box).bounding_box()
         x, y = box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.5
         self.page.mouse.move(x, y)
         self.page.mouse.down()
@@ -140,7 +156,7 @@ def test_two_fields_are_shown_side_by_side(
 
 def test_image_of_the_server_is_in_the_viewport(browser: Any, server: Any) -> None:
     url, viewer = server
-    visit = Visit(browser, url)
+    visit = Visit(browser, url, only=viewer.scenes)
     visit.drawn()
     visit.refined(lambda: visit.viewport.click("button[data-compare=a]"))
     found = visit.pixels()[..., :3]
@@ -157,7 +173,7 @@ def test_image_of_the_server_is_in_the_viewport(browser: Any, server: Any) -> No
 
 
 def test_dragging_shows_the_bake_and_resting_the_field(browser: Any, server: Any) -> None:
-    visit = Visit(browser, server[0])
+    visit = Visit(browser, server[0], only=server[1].scenes)
     visit.drawn()
     yaw, previews = (
         visit.viewport.evaluate(f"{VIEWPORT}.{what}") for what in ("camera.yaw", "stats.previews")
@@ -178,16 +194,16 @@ def test_dragging_shows_the_bake_and_resting_the_field(browser: Any, server: Any
 
 
 def test_the_pivot_glides_to_the_surface_under_a_double_click(browser: Any, server: Any) -> None:
-    visit = Visit(browser, server[0])
+    visit = Visit(browser, server[0], only=server[1].scenes)
     visit.drawn()
     visit.viewport.evaluate(GLIDE)
-    box = visit.page.locator("iframe").bounding_box()
+    box = visit.page.locator(visit.box).bounding_box()
     visit.page.mouse.dblclick(box["x"] + 0.02 * box["width"], box["y"] + 0.5 * box["height"])
     until(
         visit.viewport, "document.querySelector('.announcement').textContent === 'No surface at this point'"
     )
     assert visit.viewport.evaluate("[...targets]") == ["0,0,0"]
-    visit.page.mouse.dblclick(box["x"] + 0.48 * box["width"], box["y"] + 0.5 * box["height"])
+    visit.page.mouse.dblclick(box["x"] + 0.45 * box["width"], box["y"] + 0.5 * box["height"])
     until(
         visit.viewport,
         f"Math.hypot(...{VIEWPORT}.camera.target) > 0.3 && {VIEWPORT}.gestures.animation === null",
@@ -198,7 +214,7 @@ def test_the_pivot_glides_to_the_surface_under_a_double_click(browser: Any, serv
 
 
 def test_equal_fields_have_no_difference_and_the_split_line_moves(browser: Any, server: Any) -> None:
-    visit = Visit(browser, server[0])
+    visit = Visit(browser, server[0], only=server[1].scenes)
     visit.drawn()
     visit.viewport.focus(".split")
     visit.page.keyboard.press("ArrowRight")
@@ -213,7 +229,7 @@ def test_equal_fields_have_no_difference_and_the_split_line_moves(browser: Any, 
 
 
 def test_a_video_is_rendered_and_can_be_cancelled(browser: Any, server: Any) -> None:
-    visit = Visit(browser, server[0])
+    visit = Visit(browser, server[0], only=server[1].scenes)
     visit.drawn()
     visit.viewport.click("button[data-act=video]")
     visit.viewport.click("button[data-act=addkey]")
@@ -223,7 +239,7 @@ def test_a_video_is_rendered_and_can_be_cancelled(browser: Any, server: Any) -> 
     visit.page.screenshot(path=artefact("view_video.png"))
     video = httpx.get(visit.url + visit.viewport.get_attribute(".result a", "href").lstrip("/"))
     assert video.content[4:8] == b"ftyp"
-    visit.viewport.evaluate("document.querySelector('[name=seconds]').value = 20")
+    visit.viewport.evaluate(LONG)
     visit.viewport.click("button[data-act=render]")
     until(visit.viewport, "/Frame \\d/.test(document.querySelector('.rendering p').textContent)")
     visit.viewport.click("button[data-act=cancel]")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.chromium import artefact, chromium, new_page, until
+from helpers.chromium import WITHOUT_RASTER, artefact, chromium, new_page, until
 from helpers.view_fields import save_ball, served
 
 from fieldmorph.apps.viewer.app import Viewer
@@ -21,7 +21,7 @@ DONE = "document.querySelector('.state').dataset.kind === 'done'"
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with chromium() as browser:
+    with chromium(WITHOUT_RASTER) as browser:
         yield browser
 
 

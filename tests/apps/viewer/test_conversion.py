@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.small_conversions import shrink_conversions
 
 from fieldmorph.apps.jobs.request import ConversionRequest
 from fieldmorph.apps.viewer.conversion import (
@@ -24,6 +26,13 @@ from fieldmorph.fields.store import load_field
 
 TINY = {"width": 16, "depth": 2, "n_frequencies": 4}
 REQUEST = ConversionRequest(Budget(steps=40), receipt=False, overrides=TINY)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small_conversions() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        shrink_conversions(patch)
+        yield
 
 
 @pytest.fixture

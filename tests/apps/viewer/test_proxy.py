@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from helpers.chromium import chromium, new_page, until
+from helpers.chromium import WITHOUT_RASTER, chromium, new_page, until
 from helpers.view_fields import save_ball, served
 
 pytest.importorskip("gradio")
@@ -63,14 +63,19 @@ def proxy(strip: bool) -> Iterator[tuple[str, list[str]]]:
             server.shutdown()
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium(WITHOUT_RASTER) as browser:
+        yield browser
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize("strip", [True, False], ids=["path stripped", "path passed on"])
-def test_viewer_works_below_a_path(tmp_path: Path, strip: bool) -> None:
+def test_viewer_works_below_a_path(browser: Any, tmp_path: Path, strip: bool) -> None:
     files = [save_ball(tmp_path / "ball.fm")]
     with (
         proxy(strip) as (outside, target),
         served(files, resolution=16, root_path=outside if strip else PREFIX) as (url, _),
-        chromium() as browser,
     ):
         target.append(url)
         page = new_page(browser, viewport={"width": 640, "height": 480})

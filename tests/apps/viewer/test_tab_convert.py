@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from helpers.receipts import a_receipt
+from helpers.small_conversions import shrink_conversions
 
 gr = pytest.importorskip("gradio")
 
@@ -56,6 +57,13 @@ VALUES = {
     "seed": 7.0,
 }
 TINY = {"width": 16, "depth": 2, "n_frequencies": 4}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small_conversions() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        shrink_conversions(patch)
+        yield
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.chromium import artefact, chromium, new_page, until
+from helpers.chromium import WITHOUT_RASTER, artefact, chromium, new_page, until
 from helpers.gate import Gate
 from helpers.view_fields import served
 from helpers.voxel_fields import CUBE, fresh
@@ -30,8 +30,9 @@ pytest.importorskip("gradio")
 pytestmark = pytest.mark.browser
 
 VIEWPORT = "window.fieldmorph"
-SIZE = (480, 360)
+SIZE = (320, 240)
 RED, BLUE = 0, 2
+THREADS = 16  # of the server: those that the gate holds back leave some for the teacher
 # What lies over the fields; the page's policy forbids style sheets from elsewhere.
 HIDE = "for (const e of document.querySelectorAll('.viewport > :not(.layers)')) e.style.opacity = 0"
 SH_0 = 0.28209479  # the constant spherical harmonic
@@ -56,7 +57,7 @@ def save_ball(path: Path, radius: float, channel: int) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with chromium() as browser:
+    with chromium(WITHOUT_RASTER) as browser:
         yield browser
 
 
@@ -98,7 +99,7 @@ def recording(browser: Any, files: list[Path], monkeypatch: Any, slow: bool, bak
     """The page, and the gate in front of the student; a slow student's is closed."""
     gate = Gate()
     monkeypatch.setattr(routes, "render_tile", gate.render_tile)
-    with served(files, resolution=16, bake=bake) as (url, viewer):
+    with served(files, resolution=16, bake=bake, threads=THREADS) as (url, viewer):
         gate.scene = viewer.scenes[1]
         if slow:
             gate.open.clear()
