@@ -59,10 +59,11 @@ class Perceptron(nn.Module):
     def _layered(self, rows: Tensor) -> Tensor:
         n, padded = len(rows), _round_up(len(rows))
         rows = torch.nn.functional.pad(rows, (0, 0, 0, padded - n)) if padded != n else rows
+        relu = torch.relu if torch.is_grad_enabled() else torch.relu_  # nobody else has the values of a layer
         with network_autocast(rows):
             hidden = rows
             for i, layer in enumerate(self.layers):
-                hidden = torch.relu(hidden) if i else hidden
+                hidden = relu(hidden) if i else hidden
                 hidden = torch.cat([hidden, rows.to(hidden.dtype)], dim=-1) if i == self.skip else hidden
                 hidden = layer(hidden)
         return hidden[:n].to(rows.dtype)

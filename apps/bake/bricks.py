@@ -148,3 +148,8 @@ def into_bricks(
     density = torch.zeros(int(occupied.sum()) * BRICK**3, dtype=torch.uint8)
     density[place] = codes
     return occupied, density.reshape(-1, BRICK, BRICK, BRICK), place.argsort()
+
+
+def rounded(values: Float[Tensor, "*shape"], step: int) -> UInt8[Tensor, "*shape"]:
+    """Return bytes that are multiples of `step`."""
+    return ((values / step).round() * step).clamp(0, 255).to(torch.uint8)

@@ -4,7 +4,7 @@ Nodes are evaluated where the field's occupancy grid is occupied, and kept where
 around its box, receives light from them. Colours are fitted by least squares over directions.
 """
 
-import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fieldmorph.apps.bake.baked_field import BakedField
-from fieldmorph.apps.bake.bricks import BRICK, ZERO, Bake, Lattice, into_bricks
-from fieldmorph.distill.warm_start.teacher_grid import NodeValues, sample_around
+from fieldmorph.apps.bake.bricks import BRICK, ZERO, Bake, Lattice, into_bricks, rounded
+from fieldmorph.apps.bake.nodes import LOG_RANGE, NODES_AT_ONCE, evaluate_nodes, find_dense_nodes
+from fieldmorph.distill.warm_start.teacher_grid import NodeValues
 from fieldmorph.fields.blackbox import box_cameras
 from fieldmorph.fields.cameras import (
     Cameras,
@@ -36,11 +37,6 @@ from fieldmorph.fields.rendering import sample_rays, visible_samples
 
 RESOLUTIONS = (16, 512)  # minimum and maximum number of cells along the longest side
 DEGREES = (0, 1, 2)
-NODES_AT_ONCE = 1 << 16
-SAMPLES_PER_NODE = 1  # at and around each node: more would blur detail of the bake's resolution
-# Logarithm of a render step's optical depth: at the upper end 1 / 1600 of the light gets through.
-LOG_RANGE = (-3.0, 2.0)
-DENSITY_STEP = 2  # quantization of density codes: finer steps cost bytes and are not visible
 BASE_STEP = 2  # quantization of constant colours
 HARMONIC_STEP = 0.04  # quantization of the other coefficients, in sRGB
 MAX_HARMONIC = 31  # steps, to which the other coefficients are clamped: beyond is noise
@@ -50,6 +46,8 @@ MIN_TRANSMITTANCE = 0.002  # behind which nothing is visible
 MIN_LIT_TRANSMITTANCE = 0.05  # behind which a camera says nothing of a node's colour
 N_AROUND = 4  # directions from around the box that every node is fitted to as well
 AROUND_WEIGHT = 0.05  # of these directions together, in units of one camera
+PREVIEW_VALUE_BYTES = 96 << 20
+MIN_MEAN_DIRECTION = 1e-3  # sum of unit vectors below which it says nothing
 RIDGE = 1e-3  # penalty on all but the constant coefficient, where cameras leave them undetermined
 
 
@@ -64,6 +62,9 @@ class BakeConfig:
         max_cameras: of the scene's own cameras, evenly spread, that determine what is visible and its colours.
         cells_per_ray: along each side of the images that these cameras get.
         keeps_unseen: whether nodes are kept from which no camera receives light.
+        fits_colors: whether colors are fitted to all directions; if not, a node has the color of their mean.
+        max_value_bytes: up to which the field's values are kept from the pass over densities to that over colors.
+        sparse_first: as for `find_dense_nodes`.
     """
 
     resolution: int = 256
@@ -72,11 +73,23 @@ class BakeConfig:
     max_cameras: int = 64
     cells_per_ray: int = 2
     keeps_unseen: bool = False
+    fits_colors: bool = True
+    max_value_bytes: int = 0
+    sparse_first: bool = False
 
     @classmethod
     def preview(cls, resolution: int) -> "BakeConfig":
         """Return settings that take a fraction of the time, for a volume that is replaced soon."""
-        return cls(resolution, degree=0, max_cameras=12, cells_per_ray=4, keeps_unseen=True)
+        return cls(
+            resolution,
+            degree=0,
+            max_cameras=12,
+            cells_per_ray=4,
+            keeps_unseen=True,
+            fits_colors=False,
+            max_value_bytes=PREVIEW_VALUE_BYTES,
+            sparse_first=True,
+        )
 
     def __post_init__(self) -> None:
         low, high = RESOLUTIONS
@@ -86,6 +99,8 @@ class BakeConfig:
             )
         if self.degree not in DEGREES:
             raise SettingError(f"a bake's degree is 0, 1 or 2; got {self.degree}")
+        if self.degree and not self.fits_colors:
+            raise SettingError("colors of a bake that are not fitted have degree 0")
 
 
 @torch.no_grad()
@@ -109,22 +124,29 @@ def bake(
     config = config or BakeConfig()
     generator = torch.Generator().manual_seed(config.seed)
     lattice = Lattice.spanning(stored.field.box(), config.resolution)
-    nodes = _candidates(lattice, stored)
-    parts, evaluated = nodes.split(NODES_AT_ONCE), [torch.zeros(0)]
-    for i, part in enumerate(parts):
-        evaluated.append(_evaluate(lattice, stored, part, generator).sigma.cpu())
-        on_progress("density", i + 1, len(parts))
-    codes = _density_codes(torch.cat(evaluated) * stored.render_step_size)
-    nodes, codes = nodes[codes > 0], codes[codes > 0]
+    dense = find_dense_nodes(
+        lattice,
+        stored,
+        generator,
+        on_progress,
+        max_value_bytes=config.max_value_bytes,
+        sparse_first=config.sparse_first,
+    )
+    nodes, codes = dense.nodes, dense.codes
     seen, visibility = compute_visibility(lattice, stored, nodes, codes, config, generator, on_progress)
     nodes, codes = nodes[seen], codes[seen]
     if not len(nodes):
         raise InputError("this field is invisible: no camera receives light from it")
-    parts, fitted = nodes.split(NODES_AT_ONCE), []
-    for i, part in enumerate(parts):
-        values = _evaluate(lattice, stored, part, generator)
-        fitted.append(_harmonics(stored, values, visibility, config.degree, generator).cpu())
-        on_progress("colour", i + 1, len(parts))
+    rows, fitted = seen.nonzero()[:, 0].split(NODES_AT_ONCE), []
+    for i, part in enumerate(nodes.split(NODES_AT_ONCE)):
+        values = (
+            dense.values.rows(rows[i]) if dense.values else evaluate_nodes(lattice, stored, part, generator)
+        )
+        if config.fits_colors:
+            fitted.append(_harmonics(stored, values, visibility, config.degree, generator).cpu())
+        else:
+            fitted.append(_mean_colors(stored, values, visibility).cpu())
+        on_progress("colour", i + 1, len(rows))
     occupied, density, order = into_bricks(lattice, nodes, codes)
     return Bake(
         name=name,
@@ -140,28 +162,6 @@ def bake(
     )
 
 
-def _candidates(lattice: Lattice, stored: RenderableField) -> Int[Tensor, "n"]:
-    """Return the corners of the lattice's cells that touch an occupied cell, as ascending flat indices."""
-    occupied = stored.occupancy.occupied.cpu().float()
-    cells = F.adaptive_max_pool3d(occupied[None], lattice.cells)[0]
-    return lattice.flat((lattice.corners(cells) > 0).nonzero())
-
-
-def _evaluate(
-    lattice: Lattice, stored: RenderableField, nodes: Tensor, generator: torch.Generator
-) -> NodeValues:
-    """Evaluate density and features of the field at and around nodes."""
-    unit = lattice.unit_positions(nodes).to(stored.field.aabb)
-    return sample_around(stored, unit, 1 / unit.new_tensor(lattice.cells), generator, SAMPLES_PER_NODE)
-
-
-def _density_codes(optical: Float[Tensor, "n"]) -> UInt8[Tensor, "n"]:
-    """Return density codes, as `Bake` defines them, for the optical depths of a render step."""
-    low, high = LOG_RANGE
-    fraction = (torch.log(optical + math.exp(low)) - low) / (high - low)
-    return _rounded(fraction * 255, DENSITY_STEP)
-
-
 @dataclass(frozen=True)
 class Visibility:
     """Range of sight of the scene's own cameras.
@@ -173,6 +173,20 @@ class Visibility:
 
     cameras: Cameras
     reach: Float[Tensor, "cameras height width"]
+
+    def lit(self, at: Float[Tensor, "n 3"], tolerance: float) -> Iterator[tuple[Int[Tensor, "k"], Tensor]]:
+        """Yield for each camera the indices of the positions that it receives light from, and its own position.
+
+        Args:
+            tolerance: added to the reach, in world units.
+        """
+        for camera, reach in zip(self.cameras.to(at.device), self.reach.to(at.device), strict=True):
+            origin = camera.camera_to_world[0, :, 3]
+            pixels = project(camera, at)[0].floor().long()
+            inside = ((pixels >= 0) & (pixels < pixels.new_tensor([camera.width, camera.height]))).all(-1)
+            x, y = pixels.where(inside[:, None], 0).unbind(-1)
+            lit = (at - origin).norm(dim=-1) < reach[y, x] + tolerance
+            yield (inside & lit).nonzero()[:, 0], origin
 
 
 def compute_visibility(
@@ -278,13 +292,8 @@ def _harmonics(
         gram.index_add_(0, which, weight * basis[:, :, None] * basis[:, None, :])
         moments.index_add_(0, which, weight * basis[:, :, None] * rgb[:, None, :])
 
-    for camera, reach in zip(visibility.cameras.to(at.device), visibility.reach.to(at.device), strict=True):
-        origin = camera.camera_to_world[0, :, 3]
-        pixels = project(camera, at)[0].floor().long()
-        inside = ((pixels >= 0) & (pixels < pixels.new_tensor([camera.width, camera.height]))).all(-1)
-        x, y = pixels.where(inside[:, None], 0).unbind(-1)
-        lit = (at - origin).norm(dim=-1) < reach[y, x] + stored.render_step_size
-        add((inside & lit).nonzero()[:, 0], origin, 1.0)
+    for which, origin in visibility.lit(at, stored.render_step_size):
+        add(which, origin, 1.0)
     around = box_cameras(stored.field.box()).camera_to_world[:, :, 3].to(at)
     everything = torch.arange(len(at), device=at.device)
     for _ in range(N_AROUND):
@@ -295,16 +304,29 @@ def _harmonics(
     return torch.linalg.solve(gram + gram[:, :1, :1] * torch.diag(penalty), moments)
 
 
+def _mean_colors(
+    stored: RenderableField, values: NodeValues, visibility: Visibility
+) -> Float[Tensor, "n 1 3"]:
+    """Return the color of each node in the mean direction of the cameras that see it.
+
+    A node that none sees, or that cameras see from opposite sides, has its color from outside the box.
+    """
+    at = values.positions
+    total = torch.zeros_like(at)
+    for which, origin in visibility.lit(at, stored.render_step_size):
+        total.index_add_(0, which, F.normalize(at[which] - origin, dim=-1))
+    center = (stored.field.aabb[:3] + stored.field.aabb[3:]) / 2
+    inwards = center - at + MIN_MEAN_DIRECTION  # not zero at the center
+    is_seen = total.norm(dim=-1, keepdim=True) > MIN_MEAN_DIRECTION
+    directions = F.normalize(torch.where(is_seen, total, inwards), dim=-1)
+    return stored.field.radiance(values.features, at, directions)[:, None]
+
+
 def _colour_codes(harmonics: Float[Tensor, "n harmonics 3"]) -> UInt8[Tensor, "rows n"]:
     """Return rows of bytes: red, green and blue of the constant part, then of each other harmonic."""
-    base = _rounded(harmonics[:, :1] * 255, BASE_STEP)
+    base = rounded(harmonics[:, :1] * 255, BASE_STEP)
     others = (harmonics[:, 1:] / HARMONIC_STEP).round().clamp(-MAX_HARMONIC, MAX_HARMONIC) + ZERO
     return torch.cat([base, others.to(torch.uint8)], dim=1).flatten(1).T.contiguous()
-
-
-def _rounded(values: Tensor, step: int) -> Tensor:
-    """Return bytes that are multiples of `step`."""
-    return ((values / step).round() * step).clamp(0, 255).to(torch.uint8)
 
 
 def first_view(stored: RenderableField) -> dict[str, object]:

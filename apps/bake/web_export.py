@@ -28,6 +28,7 @@ from fieldmorph.fields.kernels.voxels import pack_mask, unpack_mask
 from fieldmorph.fields.types import JsonObject
 
 FORMAT, VERSION = "fieldmorph-bake", 1
+COMPRESSION = 9  # level of gzip for files that are kept
 PAGES = (".html", ".htm")
 DAMAGE = (LookupError, TypeError, ValueError, EOFError, RuntimeError, zlib.error, gzip.BadGzipFile)
 PAGE_STYLE = "html, body { height: 100%; margin: 0; } html { color-scheme: light dark; }"
@@ -57,17 +58,28 @@ def page(bake: Bake) -> str:
     return _page(bake.name, policy, f"<style>{style}</style>", [*data, f"<script>{script}</script>"])
 
 
-def folder_files(bake: Bake) -> dict[str, bytes]:
-    """Return the files of the folder form by name; `index.html` fetches the others from the same folder."""
-    header, packed = _packed(bake)
+def data_files(bake: Bake, compression: int = COMPRESSION) -> dict[str, bytes]:
+    """Return the header and the parts of the folder form by name, for a page that is already there.
+
+    Args:
+        compression: level of gzip, 1 to 9.
+    """
+    header, packed = _packed(bake, compression)
     for part in header["parts"]:
         part["file"] = f"{part['name']}.bin"
+    return {
+        **{f"{name}.bin": content for name, content in packed.items()},
+        "scene.json": (json.dumps(header, indent=1) + "\n").encode(),
+    }
+
+
+def folder_files(bake: Bake) -> dict[str, bytes]:
+    """Return the files of the folder form by name; `index.html` fetches the others from the same folder."""
     policy = f"{SHARED_POLICY}; script-src 'self'; style-src 'self'; connect-src 'self'; img-src blob: data:"
     links = '<link rel="stylesheet" href="viewer.css">'
     index = _page(bake.name, policy, links, ['<script src="viewer.js"></script>'])
     return {
-        **{f"{name}.bin": content for name, content in packed.items()},
-        "scene.json": (json.dumps(header, indent=1) + "\n").encode(),
+        **data_files(bake),
         "viewer.css": page_style().encode(),
         "viewer.js": page_script().encode(),
         "index.html": index.encode(),
@@ -118,14 +130,14 @@ def read_web(path: str | Path, max_part_bytes: int = 1 << 31) -> Bake:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
 
 
-def _packed(bake: Bake) -> tuple[JsonObject, dict[str, bytes]]:
+def _packed(bake: Bake, compression: int = COMPRESSION) -> tuple[JsonObject, dict[str, bytes]]:
     """Return the header, and the compressed parts by name."""
     raw = {
         "bricks": pack_mask(bake.occupied.flatten()).numpy().tobytes(),
         "density": bake.density.numpy().tobytes(),
         "colour": bake.colour.numpy().tobytes(),
     }
-    packed = {name: gzip.compress(content, 9, mtime=0) for name, content in raw.items()}
+    packed = {name: gzip.compress(content, compression, mtime=0) for name, content in raw.items()}
     megabytes = sum(map(len, packed.values())) / 1e6
     cells = " × ".join(map(str, bake.lattice.cells))
     header = {

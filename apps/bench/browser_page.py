@@ -120,11 +120,18 @@ def _opened(browser: Any, url: str, size: tuple[int, int], drag_seconds: float) 
     return {"first_ms": first, "frames_per_second": 1000 * frames / ms, "still_ms": still}
 
 
-def known_value(page: Any, expression: str) -> Any:
-    """Return the value of an expression once it has one; the page's policy forbids the driver's own way to wait."""
-    end = time.monotonic() + TIMEOUT
+def known_value(page: Any, expression: str, timeout: float = TIMEOUT) -> Any:
+    """Return the value of an expression once it has one; the page's policy forbids the driver's own way to wait.
+
+    Args:
+        timeout: in seconds.
+
+    Raises:
+        RuntimeError: there is none after that time.
+    """
+    end = time.monotonic() + timeout
     while (value := page.evaluate(expression)) is None:
         if time.monotonic() > end:
-            raise RuntimeError(f"no value after {TIMEOUT:g} s: {expression}")
+            raise RuntimeError(f"no value after {timeout:g} s: {expression}")
         time.sleep(0.05)
     return value

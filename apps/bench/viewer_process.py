@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -77,6 +77,29 @@ def cpu_seconds(pid: int) -> float:
         raise RuntimeError("the CPU time of another process is read from /proc")
     fields = path.read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime and stime
+
+
+def cpu_seconds_of_children(but: int) -> float:
+    """Return the CPU time that this process's descendants have had, such as a browser's, as far as they still run.
+
+    Args:
+        but: id of a child that does not count, nor do its descendants.
+
+    Raises:
+        RuntimeError: the system has no /proc.
+    """
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError, IndexError, ValueError):  # it has ended
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(path.parent.name))
+    total, waiting = 0.0, children.get(os.getpid(), [])
+    while waiting:
+        if (pid := waiting.pop()) != but:
+            with suppress(OSError, RuntimeError):
+                total += cpu_seconds(pid)
+            waiting += children.get(pid, [])
+    return total
 
 
 def scene_ids(page: str) -> list[str]:

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from fieldmorph.apps.bake.build import BakeConfig, bake
-from fieldmorph.apps.bake.web_export import folder_files
+from fieldmorph.apps.bake.web_export import data_files
 from fieldmorph.apps.viewer.scenes import OpenScene
 from fieldmorph.fields.errors import InputError
 from fieldmorph.fields.runtime import lower_priority, release_freed_memory, use_threads
@@ -18,7 +18,7 @@ COARSE_FRACTION = 0.15  # of the progress of both bakes
 NICE = (
     15  # added to the nice value of the thread of fine bakes, so that images and conversions come before them
 )
-PARTS = ("scene.json", "bricks.bin", "density.bin", "colour.bin")
+COMPRESSION = 1  # level of gzip: a browser of this machine gains nothing by more
 # Where the parts of a bake begin and end in its progress.
 PROGRESS = {"density": (0.0, 0.2), "visibility": (0.2, 0.5), "colour": (0.5, 1.0)}
 
@@ -167,9 +167,8 @@ class Baker:
             scene.bake.state = {**scene.bake.state, "state": "working", "fraction": fraction}
 
         baked = bake(scene.stored, stage.config, name=scene.name, facts=scene.facts, on_progress=progress)
-        files = folder_files(baked)
         resolution = stage.config.resolution
-        scene.bake.files[resolution] = {name: files[name] for name in PARTS}
+        scene.bake.files[resolution] = data_files(baked, COMPRESSION)
         is_last = stage is self._stages[-1]
         state = "ready" if is_last else "working"
         scene.bake.state = {"state": state, "fraction": end, "cells": resolution}

@@ -1,5 +1,6 @@
 """The teacher on a lattice of nodes, from which closed-form warm starts are solved."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +26,20 @@ class NodeValues:
     sigma: Float[Tensor, "n"]
     positions: Float[Tensor, "n 3"]
     features: Float[Tensor, "n features"]
+
+    def rows(self, indices: Int[Tensor, "k"]) -> "NodeValues":
+        """Return the values of some nodes."""
+        indices = indices.to(self.sigma.device)
+        return NodeValues(self.sigma[indices], self.positions[indices], self.features[indices])
+
+    @classmethod
+    def joined(cls, parts: "Sequence[NodeValues]") -> "NodeValues":
+        """Return the values of all parts, at least one, in their order."""
+        return cls(
+            torch.cat([part.sigma for part in parts]),
+            torch.cat([part.positions for part in parts]),
+            torch.cat([part.features for part in parts]),
+        )
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 /** @import { Pose } from "./camera.js" */
 import { project } from "./camera.js";
-import { append, query } from "./dom.js";
+import { append, query, setPath } from "./dom.js";
 import { vec3 } from "./vector.js";
 
 const AXES = ["X", "Y", "Z"];
@@ -94,7 +94,7 @@ export class CropPanel {
    * @param {Pose} pose
    */
   drawOutline(pose) {
-    if (this.panel.hidden) return this.outline.setAttribute("d", "");
+    if (this.panel.hidden) return setPath(this.outline, "");
     const corners = this.corners();
     const places = CORNERS.map((i) =>
       project(pose, vec3([0, 1, 2].map((axis) => corners[axis + ((i >> axis) & 1 ? 3 : 0)]))),
@@ -105,6 +105,6 @@ export class CropPanel {
       if (!start || !end) continue;
       lines += `M${[start, end].map((place) => place.map((v) => v.toFixed(1)).join(" ")).join("L")}`;
     }
-    this.outline.setAttribute("d", lines);
+    setPath(this.outline, lines);
   }
 }

@@ -74,6 +74,30 @@ export function append(parent, tag, text = "", className = "") {
 }
 
 /**
+ * Set the properties that have other values: to set the same value anew may make a browser draw the page again.
+ *
+ * @template {object} T
+ * @param {T} target
+ * @param {Partial<T>} values
+ */
+export function setChanged(target, values) {
+  for (const name of /** @type {(keyof T)[]} */ (Object.keys(values))) {
+    const value = /** @type {T[keyof T]} */ (values[name]);
+    if (target[name] !== value) target[name] = value;
+  }
+}
+
+/**
+ * Set the path of an SVG element where it is another one.
+ *
+ * @param {Element} element
+ * @param {string} path
+ */
+export function setPath(element, path) {
+  if (element.getAttribute("d") !== path) element.setAttribute("d", path);
+}
+
+/**
  * Download what a canvas shows as a PNG file named after a scene.
  *
  * @param {HTMLCanvasElement} canvas

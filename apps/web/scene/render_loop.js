@@ -37,8 +37,10 @@ const STRIP_MS = 24; // of one strip of an image at rest
 const REST_MS = 120; // without movement until the image at rest begins
 const SAMPLES_AT_REST = 6; // per pixel
 const CHECKER = 10; // CSS pixels of a square
-const MIN_PIXELS = 6000; // of a frame, even if it takes longer
+const MIN_PIXELS = 6000; // of a frame, even if it takes longer, but no longer than SLOW_MS
 const MIN_FRACTION = 1 / 64;
+const SLOW_MS = 50; // of a frame that leaves 15 a second, with the browser's own work
+const FEWEST_PIXELS = 1200; // of a frame, however long it takes
 const MAX_IN_FLIGHT = 2; // frames queued on the GPU, so that it is never idle
 
 export class RenderLoop {
@@ -68,7 +70,8 @@ export class RenderLoop {
     this.rows = 0; // of the next one that are drawn
     this.dirty = false;
     this.restAt = 0;
-    this.lastMoving = -Infinity;
+    /** @type {number | null} */
+    this.lastMoving = null; // time of the last frame of the present movement
     this.stats = {
       /** @type {number | null} */ firstMs: null,
       /** @type {number | null} */ restMs: null,
@@ -163,11 +166,22 @@ export class RenderLoop {
     return this.view.samples ?? SAMPLES_AT_REST;
   }
 
+  /**
+   * Return how many pixels a frame has while something moves.
+   *
+   * @param {Quality} quality
+   */
+  movingPixels(quality) {
+    const msPerPixel = this.msPerPixel[quality];
+    const wanted = Math.max(MIN_PIXELS, MIN_FRACTION * this.size[0] * this.size[1]);
+    return Math.max(FEWEST_PIXELS, MOVING_MS / msPerPixel, Math.min(wanted, SLOW_MS / msPerPixel));
+  }
+
   /** @param {Target} target */
   drawMoving(target) {
     const full = this.size[0] * this.size[1];
     const quality = MOVING_MS / this.msPerPixel.fine < MIN_FINE_FRACTION * full ? "rough" : "fine";
-    const pixels = Math.max(MIN_PIXELS, MIN_FRACTION * full, MOVING_MS / this.msPerPixel[quality]);
+    const pixels = this.movingPixels(quality);
     const scale = Math.min(1, Math.ceil(Math.sqrt(pixels / full) * 32) / 32); // in steps: small changes would flicker
     const [width, height] = this.size.map((n) => Math.max(1, Math.round(n * scale)));
     this.dirty = false;
@@ -180,8 +194,8 @@ export class RenderLoop {
       if (!isFirst) this.recordCost(quality, ms, width * height);
       this.stats.firstMs ??= now;
       this.stats.scale = scale;
-      if (now - this.lastMoving < 500) {
-        this.stats.movingFrames++;
+      if (this.lastMoving !== null) {
+        this.stats.movingFrames++; // slow ones count, too
         this.stats.movingMs += now - this.lastMoving;
       }
       this.lastMoving = now;
@@ -192,6 +206,7 @@ export class RenderLoop {
   drawStrip(target) {
     const [width, height] = this.size;
     const { version, samples } = this;
+    this.lastMoving = null;
     const count = Math.max(8, Math.round(STRIP_MS / this.msPerPixel.fine / width));
     const end = Math.min(height, this.rows + count);
     const nRows = end - this.rows;

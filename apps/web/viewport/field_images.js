@@ -11,7 +11,7 @@ import { ServerTiles } from "./server_tiles.js";
 
 const REFINE_MS = 180; // without movement until images with more pixels are requested
 const COARSE_MS = 350; // that the server takes for a coarse image of all layers
-const COARSE_PIXELS = { min: 80 * 60, max: 320 * 240 }; // a first one has few: how fast the field is shows only then
+const COARSE_PIXELS = { min: 40 * 30, max: 320 * 240 }; // a first one has few: how fast the field is shows only then
 const MEDIUM_RATIO = 4; // of a medium image's pixels over the coarse one's
 const MIN_RATIO = 1.5; // of a fine image's pixels over the medium one's: below it there is no medium one
 

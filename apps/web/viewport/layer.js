@@ -5,7 +5,7 @@
 /** @import { Pose } from "../scene/camera.js" */
 /** @import { View } from "../scene/render_loop.js" */
 import { BakeError, folderSource, readBake } from "../scene/bake.js";
-import { messageOf, query } from "../scene/dom.js";
+import { messageOf, query, setChanged } from "../scene/dom.js";
 import { SceneCanvas } from "../scene/scene_canvas.js";
 import { requireWebgl } from "../scene/webgl.js";
 import { ServerImage, WholeImage } from "./server_image.js";
@@ -101,7 +101,7 @@ export class Layer {
     } else {
       this.drawing = new SceneCanvas(this.bakeCanvas, bake, this.view, {
         onFrame: () => {
-          this.element.dataset.baked = "true"; // the canvas is black until then
+          setChanged(this.element.dataset, { baked: "true" }); // the canvas is black until then
           this.events.onFrame();
         },
         onError: (error) => console.warn(error),
@@ -123,10 +123,12 @@ export class Layer {
     const finer = [this.medium, this.fine];
     const hasFiner = finer.some((image) => image.version === version);
     const isStale = coarse.version !== version;
-    coarse.canvas.hidden = isStale && hasBake;
-    for (const image of finer) image.canvas.hidden = image.version !== version;
-    dataset.stale = String(isStale && !hasBake && !hasFiner);
-    dataset.shows = hasFiner ? "server" : hasBake ? "bake" : "preview";
+    setChanged(coarse.canvas, { hidden: isStale && hasBake });
+    for (const image of finer) setChanged(image.canvas, { hidden: image.version !== version });
+    setChanged(dataset, {
+      stale: String(isStale && !hasBake && !hasFiner),
+      shows: hasFiner ? "server" : hasBake ? "bake" : "preview",
+    });
   }
 
   /**

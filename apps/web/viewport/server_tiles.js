@@ -5,9 +5,11 @@
 
 const HEADER_BYTES = 14; // bytes of the payload, which field, x, y, width, height
 const TEXT = 0xffff; // in place of a field: the payload is an error message
+const BATCH_MS = 100; // between two drawings of tiles: each makes the browser composite the whole page
 
 /** @typedef {{ x: number, y: number, width: number, height: number }} Tile */
 /** @typedef {(field: number, image: ImageBitmap, tile: Tile) => void} OnTile */
+/** @typedef {{ field: number, image: ImageBitmap, tile: Tile }} DecodedTile */
 /** @typedef {{ background: number, quick: boolean, spans: number[][], mode: Mode, crop: number[] | null }} TileOptions */
 
 /** An error that the server reported, or that it does not answer. */
@@ -15,6 +17,38 @@ export class ServerError extends Error {
   /** @param {string} [message] */
   constructor(message) {
     super(message || "The server does not answer.");
+  }
+}
+
+/** Decoded tiles that are drawn together: the first at once, and those that follow BATCH_MS later. */
+class TileBatch {
+  /** @param {OnTile} onTile */
+  constructor(onTile) {
+    this.onTile = onTile;
+    /** @type {DecodedTile[]} */
+    this.waiting = [];
+    this.timer = 0;
+    this.drawnAt = -Infinity;
+  }
+
+  /** @param {DecodedTile} decoded */
+  add(decoded) {
+    this.waiting.push(decoded);
+    const left = this.drawnAt + BATCH_MS - performance.now();
+    if (left <= 0) this.draw();
+    else if (this.waiting.length === 1) this.timer = setTimeout(() => this.draw(), left);
+  }
+
+  draw() {
+    this.drawnAt = performance.now();
+    for (const { field, image, tile } of this.waiting) this.onTile(field, image, tile);
+    this.discard();
+  }
+
+  discard() {
+    clearTimeout(this.timer);
+    for (const { image } of this.waiting) image.close();
+    this.waiting = [];
   }
 }
 
@@ -40,21 +74,28 @@ export class ServerTiles {
   async load(scenes, pose, options, onTile) {
     this.stop();
     const request = (this.request = new AbortController());
+    const batch = new TileBatch((field, image, tile) => {
+      if (this.request === request) onTile(field, image, tile);
+    });
     try {
       const body = { ...pose, ...options, scenes, viewer: this.viewer };
       const reader = await post("tiles", body, request.signal);
       for await (const { field, tile, payload } of tileMessages(reader)) {
-        if (field === TEXT) throw new ServerError(new TextDecoder().decode(payload));
+        if (field === TEXT) {
+          batch.draw();
+          throw new ServerError(new TextDecoder().decode(payload));
+        }
         const image = await createImageBitmap(new Blob([payload], { type: "image/png" }));
+        batch.add({ field, image, tile });
         if (this.request !== request) return false;
-        onTile(field, image, tile);
-        image.close();
       }
+      batch.draw();
       return this.request === request;
     } catch (error) {
       if (this.request !== request || isAbort(error)) return false;
       throw error instanceof ServerError ? error : new ServerError();
     } finally {
+      batch.discard();
       if (this.request === request) this.request = null;
     }
   }

@@ -1,6 +1,7 @@
 // One line about what the viewport shows: who drew it, how far the server and the bakes are.
 
 /** @import { Layer } from "./layer.js" */
+import { setChanged } from "../scene/dom.js";
 
 /** @typedef {"moving" | "busy" | "done" | "failed"} StatusKind */
 
@@ -30,8 +31,9 @@ export class Status {
   show(layers, gain) {
     const cells = Math.min(...layers.map((layer) => layer.cells)); // 0 where one has no bake yet
     const shown = this.text ?? (cells ? `Baked preview, ${cells} cells` : "Preview");
-    this.element.textContent = (gain === null ? "" : `Difference × ${gain} · `) + shown + bakingText(layers);
-    this.element.dataset.kind = this.kind;
+    const textContent = (gain === null ? "" : `Difference × ${gain} · `) + shown + bakingText(layers);
+    setChanged(this.element, { textContent });
+    setChanged(this.element.dataset, { kind: this.kind });
   }
 }
 

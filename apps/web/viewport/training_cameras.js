@@ -4,7 +4,7 @@
 /** @import { Vec3 } from "../scene/vector.js" */
 /** @import { Viewport } from "./viewport.js" */
 import { project } from "../scene/camera.js";
-import { messageOf, query } from "../scene/dom.js";
+import { messageOf, query, setChanged, setPath } from "../scene/dom.js";
 import { add, clamp, dot, scale, subtract, vec3 } from "../scene/vector.js";
 
 /**
@@ -128,12 +128,12 @@ export class TrainingCameras {
   draw() {
     const { cameras, index } = this;
     const n = cameras.length;
-    this.text.textContent = n ? `${index + 1} of ${n}` : "none";
+    setChanged(this.text, { textContent: n ? `${index + 1} of ${n}` : "none" });
     const pose = this.viewport.screenPose();
     const depth = FRUSTUM * this.viewport.camera.extent;
     const lines = this.isShown ? cameras.map((camera) => frustum(pose, camera, depth)) : [];
-    this.frusta.setAttribute("d", lines.join(""));
-    this.chosen.setAttribute("d", lines[index] ?? "");
+    setPath(this.frusta, lines.join(""));
+    setPath(this.chosen, lines[index] ?? "");
   }
 }
 

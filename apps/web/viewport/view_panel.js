@@ -3,7 +3,7 @@
 /** @import { Mode } from "../scene/shaders.js" */
 /** @import { Viewport } from "./viewport.js" */
 import { CropPanel } from "../scene/crop.js";
-import { query } from "../scene/dom.js";
+import { query, setChanged } from "../scene/dom.js";
 import { RadioGroup } from "../scene/radio_group.js";
 
 export class ViewPanel {
@@ -53,8 +53,8 @@ export class ViewPanel {
   show() {
     const { camera, surface } = this.viewport;
     const degrees = Math.round(camera.fov);
-    this.fov.value = String(degrees);
-    this.fovText.textContent = `${degrees}°`;
+    setChanged(this.fov, { value: String(degrees) });
+    setChanged(this.fovText, { textContent: `${degrees}°` });
     this.crop.drawOutline(camera.pose(surface.clientWidth, surface.clientHeight));
   }
 }

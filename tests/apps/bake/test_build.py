@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor
 
 from fieldmorph.apps.bake.baked_field import BakedField, baked_field
 from fieldmorph.apps.bake.bricks import BRICK, Bake, Lattice, into_bricks
-from fieldmorph.apps.bake.build import DENSITY_STEP, HARMONIC_STEP, LOG_RANGE, BakeConfig, bake
+from fieldmorph.apps.bake.build import HARMONIC_STEP, BakeConfig, bake
+from fieldmorph.apps.bake.nodes import DENSITY_STEP, LOG_RANGE, find_dense_nodes
 from fieldmorph.apps.jobs.exports.web import fidelity
 from fieldmorph.fields.blackbox import box_cameras, callable_teacher
 from fieldmorph.fields.cameras import Cameras, orbit_box, resize
@@ -96,6 +98,56 @@ def test_a_preview_keeps_the_surface_and_queries_the_field_less() -> None:
     assert (preview.colour[:3].float() / 255 - 0.5).abs().max() < 0.02
 
 
+def test_a_preview_keeps_the_field_s_values_where_they_take_few_bytes() -> None:
+    queried: list[int] = []
+
+    def function(positions: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        queried.append(len(positions))
+        return truly(positions, directions)
+
+    truly, config, counts, bakes = ball(20.0), BakeConfig.preview(32), [], []
+    stored = stored_of(function)
+    assert config.max_value_bytes > 0
+    for max_bytes in (config.max_value_bytes, 20_000, 0):
+        queried.clear()
+        bakes.append(bake(stored, replace(config, max_value_bytes=max_bytes)))
+        counts.append(sum(queried))
+    nodes = bakes[0].colour.shape[1]
+    assert 16 * nodes > 20_000  # so that the second bake keeps none
+    assert counts[1] == counts[2] == counts[0] + nodes
+    for other in bakes[1:]:
+        assert torch.equal(bakes[0].density, other.density)
+        assert torch.equal(bakes[0].colour, other.colour)
+
+
+def test_every_other_node_first_finds_what_is_connected() -> None:
+    """A ball, and a wire of one node's width that leaves it between the nodes that are evaluated first."""
+
+    def function(p: Tensor, _d: Tensor) -> tuple[Tensor, Tensor]:
+        queried.append(len(p))
+        wire = (p[:, 1:] - 1 / 32).norm(dim=-1) < 0.02
+        return torch.full_like(p, 0.5), 40.0 * (wire | (p.norm(dim=-1) < 0.3)).float()
+
+    queried: list[int] = []
+    stored, generator = stored_of(function), torch.Generator()
+    stored.occupancy.occupied = torch.ones_like(stored.occupancy.occupied)
+    lattice = Lattice.spanning(CUBE, 64)
+    dense, counts = [], []
+    for sparse_first in (False, True):
+        queried.clear()
+        found = find_dense_nodes(lattice, stored, generator, lambda *_: None, sparse_first=sparse_first)
+        dense.append({tuple(at) for at in lattice.coordinates(found.nodes).tolist()})
+        counts.append(sum(queried))
+        assert (found.nodes.diff() > 0).all()
+    wire = {(x, 33, 33) for x in range(65)}
+    ball_nodes = dense[0] - wire
+    assert len(dense[0] & wire) >= 60
+    assert ball_nodes <= dense[1] <= dense[0]
+    assert dense[1] & wire == {(x, 33, 33) for x in range(21, 44)}  # 3 nodes beyond even ones, from 24 to 40
+    assert counts[0] == 65**3
+    assert counts[1] < 0.25 * counts[0]
+
+
 def test_all_of_what_light_passes_through_is_kept() -> None:
     baked = bake(stored_of(ball(1.0)), BakeConfig(32))
     expected = (torch.cartesian_prod(*[torch.linspace(-1, 1, 33)] * 3).norm(dim=-1) < 0.6).sum()
@@ -150,7 +202,8 @@ def test_a_higher_degree_is_nearer_to_what_has_one() -> None:
     assert scores[0] + 3 < scores[1] < scores[2] - 3
 
 
-def test_the_colours_that_cameras_see_count_most() -> None:
+@pytest.mark.parametrize("config", [BakeConfig(32), BakeConfig.preview(32)], ids=["fitted", "mean"])
+def test_the_colours_that_cameras_see_count_most(config: BakeConfig) -> None:
     """A colour that no harmonics have: exact where the cameras are, whatever it is elsewhere."""
 
     def function(p: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,7 +213,7 @@ def test_the_colours_that_cameras_see_count_most() -> None:
     left = orbit_box(CUBE, 400)
     left = left[(left.camera_to_world[:, 0, 2] > 0.9).nonzero()[:, 0]]
     stored = stored_of(function, cameras=left)
-    assert fidelity(bake(stored, BakeConfig(32)), stored) > 32
+    assert fidelity(bake(stored, config), stored) > 32
 
 
 def test_a_bake_is_determined_by_its_seed() -> None:
@@ -239,6 +292,11 @@ def test_a_resolution_is_whole_bricks(resolution: int) -> None:
 def test_a_degree_is_known(degree: int) -> None:
     with pytest.raises(SettingError, match=f"0, 1 or 2; got {degree}"):
         BakeConfig(degree=degree)
+
+
+def test_colors_that_are_not_fitted_have_no_direction() -> None:
+    with pytest.raises(SettingError, match="not fitted have degree 0"):
+        BakeConfig(degree=1, fits_colors=False)
 
 
 def test_bricks_have_every_node_that_their_cells_touch() -> None:

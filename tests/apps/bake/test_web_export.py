@@ -14,7 +14,7 @@ import torch
 
 from fieldmorph.apps.bake.bricks import Bake
 from fieldmorph.apps.bake.build import BakeConfig, bake
-from fieldmorph.apps.bake.web_export import folder_files, page, read_web, write_web
+from fieldmorph.apps.bake.web_export import data_files, folder_files, page, read_web, write_web
 from fieldmorph.fields import checkpoint
 from fieldmorph.fields.blackbox import callable_teacher
 from fieldmorph.fields.errors import InputError
@@ -131,6 +131,16 @@ def test_names_are_text(baked: Bake) -> None:
 def test_equal_bakes_give_equal_bytes(baked: Bake) -> None:
     assert page(baked) == page(replace(baked))
     assert folder_files(baked) == folder_files(replace(baked))
+
+
+def test_a_page_that_is_there_needs_header_and_parts_alone(baked: Bake, tmp_path: Path) -> None:
+    files = data_files(baked, compression=1)
+    assert set(files) == {"scene.json", "bricks.bin", "density.bin", "colour.bin"}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    assert same(read_web(tmp_path), baked)
+    assert data_files(baked).items() <= folder_files(baked).items()
+    assert sum(map(len, files.values())) > sum(map(len, data_files(baked).values()))
 
 
 @pytest.mark.parametrize("name", ["scene.html", "SCENE.HTM", "scene"])

@@ -1,6 +1,8 @@
 """Visitors of the viewer without a browser: what they count, and what they notice."""
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,8 +23,15 @@ from fieldmorph.apps.bench import viewer as viewer_bench
 from fieldmorph.apps.bench.browser_page import page_table
 from fieldmorph.apps.bench.load_clients import assembled
 from fieldmorph.apps.bench.viewer import view_table
-from fieldmorph.apps.bench.viewer_process import cpu_seconds, process_state, scene_ids, visited
+from fieldmorph.apps.bench.viewer_process import (
+    cpu_seconds,
+    cpu_seconds_of_children,
+    process_state,
+    scene_ids,
+    visited,
+)
 from fieldmorph.apps.bench.viewer_targets import after_visits, at_rest, dragged, started
+from fieldmorph.apps.viewer import baker as baker_module
 from fieldmorph.apps.viewer.tiles import Tile, tile_message
 from fieldmorph.fields.runtime import compile_kernels
 
@@ -163,6 +172,8 @@ def test_targets_stand_next_to_what_was_measured() -> None:
         {"kind": "start", **start},
         {"kind": "rest", "field": "mlp", "coarse_ms": 640.0, "first_tile_ms": 120.0},
         {"kind": "drag", "field": "hashgrid", "core_seconds": 3.2, "frames_per_second": 28.0},
+        {"kind": "drag", "field": "mlp", "core_seconds": 9.0, "frames_per_second": 21.0}
+        | {"browser_core_seconds": 4.0, "frame_core_ms": 44.0},
         {"kind": "memory", **memory},
     ]
     table = view_table({"rows": rows}).splitlines()
@@ -170,6 +181,8 @@ def test_targets_stand_next_to_what_was_measured() -> None:
         "| first page, CPU | 0.40 s | 1 s |",
         "| MLP, whole coarse image after rest | 640 ms | 1000 ms |",
         "| hash grid, until dragged from a bake | 3.2 core-s | 5 core-s |",
+        "| MLP, until dragged from a bake | 9.0 core-s, browser 4.0 | 15 core-s |",
+        "| MLP, dragged at 640 x 480 | 21 frames/s, 44 core-ms each | 15 frames/s |",
         "| memory, two fields, 50 visits | 0.95 GB | 1.3 GB |",
     ):
         assert line in table
@@ -201,14 +214,47 @@ def test_waiting_and_dragging_are_measured(ball: str, monkeypatch: pytest.Monkey
         row = at_rest(ball, turns=2)
     assert min(row["coarse_ms"], row["first_tile_ms"]) > 0
     row = dragged(ball, drag_seconds=0.5)
-    assert min(row[name] for name in ("core_seconds", "first_image_ms", "frames_per_second")) > 0
+    names = ("core_seconds", "browser_core_seconds", "first_image_ms", "frames_per_second", "frame_core_ms")
+    assert min(row[name] for name in names) > 0
     assert row["cells"] >= CELLS
+
+
+@pytest.mark.browser
+def test_a_bake_that_fails_is_said(ball: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bake(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no room")
+
+    @contextmanager
+    def here(files: Sequence[str]) -> Iterator[tuple[str, SimpleNamespace]]:
+        with served([Path(file) for file in files]) as (url, _):
+            yield url, SimpleNamespace(pid=os.getpid())
+
+    chromium_program()  # or it is skipped
+    monkeypatch.setattr(baker_module, "bake", bake)
+    monkeypatch.setattr(viewer_targets, "served", here)
+    with pytest.raises(Exception, match="there is no bake: no room"):
+        dragged(ball)
 
 
 def test_the_scenes_of_a_page_are_found() -> None:
     assert scene_ids('<iframe src="/viewport?scenes=ab-c%2Cd_e" title="x">') == ["ab-c", "d_e"]
     with pytest.raises(RuntimeError, match="no scene"):
         scene_ids("<p>No field is open.</p>")
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="the CPU time of another process is read from /proc")
+def test_cpu_time_of_children_and_of_theirs() -> None:
+    spin = "import time\nwhile time.process_time() < 0.5: pass\nprint(flush=True); input()"
+    nested = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {spin!r}])"
+    before = cpu_seconds_of_children(but=0)
+    with subprocess.Popen(
+        [sys.executable, "-c", nested], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        assert cpu_seconds_of_children(but=0) > before + 0.4
+        assert cpu_seconds_of_children(but=child.pid) < before + 0.3
+        child.communicate("")
 
 
 def test_cpu_time_of_a_process_that_is_there() -> None:

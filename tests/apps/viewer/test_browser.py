@@ -43,6 +43,17 @@ window.targets = new Set();
 const record = () => (targets.add(fieldmorph.camera.target.join()), requestAnimationFrame(record));
 record();
 """
+CHANGED = """
+(() => {
+  const move = () => fieldmorph.moveCamera(() => (fieldmorph.camera.yaw += 0.01));
+  move();  // from rest to movement
+  const observer = new MutationObserver(() => {});
+  const what = { subtree: true, attributes: true, childList: true, characterData: true };
+  observer.observe(document.body, what);
+  for (let i = 0; i < 5; i++) move();
+  return observer.takeRecords().map(({ target, attributeName }) => `${target.className} ${attributeName}`);
+})()
+"""
 DESK, PHONE = (1280, 800), (390, 844)
 WINDOW = (720, 540)  # where the layout does not matter
 
@@ -191,6 +202,14 @@ def test_dragging_shows_the_bake_and_resting_the_field(browser: Any, server: Any
     # those that there are were drawn before the bakes were here
     assert visit.viewport.evaluate(f"{VIEWPORT}.stats.previews") == previews
     visit.end()
+
+
+def test_dragging_changes_nothing_on_the_page_but_the_image(browser: Any, server: Any) -> None:
+    """Else the browser would draw all of the page again: without graphics hardware most of its work."""
+    visit = Visit(browser, server[0])
+    visit.drawn()
+    changed = visit.viewport.evaluate(CHANGED)
+    assert changed == []
 
 
 def test_the_pivot_glides_to_the_surface_under_a_double_click(browser: Any, server: Any) -> None:

@@ -188,6 +188,36 @@ def test_the_page_answers_hand_and_keys(pages: dict[str, str], tab: Callable[...
     assert opened.complaints == []
 
 
+def test_a_slow_device_draws_fewer_pixels_while_something_moves(
+    pages: dict[str, str], tab: Callable[..., Tab]
+) -> None:
+    loop = "fieldmorph.drawing.loop"
+    opened = tab(width=640, height=480).open(pages["ball"])
+    for ms_per_pixel, expected in ((1e-3, 30_000), (7e-3, 6000), (1e-2, 5000), (1.0, 1200)):
+        opened(f"{loop}.msPerPixel.rough = {ms_per_pixel}")
+        assert opened(f"{loop}.movingPixels('rough')") == pytest.approx(expected)
+
+
+def test_slow_frames_count_and_pauses_do_not(pages: dict[str, str], tab: Callable[..., Tab]) -> None:
+    """The page's clock runs 100 times as fast, so that no frame takes less than a second."""
+    opened = tab().open(pages["ball"])
+    frames, stats = "fieldmorph.drawing.loop.stats.movingFrames", "fieldmorph.drawing.loop.stats"
+    opened(
+        "(() => { const now = performance.now.bind(performance); performance.now = () => 100 * now(); })()"
+    )
+    opened(
+        "window.turning = setInterval(() => fieldmorph.moveCamera(() => (fieldmorph.camera.yaw += 0.1)), 1)"
+    )
+    before = opened(frames)
+    until(opened.page, f"{frames} > {before} + 3")
+    opened(f"(clearInterval(turning), {stats}.restMs = null)")
+    until(opened.page, f"{stats}.restMs !== null")
+    before = opened(f"[{frames}, {stats}.frames]")
+    opened("fieldmorph.moveCamera(() => (fieldmorph.camera.yaw += 0.1))")
+    until(opened.page, f"{stats}.frames > {before[1]}")
+    assert opened(frames) == before[0]  # the first one after a pause
+
+
 def test_fingers_turn_and_pinch(pages: dict[str, str], tab: Callable[..., Tab]) -> None:
     opened = tab(width=390, height=844, has_touch=True, is_mobile=True).open(pages["ball"])
     fingers = opened.page.context.new_cdp_session(opened.page)
