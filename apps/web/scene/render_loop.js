@@ -37,10 +37,10 @@ const STRIP_MS = 24; // of one strip of an image at rest
 const REST_MS = 120; // without movement until the image at rest begins
 const SAMPLES_AT_REST = 6; // per pixel
 const CHECKER = 10; // CSS pixels of a square
-const MIN_PIXELS = 6000; // of a frame, even if it takes longer, but no longer than SLOW_MS
-const MIN_FRACTION = 1 / 64;
+const PREFERRED_PIXELS = 6000; // of a frame, even if it takes longer, but no longer than SLOW_MS
+const PREFERRED_FRACTION = 1 / 64;
 const SLOW_MS = 50; // of a frame that leaves 15 a second, with the browser's own work
-const FEWEST_PIXELS = 1200; // of a frame, however long it takes
+const MIN_PIXELS = 1200; // of a frame, however long it takes
 const MAX_IN_FLIGHT = 2; // frames queued on the GPU, so that it is never idle
 
 export class RenderLoop {
@@ -173,8 +173,8 @@ export class RenderLoop {
    */
   movingPixels(quality) {
     const msPerPixel = this.msPerPixel[quality];
-    const wanted = Math.max(MIN_PIXELS, MIN_FRACTION * this.size[0] * this.size[1]);
-    return Math.max(FEWEST_PIXELS, MOVING_MS / msPerPixel, Math.min(wanted, SLOW_MS / msPerPixel));
+    const preferred = Math.max(PREFERRED_PIXELS, PREFERRED_FRACTION * this.size[0] * this.size[1]);
+    return Math.max(MIN_PIXELS, MOVING_MS / msPerPixel, Math.min(preferred, SLOW_MS / msPerPixel));
   }
 
   /** @param {Target} target */
