@@ -68,7 +68,7 @@ def convert(
         FruitlessError: the time was too short to do anything, or the run diverged.
         Interrupted: after SIGINT or SIGTERM, the state being saved.
     """
-    compile_kernels()
+    compile_kernels(teacher.field, student)
     config, started = config or ConvertConfig(), now()
     stages, dropped = plan_stages(config.stages, teacher.field, student, config.start)
     learner = ConvertLearner(teacher, student, stages, config)

@@ -38,6 +38,7 @@ class VolumeField(nn.Module, ABC):
     samples_per_step: ClassVar[int] = (
         1 << 14
     )  # shaded samples of a training step; small steps beat large ones
+    kernels: ClassVar[tuple[str, ...]] = ()  # keys of `KERNELS` that it uses besides those of rendering
     grows: ClassVar[bool] = False  # from coarse to fine, see `refine`
 
     aabb: Tensor

@@ -102,7 +102,7 @@ def fit_images(
         FruitlessError: the time was too short to do anything, or the run diverged.
         Interrupted: after SIGINT or SIGTERM, the state being saved.
     """
-    compile_kernels()
+    compile_kernels(field)
     config, started = config or FitConfig(), now()
     learner = _ImageLearner(field, views, config)
     on_start(RenderableField(field, learner.occupancy, learner.render_step_size, views.cameras))

@@ -36,6 +36,7 @@ class HashGrid(VolumeField):
     decoder: RadianceDecoder
     name = "hashgrid"
     title = "Hash grid (Instant-NGP)"
+    kernels = ("hash",)
     presets = {
         "small": {"log2_hashmap_size": 15, "finest_resolution": 512},
         "paper": {"log2_hashmap_size": 19, "finest_resolution": 2048},

@@ -11,11 +11,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.kernels.launch import set_threads
+
+if TYPE_CHECKING:
+    from fieldmorph.fields.base import VolumeField
 
 STATUS = Path("/proc/self/status")
 LOAD_SECONDS = 2.0  # in which kernels come from the disk's cache
@@ -69,23 +73,29 @@ def announced_compilation() -> Iterator[None]:
         announcement.cancel()
 
 
-@functools.cache
-def compile_kernels() -> float:
-    """Compile every CPU kernel, or load it from the disk's cache, so that no budget pays for it.
+def compile_kernels(*fields: "VolumeField | type[VolumeField]") -> None:
+    """Compile CPU kernels, or load them from the disk's cache, so that no budget pays for it.
 
-    Returns:
-        Seconds it took when this process called it first: half a one from the cache.
+    Args:
+        fields: those that will be trained or rendered; every kernel is compiled where none is given.
     """
-    from fieldmorph.fields.kernels.table import KERNELS
+    from fieldmorph.fields.kernels.table import KERNELS, RENDERING
 
+    needed = {name for field in fields for name in field.kernels}.union(RENDERING) if fields else KERNELS
     start = time.monotonic()
     with announced_compilation():
-        for module in KERNELS.values():
-            example = module.example(torch.Generator().manual_seed(0))
-            example.run(example.kernel)
-    seconds = time.monotonic() - start
-    log.debug("kernels were ready after %.1f s", seconds)
-    return seconds
+        for name in KERNELS:
+            if name in needed:
+                _compile(name)
+    log.debug("kernels were ready after %.1f s", time.monotonic() - start)
+
+
+@functools.cache
+def _compile(name: str) -> None:
+    from fieldmorph.fields.kernels.table import KERNELS
+
+    example = KERNELS[name].example(torch.Generator().manual_seed(0))
+    example.run(example.kernel)
 
 
 def choose_device(name: str = "auto") -> torch.device:

@@ -154,6 +154,7 @@ class VM(LowRank):
 
     name = "vm"
     title = "Planes and lines (TensoRF-VM)"
+    kernels = ("vm", "normal")
     INITIAL_STD = 0.1  # TensoRF's
     DENSITY_SCALE = 1.75
     presets = {
@@ -216,6 +217,7 @@ class CP(LowRank):
 
     name = "cp"
     title = "Lines (TensoRF-CP)"
+    kernels = ("cp", "normal")
     INITIAL_STD = 0.2  # TensoRF's
     DENSITY_SCALE = 1.25
     presets = {

@@ -31,6 +31,7 @@ class BakedField(VolumeField):
 
     name = "baked"
     title = "Baked volume"
+    kernels = ("voxels",)
     presets = {}
 
     def __init__(

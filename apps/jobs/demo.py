@@ -19,6 +19,7 @@ from fieldmorph.distill.fidelity import ExampleView
 from fieldmorph.fields.budget import Budget, Spent, TooShortError, now
 from fieldmorph.fields.checkpoint import write_file
 from fieldmorph.fields.files import check_folder, write_json
+from fieldmorph.fields.kinds import FIELDS
 from fieldmorph.fields.loop import Interrupted
 from fieldmorph.fields.runtime import compile_kernels, peak_memory
 from fieldmorph.fields.types import JsonObject
@@ -117,7 +118,7 @@ def run_demo(
     files = folder / "teacher.fm", folder / "student.fm"
     with _fields_of(folder, files):
         with _part(parts, COMPILE, quiet):
-            compile_kernels()
+            compile_kernels(FIELDS["hashgrid"], FIELDS["mlp"])
         with (
             _fraction_of(budget, TRAIN_FRACTION) as part,
             _part(parts, "train a hash grid", quiet) as progress,

@@ -22,7 +22,7 @@ def receipt_seconds(
     Args:
         test_images: those that the receipt measures on, where there are any.
     """
-    compile_kernels()
+    compile_kernels(teacher.field, student)
     pixels = evaluation_pixels(teacher, test_images)
     untrained = RenderableField(student, teacher.occupancy, teacher.render_step_size, teacher.cameras)
     fields = {"teacher": teacher, "student": untrained}

@@ -112,7 +112,8 @@ def make_viewer(
     scenes = [store.open(path) for path in fields]
     tensor = _open_model(models[0], data, maps) if models else None
     on_step(compile_)
-    compile_kernels()
+    for scene in scenes:
+        compile_kernels(scene.stored.field)
     on_step(load_page)
     try:
         from fieldmorph.apps.viewer.page import make_blocks, make_page

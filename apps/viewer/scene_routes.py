@@ -3,7 +3,6 @@
 import asyncio
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
@@ -17,6 +16,7 @@ from fieldmorph.apps.viewer.videos import read_plan
 from fieldmorph.fields.cameras import Cameras
 from fieldmorph.fields.checkpoint import read_header
 from fieldmorph.fields.errors import InputError, SettingError
+from fieldmorph.fields.runtime import compile_kernels
 from fieldmorph.fields.types import JsonObject
 
 MAX_CAMERAS = 400  # that are described; of more an even part is
@@ -91,13 +91,15 @@ async def _open_upload(request: Request, store: SceneStore) -> OpenScene:
                     raise SettingError(f"a file has at most {MAX_FILE_BYTES >> 20} MiB")
                 out.write(part)
         try:
-            opened: OpenScene = await asyncio.to_thread(_open_field, store, file, name)
+            opened = await asyncio.to_thread(_open_field, store, file, name)
         except InputError as error:
             raise SettingError(str(error).replace(str(file), name)) from None
     return opened
 
 
-def _open_field(store: SceneStore, file: Path, name: str) -> Any:
+def _open_field(store: SceneStore, file: Path, name: str) -> OpenScene:
     if read_header(file)["kind"] == "posterior":
         raise SettingError(f"{name} is a tensor model: open it with `fieldmorph view {name}`")
-    return store.open(file, evictable=True, name=Path(name).stem)
+    scene = store.open(file, evictable=True, name=Path(name).stem)
+    compile_kernels(scene.stored.field)
+    return scene

@@ -21,3 +21,5 @@ KERNELS: LazyTable[ModuleType] = LazyTable(
         Line("normal", "Normal equations", "fieldmorph.fields.kernels.normal_equations"),
     ]
 )
+
+RENDERING = ("march", "composite", "harmonics")  # what every field needs to be trained and rendered
