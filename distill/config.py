@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from fieldmorph.distill.levels import LEVELS, check_levels
 from fieldmorph.distill.stages import PVD_STAGES, Stage
 from fieldmorph.distill.teacher_samples import SamplingConfig
+from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.loop import LoopConfig
 from fieldmorph.fields.settings import SINCE_0_2
 
@@ -21,7 +22,8 @@ class ConvertConfig:
         empty_share: points from anywhere in the box, as a fraction of the samples of a step and in addition to them.
         lr_grid, lr_network: learning rates at the start; None takes the student's own.
         lr_share: factor of all learning rates.
-        lr_decay: fraction of them that an exponential decay leaves, in addition to a linear decay to zero.
+        lr_decay: fraction of them that an exponential decay leaves, in addition to a linear decay to zero; None takes
+            the student's own.
         fresh: the student is untrained: it takes the teacher's decoder and grows from coarse to fine.
         seed: of everything random.
         probe_seed: of the rays on which the quality is evaluated during training; None takes `seed`.
@@ -29,6 +31,9 @@ class ConvertConfig:
         warmup_steps: over which the learning rates rise linearly.
         lr_final: fraction of the learning rates that is left at the very end.
         note_every: steps between two updates of the difficulty of poses, rays and points.
+        finish: fraction of the budget in which the student trains on images at the end, where there are some; None
+            takes the student's own, or nothing where the budget is too short to distill it first.
+        finish_lr_share: factor of the learning rates of that training.
         sampling: how the teacher is sampled.
         loop: evaluations and saving on the way.
     """
@@ -41,7 +46,7 @@ class ConvertConfig:
     lr_grid: float | None = None
     lr_network: float | None = None
     lr_share: float = 1.0
-    lr_decay: float = 0.1
+    lr_decay: float | None = None
     fresh: bool = True
     seed: int = 0
     probe_seed: int | None = None
@@ -49,8 +54,14 @@ class ConvertConfig:
     warmup_steps: int = field(default=30, metadata=SINCE_0_2)
     lr_final: float = field(default=0.005, metadata=SINCE_0_2)
     note_every: int = field(default=4, metadata=SINCE_0_2)
+    finish: float | None = field(default=None, metadata=SINCE_0_2)
+    finish_lr_share: float = field(default=0.4, metadata=SINCE_0_2)
     sampling: SamplingConfig = field(default_factory=SamplingConfig, metadata=SINCE_0_2)
     loop: LoopConfig = field(default_factory=LoopConfig, metadata=SINCE_0_2)
 
     def __post_init__(self) -> None:
         check_levels(self.active)
+        if self.finish is not None and not 0 <= self.finish < 1:
+            raise SettingError(
+                f"the fraction of the budget for images is at least 0 and below 1; got {self.finish}"
+            )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fieldmorph.distill.config import ConvertConfig as ConvertConfig
+from fieldmorph.distill.finish import IMAGES, FinishingLearner
 from fieldmorph.distill.learner import ConvertLearner
 from fieldmorph.distill.stages import StageReport as StageReport
 from fieldmorph.distill.stages import plan_stages
@@ -17,6 +18,7 @@ from fieldmorph.fields.progress import OnProgress, Progress
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.rng import seeded
 from fieldmorph.fields.runtime import compile_kernels
+from fieldmorph.fields.scene import Split
 from fieldmorph.fields.settings import saved_settings
 from fieldmorph.fields.types import JsonObject
 
@@ -27,11 +29,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ConvertReport:
-    """The loop's report, the stages that ran and, by name, the reasons why others did not."""
+    """What a conversion did.
+
+    Attributes:
+        loop: steps, time and evaluations.
+        stages: those that ran, in order.
+        dropped: why others did not, by name.
+        distilled: the student before it was trained on images; None where it was not.
+    """
 
     loop: LoopReport
     stages: tuple[StageReport, ...]
     dropped: dict[str, str]
+    distilled: RenderableField | None = None
 
 
 def convert(
@@ -39,21 +49,24 @@ def convert(
     student: VolumeField,
     budget: Budget,
     config: ConvertConfig | None = None,
+    views: Split | None = None,
     *,
     state_path: Path | None = None,
     resume: bool = False,
     settings: JsonObject | None = None,
     on_progress: OnProgress = lambda _: None,
 ) -> tuple[RenderableField, ConvertReport]:
-    """Distill `teacher` into `student`, in place, without training images (PVD, Fang et al. 2023).
+    """Distill `teacher` into `student`, in place (PVD, Fang et al. 2023); no training images are needed.
 
-    Where both have the same kind of decoder the teacher's is transplanted.
+    Where both have the same kind of decoder the teacher's is transplanted. Where there are training images, the last
+    part of the budget trains the student on them alone.
 
     Args:
         teacher: from `load_field`, or any function through `callable_teacher`.
         student: a fresh field of the same box, from `make_field`.
         budget: steps or time of the whole conversion.
         config: settings; the defaults of `ConvertConfig` if left out.
+        views: training images of the teacher's scene; never those that quality is measured on.
         state_path: file in which the run is saved every few seconds; the caller removes it at the end.
         resume: continue from `state_path` if it exists.
         settings: JSON values that must be the same when the run is resumed.
@@ -71,7 +84,9 @@ def convert(
     compile_kernels(teacher.field, student)
     config, started = config or ConvertConfig(), now()
     stages, dropped = plan_stages(config.stages, teacher.field, student, config.start)
-    learner = ConvertLearner(teacher, student, stages, config)
+    distilling = ConvertLearner(teacher, student, stages, config)
+    finishing = None if views is None or config.finish == 0 else FinishingLearner(distilling, views)
+    learner = finishing or distilling
     everything = {**(settings or {}), **saved_settings(config), "student": student.name, **student.config()}
 
     def with_stage(progress: Progress) -> None:
@@ -85,24 +100,46 @@ def convert(
         settings=everything,
         on_progress=with_stage,
         started=started,
-        config=replace(config.loop, min_steps=1) if learner.solves else config.loop,
+        config=replace(config.loop, min_steps=1) if distilling.solves else config.loop,
     )
     looped = now()
-    if learner.solves and (report.steps == 1 or learner.begun > LONG_START):
+    if distilling.solves and (report.steps == 1 or distilling.begun > LONG_START):
         log.warning("the closed-form start took more than half of the budget; a longer budget is better")
     student.load_state_dict(best["field"])
     student.refine(1.0)
-    occupancy = OccupancyGrid(teacher.occupancy.resolution)
-    occupancy.rebuild(student, teacher.render_step_size, seeded(config.seed, "occupancy"))
-    provenance = {
+    without_images = None if finishing is None else finishing.distilled
+    reports = tuple(distilling.reports.values())
+    if finishing is not None and without_images is None:
+        dropped = {**dropped, IMAGES: "the budget is too short to distill the student first"}
+    elif finishing is not None:
+        reports += (finishing.report,)
+    provenance = _provenance(teacher, reports, dropped, config.seed, report.steps)
+    stored = _with_occupancy(student, teacher, config.seed, provenance)
+    report = replace(report, spent=report.spent + (now() - looped))
+    if without_images is None:
+        return stored, ConvertReport(report, reports, dropped)
+    distilled = _with_occupancy(without_images, teacher, config.seed, {})
+    return stored, ConvertReport(report, reports, dropped, distilled)
+
+
+def _provenance(
+    teacher: RenderableField, reports: tuple[StageReport, ...], dropped: dict[str, str], seed: int, steps: int
+) -> JsonObject:
+    return {
         "job": "convert",
         "teacher": {"field": teacher.field.name, "provenance": teacher.provenance},
-        "stages": [stage.name for stage in stages],
+        "stages": [stage.name for stage in reports],
         "dropped": dropped,
-        "seed": config.seed,
-        "steps": report.steps,
+        "seed": seed,
+        "steps": steps,
         "fieldmorph": importlib.metadata.version("fieldmorph"),
     }
-    stored = RenderableField(student, occupancy, teacher.render_step_size, teacher.cameras, provenance)
-    report = replace(report, spent=report.spent + (now() - looped))
-    return stored, ConvertReport(report, tuple(learner.reports.values()), dropped)
+
+
+def _with_occupancy(
+    student: VolumeField, teacher: RenderableField, seed: int, provenance: JsonObject
+) -> RenderableField:
+    """Return a student with an occupancy grid of its own."""
+    occupancy = OccupancyGrid(teacher.occupancy.resolution)
+    occupancy.rebuild(student, teacher.render_step_size, seeded(seed, "occupancy"))
+    return RenderableField(student, occupancy, teacher.render_step_size, teacher.cameras, provenance)

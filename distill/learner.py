@@ -88,7 +88,8 @@ class ConvertLearner:
             loss = loss + weight * LOSSES[name](comparison)
         config = self.config
         warmup = min(1.0, (self.n_steps + 1) / config.warmup_steps)
-        decay = config.lr_decay**progress * (1 - progress) + config.lr_final
+        lr_decay = self.student.lr_decay if config.lr_decay is None else config.lr_decay
+        decay = lr_decay**progress * (1 - progress) + config.lr_final
         self.optimizer.step(loss, warmup * self.lr_share * decay)
 
     def _new_optimizer(self) -> None:

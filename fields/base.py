@@ -39,6 +39,10 @@ class VolumeField(nn.Module, ABC):
         1 << 14
     )  # shaded samples of a training step; small steps beat large ones
     kernels: ClassVar[tuple[str, ...]] = ()  # keys of `KERNELS` that it uses besides those of rendering
+    lr_decay: ClassVar[float] = 0.1  # of a conversion's learning rates, in addition to their linear decay
+    finish_share: ClassVar[float] = (
+        0.6  # fraction of a conversion that trains on images, where there are some
+    )
     grows: ClassVar[bool] = False  # from coarse to fine, see `refine`
 
     aabb: Tensor

@@ -46,6 +46,8 @@ class FitConfig:
         seed: of everything random.
         probe_rays: on which the quality is evaluated during training.
         warmup_steps: over which the learning rates rise linearly.
+        lr_share: factor of all learning rates.
+        fresh: the field is untrained and grows from coarse to fine.
         loop: evaluations and saving on the way.
     """
 
@@ -58,6 +60,8 @@ class FitConfig:
     seed: int = 0
     probe_rays: int = field_of(default=2048, metadata=SINCE_0_2)
     warmup_steps: int = field_of(default=50, metadata=SINCE_0_2)
+    lr_share: float = field_of(default=1.0, metadata=SINCE_0_2)
+    fresh: bool = field_of(default=True, metadata=SINCE_0_2)
     loop: LoopConfig = field_of(default_factory=LoopConfig, metadata=SINCE_0_2)
 
     def __post_init__(self) -> None:
@@ -104,7 +108,7 @@ def fit_images(
     """
     compile_kernels(field)
     config, started = config or FitConfig(), now()
-    learner = _ImageLearner(field, views, config)
+    learner = ImageLearner(field, views, config)
     on_start(RenderableField(field, learner.occupancy, learner.render_step_size, views.cameras))
     everything = {**(settings or {}), **saved_settings(config), "field": field.name, **field.config()}
     best, report = run_loop(
@@ -123,17 +127,26 @@ def fit_images(
     return RenderableField(field, occupancy, learner.render_step_size, views.cameras), report
 
 
-class _ImageLearner:
-    """The `Learner` of one training run: field, optimizer, occupancy grid and generator."""
+class ImageLearner:
+    """The `Learner` of one training run: field, optimizer, occupancy grid and generator.
 
-    def __init__(self, field: VolumeField, views: Split, config: FitConfig):
+    Args:
+        render_step_size: distance between samples, in world units; by default it follows from the cameras.
+
+    Raises:
+        SettingError: there is no image.
+    """
+
+    def __init__(
+        self, field: VolumeField, views: Split, config: FitConfig, render_step_size: float | None = None
+    ):
         if not len(views):
             raise SettingError("training needs at least one image; got none")
         self.field, self.views, self.config = field, views, config
         self.optimizer = FieldOptimizer(field, config.lr_grid, config.lr_network)
         self.occupancy = OccupancyGrid(config.occupancy_resolution)
         self.generator = seeded(config.seed, "training")
-        self.render_step_size = step_size_for(views.cameras, field)
+        self.render_step_size = render_step_size or step_size_for(views.cameras, field)
         self.target = config.samples_per_step or field.samples_per_step
         self.n_steps = 0
         self.samples_per_ray = 64.0  # a guess that the first steps correct
@@ -141,8 +154,9 @@ class _ImageLearner:
         self.probe_rays, self.probe_pixels = self._pixels(n_probe, probe, torch.ones(n_probe, 3))
 
     def step(self, progress: float) -> None:
+        """Descend on the pixels of random rays, the occupancy grid updated every few steps."""
         config, generator, field = self.config, self.generator, self.field
-        if field.refine(progress):
+        if config.fresh and field.refine(progress):
             self.optimizer = FieldOptimizer(field, config.lr_grid, config.lr_network)
         if self.n_steps % config.occupancy_every == 0:
             # Query expensive fields at fewer cells, so that the grid costs no more than the training.
@@ -159,20 +173,24 @@ class _ImageLearner:
         rendered = shade_samples(field, rays, samples, background.to(rays.rays_o.device))
         loss = F.smooth_l1_loss(rendered.colors, pixels, beta=0.1)
         loss = loss + field.regularization(generator)
-        self.optimizer.step(
-            loss, config.lr_decay**progress * min(1.0, (self.n_steps + 1) / config.warmup_steps)
-        )
+        warmup = min(1.0, (self.n_steps + 1) / config.warmup_steps)
+        self.optimizer.step(loss, warmup * config.lr_share * config.lr_decay**progress)
         self.n_steps += 1
 
-    def probe(self) -> float:
-        with torch.no_grad():
-            white = torch.ones_like(self.probe_pixels)
-            colors = render_rays(
-                self.field, self.probe_rays, self.occupancy, self.render_step_size, white
-            ).colors
+    @torch.no_grad()
+    def probe(self, occupancy: OccupancyGrid | None = None) -> float:
+        """Return the PSNR in dB on pixels of the training images over white.
+
+        Args:
+            occupancy: cells that are evaluated, where they are not the learner's own.
+        """
+        white = torch.ones_like(self.probe_pixels)
+        grid = occupancy or self.occupancy
+        colors = render_rays(self.field, self.probe_rays, grid, self.render_step_size, white).colors
         return psnr_from_mse(F.mse_loss(colors.clamp(0, 1), self.probe_pixels))
 
     def result(self) -> StateDict:
+        """Return a copy of the field's state and its occupancy grid."""
         return {
             "field": {k: v.detach().clone() for k, v in self.field.state_dict().items()},
             "density": self.occupancy.density.clone(),
@@ -180,6 +198,7 @@ class _ImageLearner:
         }
 
     def state(self) -> StateDict:
+        """Return everything that changes during a run; the keys are those of saved states."""
         return {
             **self.result(),
             "optimizer": self.optimizer.state(),
@@ -189,6 +208,7 @@ class _ImageLearner:
         }
 
     def load_state(self, state: StateDict) -> None:
+        """Continue from what `state` returned."""
         self.field.load_state_dict(state["field"])
         self.occupancy = OccupancyGrid.from_density(state["density"], state["occupied"])
         self.optimizer.load_state(state["optimizer"])

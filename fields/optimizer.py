@@ -85,31 +85,40 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Take one step for every matrix that has a gradient."""
         for group in self.param_groups:
+            # Matrices of one shape are orthogonalised as one stack: small ones take half the time.
+            by_shape: dict[torch.Size, list[Tensor]] = {}
             for p in group["params"]:
-                if p.grad is None:
-                    continue
-                state = self.state[p]
-                if not state:
-                    state["momentum_buffer"] = torch.zeros_like(p)
-                mean = state["momentum_buffer"]
-                mean.lerp_(p.grad, 1 - group["momentum"])
-                update = orthogonalize(p.grad.lerp(mean, group["momentum"]))
+                if p.grad is not None:
+                    by_shape.setdefault(p.shape, []).append(p)
+            for shape, matrices in by_shape.items():
+                updates = orthogonalize(torch.stack([self._momentum(p, group) for p in matrices]))
                 # A tall matrix spreads its unit singular values over more rows.
-                p.add_(update, alpha=-group["lr"] * max(1.0, p.shape[0] / p.shape[1]) ** 0.5)
+                factor = -group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
+                for p, update in zip(matrices, updates, strict=True):
+                    p.add_(update, alpha=factor)
+
+    def _momentum(self, p: Tensor, group: ParameterGroup) -> Tensor:
+        """Return Nesterov's momentum of a matrix after its new gradient."""
+        assert p.grad is not None
+        if not self.state[p]:
+            self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        mean: Tensor = self.state[p]["momentum_buffer"]
+        mean.lerp_(p.grad, 1 - group["momentum"])
+        return p.grad.lerp(mean, group["momentum"])
 
 
-def orthogonalize(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
-    """Return about U V' of the singular value decomposition U S V', its singular values between 0.7 and 1.2."""
+def orthogonalize(matrices: Float[Tensor, "*stack rows columns"]) -> Float[Tensor, "*stack rows columns"]:
+    """Return about U V' of each singular value decomposition U S V', its singular values between 0.7 and 1.2."""
     a, b, c = NEWTON_SCHULZ
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if tall else matrix
-    x = x / x.norm().clamp(min=1e-7)
-    with network_autocast(matrix):
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if tall else matrices
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
+    with network_autocast(matrices):
         for _ in range(NEWTON_SCHULZ_STEPS):
-            gram = x @ x.T
+            gram = x @ x.mT
             x = a * x + (b * gram + c * gram @ gram) @ x
-    x = x.to(matrix.dtype)
-    result: Tensor = x.T if tall else x
+    x = x.to(matrices.dtype)
+    result: Tensor = x.mT if tall else x
     return result
 
 

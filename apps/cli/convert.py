@@ -3,6 +3,7 @@
 import argparse
 import math
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fieldmorph.apps.cli import arguments as arg
@@ -35,7 +36,9 @@ def add_parser(jobs: Any) -> None:
         help="pick the student's size: the largest whose file fits into 2MB, 500kB, ...",
     )
     parser.add_argument(
-        "--data", metavar="DATA", help="scene whose test images the receipt also compares with (optional)"
+        "--data",
+        metavar="DATA",
+        help="scene of the teacher (optional): its training images finish the student, its test images measure it",
     )
     arg.add_downscale(parser)
     parser.add_argument(
@@ -58,6 +61,13 @@ def add_parser(jobs: Any) -> None:
         action=argparse.BooleanOptionalAction,
         help=f"begin with the student's closed-form warm start, if it has one (default: {' and '.join(helped)} only)",
     )
+    parser.add_argument(
+        "--finish",
+        type=values.finish,
+        metavar="FRACTION",
+        help="part of the budget, at its end, that trains the student on the training images of --data: auto, none or "
+        "a number below 1 (default auto: where the budget suffices to distill it first)",
+    )
     parser.add_argument("--no-receipt", action="store_true", help="do not measure, write no receipt")
     add_run_options(parser, "180cs")
 
@@ -78,6 +88,7 @@ def run(args: Args) -> int:
         start=args.start,
         max_bytes=None if args.max_bytes is None else parse_bytes(args.max_bytes),
         max_psnr_drop=args.max_psnr_drop,
+        finish=args.finish,
         receipt=not args.no_receipt,
         seed=args.seed,
     )
@@ -95,7 +106,7 @@ def run(args: Args) -> int:
             on_image=progress.measured,
             on_expected=progress.expect,
         )
-    show(result, args, convert_summary)
+    show(result, args, partial(convert_summary, has_images=args.data is not None))
     if result.gate is None or result.gate.met:
         return 0
     print(
@@ -106,8 +117,8 @@ def run(args: Args) -> int:
     return GATE_MISSED
 
 
-def convert_summary(result: "ConvertResult") -> str:
-    """Format the result of a conversion."""
+def convert_summary(result: "ConvertResult", has_images: bool = True) -> str:
+    """Format the result of a conversion; without images the last line says what they are good for."""
     lines = [*run_summary(result), f"stages: {', '.join(result.stages)}"]
     lines += [f"dropped {name}: {why}" for name, why in result.dropped.items()]
     if result.quality is not None and result.receipt is not None:
@@ -119,6 +130,10 @@ def convert_summary(result: "ConvertResult") -> str:
         if "psnr_drop" in held_out:
             lines.append(f"PSNR on the test images: {_decibels(held_out['psnr_drop'])} below the teacher's")
         lines.append(f"receipt: {result.receipt[1]}")
+    if not has_images:
+        lines.append(
+            "Where the teacher's scene is at hand, --data DATA improves the student by its training images."
+        )
     return "\n".join(lines)
 
 

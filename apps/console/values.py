@@ -69,6 +69,19 @@ def levels(text: str) -> tuple[str, ...]:
     return named[text] if text in named else tuple(text.split(","))
 
 
+def finish(text: str) -> float | None:
+    """Parse the fraction of a conversion that trains on images: a number, `none` (0) or `auto` (None)."""
+    if text in ("auto", "none"):
+        return None if text == "auto" else 0.0
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"expected auto, none or a number from 0 to below 1; got {text!r}")
+    return value
+
+
 def names(text: str) -> tuple[str, ...]:
     """Split a list at its commas."""
     return tuple(text.split(","))

@@ -5,16 +5,26 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from fieldmorph.apps.jobs.conversion_images import ConversionImages, open_images
 from fieldmorph.apps.jobs.estimate import receipt_seconds
 from fieldmorph.apps.jobs.inputs import open_field
 from fieldmorph.apps.jobs.lifecycle import SavedRun, check_settings, claim, finish, forget
 from fieldmorph.apps.jobs.quality_gate import Gate, Measured, extend
 from fieldmorph.apps.jobs.request import ConversionRequest
-from fieldmorph.apps.jobs.resume import Outcome, convert_once, interruptible, state_paths
-from fieldmorph.apps.jobs.scenes import digest, open_scene, warn_of_other_scene
+from fieldmorph.apps.jobs.resume import (
+    Outcome,
+    begun_settings,
+    convert_once,
+    distilled_path,
+    interruptible,
+    state_paths,
+)
+from fieldmorph.apps.jobs.scenes import digest
 from fieldmorph.apps.receipt.page import receipt_paths, write_receipt
 from fieldmorph.distill.conversion import ConvertConfig, ConvertReport
 from fieldmorph.distill.fidelity import EvaluationViews, ExampleView, measure, reference
+from fieldmorph.distill.finish import IMAGES
+from fieldmorph.distill.pixel_sample import compare_pixels
 from fieldmorph.distill.receipt import describe_field, plain, receipt
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget, Spent
@@ -26,7 +36,6 @@ from fieldmorph.fields.progress import OnExpected, OnPart, OnProgress
 from fieldmorph.fields.registry import make_field
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.runtime import choose_device
-from fieldmorph.fields.scene import Split
 from fieldmorph.fields.types import JsonObject
 
 
@@ -82,7 +91,8 @@ def convert_file(
         teacher: file of the teacher.
         output: file to write; the receipt's names begin with it.
         request: settings of the conversion and the student.
-        data: scene on whose test images the receipt measures, too; none are needed to convert.
+        data: scene on whose training images the student is trained at the end, and on whose test images the receipt
+            measures; none are needed to convert.
         downscale: factor by which these are shrunk.
         resume, force: continue an interrupted run; overwrite what exists.
         on_progress: called after each step of the optimiser.
@@ -119,7 +129,7 @@ class ConversionRun:
         teacher: the field to distil.
         origin: what the student's provenance says of it.
         overrides: the student's constructor arguments over the preset's.
-        images: what identifies the test images; None without them.
+        images: of the scene, where there are any.
         states: files of an interrupted run, those of the extensions after the conversion's own.
         student: the field that is trained; None before there is one.
         examples: views that the receipt's page shows; none before `run`, or without a receipt.
@@ -142,7 +152,9 @@ class ConversionRun:
     ):
         check_settings(request.to, request.preset, request.overrides)
         request.check(has_images=data is not None)
-        self.config = ConvertConfig(start=request.start, active=request.active, seed=request.seed)
+        self.config = ConvertConfig(
+            start=request.start, active=request.active, seed=request.seed, finish=request.finish
+        )
         self.device = choose_device(device)
         self.request, self.output, self.teacher_file = request, output, teacher
         self.on_progress, self.on_image, self.on_expected = on_progress, on_image, on_expected
@@ -163,20 +175,15 @@ class ConversionRun:
         check_settings(request.to, request.preset, self.overrides, self.teacher.occupancy.occupied)
         self.student: VolumeField | None = None
         self._evaluation: tuple[EvaluationViews, EvaluationViews] | None = None
-        self.views: Split | None = None
         self.examples: list[ExampleView] = []
-        self.images: JsonObject | None = None
-        self.same_scene: bool | None = None
+        begun = begun_settings(self.states[0]) if self.resume else {}
+        if begun.get("lr_decay") is not None:  # version 0.1 had one for all students
+            self.config = replace(self.config, lr_decay=begun["lr_decay"])
+        self.images = ConversionImages()
         if data is not None:
-            box = self.teacher.field.box()
-            self.views = open_scene(data, "test", downscale=downscale, aabb=box).splits["test"]
-            self.images = {
-                "scene": Path(data).name,
-                "split": "test",
-                "downscale": downscale,
-                "sha256": digest(self.views),
-            }
-            self.same_scene = warn_of_other_scene(teacher, self.teacher.provenance, data)
+            # A resumed run ends as it began, and one of version 0.1 used no training images.
+            train = request.finish != 0 and (not begun or IMAGES in begun)
+            self.images = open_images(data, downscale, teacher, self.teacher, train)
 
     def run(self) -> ConvertResult:
         """Distil, save, and measure where a receipt is requested; return what was made."""
@@ -193,7 +200,7 @@ class ConversionRun:
             )
             student = student.to(self.device)
             if self.request.receipt and self.on_expected is not None:
-                self.on_expected(receipt_seconds(self.teacher, student, self.views))
+                self.on_expected(receipt_seconds(self.teacher, student, self.images.test))
             stored, report = self.learn(0, student, self.request.budget, self.config)
             for path in receipt_paths(self.output):
                 path.unlink(missing_ok=True)  # of the file that is replaced
@@ -209,8 +216,10 @@ class ConversionRun:
         """Train a student from its teacher: the conversion itself (part 0) or an extension."""
         self.student = student
         settings: JsonObject = {"teacher_sha256": self.sha256, "steps": self.request.budget.steps}
+        if self.images.training is not None:
+            settings[IMAGES] = digest(self.images.training)
         if part:  # which student an extension continues depends on the images
-            settings["photographs"] = self.images
+            settings["photographs"] = self.images.identity
         return convert_once(
             self.teacher,
             student,
@@ -221,6 +230,7 @@ class ConversionRun:
             keep=self.request.receipt,
             settings=settings,
             on_progress=self.on_progress,
+            views=self.images.training,
         )
 
     def save(
@@ -252,9 +262,13 @@ class ConversionRun:
 
     def assess(self, student: RenderableField) -> tuple[JsonObject, list[ExampleView]]:
         """Measure a student: figures and example views."""
-        if self._evaluation is None:  # the teacher's images are rendered once
-            self._evaluation = reference(self.teacher, self.views, partial(self.on_image, "teacher"))
-        return measure(self._evaluation, student, partial(self.on_image, "student"))
+        return measure(self._evaluated(), student, partial(self.on_image, "student"))
+
+    def _evaluated(self) -> tuple[EvaluationViews, EvaluationViews]:
+        """Return the views that students are compared on; the teacher's images are rendered once."""
+        if self._evaluation is None:
+            self._evaluation = reference(self.teacher, self.images.test, partial(self.on_image, "teacher"))
+        return self._evaluation
 
     def _write_receipt(self, report: ConvertReport) -> ConvertResult:
         """Measure the student, extend its training where it misses the quality, and write the receipt."""
@@ -282,9 +296,10 @@ class ConversionRun:
             budget=self.request.budget,
             runs=extension.runs,
             seed=self.request.seed,
-            test_images=self._test_images(),
+            test_images=self.images.described(),
             device=self.device,
             gate=None if gate is None else asdict(gate),
+            images=self._gain_of_images(first.stored, report),
         )
         self.examples = extension.best.images
         write_receipt(self.output, contents, self.examples)
@@ -297,11 +312,15 @@ class ConversionRun:
             receipt=(str(data), str(page)),
         )
 
-    def _test_images(self) -> JsonObject | None:
-        """Return what the receipt says of the test images: whether the teacher was trained on their scene, if known."""
-        if self.images is None or self.same_scene is None:
-            return self.images
-        return {**self.images, "same_scene": self.same_scene}
+    def _gain_of_images(self, student: RenderableField, report: ConvertReport) -> JsonObject | None:
+        """Return figures of the student before and after it was trained on images; None where it was not."""
+        if report.distilled is None:
+            return None
+        held_out = self._evaluated()[0]
+        return {
+            "before": compare_pixels(held_out, report.distilled),
+            "after": compare_pixels(held_out, student),
+        }
 
     def _save_better(self, student: Measured) -> None:
         self._saved = self.save(student.stored, student.made_by)
@@ -317,6 +336,7 @@ class ConversionRun:
     def _forget_states(self) -> None:
         """Remove all states, the conversion's own last: the others are searched for only where it exists."""
         for path in reversed(self.states):
+            forget(distilled_path(path), resume=False)
             forget(path, resume=False)
 
 

@@ -35,6 +35,8 @@ class ConversionRequest:
         max_psnr_drop: below the teacher on test images, in dB; a student that misses it trains for up to the
             budget's length again.
         extra_parts: of that further training, after each of which the student is measured.
+        finish: fraction of the budget in which the student trains on the scene's images at the end, where there are
+            some; 0 for none, None: where that helps.
         receipt: whether to measure the student and write the receipt.
         seed: of all random numbers.
     """
@@ -48,6 +50,7 @@ class ConversionRequest:
     max_bytes: int | None = None
     max_psnr_drop: float | None = None
     extra_parts: int = 4
+    finish: float | None = None
     receipt: bool = True
     seed: int = 0
 
@@ -64,6 +67,8 @@ class ConversionRequest:
             raise SettingError(
                 "a PSNR drop is measured on test images: --max-psnr-drop needs --data and a receipt"
             )
+        if self.finish and not has_images:
+            raise SettingError("the student trains on images of its scene: --finish needs --data")
         if self.max_bytes is not None and self.to == Voxels.name and self.start is False:
             raise SettingError(
                 "without a warm start the size of voxels is not known in advance: remove --no-start or --max-bytes"

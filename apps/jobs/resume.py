@@ -23,6 +23,7 @@ from fieldmorph.fields.errors import InputError
 from fieldmorph.fields.loop import Interrupted, LoopReport, check_same
 from fieldmorph.fields.progress import OnProgress
 from fieldmorph.fields.renderable import RenderableField
+from fieldmorph.fields.scene import Split
 from fieldmorph.fields.settings import saved_settings
 from fieldmorph.fields.store import load_field, save_field
 from fieldmorph.fields.types import JsonObject
@@ -33,6 +34,19 @@ Outcome = tuple[RenderableField, ConvertReport]
 def state_paths(output: str | Path, parts: int) -> list[Path]:
     """Return the files of an interrupted conversion: its own, then those of its extension's parts."""
     return [state_path(output), *(Path(f"{output}.longer-{i + 1}.state") for i in range(parts))]
+
+
+def distilled_path(state: Path) -> Path:
+    """Return the file of the student as it was before its training on images, next to the outcome."""
+    return state.with_name(f"{state.name}.distilled")
+
+
+def begun_settings(state: Path) -> JsonObject:
+    """Return the settings with which an interrupted conversion began, from the loop's state or the outcome."""
+    head = read_header(state)
+    header: JsonObject = head["header"]
+    holder = header.get("provenance") or {} if head["kind"] == "field" else header
+    return dict(holder.get("settings") or {})
 
 
 def convert_once(
@@ -46,13 +60,16 @@ def convert_once(
     keep: bool,
     settings: JsonObject,
     on_progress: OnProgress,
+    views: Split | None = None,
 ) -> Outcome:
     """Return what `convert` does, or what it returned before where `state` holds that.
 
     Args:
-        state: file of the loop's state, and of the outcome afterwards.
+        state: file of the loop's state, and of the outcome afterwards; another next to it holds the student as it was
+            before it was trained on images.
         keep: leave the outcome in `state` for a run that is resumed later.
         settings: JSON values that must be the same when the run is resumed.
+        views: training images, where the student is trained on them as well.
 
     Raises:
         SettingError: `state` was made with other settings; once it is complete the budget counts as one.
@@ -73,13 +90,17 @@ def convert_once(
         student,
         budget,
         config,
+        views,
         state_path=state,
         resume=resume,
         settings=settings,
         on_progress=on_progress,
     )
     if keep:
-        outcome = {"settings": requested, "report": pack_state(asdict(report))[0], "of": stored.provenance}
+        if report.distilled is not None:
+            save_field(distilled_path(state), report.distilled)
+        plain = replace(report, distilled=None)
+        outcome = {"settings": requested, "report": pack_state(asdict(plain))[0], "of": stored.provenance}
         save_field(state, replace(stored, provenance=outcome))
     return stored, report
 
@@ -121,6 +142,8 @@ def _read(state: Path, student: VolumeField, requested: JsonObject) -> Outcome:
         loop = {**report["loop"], "spent": Spent(**report["loop"]["spent"])}
         stages = tuple(StageReport(**stage) for stage in report["stages"])
         stored = replace(stored, field=stored.field.to(student.aabb.device), provenance=outcome["of"])
-        return stored, ConvertReport(LoopReport(**loop), stages, report["dropped"])
+        before = distilled_path(state)
+        distilled = load_field(before) if before.exists() else None
+        return stored, ConvertReport(LoopReport(**loop), stages, report["dropped"], distilled)
     except (LookupError, TypeError, AttributeError):
         raise InputError(f"{state} is a field but not the outcome of an interrupted conversion") from None

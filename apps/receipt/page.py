@@ -22,6 +22,7 @@ from fieldmorph.apps.receipt.html_parts import (
 )
 from fieldmorph.apps.web import assets
 from fieldmorph.distill.fidelity import ExampleView
+from fieldmorph.distill.finish import IMAGES
 from fieldmorph.fields.checkpoint import write_file
 from fieldmorph.fields.files import write_json
 from fieldmorph.fields.types import JsonObject
@@ -195,12 +196,18 @@ def _image(pixels: ByteImage) -> str:
 
 
 def training_curve(r: Mapping[str, Any]) -> str:
-    """Return the PSNR to the teacher over core-seconds as HTML."""
+    """Return the PSNR over core-seconds as HTML."""
     rows = [
         [shown(p["stage"]), number(p["core_seconds"], ".1f"), number(p["psnr"], ".2f")] for p in r["curve"]
     ]
+    on_images = r.get("images") or IMAGES in r["dropped"]
+    compared = (
+        "PSNR to pixels of the training images in dB"
+        if on_images
+        else "PSNR to the teacher in dB, on rays from places between the training cameras"
+    )
     return (
-        '<p class="soft">PSNR to the teacher in dB, on rays from places between the training cameras, by stage.</p>'
+        f'<p class="soft">{compared}, by stage.</p>'
         + curve_html(r["curve"])
         + details("all evaluations", table("", ["stage", "core-seconds", "PSNR, dB"], rows))
     )
@@ -233,6 +240,8 @@ def _quality(r: Mapping[str, Any]) -> str:
     parts = [f'<div class="soft">{"".join(summaries)}{over}</div>', table("", heads, rows)]
     if "psnr_drop" in q["held_out"]["mean"]:
         parts.append(_test_images(q["held_out"]))
+    if r.get("images"):
+        parts.append(_gain_of_images(r["images"]))
     return "".join(parts + each)
 
 
@@ -249,6 +258,22 @@ def _test_images(held_out: Mapping[str, Any]) -> str:
     lines = [[*row, drop] for row, drop in zip(rows, [*drops, "", ""], strict=True)]
     return "<br>" + table(
         "", ["to the test images", "teacher", "student", "student below teacher, dB"], lines
+    )
+
+
+def _gain_of_images(images: Mapping[str, Any]) -> str:
+    """Return a table of the student before and after its training on images."""
+    rows = [
+        [title, *(number(images[part].get(name), ".2f") for part in ("before", "after"))]
+        for name, title in (
+            ("psnr_to_teacher", "PSNR to the teacher, dB"),
+            ("psnr", "PSNR to the test images, dB"),
+        )
+        if name in images["before"]
+    ]
+    pixels = number(images["before"]["pixels"], ",")
+    return "<br>" + table(
+        "", [f"over {pixels} pixels of the held-out views", "without training images", "with them"], rows
     )
 
 

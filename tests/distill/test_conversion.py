@@ -98,15 +98,21 @@ def equal(one: list[Tensor], other: list[Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_learning_rates_warm_up_and_fall_to_almost_nothing(monkeypatch, sphere: RenderableField) -> None:
+@pytest.mark.parametrize(
+    ("name", "decay", "expected"),
+    [("mlp", 0.1, 0.1), ("mlp", None, 1.0), ("hashgrid", None, 0.1)],
+)
+def test_learning_rates_warm_up_and_fall_to_almost_nothing(
+    monkeypatch, sphere: RenderableField, name: str, decay: float | None, expected: float
+) -> None:
     factors: list[float] = []
     monkeypatch.setattr(FieldOptimizer, "step", lambda _self, _loss, factor: factors.append(factor))
-    convert(sphere, small("mlp"), Budget(steps=100), replace(CONFIG, lr_share=0.5))
+    convert(sphere, small(name), Budget(steps=100), replace(CONFIG, lr_share=0.5, lr_decay=decay))
     assert factors[:5] == sorted(factors[:5])
     assert 0.25 < max(factors) < 0.5
     assert factors[10:] == sorted(factors[10:], reverse=True)
-    assert factors[50] == pytest.approx(0.5 * (0.1**0.5 * 0.5 + 0.005))
-    assert factors[-1] < 0.005
+    assert factors[50] == pytest.approx(0.5 * (expected**0.5 * 0.5 + 0.005))
+    assert factors[-1] < 0.01
 
 
 @pytest.mark.parametrize(

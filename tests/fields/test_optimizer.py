@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fieldmorph.fields import runtime
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.checkpoint import pack_state, unpack_state
-from fieldmorph.fields.optimizer import FieldOptimizer
+from fieldmorph.fields.optimizer import FieldOptimizer, Muon
 from fieldmorph.fields.registry import FIELDS, make_field
 
 pytestmark = pytest.mark.numerical
@@ -75,6 +75,27 @@ def test_muon_gets_exactly_the_hidden_matrices_of_a_perceptron() -> None:
     in_adam = {id(p) for group in adam.param_groups for p in group["params"]}
     assert in_adam | in_muon == {id(p) for p in field.parameters()}
     assert not in_adam & in_muon
+
+
+def test_matrices_of_one_shape_step_together_as_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "bf16_on_cpu", lambda: False)
+    generator = torch.Generator().manual_seed(5)
+    shapes = [(3, 5), (5, 3), (3, 5), (4, 4), (5, 3), (3, 5)]
+    matrices = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+    still = nn.Parameter(torch.ones(3, 5))  # has no gradient
+    before = [p.detach().clone() for p in matrices]
+    momenta = [torch.zeros(shape) for shape in shapes]
+    muon = Muon([{"params": [*matrices, still], "lr": 0.1}])
+    for _ in range(2):
+        for p in matrices:
+            p.grad = torch.randn(p.shape, generator=generator)
+        muon.step()
+        for i, p in enumerate(matrices):
+            assert p.grad is not None
+            update, momenta[i] = muon_ref(p.grad, momenta[i])
+            before[i] = before[i] - 0.1 * max(1.0, p.shape[0] / p.shape[1]) ** 0.5 * update.float()
+            torch.testing.assert_close(p.detach(), before[i], rtol=1e-4, atol=1e-4)
+    assert torch.equal(still.detach(), torch.ones(3, 5))
 
 
 def test_a_field_that_requests_none_gets_no_muon() -> None:
