@@ -85,7 +85,8 @@ def convert(
     config, started = config or ConvertConfig(), now()
     stages, dropped = plan_stages(config.stages, teacher.field, student, config.start)
     distilling = ConvertLearner(teacher, student, stages, config)
-    finishing = None if views is None or config.finish == 0 else FinishingLearner(distilling, views)
+    share = student.finish_share if config.finish is None else config.finish
+    finishing = FinishingLearner(distilling, views) if views is not None and share else None
     learner = finishing or distilling
     everything = {**(settings or {}), **saved_settings(config), "student": student.name, **student.config()}
 

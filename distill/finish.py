@@ -16,9 +16,6 @@ from fieldmorph.fields.types import StateDict
 
 IMAGES = "images"  # name of the stage
 PILOT_STEPS = 16  # after which the number of steps that the budget allows is known well enough
-# A student that has learned little from its teacher by then loses by the change (lego, mlp paper, 124 core-seconds:
-# 1.3 dB less than images alone; mlp small, 120 core-seconds: 0.5 dB more than distilled alone).
-MIN_DISTILLED_STEPS = 500
 
 
 class FinishingLearner:
@@ -105,10 +102,11 @@ class FinishingLearner:
         steps, student = self.distilling.n_steps, self.distilling.student
         if steps == 1:
             self.first = progress  # a closed form may take long
-        if self.share is not None or steps < PILOT_STEPS:
+        left = 1 - student.finish_share - self.first  # for steps that distill
+        if self.share is not None or (steps < PILOT_STEPS and progress < 1 - student.finish_share):
             return
-        distilled = (1 - student.finish_share - self.first) * (steps - 1) / (progress - self.first)
-        self.share = student.finish_share if distilled >= MIN_DISTILLED_STEPS else 0.0
+        distilled = left * (steps - 1) / (progress - self.first) if steps > 1 else 0.0
+        self.share = student.finish_share if distilled >= student.finish_after else 0.0
 
     def _begin_images(self) -> None:
         """Give the student, as it is now, a new optimizer and an occupancy grid of its own."""

@@ -35,14 +35,13 @@ class VolumeField(nn.Module, ABC):
     title: ClassVar[str]  # for people
     presets: ClassVar[dict[str, FieldSettings]]
     sizes: ClassVar[list[FieldSettings]] = []  # settings from small to large, to choose from by size in bytes
-    samples_per_step: ClassVar[int] = (
-        1 << 14
-    )  # shaded samples of a training step; small steps beat large ones
+    samples_per_step: ClassVar[int] = 1 << 14  # that training shades; small steps beat large ones
     kernels: ClassVar[tuple[str, ...]] = ()  # keys of `KERNELS` that it uses besides those of rendering
     lr_decay: ClassVar[float] = 0.1  # of a conversion's learning rates, in addition to their linear decay
-    finish_share: ClassVar[float] = (
-        0.6  # fraction of a conversion that trains on images, where there are some
-    )
+    # Conversions train on images at the end, where there are some: the fraction of the budget, and the steps of
+    # distillation that must come before it; with fewer the teacher still teaches more than images do.
+    finish_share: ClassVar[float] = 0.0
+    finish_after: ClassVar[int] = 300
     grows: ClassVar[bool] = False  # from coarse to fine, see `refine`
 
     aabb: Tensor

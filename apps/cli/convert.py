@@ -129,6 +129,11 @@ def convert_summary(result: "ConvertResult", has_images: bool = True) -> str:
         )
         if "psnr_drop" in held_out:
             lines.append(f"PSNR on the test images: {_decibels(held_out['psnr_drop'])} below the teacher's")
+        if result.images is not None:
+            before, after = (_decibels(result.images[when].get("psnr")) for when in ("before", "after"))
+            lines.append(
+                f"PSNR on pixels of the test images: {before} before the training on images, {after} after it"
+            )
         lines.append(f"receipt: {result.receipt[1]}")
     if not has_images:
         lines.append(

@@ -49,6 +49,7 @@ class ConvertResult(SavedRun):
         teacher, teacher_sha256: the teacher's file.
         quality: means over the `held_out` and the `off_trajectory` views; None without a receipt.
         gate: the requested quality and whether it is met; None where none was requested.
+        images: PSNR `before` and `after` the training on images, as in the receipt; None where there was none.
         receipt: files of the receipt, JSON and page; None without one.
     """
 
@@ -58,11 +59,14 @@ class ConvertResult(SavedRun):
     teacher_sha256: str
     quality: Mapping[str, Mapping[str, float | None]] | None = None
     gate: Gate | None = None
+    images: JsonObject | None = None
     receipt: tuple[str, str] | None = None
 
     def as_json(self) -> JsonObject:
         """Return the values of `--json`: without a receipt nothing of quality is in them."""
         values: JsonObject = plain(self)
+        if self.images is None:
+            del values["images"]
         if self.receipt is None:
             for name in ("quality", "gate", "receipt"):
                 del values[name]
@@ -309,6 +313,7 @@ class ConversionRun:
             **contents["budget"]["used"],
             quality={name: contents["quality"][name]["mean"] for name in ("held_out", "off_trajectory")},
             gate=gate,
+            images=contents["images"],
             receipt=(str(data), str(page)),
         )
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from fieldmorph.distill import finish
 from fieldmorph.distill.conversion import ConvertConfig, convert
 from fieldmorph.distill.fidelity import EvaluationViews
 from fieldmorph.distill.pixel_sample import compare_pixels
@@ -20,6 +19,7 @@ from fieldmorph.fields.cameras import orbit_cameras
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.loop import Interrupted
 from fieldmorph.fields.metrics import psnr
+from fieldmorph.fields.mlp import MLP
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.optimizer import FieldOptimizer
 from fieldmorph.fields.progress import Progress
@@ -133,7 +133,7 @@ def test_images_are_left_out_where_too_little_is_distilled(
     monkeypatch: pytest.MonkeyPatch, sphere: RenderableField, negatives: Split, least: int, n_images: int
 ) -> None:
     """Half of 40 steps are an MLP's own share."""
-    monkeypatch.setattr(finish, "MIN_DISTILLED_STEPS", least)
+    monkeypatch.setattr(MLP, "finish_after", least)
     _, report = convert(sphere, small(), Budget(steps=40), replace(CONFIG, finish=None), negatives)
     steps = {stage.name: stage.steps for stage in report.stages}
     assert steps.get("images", 0) == n_images
@@ -149,7 +149,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
         if progress.step == at:
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(finish, "MIN_DISTILLED_STEPS", 10)
+    monkeypatch.setattr(MLP, "finish_after", 10)
     budget, path, config = Budget(steps=40), tmp_path / "run.state", replace(CONFIG, finish=None)
     whole, report = convert(sphere, small(), budget, config, negatives)
     with pytest.raises(Interrupted):
