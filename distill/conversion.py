@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ConvertReport:
-    """What a conversion did.
+    """The report of a conversion.
 
     Attributes:
         loop: steps, time and evaluations.
@@ -85,8 +85,8 @@ def convert(
     config, started = config or ConvertConfig(), now()
     stages, dropped = plan_stages(config.stages, teacher.field, student, config.start)
     distilling = ConvertLearner(teacher, student, stages, config)
-    share = student.finish_share if config.finish is None else config.finish
-    finishing = FinishingLearner(distilling, views) if views is not None and share else None
+    fraction = student.finish_fraction if config.finish is None else config.finish
+    finishing = FinishingLearner(distilling, views) if views is not None and fraction else None
     learner = finishing or distilling
     everything = {**(settings or {}), **saved_settings(config), "student": student.name, **student.config()}
 

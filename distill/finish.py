@@ -28,7 +28,7 @@ class FinishingLearner:
         views: training images; never those that quality is measured on.
 
     Attributes:
-        share: fraction of the budget for the images; None until it is chosen.
+        fraction: part of the budget for the images; None until it is chosen.
         distilled: a copy of the student at the end of the first part; None before.
     """
 
@@ -43,7 +43,7 @@ class FinishingLearner:
             probe_rays=config.probe_rays,
         )
         self._begin_images()
-        self.share = config.finish
+        self.fraction = config.finish
         self.first = 0.0  # progress after the first step
         self.distilled: VolumeField | None = None
         self.report = StageReport(IMAGES, 0, 0.0, 0.0)
@@ -55,17 +55,17 @@ class FinishingLearner:
 
     def step(self, progress: float) -> None:
         """Take a step of the part that this fraction of the budget belongs to."""
-        self._choose_share(progress)
-        share = self.distilling.student.finish_share if self.share is None else self.share
-        if progress < 1 - share:
-            self.distilling.step(progress / (1 - share))
+        self._choose_fraction(progress)
+        fraction = self.distilling.student.finish_fraction if self.fraction is None else self.fraction
+        if progress < 1 - fraction:
+            self.distilling.step(progress / (1 - fraction))
             return
         if self.distilled is None:
             self.distilling.student.refine(1.0)
             self.distilled = copy.deepcopy(self.distilling.student)
             self._begin_images()
         began = now()
-        self.images.step((progress - (1 - share)) / share)
+        self.images.step((progress - (1 - fraction)) / fraction)
         self.report = self.report.plus(now() - began)
 
     def probe(self) -> float:
@@ -81,7 +81,7 @@ class FinishingLearner:
         return {
             "distilling": self.distilling.state(),
             "images": None if self.distilled is None else self.images.state(),
-            "share": self.share,
+            "fraction": self.fraction,
             "first": self.first,
             "distilled": None if self.distilled is None else self.distilled.state_dict(),
             "report": astuple(self.report),
@@ -90,23 +90,24 @@ class FinishingLearner:
     def load_state(self, state: StateDict) -> None:
         """Continue from what `state` returned."""
         self.distilling.load_state(state["distilling"])
-        self.share, self.first, self.report = state["share"], state["first"], StageReport(*state["report"])
+        self.fraction, self.first = state["fraction"], state["first"]
+        self.report = StageReport(*state["report"])
         if state["distilled"] is not None:
             self.distilled = copy.deepcopy(self.distilling.student)
             self.distilled.load_state_dict(state["distilled"])
             self._begin_images()
             self.images.load_state(state["images"])
 
-    def _choose_share(self, progress: float) -> None:
-        """Choose the share of the images, once the speed of the distillation is known."""
+    def _choose_fraction(self, progress: float) -> None:
+        """Choose the part of the images, once the speed of the distillation is known."""
         steps, student = self.distilling.n_steps, self.distilling.student
         if steps == 1:
             self.first = progress  # a closed form may take long
-        left = 1 - student.finish_share - self.first  # for steps that distill
-        if self.share is not None or (steps < PILOT_STEPS and progress < 1 - student.finish_share):
+        left = 1 - student.finish_fraction - self.first  # for steps that distill
+        if self.fraction is not None or (steps < PILOT_STEPS and progress < 1 - student.finish_fraction):
             return
         distilled = left * (steps - 1) / (progress - self.first) if steps > 1 else 0.0
-        self.share = student.finish_share if distilled >= student.finish_after else 0.0
+        self.fraction = student.finish_fraction if distilled >= student.finish_after else 0.0
 
     def _begin_images(self) -> None:
         """Give the student, as it is now, a new optimizer and an occupancy grid of its own."""

@@ -33,7 +33,6 @@ def receipt(
     seed: int,
     test_images: Mapping[str, Any] | None = None,
     gate: Mapping[str, Any] | None = None,
-    images: Mapping[str, Any] | None = None,
     device: torch.device | str = "cpu",
 ) -> JsonObject:
     """Return the receipt as one object, whose values `json.dumps(..., allow_nan=False)` takes.
@@ -42,14 +41,14 @@ def receipt(
 
     Args:
         teacher, student: as `describe_field` returns them.
-        quality: the figures of `fidelity.measure`.
+        quality: the figures of `fidelity.measure`; under `training_images` those of `compare_pixels` for the student
+            `before` and `after` it was trained on images, where it was.
         settings: of the conversion, a dataclass or a mapping.
         budget: the requested length.
         runs: the conversion and, where it was extended, every part, whether its student was kept or not.
         seed: of the conversion.
         test_images: their identity: `scene`, `split`, `downscale`, `sha256`, and `same_scene` where that is known.
         gate: the requested quality, whether it was `met`, and what was done for it.
-        images: figures of the student `before` and `after` it was trained on images, from `compare_pixels`.
         device: on which the conversion ran.
     """
     used = sum((run.loop.spent for run in runs), Spent())
@@ -64,7 +63,6 @@ def receipt(
             "student": student,
             "ratio": {name: a / b if a and b else None for name, (a, b) in sizes.items()},
             "quality": quality,
-            "images": images,
             "gate": gate,
             "photographs": test_images,
             "settings": settings,

@@ -40,7 +40,7 @@ class VolumeField(nn.Module, ABC):
     lr_decay: ClassVar[float] = 0.1  # of a conversion's learning rates, in addition to their linear decay
     # Conversions train on images at the end, where there are some: the fraction of the budget, and the steps of
     # distillation that must come before it; with fewer the teacher still teaches more than images do.
-    finish_share: ClassVar[float] = 0.0
+    finish_fraction: ClassVar[float] = 0.0
     finish_after: ClassVar[int] = 300
     grows: ClassVar[bool] = False  # from coarse to fine, see `refine`
 

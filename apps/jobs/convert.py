@@ -277,6 +277,7 @@ class ConversionRun:
     def _write_receipt(self, report: ConvertReport) -> ConvertResult:
         """Measure the student, extend its training where it misses the quality, and write the receipt."""
         limit = self.request.max_psnr_drop
+        images = self._gain_of_images(self._saved[0], report)
         first = Measured(self._saved[0], (report,), *self.assess(self._saved[0]))
         extension = extend(
             first,
@@ -295,7 +296,7 @@ class ConversionRun:
                 self.teacher, self.teacher_file, Path(self.teacher_file).stat().st_size, self.sha256
             ),
             student=describe_field(stored, self.output, result.bytes, result.sha256, self.request.preset),
-            quality=extension.best.quality,
+            quality={**extension.best.quality, "training_images": images},
             settings=self.config,
             budget=self.request.budget,
             runs=extension.runs,
@@ -303,7 +304,6 @@ class ConversionRun:
             test_images=self.images.described(),
             device=self.device,
             gate=None if gate is None else asdict(gate),
-            images=self._gain_of_images(first.stored, report),
         )
         self.examples = extension.best.images
         write_receipt(self.output, contents, self.examples)
@@ -313,7 +313,7 @@ class ConversionRun:
             **contents["budget"]["used"],
             quality={name: contents["quality"][name]["mean"] for name in ("held_out", "off_trajectory")},
             gate=gate,
-            images=contents["images"],
+            images=images,
             receipt=(str(data), str(page)),
         )
 

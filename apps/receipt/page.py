@@ -200,7 +200,7 @@ def training_curve(r: Mapping[str, Any]) -> str:
     rows = [
         [shown(p["stage"]), number(p["core_seconds"], ".1f"), number(p["psnr"], ".2f")] for p in r["curve"]
     ]
-    on_images = r.get("images") or IMAGES in r["dropped"]
+    on_images = r["quality"].get("training_images") or IMAGES in r["dropped"]
     compared = (
         "PSNR to pixels of the training images in dB"
         if on_images
@@ -240,8 +240,8 @@ def _quality(r: Mapping[str, Any]) -> str:
     parts = [f'<div class="soft">{"".join(summaries)}{over}</div>', table("", heads, rows)]
     if "psnr_drop" in q["held_out"]["mean"]:
         parts.append(_test_images(q["held_out"]))
-    if r.get("images"):
-        parts.append(_gain_of_images(r["images"]))
+    if q.get("training_images"):
+        parts.append(_gain_of_images(q["training_images"]))
     return "".join(parts + each)
 
 

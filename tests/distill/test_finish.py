@@ -118,8 +118,8 @@ def test_distilled_student_is_that_of_a_conversion_without_images(
 
 def test_without_images_or_share_nothing_changes(sphere: RenderableField, negatives: Split) -> None:
     runs = [
-        convert(sphere, small(), Budget(steps=12), replace(CONFIG, finish=share), views)
-        for share, views in ((0.25, None), (0.0, negatives), (0.0, None))
+        convert(sphere, small(), Budget(steps=12), replace(CONFIG, finish=fraction), views)
+        for fraction, views in ((0.25, None), (0.0, negatives), (0.0, None))
     ]
     first = runs[0][0].field.state_dict()
     for stored, report in runs:
@@ -132,7 +132,7 @@ def test_without_images_or_share_nothing_changes(sphere: RenderableField, negati
 def test_images_are_left_out_where_too_little_is_distilled(
     monkeypatch: pytest.MonkeyPatch, sphere: RenderableField, negatives: Split, least: int, n_images: int
 ) -> None:
-    """Half of 40 steps are an MLP's own share."""
+    """Half of 40 steps are an MLP's own fraction."""
     monkeypatch.setattr(MLP, "finish_after", least)
     _, report = convert(sphere, small(), Budget(steps=40), replace(CONFIG, finish=None), negatives)
     steps = {stage.name: stage.steps for stage in report.stages}
@@ -176,10 +176,10 @@ def test_learning_rates_begin_lower(
     assert factors[300] < 0.01  # a new optimizer warms up
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.0])
-def test_a_share_that_leaves_nothing_is_refused(share: float) -> None:
+@pytest.mark.parametrize("fraction", [-0.1, 1.0])
+def test_a_share_that_leaves_nothing_is_refused(fraction: float) -> None:
     with pytest.raises(SettingError, match="at least 0 and below 1"):
-        ConvertConfig(finish=share)
+        ConvertConfig(finish=fraction)
 
 
 def views_of(stored: RenderableField, test_images: list[torch.Tensor] | None = None) -> EvaluationViews:

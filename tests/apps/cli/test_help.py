@@ -48,6 +48,7 @@ CLOSED = {
     "calibrate_by": ("s", "min", "h", "D", "W"),
     "axis": ("s", "min", "h", "D", "W", "M", "Y"),
     "mask": ("land", "sea", "mask.nc"),
+    "finish": ("auto", "none"),
 }
 
 # Options of numbers, files and names of the user's own.

@@ -43,8 +43,8 @@ def _small_work(monkeypatch: pytest.MonkeyPatch) -> None:
 def convert(teacher: Path, few_views: Path, tmp_path: Path) -> Callable[..., tuple[ConvertResult, Any]]:
     """A short conversion and its receipt."""
 
-    def run(name: str = "s.fm", share: float | None = 0.25, **options: Any) -> tuple[ConvertResult, Any]:
-        request = ConversionRequest(Budget(steps=STEPS), overrides=NET, finish=share)
+    def run(name: str = "s.fm", fraction: float | None = 0.25, **options: Any) -> tuple[ConvertResult, Any]:
+        request = ConversionRequest(Budget(steps=STEPS), overrides=NET, finish=fraction)
         options = {"data": few_views, **options}
         result = convert_file(options.pop("teacher", teacher), tmp_path / name, request, **options)
         return result, json.loads(Path(f"{result.output}.receipt.json").read_text())
@@ -57,7 +57,7 @@ def test_receipt_states_figures_before_and_after(convert: Any, tmp_path: Path) -
     assert result.stages == ("features", "volume", "render", "images")
     assert {stage["name"]: stage["steps"] for stage in receipt["stages"]}["images"] == STEPS // 4
     assert receipt["settings"]["finish"] == 0.25
-    before, after = receipt["images"]["before"], receipt["images"]["after"]
+    before, after = (receipt["quality"]["training_images"][when] for when in ("before", "after"))
     assert set(before) == set(after) == {"pixels", "psnr", "psnr_to_teacher"}
     assert before != after
     assert after["psnr"] == pytest.approx(receipt["quality"]["held_out"]["mean"]["student_psnr"], abs=0.5)
@@ -83,14 +83,14 @@ def test_none_is_as_without_data(convert: Any) -> None:
     with_images, alone = convert("a.fm", 0.0), convert("b.fm", None, data=None)
     assert load_field(with_images[0].output).provenance == load_field(alone[0].output).provenance
     assert with_images[0].sha256 == alone[0].sha256
-    assert with_images[1]["images"] is alone[1]["images"] is None
+    assert with_images[1]["quality"]["training_images"] is alone[1]["quality"]["training_images"] is None
 
 
 def test_a_student_that_learned_little_learns_from_its_teacher_alone(convert: Any) -> None:
-    result, receipt = convert(share=None)
+    result, receipt = convert(fraction=None)
     assert "images" not in result.stages
     assert result.dropped["images"] == "the budget is too short to distill the student first"
-    assert receipt["images"] is None
+    assert receipt["quality"]["training_images"] is None
 
 
 def test_images_of_another_scene_only_measure(
@@ -138,7 +138,7 @@ def test_a_run_that_was_measured_knows_the_student_before(convert: Any, tmp_path
         convert("cut.fm", on_image=stop)
     assert (tmp_path / "cut.fm.state.distilled").exists()
     _, receipt = convert("cut.fm", resume=True)
-    assert receipt["images"] == expected["images"]
+    assert receipt["quality"]["training_images"] == expected["quality"]["training_images"]
     assert not list(tmp_path.glob("*.state*"))
 
 
