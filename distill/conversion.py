@@ -12,12 +12,12 @@ from fieldmorph.distill.stages import StageReport as StageReport
 from fieldmorph.distill.stages import plan_stages
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget, now
+from fieldmorph.fields.compilation import compile_kernels
 from fieldmorph.fields.loop import LoopReport, run_loop
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.progress import OnProgress, Progress
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.rng import seeded
-from fieldmorph.fields.runtime import compile_kernels
 from fieldmorph.fields.scene import Split
 from fieldmorph.fields.settings import saved_settings
 from fieldmorph.fields.types import JsonObject

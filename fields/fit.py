@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget, now
 from fieldmorph.fields.cameras import Rays, camera_rays
+from fieldmorph.fields.compilation import compile_kernels
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.loop import LoopConfig, LoopReport, run_loop
 from fieldmorph.fields.metrics import psnr_from_mse
@@ -27,7 +28,6 @@ from fieldmorph.fields.rendering import (
     visible_samples,
 )
 from fieldmorph.fields.rng import seeded
-from fieldmorph.fields.runtime import compile_kernels
 from fieldmorph.fields.scene import Split
 from fieldmorph.fields.settings import SINCE_0_2, saved_settings
 from fieldmorph.fields.types import JsonObject, StateDict

@@ -7,22 +7,15 @@ import os
 import platform
 import sys
 import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.kernels.launch import set_threads
 
-if TYPE_CHECKING:
-    from fieldmorph.fields.base import VolumeField
-
 STATUS = Path("/proc/self/status")
-LOAD_SECONDS = 2.0  # in which kernels come from the disk's cache
 
 log = logging.getLogger(__name__)
 
@@ -59,43 +52,6 @@ def use_threads(n: int | None = None) -> int:
     set_threads(n)
     _keep_freed_memory()
     return n
-
-
-@contextmanager
-def announced_compilation() -> Iterator[None]:
-    """Log a line of level INFO where kernels used in the block are not in the disk's cache: some silence follows."""
-    announcement = threading.Timer(LOAD_SECONDS, log.info, ("compiling kernels (once, about 40 s)",))
-    announcement.daemon = True
-    announcement.start()
-    try:
-        yield
-    finally:
-        announcement.cancel()
-
-
-def compile_kernels(*fields: "VolumeField | type[VolumeField]") -> None:
-    """Compile CPU kernels, or load them from the disk's cache, so that no budget pays for it.
-
-    Args:
-        fields: those that will be trained or rendered; every kernel is compiled where none is given.
-    """
-    from fieldmorph.fields.kernels.table import KERNELS, RENDERING
-
-    needed = {name for field in fields for name in field.kernels}.union(RENDERING) if fields else KERNELS
-    start = time.monotonic()
-    with announced_compilation():
-        for name in KERNELS:
-            if name in needed:
-                _compile(name)
-    log.debug("kernels were ready after %.1f s", time.monotonic() - start)
-
-
-@functools.cache
-def _compile(name: str) -> None:
-    from fieldmorph.fields.kernels.table import KERNELS
-
-    example = KERNELS[name].example(torch.Generator().manual_seed(0))
-    example.run(example.kernel)
 
 
 def choose_device(name: str = "auto") -> torch.device:

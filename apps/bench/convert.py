@@ -11,10 +11,10 @@ from fieldmorph.apps.console.progress import ProgressLine
 from fieldmorph.apps.jobs.scenes import open_scene
 from fieldmorph.distill.conversion import ConvertConfig, convert
 from fieldmorph.fields.budget import Budget
+from fieldmorph.fields.compilation import compile_kernels
 from fieldmorph.fields.fit import FitConfig, fit_images
 from fieldmorph.fields.kinds import PRESETS
 from fieldmorph.fields.registry import make_field
-from fieldmorph.fields.runtime import compile_kernels
 from fieldmorph.fields.store import load_field
 
 TEACHER = "hashgrid"

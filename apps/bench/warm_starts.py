@@ -12,8 +12,8 @@ from fieldmorph.apps.jobs.scenes import open_scene
 from fieldmorph.distill.conversion import ConvertConfig, convert
 from fieldmorph.distill.warm_start.registry import STARTS
 from fieldmorph.fields.budget import Budget
+from fieldmorph.fields.compilation import compile_kernels
 from fieldmorph.fields.registry import make_field
-from fieldmorph.fields.runtime import compile_kernels
 from fieldmorph.fields.store import load_field
 
 TEACHER = "hashgrid"

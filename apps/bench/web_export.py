@@ -13,9 +13,10 @@ from fieldmorph.apps.bake.web_export import read_web, write_web
 from fieldmorph.apps.bench.runner import Bench, Row, chosen, failures, markdown
 from fieldmorph.apps.console.progress import ProgressLine
 from fieldmorph.apps.jobs.scenes import open_scene
+from fieldmorph.fields.compilation import compile_kernels
 from fieldmorph.fields.kinds import FIELDS
 from fieldmorph.fields.metrics import capped_psnr
-from fieldmorph.fields.runtime import compile_kernels, peak_memory
+from fieldmorph.fields.runtime import peak_memory
 from fieldmorph.fields.store import load_field
 
 DEFAULT_FIELDS = ("hashgrid", "mlp")

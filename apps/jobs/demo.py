@@ -18,10 +18,11 @@ from fieldmorph.apps.media import DIFFERENCE_GAIN, ByteImage, difference, save_p
 from fieldmorph.distill.fidelity import ExampleView
 from fieldmorph.fields.budget import Budget, Spent, TooShortError, now
 from fieldmorph.fields.checkpoint import write_file
+from fieldmorph.fields.compilation import compile_kernels
 from fieldmorph.fields.files import check_folder, write_json
 from fieldmorph.fields.kinds import FIELDS
 from fieldmorph.fields.loop import Interrupted
-from fieldmorph.fields.runtime import compile_kernels, peak_memory
+from fieldmorph.fields.runtime import peak_memory
 from fieldmorph.fields.types import JsonObject
 
 TRAIN_FRACTION = 0.25  # of the budget; the rest converts

@@ -5,8 +5,8 @@ import time
 from fieldmorph.distill.fidelity import evaluation_pixels
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.cameras import resize
+from fieldmorph.fields.compilation import compile_kernels
 from fieldmorph.fields.renderable import RenderableField
-from fieldmorph.fields.runtime import compile_kernels
 from fieldmorph.fields.scene import Split
 
 SIDE = 48  # pixels of the image that is timed

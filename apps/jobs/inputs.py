@@ -4,9 +4,9 @@ from pathlib import Path
 
 from fieldmorph.fields.cameras import resize
 from fieldmorph.fields.checkpoint import read_header
+from fieldmorph.fields.compilation import announced_compilation
 from fieldmorph.fields.errors import InputError
 from fieldmorph.fields.renderable import RenderableField
-from fieldmorph.fields.runtime import announced_compilation
 from fieldmorph.fields.store import load_field
 
 MEASUREMENTS = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".pq", ".nc", ".nc4", ".cdf", ".netcdf")

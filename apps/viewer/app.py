@@ -17,8 +17,8 @@ from fieldmorph.apps.viewer.security import LOCAL, Access, App, read_root_path
 from fieldmorph.apps.viewer.tiles import MAX_PIXELS
 from fieldmorph.apps.viewer.videos import VideoStore
 from fieldmorph.fields.checkpoint import read_header
+from fieldmorph.fields.compilation import compile_kernels
 from fieldmorph.fields.errors import SettingError
-from fieldmorph.fields.runtime import compile_kernels
 
 if TYPE_CHECKING:
     from fieldmorph.apps.tensor.map_layers import MapSettings

@@ -15,8 +15,8 @@ from fieldmorph.apps.viewer.scenes import OpenScene, SceneStore
 from fieldmorph.apps.viewer.videos import read_plan
 from fieldmorph.fields.cameras import Cameras
 from fieldmorph.fields.checkpoint import read_header
+from fieldmorph.fields.compilation import compile_kernels
 from fieldmorph.fields.errors import InputError, SettingError
-from fieldmorph.fields.runtime import compile_kernels
 from fieldmorph.fields.types import JsonObject
 
 MAX_CAMERAS = 400  # that are described; of more an even part is

@@ -11,15 +11,9 @@ import pytest
 import torch
 
 from fieldmorph.fields import runtime
+from fieldmorph.fields.compilation import compile_kernels
 from fieldmorph.fields.errors import SettingError
-from fieldmorph.fields.runtime import (
-    bf16_on_cpu,
-    choose_device,
-    compile_kernels,
-    network_autocast,
-    peak_memory,
-    use_threads,
-)
+from fieldmorph.fields.runtime import bf16_on_cpu, choose_device, network_autocast, peak_memory, use_threads
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess:
@@ -177,8 +171,8 @@ def test_a_long_compilation_is_announced(
     module = SimpleNamespace(
         example=lambda _: SimpleNamespace(kernel=None, run=lambda _: time.sleep(seconds))
     )
-    monkeypatch.setattr("fieldmorph.fields.kernels.table.KERNELS", {name: module})
-    monkeypatch.setattr("fieldmorph.fields.runtime.LOAD_SECONDS", 0.05 if seconds else 60.0)
+    monkeypatch.setattr("fieldmorph.fields.compilation.KERNELS", {name: module})
+    monkeypatch.setattr("fieldmorph.fields.compilation.LOAD_SECONDS", 0.05 if seconds else 60.0)
     with caplog.at_level("INFO", logger="fieldmorph"):
         compile_kernels()
     announced = ["compiling kernels (once, about 40 s)"] if seconds else []
@@ -198,7 +192,8 @@ from fieldmorph.fields.cameras import Rays
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.registry import FIELDS, make_field
 from fieldmorph.fields.rendering import render_rays
-from fieldmorph.fields.runtime import compile_kernels, use_threads
+from fieldmorph.fields.compilation import compile_kernels
+from fieldmorph.fields.runtime import use_threads
 
 NAMES = ("composite", "cp", "hash", "march", "normal_equations", "total_variation", "vm", "voxels")
 KERNELS = [f"fieldmorph.fields.kernels.{name}" for name in NAMES]

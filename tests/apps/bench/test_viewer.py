@@ -33,7 +33,7 @@ from fieldmorph.apps.bench.viewer_process import (
 from fieldmorph.apps.bench.viewer_targets import after_visits, at_rest, dragged, started
 from fieldmorph.apps.viewer import baker as baker_module
 from fieldmorph.apps.viewer.tiles import Tile, tile_message
-from fieldmorph.fields.runtime import compile_kernels
+from fieldmorph.fields.compilation import compile_kernels
 
 CELLS = 128  # minimum that a browser drags by default
 BAKES = f"from fieldmorph.apps.viewer import app; app.make_viewer.__kwdefaults__['resolution'] = {CELLS}; "
