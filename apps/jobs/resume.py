@@ -90,7 +90,7 @@ def convert_once(
         student,
         budget,
         config,
-        views,
+        views=views,
         state_path=state,
         resume=resume,
         settings=settings,
