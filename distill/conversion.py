@@ -104,7 +104,8 @@ def convert(
         config=replace(config.loop, min_steps=1) if distilling.solves else config.loop,
     )
     looped = now()
-    if distilling.solves and (report.steps == 1 or distilling.begun > LONG_START):
+    distilled = 1 - ((finishing.fraction or 0.0) if finishing else 0.0)  # part of the budget
+    if distilling.solves and (report.steps == 1 or distilling.begun * distilled > LONG_START):
         log.warning("the closed-form start took more than half of the budget; a longer budget is better")
     student.load_state_dict(best["field"])
     student.refine(1.0)
@@ -119,8 +120,8 @@ def convert(
     report = replace(report, spent=report.spent + (now() - looped))
     if without_images is None:
         return stored, ConvertReport(report, reports, dropped)
-    distilled = _with_occupancy(without_images, teacher, config.seed, {})
-    return stored, ConvertReport(report, reports, dropped, distilled)
+    before = _with_occupancy(without_images, teacher, config.seed, {})
+    return stored, ConvertReport(report, reports, dropped, before)
 
 
 def _provenance(

@@ -36,11 +36,12 @@ class FinishingLearner:
         config = distilling.config
         self.distilling, self.views = distilling, views
         self.config = FitConfig(
-            lr_share=config.finish_lr_share,
+            lr_share=config.lr_share * config.finish_lr_share,
             fresh=False,
             occupancy_resolution=distilling.teacher.occupancy.resolution,
             seed=config.seed,
             probe_rays=config.probe_rays,
+            probe_seed=config.probe_seed,
         )
         self._begin_images()
         self.fraction = config.finish
@@ -56,7 +57,7 @@ class FinishingLearner:
     def step(self, progress: float) -> None:
         """Take a step of the part that this fraction of the budget belongs to."""
         self._choose_fraction(progress)
-        fraction = self.distilling.student.finish_fraction if self.fraction is None else self.fraction
+        fraction = self.fraction or 0.0
         if progress < 1 - fraction:
             self.distilling.step(progress / (1 - fraction))
             return
@@ -99,15 +100,21 @@ class FinishingLearner:
             self.images.load_state(state["images"])
 
     def _choose_fraction(self, progress: float) -> None:
-        """Choose the part of the images, once the speed of the distillation is known."""
+        """Choose the part of the images, once the speed of the distillation is known.
+
+        Until then there is none, so that the distillation only ever moves forward.
+        """
         steps, student = self.distilling.n_steps, self.distilling.student
         if steps == 1:
             self.first = progress  # a closed form may take long
-        left = 1 - student.finish_fraction - self.first  # for steps that distill
-        if self.fraction is not None or (steps < PILOT_STEPS and progress < 1 - student.finish_fraction):
+        distilled = 1 - student.finish_fraction  # part of the budget, with images
+        if self.fraction is not None or (steps < PILOT_STEPS and progress < distilled):
             return
-        distilled = left * (steps - 1) / (progress - self.first) if steps > 1 else 0.0
-        self.fraction = student.finish_fraction if distilled >= student.finish_after else 0.0
+        expected = (distilled - self.first) * (steps - 1) / (progress - self.first) if steps > 1 else 0.0
+        # An extension continues a student that has learned from its teacher.
+        enough = not self.distilling.config.fresh or expected >= student.finish_after
+        self.fraction = student.finish_fraction if enough else 0.0
+        self.distilling.begun /= 1 - self.fraction
 
     def _begin_images(self) -> None:
         """Give the student, as it is now, a new optimizer and an occupancy grid of its own."""

@@ -45,6 +45,7 @@ class FitConfig:
         occupancy_every: steps between two updates of the occupancy grid.
         seed: of everything random.
         probe_rays: on which the quality is evaluated during training.
+        probe_seed: of these rays; None takes `seed`.
         warmup_steps: over which the learning rates rise linearly.
         lr_share: factor of all learning rates.
         fresh: the field is untrained and grows from coarse to fine.
@@ -59,6 +60,7 @@ class FitConfig:
     occupancy_every: int = 16
     seed: int = 0
     probe_rays: int = field_of(default=2048, metadata=SINCE_0_2)
+    probe_seed: int | None = field_of(default=None, metadata=SINCE_0_2)
     warmup_steps: int = field_of(default=50, metadata=SINCE_0_2)
     lr_share: float = field_of(default=1.0, metadata=SINCE_0_2)
     fresh: bool = field_of(default=True, metadata=SINCE_0_2)
@@ -150,7 +152,8 @@ class ImageLearner:
         self.target = config.samples_per_step or field.samples_per_step
         self.n_steps = 0
         self.samples_per_ray = 64.0  # a guess that the first steps correct
-        probe, n_probe = seeded(config.seed, "probe"), config.probe_rays
+        probe_seed = config.seed if config.probe_seed is None else config.probe_seed
+        probe, n_probe = seeded(probe_seed, "probe"), config.probe_rays
         self.probe_rays, self.probe_pixels = self._pixels(n_probe, probe, torch.ones(n_probe, 3))
 
     def step(self, progress: float) -> None:

@@ -106,7 +106,8 @@ def run(args: Args) -> int:
             on_image=progress.measured,
             on_expected=progress.expect,
         )
-    show(result, args, partial(convert_summary, has_images=args.data is not None))
+    lacks_images = args.data is None and request.uses_images
+    show(result, args, partial(convert_summary, lacks_images=lacks_images))
     if result.gate is None or result.gate.met:
         return 0
     print(
@@ -117,8 +118,8 @@ def run(args: Args) -> int:
     return GATE_MISSED
 
 
-def convert_summary(result: "ConvertResult", has_images: bool = True) -> str:
-    """Format the result of a conversion; without images the last line says what they are good for."""
+def convert_summary(result: "ConvertResult", lacks_images: bool = False) -> str:
+    """Format the result of a conversion; where images are lacking, the last line says what they are good for."""
     lines = [*run_summary(result), f"stages: {', '.join(result.stages)}"]
     lines += [f"dropped {name}: {why}" for name, why in result.dropped.items()]
     if result.quality is not None and result.receipt is not None:
@@ -135,7 +136,7 @@ def convert_summary(result: "ConvertResult", has_images: bool = True) -> str:
                 f"PSNR on pixels of the test images: {before} before the training on images, {after} after it"
             )
         lines.append(f"receipt: {result.receipt[1]}")
-    if not has_images:
+    if lacks_images:
         lines.append(
             "Where the teacher's scene is at hand, --data DATA improves the student by its training images."
         )

@@ -35,7 +35,7 @@ class ConversionImages:
 def open_images(
     data: str | Path, downscale: int, teacher_file: str | Path, teacher: RenderableField, train: bool
 ) -> ConversionImages:
-    """Read the images of a scene; training images only where the teacher may have been trained on it.
+    """Read the images of a scene; training images only where the teacher is not known to be of another one.
 
     Args:
         data: the scene's folder.

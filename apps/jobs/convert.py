@@ -186,8 +186,10 @@ class ConversionRun:
         self.images = ConversionImages()
         if data is not None:
             # A resumed run ends as it began, and one of version 0.1 used no training images.
-            train = request.finish != 0 and (not begun or IMAGES in begun)
+            train = request.uses_images and (not begun or IMAGES in begun)
             self.images = open_images(data, downscale, teacher, self.teacher, train)
+            if request.finish and self.images.training is None:
+                raise SettingError(f"--finish: {data} has no training images of the teacher's scene")
 
     def run(self) -> ConvertResult:
         """Distil, save, and measure where a receipt is requested; return what was made."""
@@ -341,8 +343,8 @@ class ConversionRun:
     def _forget_states(self) -> None:
         """Remove all states, the conversion's own last: the others are searched for only where it exists."""
         for path in reversed(self.states):
-            forget(distilled_path(path), resume=False)
             forget(path, resume=False)
+            forget(distilled_path(path), resume=False)
 
 
 def _load_teacher(path: str | Path) -> RenderableField:

@@ -139,7 +139,7 @@ def run_demo(
             conversion = ConversionRun(
                 files[0],
                 files[1],
-                ConversionRequest(part),
+                ConversionRequest(part, finish=0.0),  # its budget is too short for images to help
                 data=data,
                 downscale=downscale,
                 device="auto",

@@ -54,6 +54,11 @@ class ConversionRequest:
     receipt: bool = True
     seed: int = 0
 
+    @property
+    def uses_images(self) -> bool:
+        """Return whether training images, where there are some, may train the student at the end."""
+        return bool(FIELDS[self.to].finish_fraction if self.finish is None else self.finish)
+
     def check(self, has_images: bool) -> None:
         """Check that the settings go together.
 

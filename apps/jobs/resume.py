@@ -44,9 +44,9 @@ def distilled_path(state: Path) -> Path:
 def begun_settings(state: Path) -> JsonObject:
     """Return the settings with which an interrupted conversion began, from the loop's state or the outcome."""
     head = read_header(state)
-    header: JsonObject = head["header"]
-    holder = header.get("provenance") or {} if head["kind"] == "field" else header
-    return dict(holder.get("settings") or {})
+    holder = head["header"].get("provenance") if head["kind"] == "field" else head["header"]
+    settings = holder.get("settings") if isinstance(holder, dict) else None
+    return settings if isinstance(settings, dict) else {}
 
 
 def convert_once(
@@ -97,6 +97,7 @@ def convert_once(
         on_progress=on_progress,
     )
     if keep:
+        distilled_path(state).unlink(missing_ok=True)
         if report.distilled is not None:
             save_field(distilled_path(state), report.distilled)
         plain = replace(report, distilled=None)
@@ -144,6 +145,8 @@ def _read(state: Path, student: VolumeField, requested: JsonObject) -> Outcome:
         stored = replace(stored, field=stored.field.to(student.aabb.device), provenance=outcome["of"])
         before = distilled_path(state)
         distilled = load_field(before) if before.exists() else None
+        if distilled is not None:
+            distilled = replace(distilled, field=distilled.field.to(student.aabb.device))
         return stored, ConvertReport(LoopReport(**loop), stages, report["dropped"], distilled)
     except (LookupError, TypeError, AttributeError):
         raise InputError(f"{state} is a field but not the outcome of an interrupted conversion") from None

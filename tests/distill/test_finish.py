@@ -11,7 +11,10 @@ import torch
 
 from fieldmorph.distill.conversion import ConvertConfig, convert
 from fieldmorph.distill.fidelity import EvaluationViews
+from fieldmorph.distill.finish import FinishingLearner
+from fieldmorph.distill.learner import ConvertLearner
 from fieldmorph.distill.pixel_sample import compare_pixels
+from fieldmorph.distill.stages import plan_stages
 from fieldmorph.distill.teacher_samples import SamplingConfig
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget, Spent
@@ -26,6 +29,7 @@ from fieldmorph.fields.progress import Progress
 from fieldmorph.fields.registry import make_field
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.scene import Split
+from fieldmorph.fields.voxels import Voxels
 
 pytestmark = pytest.mark.numerical
 
@@ -139,6 +143,41 @@ def test_images_are_left_out_where_too_little_is_distilled(
     assert steps.get("images", 0) == n_images
     assert sum(steps.values()) == 40
     assert ("images" in report.dropped) == (n_images == 0)
+
+
+@pytest.mark.parametrize(("least", "n_images"), [(10, 40), (99, 0)])
+def test_the_choice_moves_no_student_back(
+    monkeypatch: pytest.MonkeyPatch, sphere: RenderableField, negatives: Split, least: int, n_images: int
+) -> None:
+    """A closed form of a tenth of the budget, then steps that become faster."""
+    monkeypatch.setattr(Voxels, "finish_after", least)
+    student = make_field("voxels", aabb=(-1, -1, -1, 1, 1, 1), resolution=16)
+    stages, _ = plan_stages(CONFIG.stages, sphere.field, student)
+    learner = FinishingLearner(
+        ConvertLearner(sphere, student, stages, replace(CONFIG, finish=None)), negatives
+    )
+    seen: list[float] = []
+    step = learner.distilling.step
+
+    def noted(progress: float) -> None:
+        seen.append((progress - learner.distilling.begun) / (1 - learner.distilling.begun))
+        step(progress)
+
+    monkeypatch.setattr(learner.distilling, "step", noted)
+    monkeypatch.setattr(learner.images, "step", lambda progress: seen.append(progress))
+    for progress in (
+        0.0,
+        0.1,
+        *(0.1001 + i * 0.001 for i in range(15)),
+        *(0.15 + i / 100 for i in range(85)),
+    ):
+        learner.step(progress)
+    n_distilled = 102 - (60 if n_images else 0)
+    distilled = seen[2:n_distilled]  # after the closed form and the step that finds its length
+    assert distilled == sorted(distilled)
+    assert 0 <= distilled[0] < 0.01
+    assert distilled[-1] > 0.95
+    assert (learner.report.steps > 0) == (n_images > 0)
 
 
 @pytest.mark.parametrize("at", [5, 17, 30, 38])

@@ -13,8 +13,10 @@ from helpers.defaults import CONVERT, FIDELITY, FIT, LOOP, SAMPLING
 from fieldmorph.apps.cli.main import main
 from fieldmorph.apps.jobs.convert import ConvertResult, convert_file
 from fieldmorph.apps.jobs.request import ConversionRequest
+from fieldmorph.distill import finish
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.errors import SettingError
+from fieldmorph.fields.fit import FitConfig
 from fieldmorph.fields.loop import Interrupted
 from fieldmorph.fields.mlp import MLP
 from fieldmorph.fields.progress import Progress
@@ -99,8 +101,11 @@ def test_images_of_another_scene_only_measure(
     stored = load_field(teacher)
     stored.provenance["cameras_sha256"] = {"train": "0" * 64}  # type: ignore[index]
     save_field(tmp_path / "other.fm", stored)
-    result, receipt = convert("s.fm", teacher=tmp_path / "other.fm")
+    with pytest.raises(SettingError, match="has no training images of the teacher's scene"):
+        convert("s.fm", teacher=tmp_path / "other.fm")
+    result, receipt = convert("s.fm", None, teacher=tmp_path / "other.fm")
     assert "images" not in result.stages
+    assert "images" not in result.dropped
     assert receipt["photographs"]["same_scene"] is False
 
 
@@ -112,7 +117,7 @@ def test_a_scene_without_training_images_only_measures(convert: Any, few_views: 
     content["test_filenames"] = [frame["file_path"] for frame in content["frames"]]
     (folder / "transforms.json").write_text(json.dumps(content))
     (folder / "transforms_train.json").unlink()
-    assert "images" not in convert(data=folder)[0].stages
+    assert "images" not in convert(fraction=None, data=folder)[0].stages
 
 
 @pytest.fixture
@@ -155,6 +160,29 @@ def test_a_run_that_began_with_images_does_not_end_without(convert: Any, stop_at
         convert("cut.fm", None, on_progress=stop_at(9))
     with pytest.raises(SettingError, match=r"images was '[0-9a-f]+', is None"):
         convert("cut.fm", None, data=None, resume=True)
+
+
+def test_an_extension_trains_on_images_too(
+    monkeypatch: pytest.MonkeyPatch, teacher: Path, few_views: Path, tmp_path: Path
+) -> None:
+    """On the same pixels of the probe, with a part of its learning rates, however few steps it has."""
+    seen: list[FitConfig] = []
+    made = finish.ImageLearner
+
+    def learner(field: Any, views: Any, config: FitConfig, step: float) -> Any:
+        seen.append(config)
+        return made(field, views, config, step)
+
+    monkeypatch.setattr(finish, "ImageLearner", learner)
+    monkeypatch.setattr(MLP, "finish_after", 8)
+    request = ConversionRequest(Budget(steps=STEPS), overrides=NET, max_psnr_drop=-100.0, extra_parts=2)
+    result = convert_file(teacher, tmp_path / "s.fm", request, data=few_views)
+    receipt = json.loads(Path(f"{result.output}.receipt.json").read_text())
+    names = [stage["name"] for stage in receipt["stages"]]
+    assert names == ["features", "volume", "render", "images", "longer 1", "images", "longer 2", "images"]
+    assert {config.probe_seed if config.probe_seed is not None else config.seed for config in seen} == {0}
+    assert {round(config.lr_share, 6) for config in seen} == {0.4, 0.08}
+    assert not list(tmp_path.glob("*.state*"))
 
 
 @pytest.mark.parametrize(
