@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.cameras import Rays
 from fieldmorph.fields.rendering import RaySamples, RenderOutput
 
@@ -22,31 +21,29 @@ VIRIDIS = (
 )
 
 
-def image_colors(
-    mode: str, output: RenderOutput, eye: Tensor, field: VolumeField, background: float
-) -> Tensor:
+def image_colors(mode: str, output: RenderOutput, eye: Tensor, box: Tensor, background: float) -> Tensor:
     """Return the pixels of an image mode, sRGB (n_rays, 3).
 
     Args:
         mode: one of `MODES`.
         output: pixels of the rays, over the same background.
         eye: from which all rays come, (3,).
-        field: whose box bounds the range of depths.
+        box: that bounds the range of depths, minimum then maximum corner, (6,).
         background: gray level in [0, 1]; an image of opacities has none.
     """
     opacities = output.opacities[:, None]
     if mode == "opacity":
         return opacities.expand(-1, 3)
     if mode == "depth":
-        near, far = depth_range(eye, field)
+        near, far = depth_range(eye, box)
         mean = output.depths[:, None] / opacities.clamp(min=1e-6)
         return opacities * depth_colors((mean - near) / (far - near)) + (1 - opacities) * background
     return output.colors
 
 
-def depth_range(eye: Tensor, field: VolumeField) -> tuple[float, float]:
-    """Return the distances from a point (3,) to the nearest point of a field's box and to its furthest corner."""
-    low, high = field.aabb[:3], field.aabb[3:]
+def depth_range(eye: Tensor, box: Tensor) -> tuple[float, float]:
+    """Return the distances from a point (3,) to the nearest point of a box (6,) and to its furthest corner."""
+    low, high = box[:3], box[3:]
     nearest = eye - torch.minimum(torch.maximum(eye, low), high)
     furthest = torch.maximum((eye - low).abs(), (eye - high).abs())
     return float(nearest.norm()), float(furthest.norm())

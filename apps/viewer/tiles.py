@@ -47,6 +47,7 @@ class View:
         spans: for each scene the pixel columns that are requested, [start, end); empty: all of them.
         mode: one of `image_modes.MODES`.
         crop: box outside which nothing is shown, minimum then maximum corner in world units; None: all.
+        depth_box: box whose depths the color scale spans, such as that around several fields; None: the field's own.
     """
 
     camera: Cameras
@@ -55,6 +56,7 @@ class View:
     spans: tuple[tuple[int, int], ...] = ()
     mode: str = "color"
     crop: tuple[float, ...] | None = None
+    depth_box: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,8 @@ def read_view(body: Mapping[str, Any], max_pixels: int = MAX_PIXELS) -> View:
 
     Args:
         body: `width` and `height` in pixels; `right`, `down`, `forward` and `eye`, the columns of the camera-to-world
-            matrix; `intrinsics`, fx, fy, cx and cy in pixels; optionally `background`, `quick`, `mode`, `crop`, and
-            `spans`, pairs of fractions of the width.
+            matrix; `intrinsics`, fx, fy, cx and cy in pixels; optionally `background`, `quick`, `mode`, `crop`,
+            `depth_box`, and `spans`, pairs of fractions of the width.
         max_pixels: of the image.
 
     Raises:
@@ -113,7 +115,10 @@ def read_view(body: Mapping[str, Any], max_pixels: int = MAX_PIXELS) -> View:
         intrinsics = numbers(body["intrinsics"], 4)
         spans = [numbers(pair, 2) for pair in spans[:MAX_SHOWN]]
         (background,) = numbers([body.get("background", 1.0)], 1)
-        crop = None if body.get("crop") is None else tuple(numbers(body["crop"], 6))
+        crop, depth_box = (
+            None if body.get(name) is None else tuple(numbers(body[name], 6))
+            for name in ("crop", "depth_box")
+        )
     except (LookupError, TypeError, AttributeError, ArithmeticError, ValueError):
         raise SettingError(
             "a view has width, height, right, down, forward, eye and intrinsics, all finite numbers"
@@ -132,7 +137,7 @@ def read_view(body: Mapping[str, Any], max_pixels: int = MAX_PIXELS) -> View:
     pose = torch.tensor(axes, dtype=torch.float32).T
     camera = Cameras(pose[None], torch.tensor([intrinsics], dtype=torch.float32), width, height)
     columns = tuple((_column(start, width), _column(end, width)) for start, end in spans)
-    return View(camera, background, bool(body.get("quick")), columns, mode, crop)
+    return View(camera, background, bool(body.get("quick")), columns, mode, crop, depth_box)
 
 
 def numbers(values: Any, n: int) -> list[float]:
@@ -179,7 +184,8 @@ def render_tile(
     min_depth = MIN_QUICK_DEPTH if view.quick else 0.0
     output = shade_visible(stored.field, rays, samples, over, min_depth=min_depth)
     eye = view.camera.camera_to_world[0, :, 3].to(over.device)
-    colors = image_colors(view.mode, output, eye, stored.field, view.background)
+    box = stored.field.aabb if view.depth_box is None else eye.new_tensor(view.depth_box)
+    colors = image_colors(view.mode, output, eye, box, view.background)
     if ray_cost is not None:
         ray_cost.update(time.thread_time() - start, len(rays))
     return to_8bit(colors.cpu().reshape(tile.height, tile.width, 3))

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -35,7 +35,19 @@ MAX_KEPT = 16  # videos that can be downloaded; one more removes the oldest
 DIVIDER = 40  # gray level of the line between two scenes
 
 OnVideo = Callable[[int, float], None]
-Keyframe = tuple[Tensor, Tensor]  # eye and target, (3,) each, in world units
+
+
+class Keyframe(NamedTuple):
+    """A camera that a video passes through.
+
+    Attributes:
+        eye, target: (3,), in world units.
+        roll: angle about the viewing direction by which the camera is turned clockwise, in radians.
+    """
+
+    eye: Tensor
+    target: Tensor
+    roll: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -73,14 +85,17 @@ class VideoPlan:
 
 
 def read_plan(body: Mapping[str, Any]) -> VideoPlan:
-    """Check a plan that was sent as JSON: the attributes of `VideoPlan`, keyframes with `eye` and `target`.
+    """Check a plan that was sent as JSON: the attributes of `VideoPlan`.
+
+    Keyframes have `eye` and `target`, and `roll` where a camera is not upright.
 
     Raises:
         SettingError: something is missing, not a finite number, or too large.
     """
     try:
         keyframes = tuple(
-            (_point(key["eye"]), _point(key["target"])) for key in body["keyframes"][: MAX_KEYFRAMES + 1]
+            Keyframe(_point(key["eye"]), _point(key["target"]), *numbers([key.get("roll", 0.0)], 1))
+            for key in body["keyframes"][: MAX_KEYFRAMES + 1]
         )
         focal, seconds, background, split = numbers(
             [body["focal"], body["seconds"], body.get("background", 1.0), body.get("split", 0.5)], 4
@@ -100,7 +115,7 @@ def read_plan(body: Mapping[str, Any]) -> VideoPlan:
         )
     if not 0 < seconds <= MAX_SECONDS:
         raise SettingError(f"a video lasts at most {MAX_SECONDS:g} s; got {seconds:g}")
-    distance = min(float((eye - target).norm()) for eye, target in keyframes)
+    distance = min(float((eye - target).norm()) for eye, target, _ in keyframes)
     has_lengths = focal > 0 and float(up.norm()) > 1e-6 and distance > 1e-6
     if not (has_lengths and 0 <= background <= 1 and 0 <= split <= 1):
         raise SettingError("focal length, background, split, up or one of the keyframes cannot be used")
@@ -108,24 +123,25 @@ def read_plan(body: Mapping[str, Any]) -> VideoPlan:
 
 
 def camera_path(plan: VideoPlan) -> Cameras:
-    """Return the camera of each frame: Catmull-Rom splines through target, log distance, yaw and pitch of keyframes."""
+    """Return the camera of each frame: Catmull-Rom splines through log distance, target and angles of keyframes."""
     up = normalize(plan.up.double(), dim=0)
     side = torch.eye(3, dtype=torch.float64)[0 if abs(float(up[0])) < 0.9 else 1]
     ahead = normalize(side - up * (side @ up), dim=0)
     aside = torch.linalg.cross(up, ahead)
-    places = torch.stack(
-        [_place(eye.double(), target.double(), up, ahead, aside) for eye, target in plan.keyframes]
-    )
+    places = torch.stack([_place(keyframe, up, ahead, aside) for keyframe in plan.keyframes])
     if len(places) == 1:
         turn = places.repeat(plan.n_frames, 1)
         turn[:, 4] += torch.arange(plan.n_frames) * (2 * math.pi / plan.n_frames)
         path = turn
     else:
-        places[:, 4] = torch.from_numpy(np.unwrap(places[:, 4].numpy()))
+        for angle in (4, 6):
+            places[:, angle] = torch.from_numpy(np.unwrap(places[:, angle].numpy()))
         path = _spline(places, torch.linspace(0, len(places) - 1, plan.n_frames, dtype=torch.float64))
-    target, distance, yaw, pitch = path[:, :3], path[:, 3:4].exp(), path[:, 4:5], path[:, 5:6]
+    target, distance, yaw, pitch, roll = path.split([3, 1, 1, 1, 1], dim=1)
+    distance = distance.exp()
     outward = pitch.cos() * (yaw.cos() * ahead + yaw.sin() * aside) + pitch.sin() * up
-    right = yaw.cos() * aside - yaw.sin() * ahead
+    level = yaw.cos() * aside - yaw.sin() * ahead
+    right = roll.cos() * level + roll.sin() * torch.linalg.cross(-outward, level)
     down = torch.linalg.cross(-outward, right)
     poses = torch.stack([right, down, -outward, target + distance * outward], dim=-1).float()
     focal = plan.focal * min(plan.width, plan.height)
@@ -270,14 +286,15 @@ def _render_part(
     return frame, tile, pixels, n_tiles
 
 
-def _place(eye: Tensor, target: Tensor, up: Tensor, ahead: Tensor, aside: Tensor) -> Tensor:
-    """Return a keyframe as target, logarithm of the distance, yaw and pitch, (6,)."""
-    away = eye - target
+def _place(keyframe: Keyframe, up: Tensor, ahead: Tensor, aside: Tensor) -> Tensor:
+    """Return a keyframe as target, logarithm of the distance, yaw, pitch and roll, (7,)."""
+    target = keyframe.target.double()
+    away = keyframe.eye.double() - target
     distance = away.norm()
     outward = away / distance
     pitch = (outward @ up).clamp(-1, 1).asin().clamp(-1.56, 1.56)
     yaw = torch.atan2(outward @ aside, outward @ ahead)
-    return torch.cat([target, torch.stack([distance.log(), yaw, pitch])])
+    return torch.cat([target, torch.stack([distance.log(), yaw, pitch, yaw.new_tensor(keyframe.roll)])])
 
 
 def _spline(places: Tensor, at: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-// A turntable camera: what it looks at, from which side and how far. The axes of a pose are OpenCV's (y down).
+// A turntable camera: what it looks at, from which side, how far and how upright. The axes of a pose are OpenCV's (y
+// down).
 
 /** @import { StartCamera } from "./bake.js" */
 /** @import { Vec3 } from "./vector.js" */
@@ -19,6 +20,8 @@ import { add, clamp, cross, dot, norm, normalize, scale, subtract, vec3 } from "
 
 const MAX_PITCH = (89.5 * Math.PI) / 180;
 const FOV = { min: 10, max: 120 }; // degrees
+const LEVELLING = 2; // of a tilted camera by each radian that it is turned, in e-folds
+const MIN_ROLL = 1e-3; // radians, below which a camera is upright
 
 export class Turntable {
   /**
@@ -38,6 +41,7 @@ export class Turntable {
     this.distance = 1;
     this.pitch = 0;
     this.yaw = 0;
+    this.roll = 0; // about the viewing direction, clockwise
     this.reset();
   }
 
@@ -56,15 +60,23 @@ export class Turntable {
   }
 
   /**
+   * Look from one point to another.
+   *
    * @param {Vec3} eye
    * @param {Vec3} target
+   * @param {Vec3 | null} right axis of the image to the right; null for a camera that stands upright
    */
-  lookFrom(eye, target) {
+  lookFrom(eye, target, right = null) {
     const away = subtract(eye, target);
     this.target = vec3(target);
     this.distance = this.boundDistance(norm(away));
     this.pitch = clamp(Math.asin(clamp(dot(normalize(away), this.up), -1, 1)), -MAX_PITCH, MAX_PITCH);
     this.yaw = Math.atan2(dot(away, this.aside), dot(away, this.ahead));
+    this.roll = 0;
+    if (!right) return;
+    const level = this.pose(1, 1);
+    const roll = Math.atan2(dot(right, level.down), dot(right, level.right));
+    if (Math.abs(roll) > MIN_ROLL) this.roll = roll;
   }
 
   /** @param {number} distance */
@@ -90,8 +102,9 @@ export class Turntable {
    * @returns {Pose}
    */
   pose(width, height) {
-    const right = add(scale(this.aside, Math.cos(this.yaw)), scale(this.ahead, -Math.sin(this.yaw)));
+    const level = add(scale(this.aside, Math.cos(this.yaw)), scale(this.ahead, -Math.sin(this.yaw)));
     const forward = scale(this.outward(), -1);
+    const right = add(scale(level, Math.cos(this.roll)), scale(cross(forward, level), Math.sin(this.roll)));
     const focal = this.focal * Math.min(width, height);
     return {
       right,
@@ -105,7 +118,7 @@ export class Turntable {
   }
 
   /**
-   * Turn by angles in radians.
+   * Turn by angles in radians; a tilted camera becomes upright by and by.
    *
    * @param {number} dx
    * @param {number} dy
@@ -113,6 +126,8 @@ export class Turntable {
   orbit(dx, dy) {
     this.yaw -= dx;
     this.pitch = clamp(this.pitch + dy, -MAX_PITCH, MAX_PITCH);
+    this.roll *= Math.exp(-LEVELLING * Math.hypot(dx, dy));
+    if (Math.abs(this.roll) < MIN_ROLL) this.roll = 0;
   }
 
   /** @param {number} factor of the distance */
@@ -135,9 +150,11 @@ export class Turntable {
   /** Return the camera as text for the page's address. */
   toFragment() {
     const lengths = [...this.target, this.distance].map((value) => value.toPrecision(5));
-    const degrees = [this.yaw, this.pitch].map((angle) => ((angle * 180) / Math.PI).toFixed(2));
-    const fov = this.focal === this.start.focal ? [] : [this.fov.toFixed(2)];
-    return `view=${[...lengths, ...degrees, ...fov].join(",")}`;
+    const [yaw, pitch, roll] = [this.yaw, this.pitch, this.roll].map((angle) =>
+      ((angle * 180) / Math.PI).toFixed(2),
+    );
+    const fov = this.focal === this.start.focal && !this.roll ? [] : [this.fov.toFixed(2)];
+    return `view=${[...lengths, yaw, pitch, ...fov, ...(this.roll ? [roll] : [])].join(",")}`;
   }
 
   /**
@@ -148,9 +165,10 @@ export class Turntable {
   fromFragment(fragment) {
     const match = /(?:^#?|&)view=([-+.e\d,]+)/.exec(fragment);
     const values = match ? match[1].split(",").map(Number) : [];
-    if (![6, 7].includes(values.length) || !values.every(Number.isFinite) || values[3] <= 0) return false;
+    if (![6, 7, 8].includes(values.length) || !values.every(Number.isFinite) || values[3] <= 0) return false;
     this.focal = this.start.focal;
-    if (values.length === 7) this.fov = values[6];
+    if (values.length > 6) this.fov = values[6];
+    this.roll = ((values[7] ?? 0) * Math.PI) / 180;
     this.target = vec3(values);
     this.distance = this.boundDistance(values[3]);
     this.yaw = (values[4] * Math.PI) / 180;

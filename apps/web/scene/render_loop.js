@@ -16,6 +16,7 @@ import { sampleAt } from "./sampling.js";
  * @property {() => number[] | null} crop
  * @property {() => Background} background
  * @property {number} [samples] per pixel of an image at rest
+ * @property {number[]} [depthBox] whose depths the color scale spans; the bake's own by default
  */
 
 /** @typedef {"fine" | "rough"} Quality */
@@ -229,7 +230,7 @@ export class RenderLoop {
   }
 
   options() {
-    return { mode: this.view.mode(), crop: this.view.crop() };
+    return { mode: this.view.mode(), crop: this.view.crop(), depthBox: this.view.depthBox };
   }
 
   /**

@@ -17,6 +17,7 @@ import { NO_WEBGL, linkProgram, makeTarget, makeTexture3d } from "./webgl.js";
  * @typedef {object} DrawOptions
  * @property {Mode} [mode]
  * @property {number[] | null} [crop] minimum and maximum corner of what is shown, in world units
+ * @property {number[]} [depthBox] whose depths the color scale spans; the bake's own by default
  * @property {boolean} [rough] two steps at once and colors that are the same from all sides: a third of the time
  */
 
@@ -121,7 +122,7 @@ export class Renderer {
    */
   draw(target, pose, options = {}) {
     const { gl, march } = this;
-    const { mode = "color", crop, rows, sample = CENTER, fraction = 1, rough = false } = options;
+    const { mode = "color", crop, rows, sample = CENTER, fraction = 1, rough = false, depthBox } = options;
     const [first, end] = rows ?? [0, pose.height];
     gl.bindFramebuffer(gl.FRAMEBUFFER, target.framebuffer);
     gl.viewport(0, 0, pose.width, pose.height);
@@ -133,6 +134,7 @@ export class Renderer {
       gl.bindTexture(gl.TEXTURE_3D, texture);
     });
     this.setCamera(pose);
+    gl.uniform2fv(march.at("depthRange"), this.depthRange(pose, depthBox));
     gl.uniform2f(march.at("shift"), sample.x, sample.y);
     gl.uniform1f(march.at("jitter"), sample.step);
     gl.uniform3fv(march.at("cropLow"), crop ? vec3(crop) : this.low);
@@ -159,17 +161,17 @@ export class Renderer {
     gl.uniform3fv(march.at("forward"), pose.forward);
     gl.uniform4fv(march.at("intrinsics"), pose.intrinsics);
     gl.uniform1f(march.at("height"), pose.height);
-    gl.uniform2fv(march.at("depthRange"), this.depthRange(pose));
   }
 
   /**
-   * Return the distances to the nearest point of the box and to its furthest corner.
+   * Return the distances to the nearest point of a box, the bake's own by default, and to its furthest corner.
    *
    * @param {{ eye: Vec3 }} pose
+   * @param {number[]} [box]
    * @returns {[number, number]}
    */
-  depthRange({ eye }) {
-    const { low, high } = this;
+  depthRange({ eye }, box) {
+    const [low, high] = box ? [vec3(box), vec3(box, 3)] : [this.low, this.high];
     const nearest = eye.map((x, axis) => x - clamp(x, low[axis], high[axis]));
     const furthest = eye.map((x, axis) => Math.max(Math.abs(x - low[axis]), Math.abs(x - high[axis])));
     return [norm(vec3(nearest)), norm(vec3(furthest))];

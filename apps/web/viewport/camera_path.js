@@ -1,7 +1,7 @@
 // Camera paths as files in the layout of nerfstudio's camera_path.json.
 
 /** @import { Vec3 } from "../scene/vector.js" */
-/** @import { Keyframe, VideoPanel } from "./video.js" */
+/** @import { VideoPanel } from "./video.js" */
 import { messageOf, query, saveBlob } from "../scene/dom.js";
 import { add, clamp, dot, norm, scale, subtract, vec3 } from "../scene/vector.js";
 
@@ -46,7 +46,8 @@ export class CameraPathFiles {
       const keyframes = readKeyframes(await chosen.text(), viewport.center, viewport.camera.extent);
       video.clear();
       for (const keyframe of keyframes) {
-        viewport.moveCamera(() => viewport.camera.lookFrom(keyframe.eye, keyframe.target));
+        const { eye, target, right } = keyframe;
+        viewport.moveCamera(() => viewport.camera.lookFrom(eye, target, right));
         video.addKeyframe();
       }
       this.say(`${keyframes.length} keyframes loaded.`);
@@ -67,7 +68,7 @@ export class CameraPathFiles {
  * @param {string} text JSON
  * @param {Vec3} center of the scene
  * @param {number} extent of the scene
- * @returns {Keyframe[]}
+ * @returns {{ eye: Vec3, target: Vec3, right: Vec3 }[]}
  */
 function readKeyframes(text, center, extent) {
   /** @type {any} */
@@ -87,10 +88,11 @@ function readKeyframes(text, center, extent) {
   return Array.from({ length: n }, (_, i) => {
     const matrix = matrices[n > 1 ? Math.round((i * (matrices.length - 1)) / (n - 1)) : 0];
     const eye = vec3([matrix[3], matrix[7], matrix[11]]);
+    const right = vec3([matrix[0], matrix[4], matrix[8]]);
     const back = vec3([matrix[2], matrix[6], matrix[10]]); // the axes are OpenGL's
     const forward = scale(back, -1 / (norm(back) || 1));
     const distance = clamp(dot(subtract(center, eye), forward), 0.05 * extent, 4 * extent);
-    return { eye, target: add(eye, scale(forward, distance)) };
+    return { eye, target: add(eye, scale(forward, distance)), right };
   });
 }
 

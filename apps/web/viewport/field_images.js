@@ -175,7 +175,8 @@ export class FieldImages {
     const scenes = layers.map((layer) => layer.description.id);
     const { mode, crop } = viewport.viewPanel;
     const background = viewport.background === "white" ? 1 : 0;
-    const options = { background, quick: isCoarse, spans, mode, crop: crop.box };
+    const { depthBox } = viewport;
+    const options = { background, quick: isCoarse, spans, mode, crop: crop.box, depth_box: depthBox };
     const pose = viewport.camera.pose(width, height);
     /** @type {Set<Layer>} */
     const begun = new Set();

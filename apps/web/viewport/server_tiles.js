@@ -10,7 +10,7 @@ const BATCH_MS = 100; // between two drawings of tiles: each makes the browser c
 /** @typedef {{ x: number, y: number, width: number, height: number }} Tile */
 /** @typedef {(field: number, image: ImageBitmap, tile: Tile) => void} OnTile */
 /** @typedef {{ field: number, image: ImageBitmap, tile: Tile }} DecodedTile */
-/** @typedef {{ background: number, quick: boolean, spans: number[][], mode: Mode, crop: number[] | null }} TileOptions */
+/** @typedef {{ background: number, quick: boolean, spans: number[][], mode: Mode, crop: number[] | null, depth_box: number[] | null }} TileOptions */
 
 /** An error that the server reported, or that it does not answer. */
 export class ServerError extends Error {

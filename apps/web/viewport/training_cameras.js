@@ -93,7 +93,7 @@ export class TrainingCameras {
   }
 
   /**
-   * Look from a camera. The turntable stays upright: a camera that is tilted sideways is not followed in that.
+   * Look from a camera, tilted as it is.
    *
    * @param {number} index
    */
@@ -106,7 +106,7 @@ export class TrainingCameras {
     const [near, far] = [0.05 * camera.extent, 4 * camera.extent];
     const distance = clamp(dot(subtract(viewport.center, seen.eye), seen.forward), near, far);
     viewport.moveCamera(() => {
-      camera.lookFrom(seen.eye, add(seen.eye, scale(seen.forward, distance)));
+      camera.lookFrom(seen.eye, add(seen.eye, scale(seen.forward, distance)), seen.right);
       camera.focal = 1 / Math.min(seen.across, seen.along);
     });
     viewport.announce(`Camera ${index + 1}`);

@@ -5,7 +5,7 @@
 import { append, context2d, makeCanvas, query } from "../scene/dom.js";
 import { ServerError, isAbort, post } from "./server_tiles.js";
 
-/** @typedef {{ eye: Vec3, target: Vec3 }} Keyframe */
+/** @typedef {{ eye: Vec3, target: Vec3, roll: number }} Keyframe roll in radians */
 /** @typedef {{ done: number, total: number, fraction: number, video?: string, error?: string }} VideoMessage */
 
 const MIN_ESTIMATE_MS = 3000; // of rendering until the time that is left is shown
@@ -45,7 +45,7 @@ export class VideoPanel {
   addKeyframe() {
     const { camera } = this.viewport;
     /** @type {Keyframe} */
-    const keyframe = { eye: camera.eye(), target: camera.target };
+    const keyframe = { eye: camera.eye(), target: camera.target, roll: camera.roll };
     this.keyframes.push(keyframe);
     const item = append(this.keyframeList, "li");
     const remove = append(item, "button");

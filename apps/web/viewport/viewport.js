@@ -36,6 +36,7 @@ export class Viewport extends SceneView {
     const choices = readChoices(address.location.hash);
     const { aabb } = scenes[0];
     this.center = vec3([0, 1, 2].map((axis) => (aabb[axis] + aabb[axis + 3]) / 2));
+    this.depthBox = boxAround(scenes.map((scene) => scene.aabb)); // one scale of depths for all scenes
     this.status = new Status(query(root, ".state", HTMLElement));
     this.divider = query(root, ".split", HTMLElement);
     this.split = 0.5; // fraction of the width where the second scene begins
@@ -45,6 +46,7 @@ export class Viewport extends SceneView {
       mode: () => this.viewPanel.mode,
       crop: () => this.viewPanel.crop.box,
       background: () => this.background,
+      depthBox: this.depthBox,
       samples: 1, // the field itself comes instead of more
     };
     const elements = queryAll(root, ".layer", HTMLElement);
@@ -279,6 +281,17 @@ export class Viewport extends SceneView {
     }
     return canvas;
   }
+}
+
+/**
+ * Return the smallest box around boxes.
+ *
+ * @param {number[][]} boxes minimum then maximum corner
+ */
+function boxAround(boxes) {
+  return boxes.reduce((one, other) =>
+    one.map((x, i) => (i < 3 ? Math.min(x, other[i]) : Math.max(x, other[i]))),
+  );
 }
 
 /**

@@ -3,14 +3,17 @@
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.chromium import WITHOUT_RASTER, artefact, chromium, new_page, until
-from helpers.view_fields import save_ball, served
+from helpers.view_fields import ball_field, save_ball, served
+from helpers.voxel_fields import ball
 
 from fieldmorph.apps.viewer.app import Viewer
+from fieldmorph.fields.store import save_field
 
 pytest.importorskip("gradio")
 pytestmark = pytest.mark.browser
@@ -88,6 +91,28 @@ def test_depth_and_opacity_are_images_of_another_view(page: Any, server: Any) ->
     assert page.evaluate(f"{VIEWPORT}.viewPanel.crop.box[0]") == pytest.approx(0.9)
     assert page.evaluate(middle)[:3] != [red, green, blue]
     assert page.locator(".outline:not(.frusta) path").get_attribute("d")
+
+
+def test_depths_of_two_fields_have_one_scale(browser: Any, tmp_path: Path) -> None:
+    """That of the box around both, for the server's images and for bakes."""
+    stored = ball_field()
+    large = ball(16, (-1.0, -1.0, -2.0, 1.5, 1.0, 1.0))
+    save_field(tmp_path / "large.fm", replace(stored, field=large))
+    files = [save_ball(tmp_path / "small.fm"), tmp_path / "large.fm"]
+    with served(files, bake=False) as server:
+        page = new_page(browser, viewport={"width": 320, "height": 240})
+        boxes = list[Any]()
+        page.on(
+            "request",
+            lambda r: r.url.endswith("/tiles") and boxes.append(json.loads(r.post_data)["depth_box"]),
+        )
+        open_viewport(page, server, "#image=depth")
+        until(page, DONE)
+        around = [-1.0, -1.0, -2.0, 1.5, 1.0, 1.0]
+        assert page.evaluate(f"{VIEWPORT}.layers.map((layer) => layer.view.depthBox)") == [around] * 2
+        assert boxes
+        assert all(box == pytest.approx(around) for box in boxes)
+        page.context.close()
 
 
 def test_psnr_and_receipt_are_next_to_the_image(page: Any, server: Any) -> None:

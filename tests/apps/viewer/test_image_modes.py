@@ -31,7 +31,7 @@ def test_opacity_is_a_gray_image_of_it() -> None:
 
 def test_depth_is_colored_by_the_distance_within_the_box() -> None:
     rendered, eye = STORED.render(CAMERA), CAMERA.camera_to_world[0, :, 3]
-    near, far = depth_range(eye, STORED.field)
+    near, far = depth_range(eye, STORED.field.aabb)
     # the box is [-1, 1]^3
     assert near == pytest.approx(float((eye - eye.clamp(-1, 1)).norm()))
     assert far == pytest.approx(float((eye.abs() + 1).norm()))
@@ -41,6 +41,21 @@ def test_depth_is_colored_by_the_distance_within_the_box() -> None:
     assert 0.02 < solid.mean() < 0.9
     assert np.abs(drawn(mode="depth") - expected)[solid].max() <= 1
     assert (drawn(mode="depth", background=0.0)[0, 0] == 0).all()  # nothing there
+
+
+def test_a_scale_of_depths_spans_the_box_that_is_given() -> None:
+    """Two fields of different boxes are compared on one scale, that of the box around both."""
+    box = [-3.0, -1.0, -1.0, 1.0, 2.0, 1.0]
+    rendered, eye = STORED.render(CAMERA), CAMERA.camera_to_world[0, :, 3]
+    near, far = depth_range(eye, torch.tensor(box))
+    solid = (rendered["opacities"] > 0.999).numpy()
+    fractions = (rendered["depths"] / rendered["opacities"].clamp(min=1e-6) - near) / (far - near)
+    expected = 255 * depth_colors(fractions[..., None]).numpy()
+    assert np.abs(drawn(mode="depth", depth_box=box) - expected)[solid].max() <= 1
+    assert np.abs(drawn(mode="depth") - expected)[solid].max() > 5
+    assert (drawn(mode="depth", depth_box=[-1, -1, -1, 1, 1, 1]) == drawn(mode="depth")).all()
+    with pytest.raises(SettingError):
+        drawn(mode="depth", depth_box=[0, 1])
 
 
 def test_near_is_light_and_far_is_dark() -> None:

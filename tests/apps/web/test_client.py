@@ -37,6 +37,7 @@ void fetch("http://127.0.0.1:9/").catch(() => {});
 """
 WIDTH, HEIGHT = 96, 72
 VIEWS = (1, 14, 29, 43)
+AROUND = [-2.0, -1.5, -1.0, 2.0, 1.0, 3.0]  # every scene
 HOSTILE = '<img src=x onerror="document.title=1"></script><script>document.title="run"</script>'
 
 
@@ -125,10 +126,13 @@ def test_shader_agrees_with_our_own_renderer(
         assert 0.02 < solid.float().mean() < 0.98  # there is something to compare
         measured = drawn(opened, cameras[i], mode="measure")
         assert (measured[..., 3] - truth["opacities"]).abs().max() < 0.02
-        near, far = opened(f"fieldmorph.drawing.renderer.depthRange({json.dumps(request_of(cameras[i]))})")
-        fraction = (measured[..., :3] * torch.tensor([1.0, 1 / 256, 1 / 65536])).sum(-1)
-        depths = near + fraction * (far - near)
-        assert (depths - truth["depths"] / truth["opacities"].clamp(min=1e-6))[solid].abs().max() < 0.01
+        for box in (None, AROUND):  # whose depths the scale spans
+            measured = drawn(opened, cameras[i], mode="measure", depthBox=box)
+            arguments = f"{json.dumps(request_of(cameras[i]))}, {json.dumps(box)}"
+            near, far = opened(f"fieldmorph.drawing.renderer.depthRange({arguments})")
+            fraction = (measured[..., :3] * torch.tensor([1.0, 1 / 256, 1 / 65536])).sum(-1)
+            depths = near + fraction * (far - near)
+            assert (depths - truth["depths"] / truth["opacities"].clamp(min=1e-6))[solid].abs().max() < 0.01
     assert opened.complaints == []
 
 
