@@ -237,3 +237,17 @@ def test_spot_masks_carve_one_solid_that_fills_them():
             rows, columns = np.nonzero(image[..., 3] > 127)
             np.testing.assert_allclose(pixels.min(0), [columns.min(), rows.min()], atol=4)
             np.testing.assert_allclose(pixels.max(0), [columns.max() + 1, rows.max() + 1], atol=4)
+
+
+def test_screenshots_need_what_the_demo_wrote(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("gradio")
+    monkeypatch.setattr("sys.argv", ["screenshots.py", str(tmp_path)])
+    assert load("screenshots").main() == 3
+    assert "teacher.fm: no such file; `fieldmorph demo -o" in capsys.readouterr().err
+
+
+def test_states_are_chosen_by_the_beginnings_of_their_names(tmp_path):
+    pytest.importorskip("gradio")
+    taker = load("screenshots").ScreenshotTaker(None, tmp_path, ["two.split", "page."])
+    wanted = {"two.": True, "two.split": True, "two.depth": False, "page.crop": True, "one.": False}
+    assert {state: taker.wants(state) for state in wanted} == wanted

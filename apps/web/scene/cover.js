@@ -49,7 +49,7 @@ export class Cover {
    */
   show(state, heading, text) {
     this.root.dataset.state = state;
-    query(this.notice, "h2", HTMLElement).textContent = heading;
+    query(this.notice, "h1", HTMLElement).textContent = heading;
     query(this.notice, "p", HTMLElement).textContent = text;
   }
 }

@@ -111,7 +111,7 @@ class Explorer {
     const parent = query(this.root, ".figures", HTMLElement);
     for (const { title, description, figures } of sections) {
       const section = append(parent, "section");
-      append(section, "h3", title);
+      append(section, "h2", title);
       append(section, "p", description);
       append(section, "div").innerHTML = figures.join("");
     }

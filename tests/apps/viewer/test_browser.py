@@ -270,7 +270,7 @@ def test_a_video_is_rendered_and_can_be_cancelled(browser: Any, server: Any) -> 
 def test_without_a_field_the_page_says_what_to_do(browser: Any) -> None:
     with served([], bake=False) as (url, _):
         visit = Visit(browser, url)
-        assert visit.viewport.inner_text(".notice h2") == "No scene is open"
+        assert visit.viewport.inner_text(".notice h1") == "No scene is open"
         assert "fieldmorph view FILE" in visit.page.content()
         visit.page.screenshot(path=artefact("view_empty.png"))
         visit.end()
