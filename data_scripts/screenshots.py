@@ -56,7 +56,7 @@ class Visit:
         wait(lambda: (self.frame or self.page).evaluate(expression), expression)
 
 
-State = Callable[[Visit], None]
+State = Callable[[Visit], Any]
 
 RESET = (
     "v.comparison.choose('split'); v.viewPanel.images.choose('color'); v.viewPanel.crop.reset(); v.camera.reset();"
@@ -215,7 +215,7 @@ def show_start(taker: ScreenshotTaker, student: Path, max_pixels: int) -> None:
             )
     if taker.wants("start.empty"):
         with viewing([], max_pixels) as (url, _):
-            taker.page_states("start", url, {"empty": lambda visit: with_viewport(visit) and None})
+            taker.page_states("start", url, {"empty": with_viewport})
     if taker.wants("start.gone"):
         for size in taker.sizes:
             with viewing([student], max_pixels) as (url, server):
@@ -256,11 +256,10 @@ def show_scenes(taker: ScreenshotTaker, teacher: Path, student: Path, max_pixels
         with tempfile.TemporaryDirectory() as folder:
             other = Path(shutil.copy(student, Path(folder) / "another_student.fm"))
             with viewing([teacher, student, other], max_pixels) as (url, _):
-
-                def choose(visit: Visit) -> None:
-                    visit.page.get_by_label("Second, to compare").click()
-
-                states = {"scene": lambda visit: with_viewport(visit).view(""), "list": choose}
+                states: dict[str, State] = {
+                    "scene": lambda visit: with_viewport(visit).view(""),
+                    "list": lambda visit: visit.page.get_by_label("Second, to compare").click(),
+                }
                 taker.page_states("several", url, states, whole=False)
 
 
