@@ -87,7 +87,7 @@ def run(job: dict[str, Any], on_event: OnEvent) -> ConvertResult:
 
 def serve() -> None:
     """Fork a child for each job that is read; the exit codes."""
-    importlib.import_module("torchmetrics")  # takes seconds, which each child would spend again
+    importlib.import_module("scipy.ndimage")  # takes a moment, which each child would spend again
     for owner, name, value in PATCHES:
         setattr(owner, name, value)
     for line in sys.stdin:
