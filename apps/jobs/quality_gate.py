@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from fieldmorph.apps.jobs.resume import Outcome
 from fieldmorph.distill.conversion import ConvertConfig, ConvertReport
 from fieldmorph.distill.fidelity import ExampleView
+from fieldmorph.distill.finish import IMAGES
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.errors import FruitlessError
@@ -138,6 +139,8 @@ def extend(
         n_parts: of the extra budget, which is as long as the first.
     """
     done = Extension(first, first.made_by)
+    # A student that was not trained on images has learned too little from its teacher yet.
+    finish = 0.0 if IMAGES in first.made_by[0].dropped else config.finish
     n_parts = n_parts if budget.steps is None else min(n_parts, budget.steps)
     for part in range(n_parts):
         best = done.best
@@ -149,6 +152,7 @@ def extend(
             stages=(stage,),
             lr_share=LR_SHARE,
             fresh=False,
+            finish=finish,
             seed=config.seed + 1 + part,
             probe_seed=config.seed,
         )

@@ -109,15 +109,15 @@ def add_convert_tab(
         try:
             teacher = store.get(settings.pop("teacher"))
             mistakes = form_mistakes(settings, teacher.stored)
-            yield {done: gr.Row(visible=False), **dict(zip(checked, marked(mistakes), strict=True))}
+            begun = {done: gr.Row(visible=False), **dict(zip(checked, marked(mistakes), strict=True))}
             if mistakes:
-                yield {card: mistakes_html(mistakes)}
+                yield {**begun, card: mistakes_html(mistakes)}
                 return
-            yield busy
+            yield {**begun, **busy}
             async with aclosing(convert(owner, teacher, read_form(**settings), store, baker, slot)) as steps:
                 async for html, result in steps:
                     if result is None:
-                        yield {card: html}
+                        yield {card: html, **busy}  # again: on a slow page a message may be lost
                         continue
                     paths = dict(zip(files, map(str, result.files), strict=True))
                     # The last message: after one that skips it a button to download has no file any more.
@@ -130,7 +130,8 @@ def add_convert_tab(
                     }
                     return
         except Exception as error:
-            yield {card: failed_html(error)}
+            yield {card: failed_html(error), **ready}
+            return
         yield ready
 
     def check(*values: Any) -> list[dict[str, Any]]:

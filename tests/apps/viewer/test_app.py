@@ -77,7 +77,7 @@ def test_of_one_viewer_only_the_latest_image_is_rendered(server: Any) -> None:
         return density(scene.stored.field, positions)
 
     scene.stored.field.query_density = waiting
-    large = resize(STORED.cameras[1], 400, 300)
+    large = resize(STORED.cameras[1], 320, 240)
     first: list[bytes] = []
     requesting = threading.Thread(
         target=lambda: first.append(client.post("/tiles", json=request_of(large, scenes=[scene.id])).content)
@@ -91,7 +91,7 @@ def test_of_one_viewer_only_the_latest_image_is_rendered(server: Any) -> None:
         requesting.join(WAIT)
         del scene.stored.field.query_density
     area = sum(tile.width * tile.height for _, tile, _ in read_messages(first[0]))
-    assert area < 400 * 300 / 2
+    assert area < 320 * 240 / 2
 
 
 def test_a_field_that_fails_says_so_and_does_not_disturb_others(server: Any) -> None:
