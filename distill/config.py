@@ -22,8 +22,7 @@ class ConvertConfig:
         empty_share: points from anywhere in the box, as a fraction of the samples of a step and in addition to them.
         lr_grid, lr_network: learning rates at the start; None takes the student's own.
         lr_share: factor of all learning rates.
-        lr_decay: fraction of them that an exponential decay leaves, in addition to a linear decay to zero; None takes
-            the student's own.
+        lr_decay: fraction of them that an exponential decay leaves, in addition to a linear decay to zero.
         fresh: the student is untrained: it takes the teacher's decoder and grows from coarse to fine.
         seed: of everything random.
         probe_seed: of the rays on which the quality is evaluated during training; None takes `seed`.
@@ -46,7 +45,7 @@ class ConvertConfig:
     lr_grid: float | None = None
     lr_network: float | None = None
     lr_share: float = 1.0
-    lr_decay: float | None = None
+    lr_decay: float = 0.1
     fresh: bool = True
     seed: int = 0
     probe_seed: int | None = None

@@ -88,8 +88,7 @@ class ConvertLearner:
             loss = loss + weight * LOSSES[name](comparison)
         config = self.config
         warmup = min(1.0, (self.n_steps + 1) / config.warmup_steps)
-        lr_decay = self.student.lr_decay if config.lr_decay is None else config.lr_decay
-        decay = lr_decay**progress * (1 - progress) + config.lr_final
+        decay = config.lr_decay**progress * (1 - progress) + config.lr_final
         self.optimizer.step(loss, warmup * self.lr_share * decay)
 
     def _new_optimizer(self) -> None:

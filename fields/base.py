@@ -37,7 +37,6 @@ class VolumeField(nn.Module, ABC):
     sizes: ClassVar[list[FieldSettings]] = []  # settings from small to large, to choose from by size in bytes
     samples_per_step: ClassVar[int] = 1 << 14  # that training shades; small steps beat large ones
     kernels: ClassVar[tuple[str, ...]] = ()  # keys of `KERNELS` that it uses besides those of rendering
-    lr_decay: ClassVar[float] = 0.1  # of a conversion's learning rates, in addition to their linear decay
     # Conversions train on images at the end, where there are some: the fraction of the budget, and the steps of
     # distillation that must come before it; with fewer the teacher still teaches more than images do.
     finish_fraction: ClassVar[float] = 0.0

@@ -181,8 +181,6 @@ class ConversionRun:
         self._evaluation: tuple[EvaluationViews, EvaluationViews] | None = None
         self.examples: list[ExampleView] = []
         begun = begun_settings(self.states[0]) if self.resume else {}
-        if begun.get("lr_decay") is not None:  # version 0.1 had one for all students
-            self.config = replace(self.config, lr_decay=begun["lr_decay"])
         self.images = ConversionImages()
         if data is not None:
             # A resumed run ends as it began, and one of version 0.1 used no training images.
