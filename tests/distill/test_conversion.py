@@ -42,17 +42,6 @@ _learned: dict[str, RenderableField] = {}  # teachers that are made once
 
 
 @pytest.fixture
-def sphere(soft_sphere: VolumeField) -> RenderableField:
-    """The sphere without parameters or decoder, seen by a ring of cameras."""
-    cameras = orbit_cameras(
-        (0, 0, 0), 3.0, 8, elevation=20, intrinsics=(40.0, 40.0, 12.0, 12.0), width=24, height=24
-    )
-    occupancy = OccupancyGrid(16)
-    occupancy.rebuild(soft_sphere, STEP, torch.Generator().manual_seed(0))
-    return RenderableField(soft_sphere, occupancy, STEP, cameras)
-
-
-@pytest.fixture
 def teachers(sphere: RenderableField) -> dict[str, RenderableField]:
     """A hash grid and an MLP that have learned the sphere."""
     for name in SMALL:

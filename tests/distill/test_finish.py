@@ -18,12 +18,10 @@ from fieldmorph.distill.stages import plan_stages
 from fieldmorph.distill.teacher_samples import SamplingConfig
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget, Spent
-from fieldmorph.fields.cameras import orbit_cameras
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.loop import Interrupted
 from fieldmorph.fields.metrics import psnr
 from fieldmorph.fields.mlp import MLP
-from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.optimizer import FieldOptimizer
 from fieldmorph.fields.progress import Progress
 from fieldmorph.fields.registry import make_field
@@ -41,16 +39,6 @@ CONFIG = ConvertConfig(
     sampling=SamplingConfig(block_rays=512, block_empty=1024),
     finish=0.25,
 )
-
-
-@pytest.fixture
-def sphere(soft_sphere: VolumeField) -> RenderableField:
-    cameras = orbit_cameras(
-        (0, 0, 0), 3.0, 8, elevation=20, intrinsics=(40.0, 40.0, 12.0, 12.0), width=24, height=24
-    )
-    occupancy = OccupancyGrid(16)
-    occupancy.rebuild(soft_sphere, STEP, torch.Generator().manual_seed(0))
-    return RenderableField(soft_sphere, occupancy, STEP, cameras)
 
 
 @pytest.fixture
