@@ -26,7 +26,7 @@ class ConvertConfig:
         fresh: the student is untrained: it takes the teacher's decoder and grows from coarse to fine.
         seed: of everything random.
         probe_seed: of the rays on which the quality is evaluated during training; None takes `seed`.
-        probe_rays: how many these are.
+        probe_rays: how many these are, at most the `block_rays` of `sampling`.
         warmup_steps: over which the learning rates rise linearly.
         lr_final: fraction of the learning rates that is left at the very end.
         note_every: steps between two updates of the difficulty of poses, rays and points.
@@ -35,6 +35,9 @@ class ConvertConfig:
         finish_lr_share: factor of the learning rates of that training.
         sampling: how the teacher is sampled.
         loop: evaluations and saving on the way.
+
+    Raises:
+        SettingError: an unknown level of active learning, a number below 1, or more probe rays than a block has.
     """
 
     stages: tuple[Stage, ...] = PVD_STAGES
@@ -63,4 +66,13 @@ class ConvertConfig:
         if self.finish is not None and not 0 <= self.finish < 1:
             raise SettingError(
                 f"the fraction of the budget for images is at least 0 and below 1; got {self.finish}"
+            )
+        for name in ("probe_rays", "warmup_steps", "note_every"):
+            if getattr(self, name) < 1:
+                raise SettingError(
+                    f"{name} must be a whole number of at least 1; got {getattr(self, name)!r}"
+                )
+        if self.probe_rays > self.sampling.block_rays:
+            raise SettingError(
+                f"probe_rays must be at most {self.sampling.block_rays}, the rays of a block; got {self.probe_rays}"
             )

@@ -25,7 +25,7 @@ from fieldmorph.fields.loop import Interrupted
 from fieldmorph.fields.runtime import peak_memory
 from fieldmorph.fields.types import JsonObject
 
-TRAIN_FRACTION = 0.3  # of the budget; the rest converts
+TRAIN_FRACTION = 0.25  # of the budget; the rest converts
 WEB_RESOLUTION = 160  # cells along the longest side of a field's page
 COMPILE, CONVERT, MEASURE = "compile kernels (once)", "convert it to an MLP", "measure both on test images"
 FILES = (

@@ -26,7 +26,7 @@ import json, sys, urllib.request
 import register_field
 from helpers.view_fields import request_of, served
 from pathlib import Path
-with served([Path("student_blobs.fm")]) as (url, viewer):
+with served([Path("student_blobs.fm")], resolution=16) as (url, viewer):
     scene = viewer.scenes[0]
     camera = scene.stored.cameras[0]
     body = json.dumps({"scenes": [scene.id], **request_of(camera)}).encode()

@@ -15,6 +15,7 @@ from helpers.paths import ROOT
 from fieldmorph.apps.cli.arguments import joined
 from fieldmorph.apps.cli.config import with_config
 from fieldmorph.apps.cli.main import build_parser
+from fieldmorph.bayes.fitting import FitConfig
 
 COMMANDS = [(name, command) for name in NAMES for command in dict.fromkeys(commands(name))]
 EXTENDING = (
@@ -22,7 +23,12 @@ EXTENDING = (
     "docs/extending-the-program.md",
 )  # their blocks are files: see test_extending.py
 WITH_PYTHON = [name for name in NAMES if blocks(name, "python") and name not in EXTENDING]
-SHORTER = [(r'Budget\.parse\("[^"]+"\)', "Budget(steps=2)"), (r"resolution=64", "resolution=16")]
+SHORTER = [
+    (r'Budget\.parse\("[^"]+"\)', "Budget(steps=2)"),
+    (r"resolution=64", "resolution=16"),
+    (r"FunBaTRegressor\(", "FunBaTRegressor(restarts=1, sweeps=5, "),
+    (r"\bfit\(observations, ", "fit(observations, FitConfig(restarts=1, warm_sweeps=2, sweeps=5), "),
+]
 
 
 @pytest.mark.parametrize(("name", "command"), COMMANDS)
@@ -87,7 +93,7 @@ def test_every_python_block_runs(name: str, desk: Path, monkeypatch: pytest.Monk
     code = "\n".join(blocks(name, "python"))
     for long, short in SHORTER:
         code = re.sub(long, short, code)
-    exec(compile(code, name, "exec"), {"__name__": name})
+    exec(compile(code, name, "exec"), {"__name__": name, "FitConfig": FitConfig})
 
 
 @pytest.mark.parametrize("name", NAMES)

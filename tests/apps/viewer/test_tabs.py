@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from helpers.chromium import artefact, chromium, new_page, wait
+from helpers.small_conversions import shrink_conversions
 from helpers.view_fields import save_ball, served
 
 from fieldmorph.apps.viewer.app import Viewer
@@ -20,6 +21,13 @@ DESK, PHONE = (1280, 800), (390, 844)
 TABS = ["Scene", "Convert", "Tensor model"]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _small_conversions() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        shrink_conversions(patch)
+        yield
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with chromium() as browser:
@@ -32,7 +40,7 @@ def server(
 ) -> Iterator[tuple[str, Viewer]]:
     """A field and a tensor model, with rows for its calibration."""
     ball = save_ball(tmp_path_factory.mktemp("tabs") / "ball.fm")
-    with served([ball, tensor_model], data=tensor_csv, bake=False) as found:
+    with served([ball, tensor_model], data=tensor_csv, bake=False, resolution=16) as found:
         yield found
 
 
@@ -123,7 +131,7 @@ def test_next_places_are_pinned_on_the_map(browser: Any, server: Any) -> None:
 def test_a_conversion_is_watched_downloaded_and_compared_with_its_teacher(browser: Any, server: Any) -> None:
     visit = Visit(browser, server[0], "Convert")
     page = visit.page
-    page.get_by_label("Time").fill("10cs")
+    page.get_by_label("Time").fill("6cs")
     page.get_by_role("button", name="Convert", exact=True).click()
     page.wait_for_selector(".converter .chart")
     page.screenshot(path=artefact("convert_runs.png"))
@@ -154,7 +162,7 @@ def test_a_conversion_is_refused_to_a_second_visitor_cancelled_and_ends_with_its
     second.page.wait_for_selector(".converter .failed")
     assert "another conversion is running" in second.page.inner_text(".converter .failed").lower()
     first.page.screenshot(path=artefact("convert_phone.png"))
-    first.page.get_by_role("button", name="Cancel").click()
+    first.page.get_by_role("button", name="Cancel").press("Enter")  # wherever the progress moves it
     first.page.wait_for_selector("text=Nothing was saved")
     second.page.get_by_role("button", name="Convert", exact=True).click()
     second.page.wait_for_selector(".converter p:has-text('Training')")
