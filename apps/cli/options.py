@@ -45,6 +45,13 @@ def _number(text: str) -> int | float:
     return int(number) if number.is_integer() and "." not in text else number
 
 
+def _number_or_text(text: str) -> int | float | str:
+    try:
+        return _number(text)
+    except ValueError:
+        return text
+
+
 def _setting(text: str) -> tuple[str, Any]:
     """Split KEY=VALUE; numbers and truth values as such, all else as the text that it was."""
     key, _, raw = text.partition("=")
@@ -59,6 +66,12 @@ SWITCH = Kind("true or false", lambda value: isinstance(value, bool), bool, bool
 WHOLE = Kind("a whole number", lambda value: type(value) is int, str, _number)
 NUMBER = Kind("a number", _is_number, repr, _number)
 TEXT = Kind("a text", lambda value: isinstance(value, str), str, str)
+NUMBER_OR_TEXT = Kind(
+    "a number or a text",
+    lambda value: isinstance(value, str) or _is_number(value),
+    lambda value: value if isinstance(value, str) else repr(value),
+    _number_or_text,
+)
 LIST = Kind(
     "a text or a list",
     lambda value: (
@@ -106,7 +119,7 @@ def kind_of(action: argparse.Action) -> Kind:
         return TABLE if several else TEXTS  # pairs of name and value, or values alone
     if action.nargs == "*":
         return TEXTS
-    kinds: dict[Any, Kind] = {int: WHOLE, float: NUMBER}
+    kinds: dict[Any, Kind] = {int: WHOLE, float: NUMBER, float | None: NUMBER_OR_TEXT}
     return kinds.get(result, LIST if several else TEXT)
 
 
