@@ -4,7 +4,7 @@
     python data_scripts/screenshots.py demo_output --only two.split page.scene -o build/screenshots
 
 The browser is that of the tests: it needs chromium and playwright. Each state is shown at three sizes, light and dark,
-as `STATE_SIZE_SCHEME.png`; `--sheets` adds one image of all of a state's screenshots, to look at them together.
+as `STATE_SIZE_SCHEME.png`; `screenshot_sheets.py` puts all of a state into one image, to look at them together.
 """
 
 import argparse
@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from fieldmorph.apps.bench.browser_page import chromium
 from fieldmorph.apps.viewer.app import make_viewer
 from fieldmorph.apps.viewer.loading import STEPS, LoadingPage, LoadingState
@@ -29,7 +27,6 @@ from fieldmorph.fields.errors import InputError, SettingError
 SIZES = {"desk": (1280, 800), "wide": (1920, 1080), "phone": (390, 844)}  # CSS pixels
 SCHEMES = ("light", "dark")
 TIMEOUT = 300.0  # seconds
-SHEET_HEIGHT = 620  # pixels of a screenshot in a sheet
 NEEDED = ("teacher.fm", "student.fm", "index.html", "student.html")  # of the demo's folder
 
 
@@ -106,7 +103,6 @@ class ScreenshotTaker:
     ):
         self.browser, self.folder, self.only = browser, folder, tuple(only)
         self.sizes = {name: SIZES[name] for name in sizes}
-        self.states: dict[str, None] = {}
 
     def wants(self, state: str) -> bool:
         """Return whether a state, or one whose name begins so, is to be shown."""
@@ -133,7 +129,6 @@ class ScreenshotTaker:
         """Save what a page shows, or all of it however long it is."""
         visit.page.wait_for_timeout(250)
         visit.page.screenshot(path=self.folder / f"{state}_{name}.png", full_page=whole)
-        self.states[state] = None
         print(f"{state}_{name}", flush=True)
 
     def page_states(self, group: str, url: str, states: dict[str, State], whole: bool = True) -> None:
@@ -156,19 +151,6 @@ class ScreenshotTaker:
                 if self.wants(f"{group}.{state}"):
                     open_visit.view(RESET + script)
                     self.save(open_visit, f"{group}.{state}", name)
-
-    def sheet(self, state: str) -> None:
-        """Save all screenshots of a state as one image."""
-        files = [self.folder / f"{state}_{size}_{scheme}.png" for size in SIZES for scheme in SCHEMES]
-        images = [Image.open(file).convert("RGB") for file in files if file.exists()]
-        for image in images:
-            image.thumbnail((1100, SHEET_HEIGHT))
-        sheet = Image.new("RGB", (sum(image.width + 8 for image in images), SHEET_HEIGHT), "#888888")
-        x = 0
-        for image in images:
-            sheet.paste(image, (x, 0))
-            x += image.width + 8
-        sheet.save(self.folder / f"sheet.{state}.png")
 
 
 def with_viewport(visit: Visit) -> Visit:
@@ -356,7 +338,6 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--budget", default="30cs", help="of the conversion that is shown (default 30cs)")
     found.add_argument("--max-pixels", type=int, default=1 << 21, help="of an image that the server renders")
-    found.add_argument("--sheets", action="store_true", help="add one image of all screenshots of each state")
     found.add_argument("-o", "--output", type=Path, default=Path("build/screenshots"))
     return found
 
@@ -382,8 +363,6 @@ def run(args: argparse.Namespace) -> None:
         if model.exists():
             show_tensor(taker, model, args.points, args.max_pixels)
         show_pages(taker, args.demo)
-        for state in taker.states if args.sheets else ():
-            taker.sheet(state)
 
 
 def main() -> int:

@@ -251,3 +251,28 @@ def test_states_are_chosen_by_the_beginnings_of_their_names(tmp_path):
     taker = load("screenshots").ScreenshotTaker(None, tmp_path, ["two.split", "page."])
     wanted = {"two.": True, "two.split": True, "two.depth": False, "page.crop": True, "one.": False}
     assert {state: taker.wants(state) for state in wanted} == wanted
+
+
+def test_a_sheet_has_a_row_for_each_scheme(tmp_path, monkeypatch, capsys):
+    sheets = load("screenshot_sheets")
+    colors = {("desk", "light"): "red", ("phone", "light"): "lime", ("desk", "dark"): "blue"}
+    for (size, scheme), color in colors.items():
+        Image.new("RGB", (20, 10), color).save(tmp_path / f"two.split_{size}_{scheme}.png")
+    Image.new("RGB", (9, 9)).save(tmp_path / "some_other_image.png")
+    found = sheets.screenshots(tmp_path)
+    assert {state: set(files) for state, files in found.items()} == {"two.split": set(colors)}
+    made = sheets.sheet(found["two.split"], height=10)
+    assert made.size == (20 + sheets.GAP + 20, 10 + sheets.GAP + 10)
+    assert [made.getpixel(place) for place in ((0, 0), (47, 9), (0, 27))] == [
+        (255, 0, 0),
+        (0, 255, 0),
+        (0, 0, 255),
+    ]
+
+    out = tmp_path / "sheets"
+    monkeypatch.setattr("sys.argv", ["screenshot_sheets.py", str(tmp_path), "-o", str(out)])
+    assert sheets.main() == 0
+    assert [path.name for path in out.iterdir()] == ["two.split.webp"]
+    monkeypatch.setattr("sys.argv", ["screenshot_sheets.py", str(out), "-o", str(out)])
+    assert sheets.main() == 3
+    assert "no screenshots in" in capsys.readouterr().err
