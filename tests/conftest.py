@@ -34,6 +34,7 @@ from torch import Tensor  # noqa: E402
 
 from fieldmorph.fields.base import VolumeField  # noqa: E402
 from fieldmorph.fields.kernels.table import KERNELS  # noqa: E402
+from fieldmorph.fields.runtime import use_threads  # noqa: E402
 
 # New examples are drawn locally; CI repeats the same ones. A busy machine is no error.
 hypothesis.settings.register_profile("local", deadline=None)
@@ -171,7 +172,9 @@ def generator() -> torch.Generator:
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
+    """Seed torch, and begin with one thread: workers have a core each, and the work of most tests is small."""
     torch.manual_seed(0)
+    use_threads(1)
 
 
 @pytest.fixture

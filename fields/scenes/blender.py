@@ -89,11 +89,15 @@ def _carve(
     ticks = torch.arange(RESOLUTION) + 0.5
     indices = torch.cartesian_prod(ticks, ticks, ticks)
     judged, empty = torch.zeros(len(indices)), torch.zeros(len(indices))
+    n_left = len(cameras)
     for camera, mask in zip(cameras, foreground, strict=True):
         judges, finds_nothing = _judge(camera, mask, lower + indices * cell, float(cell.norm()) / 2)
         judged += judges
         empty += judges & finds_nothing
-    kept = indices[(judged > 0) & (empty <= MISSES * judged)]
+        n_left -= 1
+        may_stay = empty <= MISSES * (judged + n_left)  # if all views that are left judge it, and find content
+        indices, judged, empty = indices[may_stay], judged[may_stay], empty[may_stay]
+    kept = indices[judged > 0]
     if len(kept) == 0:
         return None
     return lower + (kept.amin(0) - 0.5) * cell, lower + (kept.amax(0) + 0.5) * cell

@@ -188,8 +188,8 @@ def test_what_would_do_follows_from_the_steps_that_were_taken(monkeypatch: pytes
     def step(_progress: Any) -> None:
         seconds[0] += 0.5
 
-    started = Spent(-10.0, -20.0)  # it took ten seconds to begin
-    for budget, enough in ((Budget(seconds=10.9), "100s"), (Budget(core_seconds=21.8), "200cs")):
+    started = Spent(-40.0, -80.0)  # it took forty seconds to begin
+    for budget, enough in ((Budget(seconds=40.9), "200s"), (Budget(core_seconds=81.8), "500cs")):
         seconds[0] = 0.0
         with pytest.raises(
             TooShortError, match=f"of {budget} ended after 3 steps, .* about {enough} would do"

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from fieldmorph.apps.console.bar import TerminalBar, Texts
 from fieldmorph.apps.console.messages import NORMAL, QUIET, VERBOSE, shown_messages
 from fieldmorph.apps.console.progress import ProgressLine, duration
 from fieldmorph.fields.budget import Spent
@@ -201,3 +202,20 @@ assert "rich" in sys.modules
 
 def test_durations() -> None:
     assert [duration(s) for s in (5.4, 65, 7207)] == ["0:05", "1:05", "2:00:07"]
+
+
+def test_what_matters_least_is_left_out_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = Texts("train", "40%", "step 40", "9.5 steps/s", "PSNR 30.00 dB", "ETA 0:06")
+    expected = {
+        80: "40%  step 40  9.5 steps/s  PSNR 30.00 dB  ETA 0:06",
+        60: "40%  step 40  PSNR 30.00 dB  ETA 0:06",
+        45: "40%  step 40  ETA 0:06",
+        32: "40%  ETA 0:06",
+        24: "40%",
+        14: "40%",
+    }
+    for columns, after in expected.items():
+        monkeypatch.setenv("COLUMNS", str(columns))
+        stream = Terminal()
+        TerminalBar(stream).draw(texts, 0.4)
+        assert stream.lines()[-1] == f"train  {after}", columns

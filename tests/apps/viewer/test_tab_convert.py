@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from helpers.receipts import a_receipt
 from helpers.small_conversions import shrink_conversions
+from helpers.view_fields import ball_field
 
 gr = pytest.importorskip("gradio")
 
@@ -83,9 +84,8 @@ def baker() -> Iterator[Baker]:
     baker.close()
 
 
-def test_an_evicted_scene_takes_its_bake_with_it(store: SceneStore, baker: Baker, teacher: Path) -> None:
-    stored = load_field(teacher)
-    bakes = []
+def test_an_evicted_scene_takes_its_bake_with_it(store: SceneStore, baker: Baker) -> None:
+    stored, bakes = ball_field(), []
     for number in range(MAX_EVICTABLE + 1):
         opened = store.add(f"scene {number}", stored, (), evictable=True)
         baker.add(opened)
