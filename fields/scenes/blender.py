@@ -95,7 +95,9 @@ def _carve(
         judged += judges
         empty += judges & finds_nothing
         n_left -= 1
-        may_stay = empty <= MISSES * (judged + n_left)  # if all views that are left judge it, and find content
+        may_stay = empty <= MISSES * (
+            judged + n_left
+        )  # if all views that are left judge it, and find content
         indices, judged, empty = indices[may_stay], judged[may_stay], empty[may_stay]
     kept = indices[judged > 0]
     if len(kept) == 0:

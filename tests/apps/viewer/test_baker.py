@@ -1,5 +1,8 @@
 """Baking in the background: coarse first, then fine, with progress that only rises."""
 
+import os
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +12,7 @@ from helpers.chromium import wait
 from helpers.view_fields import ball_field
 
 from fieldmorph.apps.viewer import baker as baker_module
-from fieldmorph.apps.viewer.baker import Baker
+from fieldmorph.apps.viewer.baker import NICE, Baker
 from fieldmorph.apps.viewer.scenes import OpenScene, SceneBake
 from fieldmorph.fields.errors import InputError
 
@@ -38,7 +41,16 @@ def baked(*scenes: OpenScene) -> None:
     wait(lambda: all(scene.bake.state["state"] in ("ready", "failed") for scene in scenes), "baked")
 
 
-def test_a_coarse_bake_comes_first_and_progress_only_rises(baker: Baker) -> None:
+def test_a_coarse_bake_comes_first_and_progress_only_rises(
+    baker: Baker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bake(stored: Any, config: Any, *, on_progress: Any, **others: Any) -> Any:
+        for done in range(11):
+            on_progress("density", done, 1000)
+        return truly(stored, config, on_progress=on_progress, **others)
+
+    truly = baker_module.bake
+    monkeypatch.setattr(baker_module, "bake", bake)
     scenes = [scene_of("a"), scene_of("b")]
     for scene in scenes:
         baker.add(scene)
@@ -61,9 +73,11 @@ def test_a_coarse_bake_comes_first_and_progress_only_rises(baker: Baker) -> None
 
 def test_fine_bakes_wait_for_coarse_ones(baker: Baker, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[tuple[str, int]] = []
+    nice: dict[int, int] = {}  # by resolution
 
     def bake(stored: Any, config: Any, *, name: str, **others: Any) -> Any:
         time.sleep(0.02)
+        nice[config.resolution] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
         order.append((name, config.resolution))
         return truly(stored, config, name=name, **others)
 
@@ -74,6 +88,9 @@ def test_fine_bakes_wait_for_coarse_ones(baker: Baker, monkeypatch: pytest.Monke
         baker.add(scene)
     baked(*scenes)
     assert order == [("a", 16), ("b", 16), ("c", 16), ("a", 32), ("b", 32), ("c", 32)]
+    if sys.platform == "linux":  # elsewhere a thread has no priority of its own
+        assert nice[16] == os.getpriority(os.PRIO_PROCESS, 0)
+        assert nice[32] == min(nice[16] + NICE, 19)
 
 
 def test_a_fine_bake_that_fails_leaves_the_coarse_one(baker: Baker, monkeypatch: pytest.MonkeyPatch) -> None:
