@@ -17,8 +17,8 @@ def add_parser(jobs: Any) -> None:
     parser.add_argument(
         "--budget",
         type=values.budget,
-        default="270cs",
-        help=f"{arg.BUDGET_HELP}; a quarter of it trains (default 270cs)",
+        default="280cs",
+        help=f"{arg.BUDGET_HELP}; three tenths of it train (default 280cs)",
     )
 
 

@@ -204,7 +204,9 @@ class ConversionRun:
             )
             student = student.to(self.device)
             if self.request.receipt and self.on_expected is not None:
-                self.on_expected(receipt_seconds(self.teacher, student, self.images.test))
+                self.on_expected(
+                    receipt_seconds(self.teacher, student, self.images.test, self.request.fidelity)
+                )
             stored, report = self.learn(0, student, self.request.budget, self.config)
             for path in receipt_paths(self.output):
                 path.unlink(missing_ok=True)  # of the file that is replaced
@@ -271,7 +273,12 @@ class ConversionRun:
     def _evaluated(self) -> tuple[EvaluationViews, EvaluationViews]:
         """Return the views that students are compared on; the teacher's images are rendered once."""
         if self._evaluation is None:
-            self._evaluation = reference(self.teacher, self.images.test, partial(self.on_image, "teacher"))
+            self._evaluation = reference(
+                self.teacher,
+                self.images.test,
+                partial(self.on_image, "teacher"),
+                self.request.fidelity,
+            )
         return self._evaluation
 
     def _write_receipt(self, report: ConvertReport) -> ConvertResult:

@@ -15,7 +15,7 @@ from fieldmorph.apps.jobs.request import ConversionRequest
 from fieldmorph.apps.jobs.scenes import bundled_scene
 from fieldmorph.apps.jobs.train import TrainResult, train_scene
 from fieldmorph.apps.media import DIFFERENCE_GAIN, ByteImage, difference, save_png, sheet, to_8bit
-from fieldmorph.distill.fidelity import ExampleView
+from fieldmorph.distill.fidelity import ExampleView, FidelityConfig
 from fieldmorph.fields.budget import Budget, Spent, TooShortError, now
 from fieldmorph.fields.checkpoint import write_file
 from fieldmorph.fields.compilation import compile_kernels
@@ -25,7 +25,8 @@ from fieldmorph.fields.loop import Interrupted
 from fieldmorph.fields.runtime import peak_memory
 from fieldmorph.fields.types import JsonObject
 
-TRAIN_FRACTION = 0.25  # of the budget; the rest converts
+TRAIN_FRACTION = 0.3  # of the budget; the rest converts
+NEW_POSES_SIDE = 128  # pixels of the receipt's images from poses to the side of the cameras
 WEB_RESOLUTION = 160  # cells along the longest side of a field's page
 COMPILE, CONVERT, MEASURE = "compile kernels (once)", "convert it to an MLP", "measure both on test images"
 FILES = (
@@ -139,7 +140,8 @@ def run_demo(
             conversion = ConversionRun(
                 files[0],
                 files[1],
-                ConversionRequest(part, finish=0.0),  # its budget is too short for images to help
+                # The budget is too short for images to help, and small images from new poses cost little.
+                ConversionRequest(part, finish=0.0, fidelity=FidelityConfig(longest_side=NEW_POSES_SIDE)),
                 data=data,
                 downscale=downscale,
                 device="auto",

@@ -2,7 +2,7 @@
 
 import time
 
-from fieldmorph.distill.fidelity import evaluation_pixels
+from fieldmorph.distill.fidelity import FidelityConfig, evaluation_pixels
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.cameras import resize
 from fieldmorph.fields.compilation import compile_kernels
@@ -13,7 +13,10 @@ SIDE = 48  # pixels of the image that is timed
 
 
 def receipt_seconds(
-    teacher: RenderableField, student: VolumeField, test_images: Split | None
+    teacher: RenderableField,
+    student: VolumeField,
+    test_images: Split | None,
+    config: FidelityConfig | None = None,
 ) -> dict[str, float]:
     """Return about how many seconds the images of `teacher` and of `student` take, from a small one of each.
 
@@ -21,9 +24,10 @@ def receipt_seconds(
 
     Args:
         test_images: those that the receipt measures on, where there are any.
+        config: number and sizes of the receipt's images.
     """
     compile_kernels(teacher.field, student)
-    pixels = evaluation_pixels(teacher, test_images)
+    pixels = evaluation_pixels(teacher, test_images, config)
     untrained = RenderableField(student, teacher.occupancy, teacher.render_step_size, teacher.cameras)
     fields = {"teacher": teacher, "student": untrained}
     return {role: pixels * _seconds_per_pixel(stored) for role, stored in fields.items()}

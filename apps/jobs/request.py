@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fieldmorph.apps.jobs.lifecycle import UNIT_BOX
+from fieldmorph.distill.fidelity import FidelityConfig
 from fieldmorph.distill.levels import LEVELS
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.errors import SettingError
@@ -38,6 +39,7 @@ class ConversionRequest:
         finish: fraction of the budget in which the student trains on the scene's images at the end, where there are
             some; 0 for none, None: where that helps.
         receipt: whether to measure the student and write the receipt.
+        fidelity: number and sizes of the receipt's images; None takes the defaults.
         seed: of all random numbers.
     """
 
@@ -52,6 +54,7 @@ class ConversionRequest:
     extra_parts: int = 4
     finish: float | None = None
     receipt: bool = True
+    fidelity: FidelityConfig | None = None
     seed: int = 0
 
     @property

@@ -181,6 +181,33 @@ def test_a_difference_is_shown_only_where_both_were_drawn(
         page.screenshot(path=artefact("view_difference_of_two.png"))
 
 
+DIFFERENCE_OF_BAKES = """
+(isMoved) => {
+  const { layers, difference } = window.fieldmorph;
+  for (const layer of layers)
+    for (const kind of ["coarse", "medium", "fine"]) layer[kind].version = -2; // of no view: bakes alone are left
+  const { loop } = layers[1].drawing;
+  const { pose } = loop.shown;
+  if (isMoved) loop.shown = { ...loop.shown, pose: { ...pose, eye: pose.eye.map((x) => x + 0.01) } };
+  difference.draw();
+  const { canvas } = difference;
+  return canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.some((byte) => byte > 0);
+}
+"""
+
+
+def test_bakes_seen_by_two_cameras_have_no_difference(
+    browser: Any, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with recording(browser, files, monkeypatch, slow=False, bake=True) as (shown, _):
+        page = shown.page
+        page.click("button[data-compare=difference]")
+        until(page, f"{VIEWPORT}.layers.every((layer) => layer.drawing?.loop.shown)")
+        until(page, "document.querySelector('.state').dataset.kind === 'done'")
+        assert page.evaluate(DIFFERENCE_OF_BAKES, False)
+        assert not page.evaluate(DIFFERENCE_OF_BAKES, True)
+
+
 def test_a_screenshot_obeys_the_same_rules(
     browser: Any, files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
