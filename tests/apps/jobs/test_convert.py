@@ -12,9 +12,11 @@ from helpers.defaults import CONVERT, FIDELITY, FIT, LOWRANK_START, SAMPLING
 
 from fieldmorph.apps.cli.main import main
 from fieldmorph.apps.jobs import lifecycle
-from fieldmorph.apps.jobs.request import parse_bytes
+from fieldmorph.apps.jobs.convert import convert_file
+from fieldmorph.apps.jobs.request import ConversionRequest, parse_bytes
 from fieldmorph.distill import comparison as compared
 from fieldmorph.distill import teacher_samples
+from fieldmorph.distill.fidelity import FidelityConfig
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.fit import FitConfig, fit_images
@@ -103,6 +105,18 @@ def test_every_pair_converts_and_leaves_a_receipt(
     assert ("features" in ran) == ("voxels" not in (source, to))
     assert reported["student"]["sha256"] == result["sha256"]
     assert Path(result["receipt"][1]).read_text().startswith("<!DOCTYPE html>")
+
+
+def test_a_request_sets_number_and_size_of_the_receipt_s_images(teachers: Path, tmp_path: Path) -> None:
+    overrides = {"width": 16, "depth": 2, "n_frequencies": 4}
+    fidelity = FidelityConfig(longest_side=9, n_held_out=3)
+    request = ConversionRequest(Budget(steps=3), overrides=overrides, fidelity=fidelity)
+    expected: list[dict[str, float]] = []
+    result = convert_file(teachers / "mlp.fm", tmp_path / "s.fm", request, on_expected=expected.append)
+    quality = json.loads(Path(result.receipt[0]).read_text())["quality"]
+    assert [poses["image_size"] for poses in quality.values() if "image_size" in poses] == [[9, 9], [9, 9]]
+    assert len(quality["held_out"]["views"]) == 3
+    assert len(expected) == 1
 
 
 def test_a_chain_keeps_its_whole_past(command: Command, teachers: Path, tmp_path: Path) -> None:

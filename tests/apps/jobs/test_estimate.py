@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fieldmorph.apps.jobs.estimate import receipt_seconds
-from fieldmorph.distill.fidelity import evaluation_pixels, measure, reference
+from fieldmorph.distill.fidelity import FidelityConfig, evaluation_pixels, measure, reference
 from fieldmorph.fields.registry import make_field
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.scene import load_scene
@@ -47,3 +47,7 @@ def test_seconds_are_those_of_a_small_image_scaled(teacher: Path, monkeypatch: p
     pixels = evaluation_pixels(stored)
     expected = {"teacher": 2.0 * pixels, "student": 7.0 * pixels}
     assert receipt_seconds(stored, student, None) == pytest.approx(expected)
+    config = FidelityConfig(longest_side=8, n_held_out=2)
+    fewer = evaluation_pixels(stored, None, config)
+    assert fewer < pixels
+    assert receipt_seconds(stored, student, None, config)["teacher"] == pytest.approx(2.0 * fewer)
