@@ -12,11 +12,11 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 SIZES, SCHEMES = ("desk", "wide", "phone"), ("light", "dark")
 HEIGHT, GAP = 400, 8  # pixels of a screenshot, and between two
-MAX_WIDTH = 1100  # pixels of a screenshot
+MIN_SCALE = 0.25  # of a long page, which is higher
 QUALITY = 60  # of WebP
 
 
@@ -35,8 +35,7 @@ def sheet(files: Mapping[tuple[str, str], Path], height: int = HEIGHT) -> Image.
     rows = []
     for scheme in SCHEMES:
         row = [Image.open(files[size, scheme]).convert("RGB") for size in SIZES if (size, scheme) in files]
-        for image in row:
-            image.thumbnail((MAX_WIDTH, height), Image.Resampling.LANCZOS)
+        row = [ImageOps.scale(image, max(height / image.height, MIN_SCALE)) for image in row]
         rows += [row] if row else []
     width = max(sum(image.width + GAP for image in row) for row in rows) - GAP
     made = Image.new("RGB", (width, sum(max(i.height for i in row) + GAP for row in rows) - GAP), "#888888")

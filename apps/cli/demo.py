@@ -17,8 +17,8 @@ def add_parser(jobs: Any) -> None:
     parser.add_argument(
         "--budget",
         type=values.budget,
-        default="285cs",
-        help=f"{arg.BUDGET_HELP}; about a quarter of it trains (default 285cs)",
+        default="280cs",
+        help=f"{arg.BUDGET_HELP}; about a quarter of it trains (default 280cs)",
     )
 
 

@@ -64,7 +64,7 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: Any) -> tuple[int, str]:
             {"fps": 24, "background": "black"},
         ),
         ("info t.fm --json", {"file": "t.fm", "json": True}),
-        ("demo", {"output": "demo_output", "budget": "285cs"}),
+        ("demo", {"output": "demo_output", "budget": "280cs"}),
         ("demo -o d --budget 60cs --force --json", {"output": "d", "force": True}),
         ("doctor --json", {"json": True}),
         ("bench kernels --json --threads 2", {"what": "kernels", "threads": 2}),
