@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 SIZES, SCHEMES = ("desk", "wide", "phone"), ("light", "dark")
 HEIGHT, GAP = 400, 8  # pixels of a screenshot, and between two
-MIN_SCALE = 0.25  # of a long page, which is higher
+MIN_SCALE = 0.35  # of a long page, which is higher
 QUALITY = 60  # of WebP
 
 

@@ -179,8 +179,9 @@ def viewing(files: Sequence[Path], max_pixels: int, **options: Any) -> Iterator[
     """Serve a viewer of files; options are those of `make_viewer`."""
     viewer = make_viewer(files, bake=False, max_pixels=max_pixels, **options)
     try:
-        with serving(viewer.app) as found:
-            yield found
+        with serving(LoadingPage(LoadingState())) as (url, server):
+            server.replace(viewer.app)  # which starts Gradio's queue of events
+            yield url, server
     finally:
         viewer.close()
 
