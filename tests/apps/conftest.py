@@ -10,7 +10,7 @@ from fieldmorph.fields.registry import FIELDS
 SAMPLES_PER_STEP = 1 << 11
 
 
-@pytest.fixture(autouse=True, scope="package")
+@pytest.fixture(autouse=True, scope="module")
 def _small_steps() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for field in (VolumeField, *FIELDS.values()):
