@@ -112,7 +112,7 @@ def test_nothing_is_left_to_fill_in(name: str) -> None:
 def test_every_page_and_image_is_linked() -> None:
     linked = {file for name in NAMES for file, _ in links(name)}
     pages = {ROOT / name for name in NAMES if name.startswith("docs/") and name != "docs/README.md"}
-    images = set((ROOT / "docs" / "images").iterdir())
+    images = {path for path in (ROOT / "docs" / "images").rglob("*") if path.is_file()}
     assert pages | images <= linked
 
 

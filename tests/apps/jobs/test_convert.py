@@ -109,13 +109,13 @@ def test_every_pair_converts_and_leaves_a_receipt(
 
 def test_a_request_sets_number_and_size_of_the_receipt_s_images(teachers: Path, tmp_path: Path) -> None:
     overrides = {"width": 16, "depth": 2, "n_frequencies": 4}
-    fidelity = FidelityConfig(longest_side=9, n_held_out=3)
+    fidelity = FidelityConfig(longest_side=13, n_held_out=3)
     request = ConversionRequest(Budget(steps=3), overrides=overrides, fidelity=fidelity)
     expected: list[dict[str, float]] = []
     result = convert_file(teachers / "mlp.fm", tmp_path / "s.fm", request, on_expected=expected.append)
     quality = json.loads(Path(result.receipt[0]).read_text())["quality"]
     for poses in ("held_out", "off_trajectory"):
-        assert quality[poses]["image_size"] == [9, 9]
+        assert quality[poses]["image_size"] == [13, 13]
     assert len(quality["held_out"]["views"]) == 3
     assert len(expected) == 1
 
