@@ -95,9 +95,8 @@ def _carve(
         judged += judges
         empty += judges & finds_nothing
         n_left -= 1
-        may_stay = empty <= MISSES * (
-            judged + n_left
-        )  # if all views that are left judge it, and find content
+        # A cell stays a candidate if it could still be kept: all views that are left judge it, and find content.
+        may_stay = empty <= MISSES * (judged + n_left)
         indices, judged, empty = indices[may_stay], judged[may_stay], empty[may_stay]
     kept = indices[judged > 0]
     if len(kept) == 0:

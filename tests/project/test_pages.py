@@ -27,7 +27,7 @@ SHORTER = [
     (r'Budget\.parse\("[^"]+"\)', "Budget(steps=2)"),
     (r"resolution=64", "resolution=16"),
     (r"FunBaTRegressor\(", "FunBaTRegressor(restarts=1, sweeps=5, "),
-    (r"\bfit\(observations, ", "fit(observations, FitConfig(restarts=1, warm_sweeps=2, sweeps=5), "),
+    (r"\bfit\(observations, ", "fit(observations, _short_fit, "),
 ]
 
 
@@ -93,7 +93,10 @@ def test_every_python_block_runs(name: str, desk: Path, monkeypatch: pytest.Monk
     code = "\n".join(blocks(name, "python"))
     for long, short in SHORTER:
         code = re.sub(long, short, code)
-    exec(compile(code, name, "exec"), {"__name__": name, "FitConfig": FitConfig})
+    exec(
+        compile(code, name, "exec"),
+        {"__name__": name, "_short_fit": FitConfig(restarts=1, warm_sweeps=2, sweeps=5)},
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
