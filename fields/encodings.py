@@ -1,7 +1,5 @@
 """Encodings without parameters: NeRF's sines and cosines, spherical harmonics of a direction."""
 
-import math
-
 import numba
 import numpy as np
 import torch
@@ -10,6 +8,7 @@ from torch import Tensor
 
 from fieldmorph.fields.kernels.example import KernelExample
 from fieldmorph.fields.kernels.launch import launch
+from fieldmorph.fields.kernels.positional import positional_encoding_numba, positional_encoding_torch
 
 BENCH_SIZES = ({"n_samples": 1 << 16},)
 
@@ -21,9 +20,10 @@ def positional_encoding(
 
     Returns dims * (1 + 2 n_frequencies) numbers; x is meant to lie in [-1, 1].
     """
-    frequencies = math.pi * 2.0 ** torch.arange(n_frequencies, device=x.device, dtype=x.dtype)
-    angles = (x[..., None, :] * frequencies[:, None]).flatten(-2)
-    return torch.cat([x, torch.sin(angles), torch.cos(angles)], dim=-1)
+    if x.device.type == "cpu" and x.dtype == torch.float32 and not x.requires_grad:
+        flat = positional_encoding_numba(x.reshape(-1, x.shape[-1]), n_frequencies)
+        return flat.reshape(*x.shape[:-1], flat.shape[-1])
+    return positional_encoding_torch(x, n_frequencies)
 
 
 def spherical_harmonics(directions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 16"]:

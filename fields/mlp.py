@@ -34,6 +34,7 @@ class MLP(VolumeField):
     }
     sizes = [{"width": n} for n in (16, 24, 32, 48, 64, 96, 128, 160, 192, 256, 320, 384, 512)]
     samples_per_step = 1 << 12
+    kernels = ("positional",)
     finish_fraction = 0.5
     finish_after = 1500
 

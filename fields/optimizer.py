@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fieldmorph.fields.base import VolumeField
-from fieldmorph.fields.runtime import network_autocast
+from fieldmorph.fields.runtime import network_dtype
 from fieldmorph.fields.types import ParameterGroup, StateDict
 
 # Quintic Newton-Schulz iteration, coefficients and number of steps of Jordan et al. 2024.
@@ -113,10 +113,10 @@ def orthogonalize(matrices: Float[Tensor, "*stack rows columns"]) -> Float[Tenso
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
-    with network_autocast(matrices):
-        for _ in range(NEWTON_SCHULZ_STEPS):
-            gram = x @ x.mT
-            x = a * x + (b * gram + c * gram @ gram) @ x
+    x = x.to(network_dtype(matrices))
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
     x = x.to(matrices.dtype)
     result: Tensor = x.mT if tall else x
     return result

@@ -4,7 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fieldmorph.fields.runtime import network_autocast
+from fieldmorph.fields.kernels.layers import layers_blocked, layers_torch
+from fieldmorph.fields.runtime import network_dtype
 
 
 class Perceptron(nn.Module):
@@ -57,23 +58,11 @@ class Perceptron(nn.Module):
         return values.reshape(*inputs.shape[:-1], values.shape[-1])
 
     def _layered(self, rows: Tensor) -> Tensor:
-        n, padded = len(rows), _round_up(len(rows))
-        rows = torch.nn.functional.pad(rows, (0, 0, 0, padded - n)) if padded != n else rows
-        relu = torch.relu if torch.is_grad_enabled() else torch.relu_  # nobody else has the values of a layer
-        with network_autocast(rows):
-            hidden = rows
-            for i, layer in enumerate(self.layers):
-                hidden = relu(hidden) if i else hidden
-                hidden = torch.cat([hidden, rows.to(hidden.dtype)], dim=-1) if i == self.skip else hidden
-                hidden = layer(hidden)
-        return hidden[:n].to(rows.dtype)
+        weights = [layer.weight for layer in self.layers]
+        biases = [layer.bias for layer in self.layers if layer.bias is not None]
+        layers = layers_blocked if rows.device.type == "cpu" else layers_torch
+        return layers(rows, weights, biases, self.skip, network_dtype(rows))
 
 
 def _on_cuda(rows: Tensor) -> bool:
     return rows.is_cuda and rows.dtype == torch.float32
-
-
-def _round_up(n: int) -> int:
-    """Return the rows to compute for n: few sizes, since the CPU's matrix library prepares for each new size."""
-    bucket = max(16, (1 << n.bit_length()) // 32)
-    return -(-n // bucket) * bucket

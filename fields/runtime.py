@@ -33,11 +33,11 @@ def bf16_on_cpu() -> bool:
     return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
 
 
-def network_autocast(tensor: torch.Tensor) -> torch.autocast:
+def network_dtype(tensor: torch.Tensor) -> torch.dtype:
     """Return the precision in which networks run on this tensor's device; float64 is left alone."""
     kind = tensor.device.type
-    enabled = tensor.dtype == torch.float32 and (kind == "cuda" or (kind == "cpu" and bf16_on_cpu()))
-    return torch.autocast(kind, dtype=torch.bfloat16, enabled=enabled)
+    in_bf16 = tensor.dtype == torch.float32 and (kind == "cuda" or (kind == "cpu" and bf16_on_cpu()))
+    return torch.bfloat16 if in_bf16 else tensor.dtype
 
 
 def use_threads(n: int | None = None) -> int:

@@ -1,4 +1,4 @@
-"""The table of numba kernels: what is compiled ahead, checked by `fieldmorph doctor` and timed by `fieldmorph bench`.
+"""The table of CPU kernels: what is compiled ahead, checked by `fieldmorph doctor` and timed by `fieldmorph bench`.
 
 A line's path is a module with a function `example(generator, ...)`, which returns a `KernelExample`, small by default,
 and `BENCH_SIZES`, the keyword arguments of the examples that are timed.
@@ -14,6 +14,8 @@ KERNELS: LazyTable[ModuleType] = LazyTable(
         Line("march", "Marching an occupancy grid", "fieldmorph.fields.kernels.march"),
         Line("composite", "Compositing", "fieldmorph.fields.kernels.composite"),
         Line("harmonics", "Spherical harmonics", "fieldmorph.fields.encodings"),
+        Line("layers", "Layers of a perceptron", "fieldmorph.fields.kernels.layers"),
+        Line("positional", "Positional encoding", "fieldmorph.fields.kernels.positional"),
         Line("vm", "Vector-matrix products", "fieldmorph.fields.kernels.vm"),
         Line("cp", "Products of three lines", "fieldmorph.fields.kernels.cp"),
         Line("voxels", "Sparse trilinear interpolation", "fieldmorph.fields.kernels.voxels"),

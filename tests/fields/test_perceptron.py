@@ -6,7 +6,7 @@ from torch import Tensor
 
 from fieldmorph.fields import perceptron, runtime
 from fieldmorph.fields.kernels import accelerators
-from fieldmorph.fields.perceptron import Perceptron, _round_up
+from fieldmorph.fields.perceptron import Perceptron
 
 pytestmark = pytest.mark.numerical
 
@@ -67,28 +67,6 @@ def test_a_worked_example_without_biases() -> None:
         net.layers[1].weight.copy_(torch.tensor([[3.0, -4.0]]))
     # (1, 2): hidden relu(-1, 3) = (0, 3), out -12; (2, 1): (1, 4.5), out 3 - 18
     assert net(torch.tensor([[1.0, 2.0], [2.0, 1.0]])).tolist() == [[-12.0], [-15.0]]
-
-
-@pytest.mark.parametrize("n", [1, 15, 16, 17, 63, 1025, 2049])
-def test_padding_rows_changes_no_value_and_no_gradient(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    net, x = lively(skip=1).double(), inputs(n, 5).double()
-    results = []
-    for rows in (_round_up, lambda count: count):
-        monkeypatch.setattr(perceptron, "_round_up", rows)
-        at = x.clone().requires_grad_()
-        out = net(at)
-        results.append([out, *torch.autograd.grad(out.square().sum(), [at, *net.parameters()])])
-    assert results[0][0].shape == (n, 4)
-    for padded, plain in zip(*results, strict=True):
-        torch.testing.assert_close(padded, plain, rtol=1e-10, atol=1e-10)
-
-
-def test_rows_are_rounded_up_to_a_few_sizes() -> None:
-    # 1024 = 2^10 has 11 bits: buckets of 2^11 / 32 = 64
-    assert [_round_up(n) for n in (0, 1, 16, 17, 1023, 1024, 1025)] == [0, 16, 16, 32, 1024, 1024, 1088]
-    sizes = {_round_up(n) for n in range(1, 1 << 14)}
-    assert len(sizes) < 150
-    assert all(n <= _round_up(n) <= n * (1 + 1 / 16) + 16 for n in range(1, 1 << 14))
 
 
 @pytest.mark.parametrize("batch", [(0,), (0, 3), (3, 0), (), (2, 3)])

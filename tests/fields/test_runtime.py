@@ -13,7 +13,7 @@ import torch
 from fieldmorph.fields import runtime
 from fieldmorph.fields.compilation import compile_kernels
 from fieldmorph.fields.errors import SettingError
-from fieldmorph.fields.runtime import bf16_on_cpu, choose_device, network_autocast, peak_memory, use_threads
+from fieldmorph.fields.runtime import bf16_on_cpu, choose_device, network_dtype, peak_memory, use_threads
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess:
@@ -64,10 +64,8 @@ def test_networks_run_in_bf16_where_the_cpu_does_and_float64_never(monkeypatch: 
     x = torch.ones(2, 2)
     for supported, expected in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr(runtime, "bf16_on_cpu", lambda supported=supported: supported)
-        with network_autocast(x):
-            assert (x @ x).dtype == expected
-        with network_autocast(x.double()):
-            assert (x.double() @ x.double()).dtype == torch.float64
+        assert network_dtype(x) == expected
+        assert network_dtype(x.double()) == torch.float64
 
 
 THREADS = """
@@ -195,7 +193,7 @@ from fieldmorph.fields.rendering import render_rays
 from fieldmorph.fields.compilation import compile_kernels
 from fieldmorph.fields.runtime import use_threads
 
-NAMES = ("composite", "cp", "hash", "march", "normal_equations", "total_variation", "vm", "voxels")
+NAMES = ("composite", "cp", "hash", "march", "normal_equations", "positional", "total_variation", "vm", "voxels")
 KERNELS = [f"fieldmorph.fields.kernels.{name}" for name in NAMES]
 
 def compiled():

@@ -50,7 +50,7 @@ def test_json_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_kernels_are_compared_with_their_twins(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = "hash, march, composite, harmonics, vm, cp, voxels, variation, normal"
+    names = "hash, march, composite, harmonics, layers, positional, vm, cp, voxels, variation, normal"
     assert ("kernels", "ok", f"{names} agree with torch") in diagnose()
     hashing, marching = KERNELS["hash"], KERNELS["march"]
     monkeypatch.setattr(hashing, "hash_encode_numba", lambda *a: hashing.hash_encode_torch(*a) + 0.01)
@@ -66,6 +66,8 @@ def test_kernels_are_compared_with_their_twins(monkeypatch: pytest.MonkeyPatch) 
     [
         ("composite", "composite_numba"),
         ("harmonics", "spherical_harmonics"),
+        ("layers", "layers_blocked"),
+        ("positional", "positional_encoding_numba"),
         ("vm", "vm_products"),
         ("cp", "cp_products"),
         ("voxels", "sparse_trilinear"),
