@@ -58,8 +58,8 @@ class Perceptron(nn.Module):
         return values.reshape(*inputs.shape[:-1], values.shape[-1])
 
     def _layered(self, rows: Tensor) -> Tensor:
-        weights = [layer.weight for layer in self.layers]
-        biases = [layer.bias for layer in self.layers if layer.bias is not None]
+        linear = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+        weights, biases = [a.weight for a in linear], [a.bias for a in linear if a.bias is not None]
         layers = layers_blocked if rows.device.type == "cpu" else layers_torch
         return layers(rows, weights, biases, self.skip, network_dtype(rows))
 

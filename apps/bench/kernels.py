@@ -65,7 +65,7 @@ def _rows(example: KernelExample, seconds: float) -> list[JsonObject]:
     """Return a row for forward and, where there are gradients, one for forward and backward."""
     kernel, baseline = example.kernel, example.baseline or example.twin
     got, got_grads = example.run(kernel)
-    exact, exact_grads = example.run(baseline, torch.float64)
+    exact, exact_grads = example.run(example.twin, torch.float64)
     error = max(
         float((a - b).abs().max()) if a.shape == b.shape else 1.0 for a, b in zip(got, exact, strict=True)
     )
