@@ -7,7 +7,7 @@ trained and have floaters in front of every other place.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from fieldmorph.fields.budget import Spent, now
 from fieldmorph.fields.cameras import Cameras, look_at_point, resize, sample_cameras
+from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.metrics import SSIM_WINDOW, capped_psnr, ssim
 from fieldmorph.fields.progress import OnCount
 from fieldmorph.fields.renderable import RenderableField
@@ -48,12 +49,20 @@ class FidelityConfig:
         longest_side: pixels of an image from a new pose, so that the whole measurement takes seconds.
         max_pixels: of all test images that are compared; where there are more, some, spread over the split.
         min_images: test images that are compared even so.
+
+    Raises:
+        SettingError: a number below 1.
     """
 
     n_held_out: int = 12
     longest_side: int = 200
     max_pixels: int = 1 << 19
     min_images: int = 3
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value < 1:
+                raise SettingError(f"{name} must be a whole number of at least 1; got {value!r}")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from fieldmorph.distill import fidelity
 from fieldmorph.distill.fidelity import FidelityConfig, held_out_cameras, off_trajectory_cameras, reference
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.cameras import Cameras, orbit_cameras, project
+from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.metrics import EQUAL_DB, capped_psnr, ssim
 from fieldmorph.fields.occupancy import OccupancyGrid
 from fieldmorph.fields.renderable import RenderableField
@@ -276,3 +277,9 @@ def test_a_camera_in_the_very_middle_still_gives_poses(turned: bool) -> None:
     )
     rotation = cameras.camera_to_world[:, :, :3]
     torch.testing.assert_close(rotation.mT @ rotation, torch.eye(3).expand(8, 3, 3), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["n_held_out", "longest_side", "max_pixels", "min_images"])
+def test_settings_below_one_are_refused(name: str) -> None:
+    with pytest.raises(SettingError, match=f"{name} must be a whole number of at least 1; got 0"):
+        FidelityConfig(**{name: 0})
