@@ -47,7 +47,8 @@ class ConvertLearner:
         self.hard_poses = HardPoses(len(teacher.cameras))
         self.replay = {"ray": ReplayPool(), "point": ReplayPool()}
         self.generator = seeded(config.seed, "distillation")
-        self.n_samples = config.samples_per_step or student.samples_per_step
+        own = student.conversion_samples or student.samples_per_step
+        self.n_samples = config.samples_per_step or own
         self.n_steps = 0
         self.begun = 0.0
         self.activity = stages[0].name  # name of the latest step's stage

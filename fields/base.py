@@ -35,7 +35,8 @@ class VolumeField(nn.Module, ABC):
     title: ClassVar[str]  # for people
     presets: ClassVar[dict[str, FieldSettings]]
     sizes: ClassVar[list[FieldSettings]] = []  # settings from small to large, to choose from by size in bytes
-    samples_per_step: ClassVar[int] = 1 << 14  # that training shades; small steps beat large ones
+    samples_per_step: ClassVar[int] = 1 << 14  # that training on images shades; small steps beat large ones
+    conversion_samples: ClassVar[int | None] = None  # samples of a conversion's step; None: those of training
     kernels: ClassVar[tuple[str, ...]] = ()  # keys of `KERNELS` that it uses besides those of rendering
     # Conversions train on images at the end, where there are some: the fraction of the budget, and the steps of
     # distillation that must come before it; with fewer the teacher still teaches more than images do.

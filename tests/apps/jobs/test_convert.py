@@ -42,6 +42,7 @@ PATCHES = (
     (FIDELITY, "longest_side", 11),
     (FIDELITY, "n_held_out", 2),
     *((field, "samples_per_step", 1 << 10) for field in FIELDS.values()),
+    (FIELDS["mlp"], "conversion_samples", None),
     (
         FIELDS["voxels"],
         "sizes",

@@ -51,6 +51,7 @@ PATCHES = (
     (FIDELITY, "longest_side", 11),
     (LOOP, "save_seconds", 0),
     *((field, "samples_per_step", 1 << 10) for field in FIELDS.values()),
+    (FIELDS["mlp"], "conversion_samples", None),
 )
 STEPS = 24
 STUDENTS = {
