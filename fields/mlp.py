@@ -36,7 +36,7 @@ class MLP(VolumeField):
     conversion_samples = 1 << 11  # a teacher's samples have no noise: many small steps beat few large ones
     kernels = ("positional",)
     finish_fraction = 0.5
-    finish_after = 1500
+    finish_after = 3000
 
     def __init__(
         self,
