@@ -31,7 +31,7 @@ def layers_blocked(
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
         result: Tensor = _Layers.apply(skip, dtype, len(weights), *inputs)
         return result
-    return _forward(rows, weights, biases, skip, dtype, keep=False)[0]
+    return _forward(rows, weights, biases, skip, dtype, _blocks(len(rows), weights), keep=False)[0]
 
 
 def layers_torch(
@@ -85,7 +85,9 @@ class _Layers(torch.autograd.Function):
     def forward(
         ctx: Any, skip: int | None, dtype: torch.dtype, n_layers: int, rows: Tensor, *parameters: Tensor
     ) -> Tensor:
-        out, hidden = _forward(rows, parameters[:n_layers], parameters[n_layers:], skip, dtype, keep=True)
+        ctx.blocks = _blocks(len(rows), parameters[:n_layers])
+        weights, biases = parameters[:n_layers], parameters[n_layers:]
+        out, hidden = _forward(rows, weights, biases, skip, dtype, ctx.blocks, keep=True)
         ctx.skip, ctx.dtype, ctx.n_layers, ctx.n_inputs = skip, dtype, n_layers, 1 + len(parameters)
         ctx.save_for_backward(rows, *parameters, *hidden)
         return out
@@ -101,7 +103,7 @@ class _Layers(torch.autograd.Function):
             wanted = [x for x, need in zip(inputs, needed, strict=True) if need]
             found = iter(torch.autograd.grad(out, wanted, grad, create_graph=True))
             return None, None, None, *(next(found) if need else None for need in needed)
-        rows_grad, grads, bias_grads = _backward(grad, rows, weights, hidden, ctx.skip, needed[0])
+        rows_grad, grads, bias_grads = _backward(grad, rows, weights, hidden, ctx.skip, ctx.blocks, needed[0])
         return None, None, None, rows_grad, *grads, *bias_grads[: len(biases)]
 
 
@@ -111,11 +113,11 @@ def _forward(
     biases: Sequence[Tensor],
     skip: int | None,
     dtype: torch.dtype,
+    blocks: Sequence[slice],
     keep: bool,
 ) -> tuple[Tensor, list[Tensor]]:
     """Return the last layer's values and, where they are kept, those of the others, padded to whole blocks."""
     weights, biases = [w.detach().to(dtype) for w in weights], [b.detach().to(dtype) for b in biases]
-    blocks = _blocks(len(rows), weights)
     n_padded = blocks[-1].stop if blocks else 0
     values = [rows.new_empty(n_padded, len(w), dtype=dtype) for w in (weights if keep else weights[-1:])]
     for block in blocks:
@@ -141,6 +143,7 @@ def _backward(
     weights: Sequence[Tensor],
     hidden: Sequence[Tensor],
     skip: int | None,
+    blocks: Sequence[slice],
     rows_needed: bool,
 ) -> tuple[Tensor | None, list[Tensor], list[Tensor]]:
     """Return the gradients of the rows, where they are needed, of the weights and of the biases.
@@ -149,6 +152,7 @@ def _backward(
         grad: of the last layer's values.
         rows, weights, skip: as for `layers_torch`.
         hidden: values of all layers but the last after their ReLU, as `_forward` keeps them.
+        blocks: of rows, those of `_forward`: the number of threads may have changed since.
         rows_needed: whether the rows need a gradient.
     """
     dtype = hidden[0].dtype if hidden else rows.dtype
@@ -156,7 +160,7 @@ def _backward(
     grads = [torch.zeros_like(w) for w in weights]
     bias_grads = [w.new_zeros(len(w)) for w in weights]
     rows_grad = torch.zeros_like(rows) if rows_needed else None
-    for block in _blocks(len(rows), weights):
+    for block in blocks:
         inputs, g = (_padded(x.detach(), block).to(dtype) for x in (rows, grad))
         at_rows = torch.zeros_like(inputs) if rows_needed else None
         for i in reversed(range(len(weights))):

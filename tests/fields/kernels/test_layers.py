@@ -67,6 +67,19 @@ def test_rows_that_need_no_gradient_change_no_other() -> None:
     assert all(torch.equal(a, b) for a, b in zip(alone, both[1:], strict=True))
 
 
+def test_the_number_of_threads_may_change_before_the_backward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, _ = network([4, 6, 2], None, False)
+    leaves = [w.requires_grad_() for w in weights]
+    monkeypatch.setattr(layers, "BLOCK_BYTES", 1)
+    grads = []
+    for threads in (1, 3):
+        monkeypatch.setattr(layers.torch, "get_num_threads", lambda: 1)
+        out = layers_blocked(rows_of(50, 4), weights, [], None, torch.float64)
+        monkeypatch.setattr(layers.torch, "get_num_threads", lambda threads=threads: threads)
+        grads.append(torch.autograd.grad(out.sum(), leaves))
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
+
+
 @pytest.mark.parametrize("skip", [None, 1])
 def test_gradients_of_gradients_are_those_of_plain_layers(skip: int | None) -> None:
     weights, biases = network([3, 6, 6, 1], skip, True)
