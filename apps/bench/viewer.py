@@ -14,7 +14,7 @@ from fieldmorph.apps.bench.runner import Bench, Row, failures, markdown
 from fieldmorph.apps.bench.viewer_process import process_state, served, visited
 from fieldmorph.apps.bench.viewer_targets import after_visits, at_rest, dragged, started, targets_table
 
-# With core-seconds of training: so few that the MLP is foggy, the hardest case for a viewer.
+# With core-seconds of training: so few that the MLP has low density everywhere, the hardest case for a viewer.
 FIELDS = {"hashgrid": 120.0, "mlp": 45.0}
 PREVIEW, IMAGE = (160, 120), (400, 400)
 CROWD, CROWD_SECONDS = 16, 180.0

@@ -63,17 +63,18 @@ def example(
 ) -> KernelExample:
     """Return layers of one width with biases, from 32 numbers to 16."""
     widths = [32, *[width] * depth, 16]
-    leaves = [torch.randn(n_rows, 32, generator=generator)]
+    rows, leaves = torch.randn(n_rows, 32, generator=generator), []
     for i, (n_in, n_out) in enumerate(itertools.pairwise(widths)):
         scale = (2 / n_in) ** 0.5
         leaves.append(scale * torch.randn(n_out, n_in + (32 if i == skip else 0), generator=generator))
     leaves += [0.1 * torch.randn(n, generator=generator) for n in widths[1:]]
     n = depth + 1
+    # No gradient of the rows: where rounding turns a ReLU on or off, that of one row is another.
     return KernelExample(
         f"{n} layers, {width} wide",
         layers_blocked,
         layers_torch,
-        lambda layers, at: layers(at[0], at[1 : n + 1], at[n + 1 :], skip, at[0].dtype),
+        lambda layers, at: layers(rows.to(at[0]), at[:n], at[n:], skip, at[0].dtype),
         n_rows,
         tuple(leaves),
         (torch.randn(n_rows, 16, generator=generator),),

@@ -51,7 +51,7 @@ def learner_of(
 def test_every_step_descends_on_the_losses_of_its_stage(
     teacher: RenderableField, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Losses of 1, 10, 100, ... are told apart in their weighted sum.
+    # Losses of 1, 10, 100, ... are recognised in their weighted sum.
     values = {name: 10.0**i for i, name in enumerate(LOSSES)}
     seen: list[tuple[str, int]] = []
 
