@@ -273,9 +273,8 @@ def show_conversion(taker: ScreenshotTaker, teacher: Path, student: Path, budget
         page.get_by_label("Training time").fill(budget)
         page.get_by_role("button", name="Convert", exact=True).click()
         for state, selector in {"running": ".converter .chart", "done": ".converter .figures"}.items():
-            page.wait_for_selector(
-                selector, timeout=3000 * TIMEOUT
-            )  # a student with low density everywhere is slow
+            # A student with low density everywhere is measured slowly.
+            page.wait_for_selector(selector, timeout=3000 * TIMEOUT)
             for size, (width, height) in taker.sizes.items():
                 for scheme in SCHEMES:  # of the same conversion
                     page.set_viewport_size({"width": width, "height": height})

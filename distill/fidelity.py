@@ -7,7 +7,7 @@ trained and have floaters in front of every other place.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -60,7 +60,7 @@ class FidelityConfig:
     min_images: int = 3
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
+        for name, value in vars(self).items():
             if value < 1:
                 raise SettingError(f"{name} must be a whole number of at least 1; got {value!r}")
 

@@ -113,11 +113,11 @@ def orthogonalize(matrices: Float[Tensor, "*stack rows columns"]) -> Float[Tenso
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
-    x = x.to(network_dtype(matrices))
+    dtype = network_dtype(matrices)
     for _ in range(NEWTON_SCHULZ_STEPS):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    x = x.to(matrices.dtype)
+        factor = x.to(dtype)  # products alone may be less precise; the sum of the steps is not
+        gram = factor @ factor.mT
+        x = a * x + (b * gram + c * gram @ gram) @ factor
     result: Tensor = x.mT if tall else x
     return result
 

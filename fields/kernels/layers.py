@@ -104,7 +104,9 @@ class _Layers(torch.autograd.Function):
             wanted = [x for x, need in zip(inputs, needed, strict=True) if need]
             found = iter(torch.autograd.grad(out, wanted, grad, create_graph=True))
             return None, None, None, *(next(found) if need else None for need in needed)
-        rows_grad, grads, bias_grads = _backward(grad, rows, weights, hidden, ctx.skip, ctx.blocks, needed[0])
+        rows_grad, grads, bias_grads = _backward(
+            grad, rows, weights, hidden, ctx.skip, ctx.dtype, ctx.blocks, needed[0]
+        )
         return None, None, None, rows_grad, *grads, *bias_grads[: len(biases)]
 
 
@@ -144,6 +146,7 @@ def _backward(
     weights: Sequence[Tensor],
     hidden: Sequence[Tensor],
     skip: int | None,
+    dtype: torch.dtype,
     blocks: Sequence[slice],
     rows_needed: bool,
 ) -> tuple[Tensor | None, list[Tensor], list[Tensor]]:
@@ -151,12 +154,11 @@ def _backward(
 
     Args:
         grad: of the last layer's values.
-        rows, weights, skip: as for `layers_torch`.
+        rows, weights, skip, dtype: as for `layers_torch`.
         hidden: values of all layers but the last after their ReLU, as `_forward` keeps them.
         blocks: of rows, those of `_forward`: the number of threads may have changed since.
         rows_needed: whether the rows need a gradient.
     """
-    dtype = hidden[0].dtype if hidden else rows.dtype
     products = [w.detach().to(dtype) for w in weights]
     grads = [torch.zeros_like(w) for w in weights]
     bias_grads = [w.new_zeros(len(w)) for w in weights]

@@ -102,9 +102,7 @@ def test_errors_are_noted_at_the_poses_of_their_rays(
         return blocks[-1]
 
     monkeypatch.setattr(learner.pool, "block", recording)
-    monkeypatch.setattr(
-        SOURCES[source], "draw", lambda *a: drawn.append(draw(*a)) or drawn[-1], raising=False
-    )
+    monkeypatch.setattr(SOURCES[source], "draw", lambda *a: drawn.append(draw(*a)) or drawn[-1])
     monkeypatch.setattr(learner.hard_poses, "note", lambda *a: noted.append(a))
     for step in range(5):
         learner.step(step / 5)
