@@ -13,7 +13,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fieldmorph.bayes.ard import find_ranks
-from fieldmorph.bayes.checks import check_entries, check_flag, check_tolerance, check_whole, is_number
 from fieldmorph.bayes.covariances.table import choice
 from fieldmorph.bayes.data.observations import Observations
 from fieldmorph.bayes.entries import Entries, merge_rows
@@ -21,6 +20,7 @@ from fieldmorph.bayes.hyperparameters import default_kernel, learn
 from fieldmorph.bayes.inference import State, begin, offload, recenter, restore, space_of, sweep
 from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.bayes.student_t import MIN_DEGREES, StudentTRows
+from fieldmorph.fields.checks import check_entries, check_flag, check_nonnegative, check_whole, is_number
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.progress import OnSweep
 
@@ -81,7 +81,7 @@ class FitConfig:
             check_flag(name, getattr(self, name))
         for name in ("restarts", "warm_sweeps", "sweeps"):
             check_whole(name, getattr(self, name))
-        check_tolerance("tolerance", self.tolerance)
+        check_nonnegative("tolerance", self.tolerance)
         check_whole("learn_every", self.learn_every, minimum=0)
         if self.student is not None and not (
             is_number(self.student) and MIN_DEGREES < self.student < math.inf

@@ -16,12 +16,12 @@ from gpytorch.kernels import Kernel
 from jaxtyping import Float
 from torch import Tensor
 
-from fieldmorph.bayes.checks import check_whole
 from fieldmorph.bayes.covariances.table import choice
 from fieldmorph.bayes.data.observations import Observations
 from fieldmorph.bayes.fitting import FitConfig, FitReport, fit
 from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.bayes.sparse_gp import fit_sparse
+from fieldmorph.fields.checks import check_whole
 from fieldmorph.fields.errors import SettingError, known
 from fieldmorph.fields.progress import OnSweep
 

@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fieldmorph.bayes.checks import check_tolerance, check_whole
 from fieldmorph.bayes.core import Factor
 from fieldmorph.bayes.entries import merge_rows
 from fieldmorph.bayes.inference import PriorMessage, State, place_moments, sweep, update_mode
@@ -19,6 +18,7 @@ from fieldmorph.bayes.kalman import Marginals
 from fieldmorph.bayes.markov_gp import Process
 from fieldmorph.bayes.posterior import Posterior
 from fieldmorph.bayes.student_t import StudentTRows
+from fieldmorph.fields.checks import check_nonnegative, check_whole
 from fieldmorph.fields.errors import InputError
 from fieldmorph.fields.progress import OnSweep
 
@@ -74,7 +74,7 @@ def update(
     """
     weights = torch.ones_like(values) if weights is None else weights
     check_whole("sweeps", sweeps)
-    check_tolerance("tolerance", tolerance)
+    check_nonnegative("tolerance", tolerance)
     _check(posterior, coordinates, values, weights)
     counted = weights > 0
     generator = generator or torch.Generator().manual_seed(0)

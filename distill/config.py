@@ -1,13 +1,29 @@
 """Settings of a conversion."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from fieldmorph.distill.levels import LEVELS, check_levels
 from fieldmorph.distill.stages import PVD_STAGES, Stage
 from fieldmorph.distill.teacher_samples import SamplingConfig
+from fieldmorph.fields.checks import check_nonnegative, check_positive, check_whole
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.loop import LoopConfig
 from fieldmorph.fields.settings import SINCE_0_2
+
+# Settings of learning rates and samples, which a user may change one by one, and how each is checked.
+LEARNING: dict[str, Callable[[str, Any], None]] = {
+    "lr_share": check_positive,
+    "lr_grid": check_positive,
+    "lr_network": check_positive,
+    "lr_decay": check_positive,
+    "lr_final": check_nonnegative,
+    "warmup_steps": check_whole,
+    "finish_lr_share": check_positive,
+    "samples_per_step": check_whole,
+    "empty_share": check_nonnegative,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +53,8 @@ class ConvertConfig:
         loop: evaluations and saving on the way.
 
     Raises:
-        SettingError: an unknown level of active learning, a number below 1, or more probe rays than a block has.
+        SettingError: an unknown level of active learning, a number that its setting does not take, or more probe rays
+            than a block has.
     """
 
     stages: tuple[Stage, ...] = PVD_STAGES
@@ -67,11 +84,11 @@ class ConvertConfig:
             raise SettingError(
                 f"the fraction of the budget for images is at least 0 and below 1; got {self.finish}"
             )
-        for name in ("probe_rays", "warmup_steps", "note_every"):
-            if getattr(self, name) < 1:
-                raise SettingError(
-                    f"{name} must be a whole number of at least 1; got {getattr(self, name)!r}"
-                )
+        for name, check in LEARNING.items():
+            if getattr(self, name) is not None:
+                check(name, getattr(self, name))
+        for name in ("probe_rays", "note_every"):
+            check_whole(name, getattr(self, name))
         if self.probe_rays > self.sampling.block_rays:
             raise SettingError(
                 f"probe_rays must be at most {self.sampling.block_rays}, the rays of a block; got {self.probe_rays}"

@@ -3,13 +3,16 @@
 From shallow to deep: features of the first parts, density and color at points, pixels.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from fieldmorph.distill.losses import LOSSES
 from fieldmorph.distill.samplers import SOLVE, SOURCES
 from fieldmorph.distill.warm_start.registry import STARTS
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Spent
+from fieldmorph.fields.checks import check_nonnegative
 from fieldmorph.fields.errors import SettingError, known
 
 
@@ -54,6 +57,61 @@ PVD_STAGES = (
     Stage("volume", 0.5, {"features": 0.05, "density": 1.0, "color": 0.3}),
     Stage("render", 0.4, {"pixel": 1.0, "density": 0.1, "color": 0.03}, source="rays"),
 )
+
+# Stages that have no settings of their own, and what decides on them.
+SWITCHED = {"start": "--start and --no-start switch it", "images": "--finish sets its part of the budget"}
+
+
+def change_stages(changes: Mapping[str, Any], stages: tuple[Stage, ...] = PVD_STAGES) -> tuple[Stage, ...]:
+    """Return stages with other settings; those that are not named stay as they are.
+
+    Args:
+        changes: by the name of the stage and of its setting: `volume.share`, `volume.source`, and the weights of
+            losses, `volume.losses.color`. A 0 removes the stage or the loss.
+        stages: in order.
+
+    Raises:
+        SettingError: an unknown name, a value that its setting does not take, a stage without a loss, or no stage is
+            left.
+    """
+    by_stage: dict[str, dict[str, Any]] = {stage.name: {} for stage in stages if stage.source != SOLVE}
+    for key, value in changes.items():
+        name, _, setting = key.partition(".")
+        if name in SWITCHED:
+            raise SettingError(f"stage {name!r} has no settings: {SWITCHED[name]}")
+        if name not in by_stage:
+            raise known("stage", name, by_stage)
+        by_stage[name][setting] = value
+    changed = [_changed(stage, by_stage.get(stage.name, {})) for stage in stages]
+    if not any(stage.share for stage in changed):
+        raise SettingError(f"no stage is left: share is 0 for {', '.join(by_stage)}")
+    return tuple(stage for stage in changed if stage.share or stage.source == SOLVE)
+
+
+def _changed(stage: Stage, changes: Mapping[str, Any]) -> Stage:
+    """Return a stage with other settings, `share`, `source` or `losses.NAME`."""
+    if not changes:
+        return stage
+    weights = [f"losses.{name}" for name in LOSSES]
+    for key, value in changes.items():
+        if key not in ("share", "source", *weights):
+            raise known(f"setting of stage {stage.name!r}", key, ["share", "source", *weights])
+        if key != "source":
+            check_nonnegative(f"{stage.name}.{key}", value)
+        elif value not in list(SOURCES):
+            raise known("source", str(value), SOURCES)
+    # In the order of the table where the stage lacks a loss: sums are the same in whatever order they are given.
+    others = {key.partition(".")[2]: changes[key] for key in weights if key in changes}
+    losses = {name: weight for name, weight in {**stage.losses, **others}.items() if weight}
+    settings = {key: changes[key] for key in ("share", "source") if key in changes}
+    made = replace(stage, losses=losses, **settings)
+    if made.share:
+        if not losses:
+            raise SettingError(
+                f"stage {stage.name!r} has no loss left; {stage.name}.share 0 removes the stage"
+            )
+        _check_source(made)
+    return made
 
 
 def plan_stages(

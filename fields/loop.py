@@ -204,7 +204,7 @@ def check_same(path: Path, before: JsonObject, settings: JsonObject) -> None:
     """
     differ = [k for k in sorted({*before, *settings}) if before.get(k) != settings.get(k)]
     if differ:
-        changes = "; ".join(f"{k} was {_short(before.get(k))}, is {_short(settings.get(k))}" for k in differ)
+        changes = "; ".join(c for k in differ for c in _changes(k, before.get(k), settings.get(k)))
         raise SettingError(f"{path} belongs to a run with other settings: {changes}")
 
 
@@ -213,6 +213,26 @@ def _read_state(path: Path, settings: JsonObject) -> StateDict:
     check_same(path, header["settings"], settings)
     state: StateDict = unpack_state(header["state"], arrays)
     return state
+
+
+def _changes(name: str, before: Any, after: Any) -> list[str]:
+    """Return what differs in a setting, one by one where it is a list of parts with names and settings, as stages."""
+    old, new = _settings_of_parts(before), _settings_of_parts(after)
+    differ = [key for key in {**old, **new} if old.get(key) != new.get(key)] if old and new else []
+    found = [f"{key} was {_short(old.get(key))}, is {_short(new.get(key))}" for key in differ]
+    return found or [f"{name} was {_short(before)}, is {_short(after)}"]
+
+
+def _settings_of_parts(value: Any) -> JsonObject:
+    """Return the settings of parts that have names, as `volume.source` and `volume.losses.color`; nothing of others."""
+    if not isinstance(value, list) or not all(isinstance(part, dict) and "name" in part for part in value):
+        return {}
+    settings = {
+        f"{part['name']}.{key}": item for part in value for key, item in part.items() if key != "name"
+    }
+    tables = {key: table for key, table in settings.items() if isinstance(table, dict)}
+    single = {f"{key}.{name}": item for key, table in tables.items() for name, item in table.items()}
+    return {key: item for key, item in settings.items() if key not in tables} | single
 
 
 def _short(value: Any) -> str:

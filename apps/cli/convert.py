@@ -68,6 +68,25 @@ def add_parser(jobs: Any) -> None:
         help="part of the budget, at its end, that trains the student on the training images of --data: auto, none or "
         "a number below 1 (default auto: where the budget suffices to distill it first)",
     )
+    parser.add_argument(
+        "--stage",
+        type=values.dotted_setting,
+        action="append",
+        default=[],
+        metavar="NAME.KEY=VALUE",
+        help="one setting of a stage (features, volume or render), which overrides PVD's: share (part of the budget), "
+        "source (of samples: points or rays), or losses.features, losses.density, losses.color or losses.pixel "
+        "(weights), as render.losses.color=0.1; 0 removes; may be repeated",
+    )
+    parser.add_argument(
+        "--learning",
+        type=values.setting,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a learning rate (lr_share, lr_grid, lr_network, lr_decay, lr_final, warmup_steps, finish_lr_share) or a "
+        "number of samples (samples_per_step, empty_share), which overrides the default; may be repeated",
+    )
     parser.add_argument("--no-receipt", action="store_true", help="do not measure, write no receipt")
     add_run_options(parser, "180cs")
 
@@ -84,6 +103,8 @@ def run(args: Args) -> int:
         to=args.to,
         preset=args.preset,
         overrides=dict(args.set),
+        stages=dict(args.stage),
+        learning=dict(args.learning),
         active=args.active,
         start=args.start,
         max_bytes=None if args.max_bytes is None else parse_bytes(args.max_bytes),

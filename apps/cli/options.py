@@ -6,10 +6,11 @@ such texts, and back.
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
+from fieldmorph.apps.console.values import DottedName
 from fieldmorph.fields.errors import SettingError, did_you_mean
 
 Value = str | bool | list[str]  # of an option: a text, a switch, or several texts
@@ -62,6 +63,31 @@ def _setting(text: str) -> tuple[str, Any]:
     return key, value if isinstance(value, bool | int | float) else raw
 
 
+def _words_of_table(table: Mapping[str, Any]) -> list[str]:
+    return [f"{k}={v if isinstance(v, str) else json.dumps(v, default=str)}" for k, v in table.items()]
+
+
+def _leaves(table: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of a table and of those in it, by their dotted names."""
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}", value
+
+
+def _tables_of(texts: list[str]) -> dict[str, Any]:
+    """Return the tables that dotted names belong to."""
+    tables: dict[str, Any] = {}
+    for dotted, value in dict(map(_setting, texts)).items():
+        *names, key = dotted.split(".")
+        table = tables
+        for name in names:
+            table = table.setdefault(name, {})
+        table[key] = value
+    return tables
+
+
 SWITCH = Kind("true or false", lambda value: isinstance(value, bool), bool, bool)
 WHOLE = Kind("a whole number", lambda value: type(value) is int, str, _number)
 NUMBER = Kind("a number", _is_number, repr, _number)
@@ -90,10 +116,14 @@ TEXTS = Kind(
 TABLE = Kind(
     "a table",
     lambda value: isinstance(value, dict),
-    lambda value: [
-        f"{k}={v if isinstance(v, str) else json.dumps(v, default=str)}" for k, v in value.items()
-    ],
+    _words_of_table,
     lambda texts: dict(map(_setting, texts)),
+)
+TABLES = Kind(
+    "a table of tables",
+    lambda value: isinstance(value, dict),
+    lambda value: _words_of_table(dict(_leaves(value))),
+    _tables_of,
 )
 
 
@@ -116,6 +146,8 @@ def kind_of(action: argparse.Action) -> Kind:
     result = get_type_hints(made).get("return") if callable(made) and not isinstance(made, type) else made
     several = get_origin(result) is tuple
     if isinstance(action, argparse._AppendAction):
+        if several and get_args(result)[0] is DottedName:
+            return TABLES
         return TABLE if several else TEXTS  # pairs of name and value, or values alone
     if action.nargs == "*":
         return TEXTS

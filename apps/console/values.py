@@ -4,11 +4,14 @@ import argparse
 import json
 import math
 import re
-from typing import Any
+from typing import Any, NewType
 
 from fieldmorph.distill.levels import LEVELS
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.errors import SettingError
+
+# A setting of a part of something: its name after the part's and a dot.
+DottedName = NewType("DottedName", str)
 
 
 def count(text: str) -> int:
@@ -112,3 +115,11 @@ def setting(text: str) -> tuple[str, Any]:
         return key, json.loads(value)
     except ValueError:
         return key, value
+
+
+def dotted_setting(text: str) -> tuple[DottedName, Any]:
+    """Parse PART.KEY=VALUE; the value as `setting` does."""
+    key, value = setting(text)
+    if not re.fullmatch(r"[^.]+(\.[^.]+)+", key):
+        raise argparse.ArgumentTypeError(f"expected a setting such as volume.share=0.6; got {text!r}")
+    return DottedName(key), value

@@ -156,9 +156,7 @@ class ConversionRun:
     ):
         check_settings(request.to, request.preset, request.overrides)
         request.check(has_images=data is not None)
-        self.config = ConvertConfig(
-            start=request.start, active=request.active, seed=request.seed, finish=request.finish
-        )
+        self.config = request.config()
         self.device = choose_device(device)
         self.request, self.output, self.teacher_file = request, output, teacher
         self.on_progress, self.on_image, self.on_expected = on_progress, on_image, on_expected

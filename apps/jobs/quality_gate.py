@@ -150,7 +150,7 @@ def extend(
         settings = replace(
             config,
             stages=(stage,),
-            lr_share=LR_SHARE,
+            lr_share=LR_SHARE * config.lr_share,
             fresh=False,
             finish=finish,
             seed=config.seed + 1 + part,

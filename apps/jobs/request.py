@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fieldmorph.apps.jobs.lifecycle import UNIT_BOX
+from fieldmorph.distill.config import LEARNING, ConvertConfig
 from fieldmorph.distill.fidelity import FidelityConfig
 from fieldmorph.distill.levels import LEVELS
+from fieldmorph.distill.stages import change_stages
 from fieldmorph.fields.budget import Budget
-from fieldmorph.fields.errors import SettingError
+from fieldmorph.fields.errors import SettingError, known
 from fieldmorph.fields.registry import FIELDS, field_settings, settings_within
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.types import FieldSettings
@@ -30,6 +32,8 @@ class ConversionRequest:
         budget: of the conversion; a quality that is missed may take as much again.
         to, preset, overrides: the student's representation, its preset, and constructor arguments that replace the
             preset's.
+        stages: settings of the stages that replace PVD's, as `change_stages` takes them.
+        learning: learning rates and samples that replace the defaults of `ConvertConfig`, by names in `LEARNING`.
         active: levels of active learning that are on.
         start: whether the student begins with its closed-form warm start, if it has one; None: where that helps.
         max_bytes: of the student's file; picks the largest of the student's sizes that fits.
@@ -47,6 +51,8 @@ class ConversionRequest:
     to: str = "mlp"
     preset: str = "small"
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    stages: Mapping[str, Any] = field(default_factory=dict)
+    learning: Mapping[str, Any] = field(default_factory=dict)
     active: tuple[str, ...] = LEVELS
     start: bool | None = None
     max_bytes: int | None = None
@@ -61,6 +67,25 @@ class ConversionRequest:
     def uses_images(self) -> bool:
         """Return whether training images, where there are some, may train the student at the end."""
         return bool(FIELDS[self.to].finish_fraction if self.finish is None else self.finish)
+
+    def config(self) -> ConvertConfig:
+        """Return the settings of the conversion.
+
+        Raises:
+            SettingError: an unknown name, or a value that its setting does not take.
+        """
+        for name, value in self.learning.items():
+            if name not in LEARNING:
+                raise known("setting of learning", name, LEARNING)
+            LEARNING[name](name, value)
+        return ConvertConfig(
+            stages=change_stages(self.stages),
+            start=self.start,
+            active=self.active,
+            seed=self.seed,
+            finish=self.finish,
+            **self.learning,
+        )
 
     def check(self, has_images: bool) -> None:
         """Check that the settings go together.

@@ -10,8 +10,8 @@ from fieldmorph.distill.config import ConvertConfig
 from fieldmorph.distill.learner import ConvertLearner
 from fieldmorph.distill.losses import LOSSES, Loss
 from fieldmorph.distill.samplers import SOURCES
-from fieldmorph.distill.stages import PVD_STAGES, Stage, plan_stages
-from fieldmorph.distill.teacher_samples import SamplingConfig
+from fieldmorph.distill.stages import PVD_STAGES, Stage, change_stages, plan_stages
+from fieldmorph.distill.teacher_samples import Block, SamplingConfig
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.registry import FIELDS, make_field
 from fieldmorph.fields.renderable import RenderableField
@@ -48,8 +48,36 @@ def learner_of(
     return ConvertLearner(teacher, student, plan_stages(stages, teacher.field, student)[0], config)
 
 
+CHANGED = {  # stages with other settings, and the weights that these have then
+    "features.share": 0,
+    "volume.share": 0.2,
+    "volume.losses.features": 0,
+    "volume.losses.color": 2,
+    "render.share": 0.6,
+    "render.source": "points",
+    "render.losses.pixel": 0,
+    "render.losses.features": 0.5,
+}
+CHANGED_WEIGHTS = {
+    "volume": {"density": 1.0, "color": 2},
+    "render": {"density": 0.1, "color": 0.03, "features": 0.5},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "weights", "n_steps", "on_rays"),
+    [
+        ({}, WEIGHTS, {"features": 2, "volume": 10, "render": 8}, ["render"]),  # a tenth, half, the rest
+        (CHANGED, CHANGED_WEIGHTS, {"volume": 5, "render": 15}, []),
+    ],
+)
 def test_every_step_descends_on_the_losses_of_its_stage(
-    teacher: RenderableField, monkeypatch: pytest.MonkeyPatch
+    teacher: RenderableField,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    weights: dict[str, dict[str, float]],
+    n_steps: dict[str, int],
+    on_rays: list[str],
 ) -> None:
     # Losses of 1, 10, 100, ... are recognised in their weighted sum.
     values = {name: 10.0**i for i, name in enumerate(LOSSES)}
@@ -64,26 +92,22 @@ def test_every_step_descends_on_the_losses_of_its_stage(
 
     for name, loss in list(LOSSES.items()):
         monkeypatch.setitem(LOSSES, name, Loss(constant(name), loss.needs))
-    learner = learner_of(teacher, field("mlp"), active=())
+    learner = learner_of(teacher, field("mlp"), change_stages(changes), active=())
     totals: list[float] = []
     monkeypatch.setattr(learner.optimizer, "step", lambda loss, factor: totals.append(loss.item()))
-    expected = ["features"] * 2 + ["volume"] * 10 + ["render"] * 8  # a tenth, half, the rest
+    expected = [name for name, n in n_steps.items() for _ in range(n)]
     for step, name in enumerate(expected):
         seen.clear()
         learner.step(step / len(expected))
-        losses = WEIGHTS[name]
+        losses = weights[name]
         assert learner.activity == name
         assert [loss for loss, _ in seen] == list(losses)
         assert totals[-1] == pytest.approx(sum(weight * values[k] for k, weight in losses.items()))
-        if name != "render":
+        if name not in on_rays:
             assert {n for _, n in seen} == {200}
         else:  # whole rays with about as many samples
             assert 100 < seen[0][1] < 400
-    assert {report.name: report.steps for report in learner.reports.values()} == {
-        "features": 2,
-        "volume": 10,
-        "render": 8,
-    }
+    assert {report.name: report.steps for report in learner.reports.values()} == n_steps
 
 
 @pytest.mark.parametrize("source", ["points", "rays"])
@@ -121,3 +145,25 @@ def test_a_student_takes_its_own_number_of_samples(teacher: RenderableField) -> 
         assert own == (kind.conversion_samples or kind.samples_per_step)
         assert learner_of(teacher, field(name), start=False).n_samples == 200
     assert FIELDS["mlp"].conversion_samples < FIELDS["mlp"].samples_per_step
+
+
+def test_rates_and_samples_of_the_settings_reach_every_step(
+    teacher: RenderableField, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = {"lr_share": 0.5, "lr_grid": 0.3, "lr_network": 0.2, "lr_decay": 0.25, "lr_final": 0.125}
+    learner = learner_of(
+        teacher, field("hashgrid"), samples_per_step=150, empty_share=0.1, warmup_steps=2, active=(), **rates
+    )
+    assert [group["lr"] for part in learner.optimizer.parts for group in part.param_groups] == [0.3, 0.2]
+    drawn: list[tuple[str, int]] = []
+    points, empty = Block.draw_points, Block.draw_empty
+    monkeypatch.setattr(Block, "draw_points", lambda *a: drawn.append(("points", a[1])) or points(*a))
+    monkeypatch.setattr(Block, "draw_empty", lambda *a: drawn.append(("empty", a[1])) or empty(*a))
+    factors: list[float] = []
+    monkeypatch.setattr(learner.optimizer, "step", lambda loss, factor: factors.append(factor))
+    for progress in (0.0, 0.25, 0.5):
+        learner.step(progress)
+    # half of them, after half a warm-up; then 1/4 ** progress * (1 - progress) + 1/8
+    expected = [0.5 * 0.5 * 1.125, 0.5 * (0.25**0.25 * 0.75 + 0.125), 0.5 * (0.5 * 0.5 + 0.125)]
+    assert factors == pytest.approx(expected)
+    assert drawn == [("points", 150), ("empty", 15)] * 3

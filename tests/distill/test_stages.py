@@ -1,11 +1,14 @@
 """Stages follow the budget, suit the pair, and are refused by name where they cannot be."""
 
+from typing import Any
+
 import pytest
 import torch
 
 from fieldmorph.distill.stages import (
     PVD_STAGES,
     Stage,
+    change_stages,
     plan_stages,
     same_decoder,
     stage_at,
@@ -123,3 +126,71 @@ def test_decoders_are_transplanted_where_they_are_of_one_kind(soft_sphere: Volum
         assert not same_decoder(teacher, other)
         transplant_decoder(teacher, other)
         assert all(torch.equal(a, b) for a, b in zip(before, other.parameters(), strict=True))
+
+
+def test_settings_that_are_not_named_stay() -> None:
+    start, features, volume, render = PVD_STAGES
+    assert change_stages({}) == PVD_STAGES
+    # whatever the order, a loss that is new comes in that of the table, so that sums are the same
+    given = {"volume.losses.pixel": 1.0, "volume.source": "rays", "volume.losses.density": 2.0}
+    for changes in (given, dict(reversed(given.items()))):
+        made = change_stages(changes)
+        assert made[2].losses == {"features": 0.05, "density": 2.0, "color": 0.3, "pixel": 1.0}
+        assert list(made[2].losses) == ["features", "density", "color", "pixel"]
+        assert (made[2].share, made[2].source) == (volume.share, "rays")
+        assert (made[0], made[1], made[3]) == (start, features, render)
+    assert PVD_STAGES[2].losses == {"features": 0.05, "density": 1.0, "color": 0.3}
+
+
+def test_a_zero_removes_a_stage_or_a_loss() -> None:
+    made = change_stages({"features.share": 0, "render.share": 0.0, "volume.losses.color": 0})
+    assert [stage.name for stage in made] == ["start", "volume"]
+    assert made[1].losses == {"features": 0.05, "density": 1.0}
+    # what a stage that is removed would lack does not matter
+    assert len(change_stages({"render.share": 0, "render.source": "points"})) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"volum.share": 1}, "unknown stage 'volum'; known: features, render, volume; did you mean volume?"),
+        ({"start.share": 1}, "stage 'start' has no settings: --start and --no-start switch it"),
+        ({"images.share": 1}, "stage 'images' has no settings: --finish sets its part of the budget"),
+        (
+            {"volume.shares": 1},
+            "unknown setting of stage 'volume' 'shares'; known: losses.color, losses.density, losses.features, "
+            "losses.pixel, share, source; did you mean share?",
+        ),
+        ({"render.losses.colour": 1}, "did you mean losses.color?"),
+        ({"volume": 1}, "unknown setting of stage 'volume' ''; known: losses.color, "),
+        ({"volume.losses": 1}, "unknown setting of stage 'volume' 'losses'; known: losses.color, "),
+        ({"volume.source": "pionts"}, "unknown source 'pionts'; known: points, rays; did you mean points?"),
+        ({"volume.source": "solve"}, "unknown source 'solve'; known: points, rays"),
+        ({"volume.source": [1]}, "unknown source '[1]'; known: points, rays"),
+        ({"render.share": "half"}, "render.share must be a finite number of at least 0; got 'half'"),
+        ({"render.share": -0.1}, "render.share must be a finite number of at least 0; got -0.1"),
+        ({"render.share": float("nan")}, "render.share must be a finite number of at least 0; got nan"),
+        ({"render.share": True}, "render.share must be a finite number of at least 0; got True"),
+        (
+            {"render.losses.pixel": float("inf")},
+            "render.losses.pixel must be a finite number of at least 0; got inf",
+        ),
+        (
+            {"features.losses.features": 0, "features.losses.density": 0},
+            "stage 'features' has no loss left; features.share 0 removes the stage",
+        ),
+        (
+            {"render.source": "points"},
+            "loss 'pixel' of stage 'render' needs rays, which source 'points' does not give",
+        ),
+        (
+            {f"{stage.name}.share": 0 for stage in PVD_STAGES[1:]},
+            "no stage is left: share is 0 for features, volume, render",
+        ),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_in_one_line(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        change_stages(changes)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -10,6 +10,7 @@ from helpers.paths import ROOT
 from fieldmorph.apps.bench.registry import BENCHES
 from fieldmorph.apps.jobs.exports.table import EXPORTS
 from fieldmorph.bayes.covariances.table import choices
+from fieldmorph.distill.config import LEARNING
 from fieldmorph.distill.losses import LOSSES
 from fieldmorph.distill.samplers import SOLVE, SOURCES
 from fieldmorph.distill.stages import PVD_STAGES
@@ -30,6 +31,7 @@ TABLES = [
         (CONVERSION, [f"| `{name}` |" for name in FIELDS]),
         (CONVERSION, [f"`{name}`" for name in (*LOSSES, *SOURCES, SOLVE, *STARTS, *PRESETS)]),
         (CONVERSION, [f"**{stage.name}**" for stage in PVD_STAGES]),
+        (CONVERSION, [f"`{name}`" for name in LEARNING]),
         ("docs/data-formats.md", [f"`{reader.file_name}`" for reader in READERS.values()]),
         ("docs/tensors.md", [f"`{name}`" for name in choices()]),
         ("docs/viewer.md", [f" --{name} " for name in EXPORTS]),

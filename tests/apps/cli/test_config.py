@@ -38,6 +38,8 @@ def with_file(tmp_path: Path, text: str, line: str) -> dict[str, Any]:
         "train D -o t.fm --budget 90s --aabb -1,-1,-1,1,1,2.5 --threads 2",
         "convert t.fm -o s.fm --steps 5 --set width=3 --set a=b --set c=null --set d=true --no-start",
         "convert t.fm --to=vm -o s.fm --max-bytes 2MB --active pose --start --no-receipt --finish 0.3",
+        "convert t.fm -o s.fm --stage volume.share=0.6 --stage volume.losses.color=2 --stage render.source=points "
+        "--learning lr_share=0.5 --learning samples_per_step=100",
         "eval s.fm --data D --split val --teacher t.fm",
         "render a.fm --orbit 3 --size 12x13 -o o.mp4 --depth",
         "export a.fm --web p.html --resolution 64 --force",
@@ -80,6 +82,24 @@ def test_what_is_written_means_the_same(tmp_path: Path, line: str) -> None:
         ('teacher = "t.fm"\nactive = ["pose", "ray"]', "convert -o s.fm", {"active": ("pose", "ray")}),
         ('teacher = "t.fm"\nfinish = 0.25', "convert -o s.fm", {"finish": 0.25}),
         ('teacher = "t.fm"\nfinish = "none"', "convert -o s.fm", {"finish": 0.0}),
+        (
+            'teacher = "t.fm"\n[convert.stage.volume]\nshare = 0.6\nlosses = {color = 1, density = 0.0}',
+            "convert -o s.fm --stage render.source=points --stage volume.losses.color=2",
+            {
+                "stage": [
+                    ("volume.share", 0.6),
+                    ("volume.losses.color", 1),
+                    ("volume.losses.density", 0.0),
+                    ("render.source", "points"),
+                    ("volume.losses.color", 2),
+                ]
+            },
+        ),
+        (
+            'teacher = "t.fm"\nstage.volume.share = 0.6\nlearning = {lr_grid = 1e-3}',
+            "convert -o s.fm --learning lr_grid=2e-3",
+            {"stage": [("volume.share", 0.6)], "learning": [("lr_grid", 0.001), ("lr_grid", 0.002)]},
+        ),
         ('file = "a.fm"\norbit = 3', "render -o x --data D", {"orbit": None, "data": "D"}),
         ('files = ["a.fm", "b.fm"]', "view", {"files": ["a.fm", "b.fm"]}),
     ],
@@ -102,6 +122,12 @@ def test_the_command_line_overrides_the_file(
         ("[train]\nforce = true", "[train]: force is for the command line alone"),
         ('[train]\nsteps = "many"', '[train]: steps: expected a whole number; got "many"'),
         ("[convert]\nfinish = true", "[convert]: finish: expected a number or a text; got true"),
+        ("[convert]\nstage = 3", "[convert]: stage: expected a table of tables; got 3"),
+        (
+            "[convert]\nstage.volume = 3",
+            "[convert]: stage: expected a setting such as volume.share=0.6; got 'vol",
+        ),
+        ("[convert]\nlearning = [1]", "[convert]: learning: expected a table; got [1]"),
         ("[train]\nsteps = true", "[train]: steps: expected a whole number; got true"),
         ("[train]\nsteps = 1.5", "[train]: steps: expected a whole number; got 1.5"),
         ("[train]\nsteps = 0", "[train]: steps: expected a whole number of at least 1; got '0'"),

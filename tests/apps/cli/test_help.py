@@ -11,7 +11,11 @@ import pytest
 from fieldmorph.apps.bench.registry import BENCHES
 from fieldmorph.apps.cli.main import build_parser
 from fieldmorph.bayes.covariances.table import choices
+from fieldmorph.distill.config import LEARNING
 from fieldmorph.distill.levels import LEVELS
+from fieldmorph.distill.losses import LOSSES
+from fieldmorph.distill.samplers import SOLVE, SOURCES
+from fieldmorph.distill.stages import PVD_STAGES
 from fieldmorph.distill.warm_start.registry import STARTS
 from fieldmorph.fields.kinds import FIELDS, PRESETS
 from fieldmorph.fields.lazy import Line
@@ -49,6 +53,13 @@ CLOSED = {
     "axis": ("s", "min", "h", "D", "W", "M", "Y"),
     "mask": ("land", "sea", "mask.nc"),
     "finish": ("auto", "none"),
+    "stage": (
+        *(stage.name for stage in PVD_STAGES if stage.source != SOLVE),
+        *SOURCES,
+        *("share", "source"),
+        *(f"losses.{loss}" for loss in LOSSES),
+    ),
+    "learning": LEARNING,
 }
 
 # Options of numbers, files and names of the user's own.

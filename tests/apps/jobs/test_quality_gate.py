@@ -49,12 +49,12 @@ def convert_to_mlp(
     """What a conversion of so many steps returns, and its receipt; by default nothing meets its quality."""
 
     def call(
-        name: str = "s.fm", max_psnr_drop: float | None = -100.0, steps: int = STEPS
+        name: str = "s.fm", max_psnr_drop: float | None = -100.0, steps: int = STEPS, **more: Any
     ) -> tuple[dict[str, Any], Any]:
         result = convert_file(
             teacher,
             tmp_path / name,
-            ConversionRequest(Budget(steps=steps), overrides=NET, max_psnr_drop=max_psnr_drop),
+            ConversionRequest(Budget(steps=steps), overrides=NET, max_psnr_drop=max_psnr_drop, **more),
             data=few_views,
         ).as_json()
         return result, json.loads(Path(result["receipt"][0]).read_text())
@@ -169,6 +169,15 @@ def test_the_receipt_has_each_part_s_settings_and_all_are_probed_on_the_same_ray
         f"longer {i}" for i in range(1, 5)
     ]
     assert result["gate"] == reported["gate"]
+
+
+def test_parts_take_a_fraction_of_the_rates_that_were_set(convert_to_mlp: Any, altered: Any) -> None:
+    calls = altered({"longer 2": FruitlessError("the run diverged")})
+    _, reported = convert_to_mlp(steps=8, learning={"lr_share": 0.5}, stages={"render.share": 0})
+    assert [(config.lr_share, config.stages[-1].losses) for config, _ in calls] == [
+        (rate, {"features": 0.05, "density": 1.0, "color": 0.3}) for rate in (0.5, 0.1, 0.1)
+    ]
+    assert [part["lr_share"] for part in reported["gate"]["extensions"]] == [0.1]
 
 
 def test_a_part_that_comes_to_nothing_ends_it_and_is_reported(convert_to_mlp: Any, altered: Any) -> None:

@@ -30,7 +30,7 @@ def check_flag(name: str, value: Any) -> None:
         raise SettingError(f"{name} must be True or False; got {value!r}")
 
 
-def check_tolerance(name: str, value: Any) -> None:
+def check_nonnegative(name: str, value: Any) -> None:
     """Check that a setting is a finite number of at least 0.
 
     Raises:
@@ -38,6 +38,16 @@ def check_tolerance(name: str, value: Any) -> None:
     """
     if not is_number(value) or not 0 <= value < math.inf:
         raise SettingError(f"{name} must be a finite number of at least 0; got {value!r}")
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Check that a setting is a finite number above 0.
+
+    Raises:
+        SettingError: it is not.
+    """
+    if not is_number(value) or not 0 < value < math.inf:
+        raise SettingError(f"{name} must be a finite number above 0; got {value!r}")
 
 
 def check_entries(name: str, value: Any) -> None:
