@@ -40,6 +40,7 @@ class ConvertConfig:
         lr_share: factor of all learning rates.
         lr_decay: fraction of them that an exponential decay leaves, in addition to a linear decay to zero.
         fresh: the student is untrained: it takes the teacher's decoder and grows from coarse to fine.
+        transplant: whether an untrained student takes the teacher's decoder, where both have the same kind.
         seed: of everything random.
         probe_seed: of the rays on which the quality is evaluated during training; None takes `seed`.
         probe_rays: how many these are, at most the `block_rays` of `sampling`.
@@ -75,6 +76,7 @@ class ConvertConfig:
     note_every: int = field(default=4, metadata=SINCE_0_2)
     finish: float | None = field(default=None, metadata=SINCE_0_2)
     finish_lr_share: float = field(default=0.4, metadata=SINCE_0_2)
+    transplant: bool = field(default=True, metadata=SINCE_0_2)
     sampling: SamplingConfig = field(default_factory=SamplingConfig, metadata=SINCE_0_2)
     loop: LoopConfig = field(default_factory=LoopConfig, metadata=SINCE_0_2)
 

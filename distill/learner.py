@@ -40,7 +40,7 @@ class ConvertLearner:
         self, teacher: RenderableField, student: VolumeField, stages: tuple[Stage, ...], config: ConvertConfig
     ):
         self.teacher, self.student, self.stages, self.config = teacher, student, stages, config
-        if config.fresh:
+        if config.fresh and config.transplant:
             transplant_decoder(teacher.field, student)
         self._new_optimizer()
         self.pool = SamplePool(teacher, config.seed, config.sampling)

@@ -13,6 +13,9 @@ RUN = ("output", "force", "quiet")
 SCENE = ("data", "downscale", "scale", *RUN)
 SEEDED = (*SCENE, "n_seeds")
 
+CONVERT_STUDENTS = ("mlp-small", "mlp-paper", "vm-small")
+STAGES_STUDENTS = ("mlp", "vm")
+
 TENSOR_METHODS = (
     "tucker3",
     "tucker5",
@@ -70,7 +73,20 @@ BENCHES: dict[str, Benchmark] = {
         "numba kernels against torch", "kernels:bench_kernels", "kernels_table", ("threads", "only"), KERNELS
     ),
     "convert": Benchmark(
-        "distilled against trained students", "convert:bench_convert", "convert_table", seeds=3
+        "distilled against trained students",
+        "convert:bench_convert",
+        "convert_table",
+        (*SEEDED, "only"),
+        CONVERT_STUDENTS,
+        seeds=3,
+    ),
+    "stages": Benchmark(
+        "stages of a conversion, each on and off",
+        "stages:bench_stages",
+        "stages_table",
+        (*SEEDED, "only"),
+        STAGES_STUDENTS,
+        seeds=3,
     ),
     "matrix": Benchmark(
         "every field into every other",

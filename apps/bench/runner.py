@@ -6,11 +6,13 @@ import importlib.metadata
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from fieldmorph.apps.bench.turns import run_in_turns
 from fieldmorph.apps.console.progress import ProgressLine
 from fieldmorph.apps.jobs.convert import convert_file
 from fieldmorph.apps.jobs.evaluate import EvalResult, Evaluation, evaluate_file
@@ -28,9 +30,36 @@ from fieldmorph.fields.runtime import peak_memory
 from fieldmorph.fields.scene import Scene
 from fieldmorph.fields.types import JsonObject
 
-SHOWN = ("kind", "field", "teacher", "student", "data", "fold", "method", "coordinates", "rows", "seed")
+SHOWN = (
+    "kind",
+    "field",
+    "teacher",
+    "student",
+    "stages_on",
+    "data",
+    "fold",
+    "method",
+    "coordinates",
+    "rows",
+    "seed",
+)
 
 Row = JsonObject  # of a benchmark's table
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A run that takes turns with those it is compared with.
+
+    Attributes:
+        what: key of its row.
+        job: function of `settings` and `report`, which makes a `Turn`; returns the row.
+        settings: JSON values or paths.
+    """
+
+    what: Row
+    job: Callable[..., Row]
+    settings: Row
 
 
 class Bench:
@@ -93,17 +122,26 @@ class Bench:
             product: file that the job writes; where it is missing the row is run again. Its sha256 is `sha256` of the
                 row.
         """
-        key = {**self.common, **what}
-        for row in reversed(self.before):
-            same = all(name in row and row[name] == value for name, value in key.items())
-            if same and "error" not in row and (product is None or _is_file(product, row["sha256"])):
-                self.rows.append(row)
-                return row
-        if not self.quiet:
-            shown = ", ".join(f"{name} {value}" for name, value in what.items() if "sha256" not in name)
-            print(f"bench {self.name}: {shown}", file=sys.stderr, flush=True)
-        result = in_child(job, threads=self.common["threads"], **settings)
-        return self._keep({**result, **key})
+        row = self._found(what, product)
+        if row is None:
+            self._announce(what)
+            result = in_child(job, threads=self.common["threads"], **settings)
+            row = self._keep({**result, **self.common, **what})
+        return row
+
+    def run_in_turns(self, contestants: Sequence[Contestant]) -> None:
+        """Add the rows of runs that are compared: from the file, or of child processes that take turns.
+
+        A row is in the file as soon as its run has ended. A run that was cut off starts anew the next time.
+        """
+        missing = [contestant for contestant in contestants if self._found(contestant.what) is None]
+        for contestant in missing:
+            self._announce(contestant.what)
+        threads = self.common["threads"]
+        calls = [WorkerCall.of(one.job, one.settings, threads=threads, reports=True) for one in missing]
+        run_in_turns(
+            calls, lambda index, result: self._keep({**result, **self.common, **missing[index].what})
+        )
 
     def fail(self, what: Row, error: str) -> Row:
         """Add the row of something that cannot be run."""
@@ -150,6 +188,21 @@ class Bench:
         write_json(self.folder / f"{self.name}.json", result)
         write_file(self.folder / f"{self.name}.md", (table(result) + "\n").encode())
         return result
+
+    def _found(self, what: Row, product: Path | None = None) -> Row | None:
+        """Return the latest good row of the file, which becomes one of this run; None where there is none."""
+        key = {**self.common, **what}
+        for row in reversed(self.before):
+            same = all(name in row and row[name] == value for name, value in key.items())
+            if same and "error" not in row and (product is None or _is_file(product, row["sha256"])):
+                self.rows.append(row)
+                return row
+        return None
+
+    def _announce(self, what: Row) -> None:
+        if not self.quiet:
+            shown = ", ".join(f"{name} {value}" for name, value in what.items() if "sha256" not in name)
+            print(f"bench {self.name}: {shown}", file=sys.stderr, flush=True)
 
     def _keep(self, row: Row) -> Row:
         with open(self.path, "a", encoding="utf-8") as file:

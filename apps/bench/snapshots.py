@@ -1,5 +1,6 @@
 """Quality over time: snapshots of a field during a run, evaluated when it is over."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -53,18 +54,28 @@ class SnapshotRecorder:
         self._record()
         return self.taken[-1][0]
 
-    def curve(self, stored: RenderableField, rays: Rays, colors: Float[Tensor, "n_rays 3"]) -> Curve:
+    def curve(
+        self,
+        stored: RenderableField,
+        rays: Rays,
+        colors: Float[Tensor, "n_rays 3"],
+        between: Callable[[], None] = lambda: None,
+        resolution: int | None = None,
+    ) -> Curve:
         """Return core-seconds and PSNR in dB of every snapshot.
 
         Args:
             stored: the field when the run is over; its parameters are put back.
             rays, colors: pixels to evaluate on.
+            between: called before each evaluation.
+            resolution: of the occupancy grids; by default that of the field.
         """
         kept = {name: value.clone() for name, value in stored.field.state_dict().items()}
         curve = []
         for at, weights in self.taken:
+            between()
             stored.field.load_state_dict(weights)
-            curve.append((at, pixel_psnr(with_own_grid(stored), rays, colors)))
+            curve.append((at, pixel_psnr(with_own_grid(stored, resolution), rays, colors)))
         stored.field.load_state_dict(kept)
         return curve
 
@@ -73,16 +84,22 @@ class SnapshotRecorder:
         self.taken.append(((now() - self.start).core_seconds, weights))
 
 
-def with_own_grid(stored: RenderableField) -> RenderableField:
-    """Return the field with an occupancy grid rebuilt from itself, so that no teacher's grid hides floaters."""
-    occupancy = OccupancyGrid(stored.occupancy.resolution)
+def with_own_grid(stored: RenderableField, resolution: int | None = None) -> RenderableField:
+    """Return the field with an occupancy grid rebuilt from itself, so that no teacher's grid hides floaters.
+
+    Args:
+        resolution: cells per axis; by default as many as the field's grid has.
+    """
+    occupancy = OccupancyGrid(resolution or stored.occupancy.resolution)
     occupancy.rebuild(stored.field, stored.render_step_size, torch.Generator().manual_seed(0))
     return replace(stored, occupancy=occupancy)
 
 
-def evaluation_pixels(views: Split, n_pixels: int = 8192) -> tuple[Rays, Float[Tensor, "n_rays 3"]]:
-    """Return rays of random pixels of all views, the same for every figure, and the images' colours over white."""
-    generator = torch.Generator().manual_seed(0)
+def evaluation_pixels(
+    views: Split, n_pixels: int = 8192, seed: int = 0
+) -> tuple[Rays, Float[Tensor, "n_rays 3"]]:
+    """Return rays of random pixels of all views, the same for equal seeds, and the images' colours over white."""
+    generator = torch.Generator().manual_seed(seed)
     which = torch.randint(len(views), (n_pixels,), generator=generator)
     size = torch.tensor([views.cameras.width, views.cameras.height])
     pixels = (torch.rand(n_pixels, 2, generator=generator) * size).long()

@@ -1,9 +1,9 @@
 """Child processes that run one function each: a crash, a kill or a memory peak stays theirs.
 
 The parent writes one call as a line of JSON to the child's standard input and keeps it open; the child ends with it,
-however the parent was ended. The child writes messages as lines of JSON to its standard output: progress, where the
-function reports some, and at last `{"result": ...}` or `{"error": ..., "message": ...}`. What the function prints goes
-to standard error.
+however the parent was ended. A function may wait there for a character of the parent's. The child writes messages as
+lines of JSON to its standard output: progress, where the function reports some, and at last `{"result": ...}` or
+`{"error": ..., "message": ...}`. What the function prints goes to standard error.
 """
 
 import importlib
@@ -24,6 +24,8 @@ from fieldmorph.fields.runtime import use_threads
 COMMAND = (sys.executable, "-P", "-c", "from fieldmorph.apps.jobs.worker import serve; serve()")
 
 Report = Callable[[Mapping[str, Any]], None]  # sends a message, JSON values
+
+_received = threading.Semaphore(0)  # characters from the parent that no function has waited for
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def serve() -> None:
     """Run the call that standard input holds: the child's side."""
     output, sys.stdout = sys.stdout, sys.stderr
     call = WorkerCall(**json.loads(sys.stdin.readline()))
-    threading.Thread(target=_exit_with_parent, args=(call.folder,), daemon=True).start()
+    threading.Thread(target=_read_input, args=(call.folder,), daemon=True).start()
     if call.nice and hasattr(os, "nice"):
         os.nice(call.nice)
     use_threads(call.threads)
@@ -106,9 +108,18 @@ def serve() -> None:
         report({"error": text, "message": known.message if known else text.splitlines()[0]})
 
 
-def _exit_with_parent(folder: str | None) -> None:
-    """Wait until standard input ends and end the process."""
-    if not os.read(0, 1):
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-        os._exit(1)
+def wait_for_parent() -> None:
+    """Wait, without using CPU time, until the parent writes a character: for a function that runs in a child.
+
+    The parent writes none before the function has reported that it waits.
+    """
+    _received.acquire()
+
+
+def _read_input(folder: str | None) -> None:
+    """Count the characters of the parent until standard input ends, and end the process then."""
+    while received := os.read(0, 1):
+        _received.release(len(received))
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)

@@ -167,3 +167,14 @@ def test_rates_and_samples_of_the_settings_reach_every_step(
     expected = [0.5 * 0.5 * 1.125, 0.5 * (0.25**0.25 * 0.75 + 0.125), 0.5 * (0.5 * 0.5 + 0.125)]
     assert factors == pytest.approx(expected)
     assert drawn == [("points", 150), ("empty", 15)] * 3
+
+
+def test_decoder_is_transplanted_to_an_untrained_student_unless_disabled(teacher: RenderableField) -> None:
+    for settings, same in (({}, True), ({"transplant": False}, False), ({"fresh": False}, False)):
+        student = field("vm")
+        assert teacher.field.decoder is not None
+        assert student.decoder is not None
+        own = [p.clone() for p in student.decoder.parameters()]
+        learner_of(teacher, student, **settings)
+        wanted = teacher.field.decoder.parameters() if same else own
+        assert all(torch.equal(a, b) for a, b in zip(student.decoder.parameters(), wanted, strict=True))

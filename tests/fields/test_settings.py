@@ -26,4 +26,5 @@ def test_a_new_setting_is_saved_where_it_is_not_the_default() -> None:
     assert saved["lr_final"] == 0.1
     assert saved["sampling"]["n_blocks"] == 4
     assert "probe_rays" not in saved
+    assert saved_settings(ConvertConfig(transplant=False))["transplant"] is False
     assert saved_settings(ConvertConfig(sampling=SamplingConfig())) == saved_settings(ConvertConfig())

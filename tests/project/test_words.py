@@ -40,7 +40,6 @@ KEPT: dict[str, str] = {
     "stage.share": "a stage's part of the budget, a setting in saved states",
     "share: float": "the same",
     "['photographs']": "key of receipts",
-    "from photographs": "kind of run in the table of `fieldmorph bench convert`",
     "['pictures']": "key of the table of `fieldmorph bench view`",
     '"pictures"': "key of `fieldmorph render --json` and of the table of `fieldmorph bench view`",
     '"beside"': "kind of run in the table of `fieldmorph bench view`",

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from fieldmorph.apps.bench import runner
-from fieldmorph.apps.bench.runner import Bench, chosen, failures, in_child, markdown
+from fieldmorph.apps.bench.runner import Bench, Contestant, chosen, failures, in_child, markdown
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.runtime import peak_memory
 
@@ -166,6 +166,33 @@ def test_unknown_fields_list_the_known() -> None:
 
 def test_the_table_is_markdown() -> None:
     assert markdown(["a", "b"], [["x", "1"]]) == "| a | b |\n| --- | ---: |\n| x | 1 |"
+
+
+def test_contestants_are_in_the_file_as_they_end_and_run_once(
+    monkeypatch: pytest.MonkeyPatch, open_bench: Callable[..., Bench], tmp_path: Path
+) -> None:
+    contestants = [Contestant({**WHAT, "seed": seed}, job, {"more": seed}) for seed in range(3)]
+    requested = []
+
+    def last_first(calls: Any, on_end: Callable[[int, Any], object]) -> None:
+        requested.append([(call.name, call.settings, call.reports) for call in calls])
+        for index in reversed(range(len(calls))):
+            if len(requested) == 1 and index == 0:
+                raise KeyboardInterrupt
+            on_end(index, job(**calls[index].settings))
+            assert lines(tmp_path)[-1]["seed"] == calls[index].settings["more"]
+
+    monkeypatch.setattr(runner, "run_in_turns", last_first)
+    with pytest.raises(KeyboardInterrupt):
+        open_bench(tmp_path).run_in_turns(contestants)
+    assert [(row["seed"], row["psnr"]) for row in lines(tmp_path)] == [(2, 22.0), (1, 21.0)]
+    bench = open_bench(tmp_path)
+    bench.run_in_turns(contestants)
+    assert requested[1] == [("job", {"more": 0}, True)]
+    assert [row["seed"] for row in bench.rows] == [1, 2, 0]
+    assert all({**row, **bench.common} == row for row in lines(tmp_path))
+    open_bench(tmp_path).run_in_turns(contestants)
+    assert requested[2] == []
 
 
 @pytest.mark.slow

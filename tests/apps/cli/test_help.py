@@ -179,11 +179,13 @@ def test_names_in_help_are_those_of_the_tables(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_names_of_only_are_all_there_are() -> None:
-    from fieldmorph.apps.bench import tensor, web_export
+    from fieldmorph.apps.bench import convert, stages, tensor, web_export
 
     assert [name for name, bench in BENCHES.items() if bench.only] == [
         name for name, bench in BENCHES.items() if "only" in bench.options
     ]
+    assert list(BENCHES["convert"].only) == list(convert.ConvertPlan().students)
+    assert list(BENCHES["stages"].only) == list(stages.StagesPlan().students)
     assert set(BENCHES["matrix"].only) == set(FIELDS)
     assert set(BENCHES["starts"].only) == set(STARTS)
     assert set(BENCHES["bake"].only) == set(web_export.FIELDS)

@@ -76,6 +76,8 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: Any) -> tuple[int, str]:
             "bench matrix --only mlp,vm",
             {"what": "matrix", "only": ("mlp", "vm"), "seeds": None, "scale": 1.0},
         ),
+        ("bench convert --only mlp-small,vm-small", {"what": "convert", "only": ("mlp-small", "vm-small")}),
+        ("bench stages --only vm --scale 0.5", {"what": "stages", "only": ("vm",), "scale": 0.5}),
         ("bench active --seeds 2 --scale 0.4", {"what": "active", "seeds": 2}),
         ("bench starts --only vm --force", {"what": "starts", "only": ("vm",), "force": True}),
     ],
