@@ -211,8 +211,8 @@ def test_budgets_are_equal_times_at_every_scale() -> None:
     assert small.core_seconds(["vm-small"], 2) == 2 * (50 + 3 * 20 + 70 + 280)
     assert small.slice_core_seconds == 5.0
     assert plan.scaled(2.0).slice_core_seconds == 20.0
-    least = plan.scaled(1e-6)
-    assert least.budgets("vm-small") == {
+    floored = plan.scaled(1e-6)
+    assert floored.budgets("vm-small") == {
         **dict.fromkeys(("distilled", "finished", "images"), 0.5),
         "images_total": 1.0,
         "images_4_total": 4.0,
@@ -267,8 +267,11 @@ def test_bench_runs_and_leaves_its_files(
         assert 0 < run["psnr"] < 100
         assert 0 < run["psnr_to_teacher"] < 100
         assert run["teacher_sha256"] == raw[0]["sha256"]
-    assert raw[2]["stages"] == ["features", "volume", "render", "images"]
-    assert raw[1]["stages"] == ["features", "volume", "render"]
+    distilled, finished = raw[1:3]
+    # A step may take longer than the part of the budget that is left for images.
+    assert ("images" in finished["stages"]) != ("images" in finished["dropped"])
+    assert finished["stages"][:3] == ["features", "volume", "render"]
+    assert distilled["stages"] == ["features", "volume", "render"]
     (entry,) = result["summary"]
     assert entry["student"] == "mlp-small"
 

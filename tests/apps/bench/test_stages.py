@@ -15,6 +15,7 @@ from fieldmorph.distill.config import ConvertConfig
 from fieldmorph.distill.stages import PVD_STAGES
 from fieldmorph.fields.hashgrid import HashGrid
 from fieldmorph.fields.mlp import MLP
+from fieldmorph.fields.registry import FIELDS
 from fieldmorph.fields.scene import load_scene
 from fieldmorph.fields.tensorf import VM
 
@@ -153,8 +154,9 @@ def test_every_variant_runs_with_every_seed(
     for row, (config, names) in zip(result["rows"][1:], configs, strict=True):
         variant = VARIANTS[row["stages_on"]]
         wanted = [stage.name for stage in variant.stages() if stage.share]
-        assert list(row["stages"]) == [*wanted, *(["images"] if variant.images else [])]
-        assert min(row["stages"].values()) > 0, row
+        on_images = variant.images and "images" not in row["dropped"]  # a step may take longer than is left
+        assert list(row["stages"]) == [*wanted, *(["images"] if on_images else [])]
+        assert config.finish == FIELDS[row["student"]].finish_fraction > 0
         assert sum(row["stages"].values()) == row["steps"]
         assert config.transplant == variant.transplant
         assert names == (train if variant.images else None)
