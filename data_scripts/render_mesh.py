@@ -2,10 +2,12 @@
 
     pip install mitsuba==3.9.1 pillow
     python render_mesh.py MESH.obj --texture TEXTURE.png -o DIR
+    python render_mesh.py MESH.obj --look wire -o DIR
 
 mitsuba is needed by this script only. The result is `transforms_{train,test}.json` (OpenGL camera-to-world,
 z up) and RGBA images with straight alpha. Lighting is one soft key light and a constant sky; the material
-has a faint highlight. The same seed gives the same views and the same noise.
+has a faint highlight. The same seed gives the same views and the same noise. `--look` makes the scene hard to
+learn, as `mesh_looks.py` says; `--wide` lets cameras come close and go far, above and below.
 """
 
 import argparse
@@ -14,12 +16,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import mesh_looks
 import numpy as np
+from mesh_looks import LOOKS
 
 Y_UP_TO_Z_UP = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
 GL_TO_MITSUBA = np.diag([-1.0, 1, -1, 1])  # OpenGL looks along -z with x right; mitsuba along +z with x left
 
-KEY = {"origin": [2.4, 2.4, 5.6], "half_width": 2.0, "radiance": 4.7}  # above every camera's view
+NEAREST, FARTHEST = 0.55, 1.8  # distances of wide views, as multiples of the radius
 
 
 class InputError(ValueError):
@@ -46,6 +50,13 @@ def spiral_cameras(n: int, radius: float, turns: float = 3.0) -> np.ndarray:
     """Return poses (n, 4, 4) on a smooth spiral that covers the hemisphere evenly, as the test views are a path."""
     t = (np.arange(n) + 0.5) / n
     return _cameras(t, 2 * np.pi * turns * t, radius)
+
+
+def wide_cameras(n: int, radius: float, rng: np.random.Generator) -> np.ndarray:
+    """Return poses (n, 4, 4) uniform on the sphere, at distances uniform in their logarithm."""
+    poses = _cameras(rng.uniform(-1.0, 1.0, n), rng.uniform(0.0, 2 * np.pi, n), radius)
+    poses[:, :3, 3] *= np.exp(rng.uniform(np.log(NEAREST), np.log(FARTHEST), (n, 1)))
+    return poses
 
 
 def normalisation(vertices: np.ndarray, up: str) -> np.ndarray:
@@ -96,18 +107,21 @@ def render(args: argparse.Namespace) -> None:
 
     _check_paths(args)
     mi = _mitsuba(args.variant)
+    look = LOOKS[args.look]
     scene, vertices = _scene(mi, args)
     rng = np.random.default_rng(args.seed)
     poses = {
         "train": random_cameras(args.train, args.radius, rng),
         "test": spiral_cameras(args.test, args.radius),
     }
-    angle = fitting_angle(vertices, np.concatenate(list(poses.values())))
+    if args.wide:
+        poses = {split: wide_cameras(len(cameras), args.radius, rng) for split, cameras in poses.items()}
+    angle = fitting_angle(mesh_looks.extent(vertices, look), np.concatenate(list(poses.values())))
+    shoot = _through_medium if look.medium else _clear
     for split, cameras in poses.items():
         (args.output / split).mkdir(parents=True, exist_ok=True)
         for i, pose in enumerate(cameras):
-            sensor = mi.load_dict(_sensor(mi, pose, angle, args.size))
-            linear = np.array(mi.render(scene, sensor=sensor, spp=args.spp, seed=int(rng.integers(2**31))))
+            linear = shoot(mi, scene, vertices, pose, angle, args, int(rng.integers(2**31)))
             path = args.output / split / f"r_{i}.png"
             Image.fromarray(to_straight_srgb(linear)).save(path, optimize=True)
     for split, cameras in poses.items():
@@ -133,6 +147,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--spp", type=_within(int, 1, 65536), default=64, help="samples per pixel")
     p.add_argument("--seed", type=_within(int, 0, 2**63), default=0, help="of the views and the noise")
     p.add_argument("--radius", type=_within(float, 2, 4.5), default=4.0, help="camera distance")
+    p.add_argument("--look", choices=list(LOOKS), default="plain", help=_looks())
+    p.add_argument(
+        "--wide",
+        action="store_true",
+        help=f"views from all around, at {NEAREST:g} to {FARTHEST:g} times the radius, in both splits",
+    )
     p.add_argument("--up", choices=["y", "z"], default="y", help="the file's up axis")
     p.add_argument(
         "--variant",
@@ -186,6 +206,28 @@ def _mitsuba(variant: str):
     return mi
 
 
+def _clear(mi, scene, vertices, pose, angle: float, args: argparse.Namespace, seed: int) -> np.ndarray:
+    """Return one view (size, size, 4), linear and premultiplied."""
+    sensor = mi.load_dict(_sensor(mi, pose, angle, args.size))
+    return np.array(mi.render(scene, sensor=sensor, spp=args.spp, seed=seed))
+
+
+def _through_medium(
+    mi, scene, vertices, pose, angle: float, args: argparse.Namespace, seed: int
+) -> np.ndarray:
+    """Return one view as `_clear` does, in a thin medium; the integrator gives depths, too."""
+    n, size = mesh_looks.SUBPIXELS, mesh_looks.SUBPIXELS * args.size
+    sensor = mi.load_dict(_sensor(mi, pose, angle, size))
+    fine = np.array(mi.render(scene, sensor=sensor, spp=-(-args.spp // n**2), seed=seed))
+    depths = fine[..., 4] / np.maximum(fine[..., 3], 1e-6)  # the mean over all samples, where misses count 0
+    directions, radius = mesh_looks.pixel_rays(pose, angle, size), mesh_looks.medium_radius(vertices)
+    return mesh_looks.pooled(mesh_looks.add_medium(fine[..., :4], depths, pose[:3, 3], directions, radius), n)
+
+
+def _looks() -> str:
+    return "; ".join(f"{name}: {look.help}" for name, look in LOOKS.items())
+
+
 def _sensor(mi, pose: np.ndarray, angle: float, size: int) -> dict:
     return {
         "type": "perspective",
@@ -205,35 +247,31 @@ def _sensor(mi, pose: np.ndarray, angle: float, size: int) -> dict:
 
 def _scene(mi, args: argparse.Namespace):
     """Return the mesh in its light, without a camera, and its vertices. It is read twice: first for its extent."""
+    look = LOOKS[args.look]
     shape = {"type": args.mesh.suffix.lower()[1:], "filename": str(args.mesh)}
     grey = {"type": "rgb", "value": 0.6}
-    colour = {"type": "bitmap", "filename": str(args.texture)} if args.texture else grey
-    skin = {"type": "principled", "base_color": colour, "roughness": 0.5, "specular": 0.4}
-    key_frame = mi.ScalarTransform4f().look_at(origin=KEY["origin"], target=[0, 0, 0], up=[0, 0, 1])
+    bsdf = look.bsdf({"type": "bitmap", "filename": str(args.texture)} if args.texture else grey)
+    paths = {"type": "path", "max_depth": 6, "hide_emitters": True}
     try:
         mesh = mi.load_dict(shape)
         vertices = np.array(mi.traverse(mesh)["vertex_positions"], dtype=np.float64).reshape(-1, 3)
+        faces = np.array(mi.traverse(mesh)["faces"]).reshape(-1, 3)
         if args.texture and not mesh.has_vertex_texcoords():
             raise InputError(f"{args.mesh} has no texture coordinates for {args.texture}")
         matrix = normalisation(vertices, args.up)
+        moved = vertices @ matrix[:3, :3].T + matrix[:3, 3]
+        solid = {"mesh": {**shape, "to_world": mi.ScalarTransform4f(matrix.tolist()), "bsdf": bsdf}}
         scene = mi.load_dict(
             {
                 "type": "scene",
-                "integrator": {"type": "path", "max_depth": 6, "hide_emitters": True},
-                "mesh": {
-                    **shape,
-                    "to_world": mi.ScalarTransform4f(matrix.tolist()),
-                    "bsdf": {"type": "twosided", "skin": skin},
-                },
-                "sky": {"type": "constant", "radiance": {"type": "rgb", "value": 0.45}},
-                "key": {
-                    "type": "rectangle",
-                    "to_world": key_frame @ mi.ScalarTransform4f().scale(KEY["half_width"]),
-                    "emitter": {"type": "area", "radiance": {"type": "rgb", "value": KEY["radiance"]}},
-                },
+                "integrator": {"type": "aov", "aovs": "depth:depth", "image": paths}
+                if look.medium
+                else paths,
+                **(mesh_looks.tubes(mesh_looks.wires(moved, faces), bsdf) if look.wires else solid),
+                **mesh_looks.lights(mi, look),
             }
         )
-        return scene, vertices @ matrix[:3, :3].T + matrix[:3, 3]
+        return scene, moved
     except RuntimeError as error:
         raise InputError(f"mitsuba cannot use {args.mesh.name}: {' '.join(str(error).split())}") from error
 

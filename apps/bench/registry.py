@@ -104,6 +104,7 @@ BENCHES: dict[str, Benchmark] = {
         STARTS,
     ),
     "bake": Benchmark("web exports", "web_export:bench_bake", "bake_table", (*SEEDED, "only"), FIELDS),
+    "robust": Benchmark("thin, hazy, glossy and dark teachers", "robust:bench_robust", "robust_table"),
     "tensor": Benchmark(
         "functional Tucker models and other methods",
         "tensor:bench_tensor",

@@ -37,7 +37,8 @@ def add_parser(jobs: Any) -> None:
     parser.add_argument(
         "--data",
         metavar="DATA",
-        help=f"{SCENES}: scene (default: the bundled one); tensor: folder of .npz files (default: generated)",
+        help=f"{SCENES}: scene (default: the bundled one), for robust a folder of scenes, too; "
+        "tensor: folder of .npz files (default: generated)",
     )
     arg.add_downscale(parser, f"{SCENES}: ")
     parser.add_argument(

@@ -49,6 +49,7 @@ KEPT: dict[str, str] = {
     "share=0.6": "the same",
     "LR_SHARE": "the default of `lr_share`",
     '"film": {': "a setting of mitsuba's",
+    '"fog"': "a look of a mesh in data_scripts, which is what it says",
     ".tell()": "method of Python's files",
 }
 
