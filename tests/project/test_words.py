@@ -50,6 +50,7 @@ KEPT: dict[str, str] = {
     "LR_SHARE": "the default of `lr_share`",
     '"film": {': "a setting of mitsuba's",
     '"fog"': "a look of a mesh in data_scripts, which is what it says",
+    "for look in dark fog;": "the same, on a command line",
     ".tell()": "method of Python's files",
 }
 
