@@ -1,21 +1,16 @@
-"""Convert every field into every other: PSNR to the teacher, to images, and against training from images."""
+"""Convert every field into every other, without images and with: fidelity, and against training from images."""
 
 import itertools
-import statistics
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from fieldmorph.apps.bench.runner import (
-    Bench,
-    Row,
-    chosen,
-    distil,
-    failures,
-    markdown,
-    train,
-)
+from fieldmorph.apps.bench.matrix_table import matrix_table as matrix_table
+from fieldmorph.apps.bench.matrix_table import summarize
+from fieldmorph.apps.bench.runner import Bench, Row, chosen, distil, train
 from fieldmorph.fields.registry import FIELDS
+
+KINDS = ("distilled", "finished")  # of a conversion: without images, and with those of training at its end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +41,10 @@ def bench_matrix(
 ) -> Row:
     """Convert every ordered pair of fields, each `small`, on one scene; return JSON values.
 
-    Each row is a training or a conversion and then an evaluation in a child process, whose memory is stated up to
-    the evaluation. A field from images gets as much time as teacher and conversion together. Rows are
-    resumed as `Bench` says.
+    Every pair is converted twice: without images, and with the training images at hand, which finish the student where
+    the budget suffices for both. Each row is a training or a conversion and then an evaluation in a child process,
+    whose memory is stated up to the evaluation. A field from images gets as much time as teacher and conversion
+    together. Rows are resumed as `Bench` says.
 
     Args:
         scale: multiplies all budgets.
@@ -63,14 +59,10 @@ def bench_matrix(
     for seed in range(n_seeds):
         teachers = {field: bench.train_teacher(field, scale * budgets.teacher, seed) for field in fields}
         for teacher, student in itertools.product(fields, repeat=2):
-            _convert(bench, teachers[teacher], teacher, student, scale * budgets.student, seed)
+            for kind in KINDS:
+                _convert(bench, kind, teachers[teacher], teacher, student, scale * budgets.student, seed)
         for field in fields:
-            what: Row = {
-                "kind": "photographs",
-                "field": field,
-                "budget": scale * budgets.alone,
-                "seed": seed,
-            }
+            what: Row = {"kind": "images", "field": field, "budget": scale * budgets.alone, "seed": seed}
             path = bench.fields() / f"{field}_alone_{seed}.fm"
             settings = {name: what[name] for name in ("field", "budget", "seed")}
             bench.run(what, train, **bench.settings, **settings, output=path)
@@ -84,95 +76,10 @@ def bench_matrix(
     return bench.finish(result, matrix_table)
 
 
-def summarize(rows: list[Row]) -> list[Row]:
-    """Return the medians over its seeds for each pair with figures.
-
-    `gain_db` is the PSNR on test images above the better of the teacher's and of the student's own after training
-    from images for the whole time.
-    """
-    good = [row for row in rows if "error" not in row]
-    alone = {
-        (row["kind"], row["field"], row["seed"]): row["psnr"] for row in good if row["kind"] != "conversion"
-    }
-    names = (
-        "psnr",
-        "ssim",
-        "psnr_to_teacher",
-        "worst_to_teacher",
-        "seconds",
-        "core_seconds",
-        "peak_memory_bytes",
-    )
-    pairs: dict[tuple[str, str], list[Row]] = {}
-    for row in good:
-        if row["kind"] == "conversion":
-            teacher_psnr = alone[("teacher", row["teacher"], row["seed"])]
-            trained_psnr = alone.get(("photographs", row["student"], row["seed"]))
-            gain = None if trained_psnr is None else row["psnr"] - max(teacher_psnr, trained_psnr)
-            compared = {"teacher_psnr": teacher_psnr, "photographs_psnr": trained_psnr, "gain_db": gain}
-            figures = {**{name: row[name] for name in names}, **compared}
-            pairs.setdefault((row["teacher"], row["student"]), []).append(figures)
-    summary = []
-    for (teacher, student), of_seeds in pairs.items():
-        pair: Row = {"teacher": teacher, "student": student}
-        for name in of_seeds[0]:
-            values = [figures[name] for figures in of_seeds]
-            pair[name] = None if None in values else statistics.median(values)
-        summary.append(pair)
-    return summary
-
-
-def matrix_table(result: Row) -> str:
-    """Format what `bench_matrix` returned as Markdown tables: fidelity at a glance, then every figure."""
-    fields, pairs = result["fields"], {(pair["teacher"], pair["student"]): pair for pair in result["pairs"]}
-    seeds = "1 seed" if result["seeds"] == 1 else f"{result['seeds']} seeds (medians)"
-    glance = [
-        [teacher, *(_db(pairs.get((teacher, student), {}).get("psnr_to_teacher")) for student in fields)]
-        for teacher in fields
-    ]
-    rows = [
-        [
-            f"{pair['teacher']} to {pair['student']}",
-            *(_db(pair[name]) for name in ("psnr_to_teacher", "worst_to_teacher", "psnr")),
-            *(_db(pair[name]) for name in ("teacher_psnr", "photographs_psnr")),
-            "" if pair["gain_db"] is None else f"{pair['gain_db']:+.2f}",
-            f"{pair['seconds']:.0f} ({pair['core_seconds']:.0f})",
-            "" if pair["peak_memory_bytes"] is None else f"{pair['peak_memory_bytes'] / 1e9:.2f}",
-        ]
-        for pair in result["pairs"]
-    ]
-    lines = [
-        f"Scene {result['scene']}, {seeds}, {result['threads']} threads, all fields small, PSNR in dB on test views. "
-        "Core-seconds: {:.0f} for a teacher, {:.0f} for a conversion, {:.0f} from images.".format(
-            *result["budgets"]
-        ),
-        "",
-        "PSNR to the teacher (rows: teacher, columns: student):",
-        "",
-        markdown(["", *fields], glance),
-        "",
-        "On test images; the gain is over the better of the teacher and the student trained from images:",
-        "",
-        markdown(
-            [
-                "pair",
-                "to the teacher",
-                "worst view",
-                "student",
-                "teacher",
-                "from images",
-                "gain",
-                "seconds (core-seconds)",
-                "peak GB",
-            ],
-            rows,
-        ),
-    ]
-    return "\n".join([*lines, *failures(result)])
-
-
-def _convert(bench: Bench, trained: Row, teacher: str, student: str, budget: float, seed: int) -> None:
-    pair = {"kind": "conversion", "teacher": teacher, "student": student, "budget": budget, "seed": seed}
+def _convert(
+    bench: Bench, kind: str, trained: Row, teacher: str, student: str, budget: float, seed: int
+) -> None:
+    pair = {"kind": kind, "teacher": teacher, "student": student, "budget": budget, "seed": seed}
     if "error" in trained:
         bench.fail(pair, f"no teacher: {trained['error']}")
         return
@@ -182,11 +89,8 @@ def _convert(bench: Bench, trained: Row, teacher: str, student: str, budget: flo
         **bench.settings,
         teacher=trained["path"],
         student=student,
-        output=bench.fields() / f"{teacher}_to_{student}_{seed}.fm",
+        output=bench.fields() / f"{teacher}_to_{student}_{kind}_{seed}.fm",
         budget=budget,
         seed=seed,
+        finish=None if kind == "finished" else 0.0,
     )
-
-
-def _db(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"

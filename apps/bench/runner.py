@@ -249,13 +249,21 @@ def distil(
     seed: int,
     quiet: bool,
     active: Sequence[str] = LEVELS,
+    finish: float | None = 0.0,
 ) -> Row:
-    """Convert a field as a job; return its time, memory and the student's quality on the test views."""
+    """Convert a field as a job; return its time, memory and the student's quality on the test views.
+
+    Args:
+        finish: as that of `ConversionRequest`; the scene's images are not opened where it is 0.
+    """
     request = ConversionRequest(
-        Budget(core_seconds=budget), to=student, active=tuple(active), receipt=False, seed=seed
+        Budget(core_seconds=budget), to=student, active=tuple(active), finish=finish, receipt=False, seed=seed
     )
+    images = None if finish == 0 else data
     with ProgressLine("convert", quiet) as progress:
-        run = convert_file(teacher, output, request, force=True, on_progress=progress)
+        run = convert_file(
+            teacher, output, request, data=images, downscale=downscale, force=True, on_progress=progress
+        )
     spent = {**spent_by(run), "sha256": run.sha256, "stages": run.stages, "dropped": run.dropped}
     return {**spent, **quality(measure(output, data, downscale, quiet, teacher).evaluation)}
 
