@@ -48,6 +48,7 @@ class FitConfig:
         probe_seed: of these rays; None takes `seed`.
         warmup_steps: over which the learning rates rise linearly.
         lr_share: factor of all learning rates.
+        lr_hold: fraction of the run in which the rates stay as they are; from then on they fall linearly.
         fresh: the field is untrained and grows from coarse to fine.
         loop: evaluations and saving on the way.
     """
@@ -63,6 +64,7 @@ class FitConfig:
     probe_seed: int | None = field_of(default=None, metadata=SINCE_0_2)
     warmup_steps: int = field_of(default=50, metadata=SINCE_0_2)
     lr_share: float = field_of(default=1.0, metadata=SINCE_0_2)
+    lr_hold: float = field_of(default=0.4, metadata=SINCE_0_2)
     fresh: bool = field_of(default=True, metadata=SINCE_0_2)
     loop: LoopConfig = field_of(default_factory=LoopConfig, metadata=SINCE_0_2)
 
@@ -70,6 +72,8 @@ class FitConfig:
         counts = (self.samples_per_step, self.occupancy_resolution, self.occupancy_every)
         if any(n is not None and n < 1 for n in counts):
             raise SettingError(f"samples and occupancy settings must be at least 1; got {self}")
+        if not 0 <= self.lr_hold < 1:
+            raise SettingError(f"lr_hold is at least 0 and below 1; got {self.lr_hold}")
 
 
 def fit_images(
@@ -177,7 +181,9 @@ class ImageLearner:
         loss = F.smooth_l1_loss(rendered.colors, pixels, beta=0.1)
         loss = loss + field.regularization(generator)
         warmup = min(1.0, (self.n_steps + 1) / config.warmup_steps)
-        self.optimizer.step(loss, warmup * config.lr_share * config.lr_decay**progress)
+        fallen = max(0.0, progress - config.lr_hold) / (1 - config.lr_hold)
+        rate = config.lr_share * (1 - (1 - config.lr_decay) * fallen)
+        self.optimizer.step(loss, warmup * rate)
         self.n_steps += 1
 
     @torch.no_grad()
