@@ -53,7 +53,16 @@ class SteppingLine:
         self.turn()
 
 
-def teach(data: str, downscale: int, output: str, field: str, budget: float, seed: int, quiet: bool) -> Row:
+def teach(
+    data: str,
+    downscale: int,
+    output: str,
+    field: str,
+    budget: float,
+    seed: int,
+    quiet: bool,
+    preset: str = "small",
+) -> Row:
     """Train a teacher as a job; evaluate it on the test views of the contestants' figures."""
     with ProgressLine("train", quiet) as line:
         run = train_scene(
@@ -61,6 +70,7 @@ def teach(data: str, downscale: int, output: str, field: str, budget: float, see
             output,
             Budget(core_seconds=budget),
             field=field,
+            preset=preset,
             downscale=downscale,
             seed=seed,
             force=True,

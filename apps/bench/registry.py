@@ -88,6 +88,7 @@ BENCHES: dict[str, Benchmark] = {
         STAGES_STUDENTS,
         seeds=3,
     ),
+    "paper": Benchmark("PVD's own pair and sizes", "paper:bench_paper", "paper_table", SCENE),
     "matrix": Benchmark(
         "every field into every other",
         "matrix:bench_matrix",
