@@ -37,6 +37,7 @@ class FinishingLearner:
         self.distilling, self.views = distilling, views
         self.config = FitConfig(
             lr_share=config.lr_share * config.finish_lr_share,
+            lr_hold=0.0,
             fresh=False,
             occupancy_resolution=distilling.teacher.occupancy.resolution,
             seed=config.seed,

@@ -64,7 +64,7 @@ class FitConfig:
     probe_seed: int | None = field_of(default=None, metadata=SINCE_0_2)
     warmup_steps: int = field_of(default=50, metadata=SINCE_0_2)
     lr_share: float = field_of(default=1.0, metadata=SINCE_0_2)
-    lr_hold: float = field_of(default=0.4, metadata=SINCE_0_2)
+    lr_hold: float = field_of(default=0.2, metadata=SINCE_0_2)
     fresh: bool = field_of(default=True, metadata=SINCE_0_2)
     loop: LoopConfig = field_of(default_factory=LoopConfig, metadata=SINCE_0_2)
 

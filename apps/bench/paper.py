@@ -1,4 +1,4 @@
-"""PVD's own pair, a hash grid and NeRF's 8 x 256 perceptron, at a CPU's budget, beside what the authors' logs say."""
+"""PVD's own pair, a hash grid and NeRF's 8 x 256 perceptron, at a CPU's budget, next to what the authors' logs say."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

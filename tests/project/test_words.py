@@ -30,8 +30,7 @@ SKIPPED = (Path(__file__).resolve(), ROOT / "tests" / "data")
 # What is kept though a pattern has it, and why. It is taken out of a line before the line is searched.
 KEPT: dict[str, str] = {
     '"hardness"': "key of saved states",
-    '"photographs"': "key of receipts, of saved states and of the table of `fieldmorph bench matrix`",
-    "photographs_psnr": "key of the table of `fieldmorph bench matrix`",
+    '"photographs"': "key of receipts and of saved states",
     "other settings: photographs": "message about a saved state, which names the key",
     '"photographs?|test image"': "pattern that a page must not match",
     '"asked"': "key of receipts",

@@ -72,7 +72,7 @@ def test_the_whole_takes_two_hours_on_two_cores() -> None:
 
 
 @pytest.mark.slow
-def test_bench_runs_and_goes_on(monkeypatch: pytest.MonkeyPatch, few_views: Path, tmp_path: Path) -> None:
+def test_bench_runs_and_continues(monkeypatch: pytest.MonkeyPatch, few_views: Path, tmp_path: Path) -> None:
     for name, value in {"block_rays": 256, "block_empty": 256, "n_blocks": 2}.items():
         monkeypatch.setattr(SAMPLING, name, value)
     monkeypatch.setattr(FIT, "probe_rays", 256)
