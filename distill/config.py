@@ -1,12 +1,13 @@
 """Settings of a conversion."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fieldmorph.distill.levels import LEVELS, check_levels
 from fieldmorph.distill.stages import PVD_STAGES, Stage
 from fieldmorph.distill.teacher_samples import SamplingConfig
+from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.checks import check_nonnegative, check_positive, check_whole
 from fieldmorph.fields.errors import SettingError
 from fieldmorph.fields.loop import LoopConfig
@@ -38,7 +39,8 @@ class ConvertConfig:
         empty_share: points from anywhere in the box, as a fraction of the samples of a step and in addition to them.
         lr_grid, lr_network: learning rates at the start; None takes the student's own.
         lr_share: factor of all learning rates.
-        lr_decay: fraction of them that an exponential decay leaves, in addition to a linear decay to zero.
+        lr_decay: fraction of them that an exponential decay leaves, in addition to a linear decay to zero; None takes
+            the student's own.
         fresh: the student is untrained: it takes the teacher's decoder and grows from coarse to fine.
         transplant: whether an untrained student takes the teacher's decoder, where both have the same kind.
         seed: of everything random.
@@ -66,7 +68,7 @@ class ConvertConfig:
     lr_grid: float | None = None
     lr_network: float | None = None
     lr_share: float = 1.0
-    lr_decay: float = 0.1
+    lr_decay: float | None = None
     fresh: bool = True
     seed: int = 0
     probe_seed: int | None = None
@@ -95,3 +97,7 @@ class ConvertConfig:
             raise SettingError(
                 f"probe_rays must be at most {self.sampling.block_rays}, the rays of a block; got {self.probe_rays}"
             )
+
+    def for_student(self, student: VolumeField | type[VolumeField]) -> "ConvertConfig":
+        """Return these settings with the student's own decay of the learning rates where none is given."""
+        return replace(self, lr_decay=self.lr_decay or student.conversion_lr_decay)

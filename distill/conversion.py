@@ -82,7 +82,7 @@ def convert(
         Interrupted: after SIGINT or SIGTERM, the state being saved.
     """
     compile_kernels(teacher.field, student)
-    config, started = config or ConvertConfig(), now()
+    config, started = (config or ConvertConfig()).for_student(student), now()
     stages, dropped = plan_stages(config.stages, teacher.field, student, config.start)
     distilling = ConvertLearner(teacher, student, stages, config)
     fraction = student.finish_fraction if config.finish is None else config.finish

@@ -49,6 +49,7 @@ class ConvertLearner:
         self.generator = seeded(config.seed, "distillation")
         own = student.conversion_samples or student.samples_per_step
         self.n_samples = config.samples_per_step or own
+        self.lr_decay = config.lr_decay or student.conversion_lr_decay
         self.n_steps = 0
         self.begun = 0.0
         self.activity = stages[0].name  # name of the latest step's stage
@@ -89,7 +90,7 @@ class ConvertLearner:
             loss = loss + weight * LOSSES[name](comparison)
         config = self.config
         warmup = min(1.0, (self.n_steps + 1) / config.warmup_steps)
-        decay = config.lr_decay**progress * (1 - progress) + config.lr_final
+        decay = self.lr_decay**progress * (1 - progress) + config.lr_final
         self.optimizer.step(loss, warmup * self.lr_share * decay)
 
     def _new_optimizer(self) -> None:

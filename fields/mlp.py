@@ -34,6 +34,7 @@ class MLP(VolumeField):
     }
     sizes = [{"width": n} for n in (16, 24, 32, 48, 64, 96, 128, 160, 192, 256, 320, 384, 512)]
     conversion_samples = 1 << 11  # a teacher's samples have no noise: many small steps beat few large ones
+    conversion_lr_decay = 0.1
     kernels = ("positional",)
     finish_fraction = 0.5
     finish_after = 3000

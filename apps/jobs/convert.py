@@ -33,7 +33,7 @@ from fieldmorph.fields.errors import InputError, SettingError
 from fieldmorph.fields.files import file_sha256
 from fieldmorph.fields.loop import LoopReport
 from fieldmorph.fields.progress import OnExpected, OnPart, OnProgress
-from fieldmorph.fields.registry import make_field
+from fieldmorph.fields.registry import FIELDS, make_field
 from fieldmorph.fields.renderable import RenderableField
 from fieldmorph.fields.runtime import choose_device
 from fieldmorph.fields.types import JsonObject
@@ -156,7 +156,7 @@ class ConversionRun:
     ):
         check_settings(request.to, request.preset, request.overrides)
         request.check(has_images=data is not None)
-        self.config = request.config()
+        self.config = request.config().for_student(FIELDS[request.to])
         self.device = choose_device(device)
         self.request, self.output, self.teacher_file = request, output, teacher
         self.on_progress, self.on_image, self.on_expected = on_progress, on_image, on_expected

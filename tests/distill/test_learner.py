@@ -147,6 +147,17 @@ def test_a_student_takes_its_own_number_of_samples(teacher: RenderableField) -> 
     assert FIELDS["mlp"].conversion_samples < FIELDS["mlp"].samples_per_step
 
 
+def test_rates_fall_as_suits_the_student(teacher: RenderableField, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, half_way in (("mlp", 0.5 * 0.1**0.5), ("hashgrid", 0.5), ("vm", 0.5)):
+        learner = learner_of(teacher, field(name), start=False, warmup_steps=1)
+        factors: list[float] = []
+        monkeypatch.setattr(learner.optimizer, "step", lambda loss, factor, to=factors: to.append(factor))
+        learner.step(0.5)
+        assert factors == pytest.approx([half_way + 0.005]), name
+        assert ConvertConfig().for_student(FIELDS[name]).lr_decay == (0.1 if name == "mlp" else 1.0)
+    assert ConvertConfig(lr_decay=0.3).for_student(FIELDS["mlp"]).lr_decay == 0.3
+
+
 def test_rates_and_samples_of_the_settings_reach_every_step(
     teacher: RenderableField, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget
 from fieldmorph.fields.cameras import Cameras, orbit_cameras
 from fieldmorph.fields.errors import SettingError
-from fieldmorph.fields.fit import FitConfig, fit_images
+from fieldmorph.fields.fit import FitConfig, ImageLearner, fit_images
 from fieldmorph.fields.loop import Interrupted, LoopReport
 from fieldmorph.fields.metrics import psnr
 from fieldmorph.fields.occupancy import OccupancyGrid
@@ -156,6 +156,18 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     fresh = small(seed=9)  # its parameters come from the file
     resumed = fit_images(fresh, views, Budget(steps=21), config, state_path=path, resume=True)
     assert equal(result(*resumed), whole)
+
+
+def test_rates_stay_for_a_while_and_then_fall(views: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(CONFIG, lr_hold=0.2, lr_decay=0.1, lr_share=0.5, warmup_steps=2)
+    learner = ImageLearner(small(), views, config)
+    factors: list[float] = []
+    monkeypatch.setattr(learner.optimizer, "step", lambda loss, factor: factors.append(factor))
+    for progress in (0.0, 0.1, 0.2, 0.6, 1.0):
+        learner.step(progress)
+    assert factors == pytest.approx([0.25, 0.5, 0.5, 0.275, 0.05])
+    with pytest.raises(SettingError, match="lr_hold is at least 0 and below 1; got 1"):
+        replace(CONFIG, lr_hold=1.0)
 
 
 def test_a_run_with_another_config_is_not_resumed(views: Split, tmp_path: Path) -> None:
