@@ -83,7 +83,7 @@ def scene_folders(data: Path) -> list[Path]:
     Raises:
         InputError: there is none.
     """
-    names = [reader.file_name for reader in READERS.values()]
+    names = [reader().file_name for reader in READERS.values()]
     inside = sorted(path for path in data.iterdir() if path.is_dir()) if data.is_dir() else []
     for folders in ([data], inside):
         if found := [folder for folder in folders if any((folder / name).is_file() for name in names)]:
@@ -96,11 +96,11 @@ def convert_and_compare(
 ) -> Row:
     """Convert a field as a job; return what `distil` does, and PSNR to the teacher at each of `STEP_FACTORS`."""
     row = distil(data, downscale, teacher, student, output, budget, seed, quiet)
-    fields = [open_field(path) for path in (teacher, output)]
-    for field in fields:
+    taught, learnt = (open_field(path) for path in (teacher, output))
+    for field in (taught, learnt):
         compile_for(field)
-    views = open_scene(data, "test", downscale=downscale, aabb=fields[0].field.box()).splits["test"]
-    return {**row, **{name: psnr_at(*fields, views, factor) for name, factor in STEP_FACTORS.items()}}
+    views = open_scene(data, "test", downscale=downscale, aabb=taught.field.box()).splits["test"]
+    return {**row, **{name: psnr_at(taught, learnt, views, factor) for name, factor in STEP_FACTORS.items()}}
 
 
 def psnr_at(teacher: RenderableField, student: RenderableField, views: Split, factor: float) -> float:
