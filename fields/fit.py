@@ -93,7 +93,6 @@ def fit_images(
     Transparent images are composited over a random background, so that colored low density lowers no loss.
 
     Args:
-        config: settings; the defaults of `FitConfig` if left out.
         field: a fresh one, from `make_field`.
         views: training images with their cameras, such as `load_scene(...).splits["train"]`.
         budget: steps or time.

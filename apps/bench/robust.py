@@ -96,11 +96,14 @@ def convert_and_compare(
 ) -> Row:
     """Convert a field as a job; return what `distil` does, and PSNR to the teacher at each of `STEP_FACTORS`."""
     row = distil(data, downscale, teacher, student, output, budget, seed, quiet)
-    taught, learnt = (open_field(path) for path in (teacher, output))
-    for field in (taught, learnt):
+    fields = [open_field(path) for path in (teacher, output)]
+    for field in fields:
         compile_for(field)
-    views = open_scene(data, "test", downscale=downscale, aabb=taught.field.box()).splits["test"]
-    return {**row, **{name: psnr_at(taught, learnt, views, factor) for name, factor in STEP_FACTORS.items()}}
+    views = open_scene(data, "test", downscale=downscale, aabb=fields[0].field.box()).splits["test"]
+    return {
+        **row,
+        **{name: psnr_at(fields[0], fields[1], views, factor) for name, factor in STEP_FACTORS.items()},
+    }
 
 
 def psnr_at(teacher: RenderableField, student: RenderableField, views: Split, factor: float) -> float:

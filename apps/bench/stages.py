@@ -34,7 +34,7 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Variant:
-    """What one contestant does.
+    """A way to convert: which stages run, and with which decoder.
 
     Attributes:
         without: names of stages that are left out.

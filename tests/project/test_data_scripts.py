@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import stat
+import sys
 import zipfile
 
 import numpy as np
@@ -15,9 +16,14 @@ COUNTS = {"train": 60, "test": 20}
 
 
 def load(name):
+    """Import a script as one that runs is: its own folder comes first."""
+    sys.path.insert(0, str(ROOT / "data_scripts"))
     spec = importlib.util.spec_from_file_location(name, ROOT / "data_scripts" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
     return module
 
 

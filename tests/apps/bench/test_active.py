@@ -88,7 +88,7 @@ def test_all_settings_run_once_with_each_seed_in_another_order(
         seen.append(settings["active"])
         return ConvertConfig(**settings)
 
-    monkeypatch.setattr("fieldmorph.apps.jobs.convert.ConvertConfig", configured)
+    monkeypatch.setattr("fieldmorph.apps.jobs.request.ConvertConfig", configured)
     result = bench_active(few_views, tmp_path, n_seeds=2, scale=0.001, quiet=True)
     assert result["failed"] == 0, result["rows"]
     names = list(SETTINGS)

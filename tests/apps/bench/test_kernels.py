@@ -101,7 +101,7 @@ def test_only_what_was_named_is_measured(capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.mark.parametrize(
     "line",
-    ["kernels --data D", "kernels --seeds 2", "convert --only mlp", "view --seeds 2", "active --folds 3"],
+    ["kernels --data D", "kernels --seeds 2", "active --only mlp", "view --seeds 2", "active --folds 3"],
 )
 def test_an_option_of_another_benchmark_is_refused(capsys: pytest.CaptureFixture[str], line: str) -> None:
     assert main(["bench", *line.split()]) == 2

@@ -84,11 +84,12 @@ def test_an_interrupt_ends_those_that_compute_and_those_that_wait(tmp_path: Path
     log = tmp_path / "log"
     contestants = [settings_of(log, "a", 2, None), settings_of(log, "b", 1, "stay")]
     script = f"""
-import json
+import json, signal
 from fieldmorph.apps.bench.turns import run_in_turns
 from fieldmorph.apps.jobs.worker import WorkerCall
 contestants = json.loads({json.dumps(contestants)!r})
 calls = [WorkerCall("functions_in_turns", "work", one, threads=1, reports=True) for one in contestants]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 run_in_turns(calls, print)
 """
     bench = subprocess.Popen([sys.executable, "-P", "-c", script], stderr=subprocess.PIPE, text=True)

@@ -60,7 +60,7 @@ def test_demo_leaves_its_files(made: DemoResult) -> None:
     out, summary = Path(made.output), made.as_json()
     assert sorted(p.name for p in out.iterdir()) == sorted([*summary["files"], "summary.json"])
     assert json.loads(out.joinpath("summary.json").read_text()) == summary
-    assert (summary["teacher"]["train"]["steps"], summary["student"]["convert"]["steps"]) == (22, 58)
+    assert (summary["teacher"]["train"]["steps"], summary["student"]["convert"]["steps"]) == (18, 62)
     assert load_field(out / "teacher.fm").field.name == "hashgrid"
     student = load_field(out / "student.fm")
     assert student.field.name == "mlp"
