@@ -37,13 +37,12 @@ class VolumeField(nn.Module, ABC):
     sizes: ClassVar[list[FieldSettings]] = []  # settings from small to large, to choose from by size in bytes
     samples_per_step: ClassVar[int] = 1 << 14  # that training on images shades; small steps beat large ones
     conversion_samples: ClassVar[int | None] = None  # samples of a conversion's step; None: those of training
-    conversion_lr_decay: ClassVar[float] = (
-        1.0  # that an exponential decay leaves of the rates, besides the linear one
-    )
+    # What an exponential decay leaves of a conversion's learning rates at its end, in addition to the linear decay.
+    conversion_lr_decay: ClassVar[float] = 1.0
     kernels: ClassVar[tuple[str, ...]] = ()  # keys of `KERNELS` that it uses besides those of rendering
     # Conversions train on images at the end, where there are some: the fraction of the budget, and the steps of
     # distillation that must come before it; with fewer the teacher still teaches more than images do.
-    finish_fraction: ClassVar[float] = 0.0
+    finish_fraction: ClassVar[float] = 0.6
     finish_after: ClassVar[int] = 300
     grows: ClassVar[bool] = False  # from coarse to fine, see `refine`
 

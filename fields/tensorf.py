@@ -155,7 +155,6 @@ class VM(LowRank):
     name = "vm"
     title = "Planes and lines (TensoRF-VM)"
     kernels = ("vm", "normal")
-    finish_fraction = 0.6
     INITIAL_STD = 0.1  # TensoRF's
     DENSITY_SCALE = 1.75
     presets = {

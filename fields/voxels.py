@@ -51,7 +51,6 @@ class Voxels(VolumeField):
     name = "voxels"
     title = "Voxels (Plenoxels)"
     kernels = ("voxels", "variation")
-    finish_fraction = 0.6
     grows = True
     # The weight was measured: lego at 100 x 100, 100 core-seconds, is 0.3 dB better on test views; at 1e-3 it blurs.
     presets = {"small": {"resolution": 128, "tv_weight": 3e-5}, "paper": {"resolution": 512}}

@@ -225,7 +225,7 @@ def test_rows_come_from_whole_jobs(ticking: None, few_views: Path, tmp_path: Pat
     teacher, student, finished, alone = result["rows"]
     assert 100 > pair["distilled_psnr_to_teacher"] > pair["distilled_worst_to_teacher"] > 15
     assert student["stages"] == finished["stages"] == ["features", "volume", "render"]
-    assert pair["images_used"] == bool(FIELDS["hashgrid"].finish_fraction)
+    assert not pair["images_used"]  # fewer steps than a hash grid is distilled for before images
     for row, seconds in ((teacher, 9.0), (student, 12.0), (finished, 12.0), (alone, 10.5)):
         assert row["core_seconds"] >= row["budget"] == pytest.approx(seconds)
         assert 20 <= row["steps"] <= 10 * seconds  # a step reads the clock at least once
