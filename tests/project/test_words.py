@@ -49,7 +49,7 @@ KEPT: dict[str, str] = {
     "LR_SHARE": "the default of `lr_share`",
     '"film": {': "a setting of mitsuba's",
     '"fog"': "a look of a mesh in data_scripts, which is what it says",
-    "for look in dark fog;": "the same, on a command line",
+    "for look in dark fog mirror wire;": "the same, on a command line",
     ".tell()": "method of Python's files",
 }
 
