@@ -26,6 +26,7 @@ from fieldmorph.fields.runtime import peak_memory
 from fieldmorph.fields.types import JsonObject
 
 TRAIN_FRACTION = 0.22  # of the budget; the rest converts
+FINISH_FRACTION = 0.4  # of the conversion, on images
 NEW_POSES_SIDE = 128  # pixels of the receipt's images from poses to the side of the cameras
 WEB_RESOLUTION = 144  # cells along the longest side of a field's page
 COMPILE, CONVERT, MEASURE = "compile kernels (once)", "convert it to an MLP", "measure both on test images"
@@ -140,8 +141,10 @@ def run_demo(
             conversion = ConversionRun(
                 files[0],
                 files[1],
-                # The budget is too short for images to help, and small images from new poses cost little.
-                ConversionRequest(part, finish=0.0, fidelity=FidelityConfig(longest_side=NEW_POSES_SIDE)),
+                # Small images from new poses cost little.
+                ConversionRequest(
+                    part, finish=FINISH_FRACTION, fidelity=FidelityConfig(longest_side=NEW_POSES_SIDE)
+                ),
                 data=data,
                 downscale=downscale,
                 device="auto",

@@ -113,8 +113,9 @@ def headline(r: Mapping[str, Any]) -> str:
     tiles = [_psnr_tile("PSNR to the teacher", held), _psnr_tile("off-trajectory", beyond)]
     if "psnr_drop" in held["mean"]:
         both = [number(held["mean"][f"{role}_psnr"], ".2f") for role in ("student", "teacher")]
-        drop = number(held["mean"]["psnr_drop"], ".2f")
-        tiles.append(("PSNR drop on test images", drop, "dB", f"{both[0]} instead of {both[1]}"))
+        drop = held["mean"]["psnr_drop"]
+        title = "PSNR drop on test images" if drop >= 0 else "PSNR gain on test images"
+        tiles.append((title, number(abs(drop), ".2f"), "dB", f"{both[0]} instead of {both[1]}"))
     sizes = [_bytes(r[role]["bytes"]) for role in ("student", "teacher")]
     much = "–" if not ratio else f"{max(ratio, 1 / ratio):.1f} ×"
     word = "" if not ratio else "smaller" if ratio >= 1 else "larger"
@@ -241,7 +242,7 @@ def _quality(r: Mapping[str, Any]) -> str:
     if "psnr_drop" in q["held_out"]["mean"]:
         parts.append(_test_images(q["held_out"]))
     if q.get("training_images"):
-        parts.append(_gain_of_images(q["training_images"]))
+        parts.append(gain_of_images(q["training_images"]))
     return "".join(parts + each)
 
 
@@ -261,7 +262,7 @@ def _test_images(held_out: Mapping[str, Any]) -> str:
     )
 
 
-def _gain_of_images(images: Mapping[str, Any]) -> str:
+def gain_of_images(images: Mapping[str, Any]) -> str:
     """Return a table of the student before and after its training on images."""
     rows = [
         [title, *(number(images[part].get(name), ".2f") for part in ("before", "after"))]
