@@ -60,8 +60,10 @@ class Perceptron(nn.Module):
     def _layered(self, rows: Tensor) -> Tensor:
         linear = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
         weights, biases = [a.weight for a in linear], [a.bias for a in linear if a.bias is not None]
-        layers = layers_blocked if rows.device.type == "cpu" else layers_torch
-        return layers(rows, weights, biases, self.skip, network_dtype(rows))
+        dtype = network_dtype(rows)
+        # In bfloat16 values are half as long and products fast: torch's own layers take 0.65 to 1 of the time of blocks.
+        blocked = rows.device.type == "cpu" and dtype == torch.float32
+        return (layers_blocked if blocked else layers_torch)(rows, weights, biases, self.skip, dtype)
 
 
 def _on_cuda(rows: Tensor) -> bool:

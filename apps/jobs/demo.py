@@ -26,7 +26,7 @@ from fieldmorph.fields.runtime import peak_memory
 from fieldmorph.fields.types import JsonObject
 
 TRAIN_FRACTION = 0.22  # of the budget; the rest converts
-FINISH_FRACTION = 0.4  # of the conversion, on images
+FINISH_FRACTION = 0.5  # of the conversion, on images
 NEW_POSES_SIDE = 128  # pixels of the receipt's images from poses to the side of the cameras
 WEB_RESOLUTION = 144  # cells along the longest side of a field's page
 COMPILE, CONVERT, MEASURE = "compile kernels (once)", "convert it to an MLP", "measure both on test images"

@@ -83,7 +83,7 @@ def test_demo_figures_are_those_of_its_receipt(made: DemoResult) -> None:
     assert f"{means['psnr_to_teacher']:.2f}" in table[2]
     assert "GB at most" in table[3]
     steps = {stage["name"]: stage["steps"] for stage in receipt["stages"]}
-    assert steps["images"] == pytest.approx(0.4 * 62, abs=1)
+    assert steps["images"] == pytest.approx(0.5 * 62, abs=1)
     page = (Path(made.output) / "index.html").read_text()
     for part in receipt["quality"]["training_images"].values():
         assert f"{part['psnr']:.2f}" in page
