@@ -61,7 +61,7 @@ class Perceptron(nn.Module):
         linear = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
         weights, biases = [a.weight for a in linear], [a.bias for a in linear if a.bias is not None]
         dtype = network_dtype(rows)
-        # In bfloat16 values are half as long and products fast: torch's own layers take 0.65 to 1 of the time of blocks.
+        # In bfloat16 torch's own layers take 0.65 to 1 of the time of blocks: values are short there and products fast.
         blocked = rows.device.type == "cpu" and dtype != torch.bfloat16
         return (layers_blocked if blocked else layers_torch)(rows, weights, biases, self.skip, dtype)
 
