@@ -92,19 +92,6 @@ def test_bf16_stays_near_float32_and_returns_it(monkeypatch: pytest.MonkeyPatch)
     torch.testing.assert_close(exact.float(), expected)
 
 
-@pytest.mark.parametrize(("in_bf16", "taken"), [(True, "layers_torch"), (False, "layers_blocked")])
-def test_blocks_are_taken_where_they_are_faster(
-    monkeypatch: pytest.MonkeyPatch, in_bf16: bool, taken: str
-) -> None:
-    seen = []
-    for name in ("layers_torch", "layers_blocked"):
-        whole = getattr(perceptron, name)
-        monkeypatch.setattr(perceptron, name, lambda *a, n=name, f=whole: seen.append(n) or f(*a))
-    monkeypatch.setattr(runtime, "bf16_on_cpu", lambda: in_bf16)
-    lively()(inputs(9, 5))
-    assert seen == [taken]
-
-
 @pytest.mark.parametrize(
     ("shape", "fused"),
     [
