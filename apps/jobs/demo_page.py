@@ -6,7 +6,7 @@ from typing import Any
 
 from fieldmorph.apps.bake.web_export import SHARED_POLICY, page_script
 from fieldmorph.apps.receipt.html_parts import escaped, number, section, table
-from fieldmorph.apps.receipt.page import example_images, gain_of_images, headline, page_styles, training_curve
+from fieldmorph.apps.receipt.page import example_images, headline, page_styles, training_curve
 from fieldmorph.apps.web import assets
 from fieldmorph.distill.fidelity import ExampleView
 from fieldmorph.fields.budget import Spent
@@ -46,8 +46,8 @@ def demo_page(
     teacher, student = (escaped(FIELDS.titles[receipt[role]["field"]]) for role in ("teacher", "student"))
     held_out = receipt["quality"]["held_out"]
     intro = (
-        "<p>The teacher was trained on the images of a small scene; the student was distilled from the teacher "
-        f"and then trained on the same images. Figures are means over {len(held_out['views'])} test images of "
+        "<p>The teacher was trained on the images of a small scene; the student was distilled from the teacher, "
+        f"without images. Figures are means over {len(held_out['views'])} test images of "
         f"{' × '.join(map(str, held_out['image_size']))} pixels that neither has seen. "
         '<a href="student.fm.receipt.html">The receipt</a> has every figure and setting.</p>'
     )
@@ -59,7 +59,6 @@ def demo_page(
         "</header><main>",
         section("Both fields, in this browser", _frames(receipt, pages)),
         section("Test images", example_images(examples)),
-        section("What images add to distillation", gain_of_images(receipt["quality"]["training_images"])),
         section("PSNR during the conversion", training_curve(receipt)),
         section("Where the time went", _times(parts)),
         section("Commands to continue with", _commands(folder, data)),

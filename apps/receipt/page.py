@@ -242,7 +242,7 @@ def _quality(r: Mapping[str, Any]) -> str:
     if "psnr_drop" in q["held_out"]["mean"]:
         parts.append(_test_images(q["held_out"]))
     if q.get("training_images"):
-        parts.append(gain_of_images(q["training_images"]))
+        parts.append(_gain_of_images(q["training_images"]))
     return "".join(parts + each)
 
 
@@ -262,7 +262,7 @@ def _test_images(held_out: Mapping[str, Any]) -> str:
     )
 
 
-def gain_of_images(images: Mapping[str, Any]) -> str:
+def _gain_of_images(images: Mapping[str, Any]) -> str:
     """Return a table of the student before and after its training on images."""
     rows = [
         [title, *(number(images[part].get(name), ".2f") for part in ("before", "after"))]

@@ -82,11 +82,6 @@ def test_demo_figures_are_those_of_its_receipt(made: DemoResult) -> None:
     assert table[1].split()[:3] == ["teacher", "hashgrid", f"{means['teacher_psnr']:.2f}"]
     assert f"{means['psnr_to_teacher']:.2f}" in table[2]
     assert "GB at most" in table[3]
-    steps = {stage["name"]: stage["steps"] for stage in receipt["stages"]}
-    assert steps["images"] == pytest.approx(0.5 * 62, abs=1)
-    page = (Path(made.output) / "index.html").read_text()
-    for part in receipt["quality"]["training_images"].values():
-        assert f"{part['psnr']:.2f}" in page
     assert table[-1] == f"Open {Path(made.output) / 'index.html'} in a browser."
     assert "GB" not in demo_table(replace(made, peak_memory_bytes=None))
 
