@@ -140,8 +140,7 @@ def run_demo(
             conversion = ConversionRun(
                 files[0],
                 files[1],
-                # Images were tried: the demo's student then had no better probe than before them, or lost.
-                # Small images from new poses cost little.
+                # At this length training on images gained nothing; small images from new poses cost little.
                 ConversionRequest(part, finish=0.0, fidelity=FidelityConfig(longest_side=NEW_POSES_SIDE)),
                 data=data,
                 downscale=downscale,
