@@ -19,6 +19,7 @@ from fieldmorph.distill.teacher_samples import SamplingConfig
 from fieldmorph.fields.base import VolumeField
 from fieldmorph.fields.budget import Budget, Spent
 from fieldmorph.fields.errors import SettingError
+from fieldmorph.fields.kinds import FIELDS
 from fieldmorph.fields.loop import Interrupted
 from fieldmorph.fields.metrics import psnr
 from fieldmorph.fields.mlp import MLP
@@ -131,6 +132,20 @@ def test_images_are_left_out_where_too_little_is_distilled(
     assert steps.get("images", 0) == n_images
     assert sum(steps.values()) == 40
     assert ("images" in report.dropped) == (n_images == 0)
+
+
+@pytest.mark.parametrize("name", list(FIELDS))
+def test_every_field_is_finished_on_images_by_default(
+    monkeypatch: pytest.MonkeyPatch, sphere: RenderableField, negatives: Split, name: str
+) -> None:
+    """The fractions are those of the page on conversions: half of the steps for an MLP, 0.6 for the others."""
+    monkeypatch.setattr(FIELDS[name], "finish_after", 1)
+    student = make_field(name, aabb=(-1, -1, -1, 1, 1, 1), **FIELDS[name].sizes[0])
+    _, report = convert(
+        sphere, student, Budget(steps=40), replace(CONFIG, finish=None, start=False), negatives
+    )
+    steps = {stage.name: stage.steps for stage in report.stages}
+    assert steps["images"] == {"mlp": 20}.get(name, 24)
 
 
 @pytest.mark.parametrize(("least", "n_images"), [(10, 60), (999, 0)])

@@ -1,6 +1,6 @@
 """The scripts that make and fetch data, and the bundled set that one of them made."""
 
-import importlib.util
+import importlib
 import json
 import stat
 import sys
@@ -11,24 +11,13 @@ import pytest
 from helpers.paths import ROOT
 from PIL import Image
 
+sys.path.insert(0, str(ROOT / "data_scripts"))
+
+import fetch_nerf_synthetic as fetch
+import render_mesh
+
 SPOT = ROOT / "apps" / "data" / "spot"
 COUNTS = {"train": 60, "test": 20}
-
-
-def load(name):
-    """Import a script as one that runs is: its own folder comes first."""
-    sys.path.insert(0, str(ROOT / "data_scripts"))
-    spec = importlib.util.spec_from_file_location(name, ROOT / "data_scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.pop(0)
-    return module
-
-
-render_mesh = load("render_mesh")
-fetch = load("fetch_nerf_synthetic")
 
 
 def read_set(folder, split):
@@ -248,19 +237,19 @@ def test_spot_masks_carve_one_solid_that_fills_them():
 def test_screenshots_need_what_the_demo_wrote(tmp_path, capsys, monkeypatch):
     pytest.importorskip("gradio")
     monkeypatch.setattr("sys.argv", ["screenshots.py", str(tmp_path)])
-    assert load("screenshots").main() == 3
+    assert importlib.import_module("screenshots").main() == 3
     assert "teacher.fm: no such file; `fieldmorph demo -o" in capsys.readouterr().err
 
 
 def test_states_are_chosen_by_the_beginnings_of_their_names(tmp_path):
     pytest.importorskip("gradio")
-    taker = load("screenshots").ScreenshotTaker(None, tmp_path, ["two.split", "page."])
+    taker = importlib.import_module("screenshots").ScreenshotTaker(None, tmp_path, ["two.split", "page."])
     wanted = {"two.": True, "two.split": True, "two.depth": False, "page.crop": True, "one.": False}
     assert {state: taker.wants(state) for state in wanted} == wanted
 
 
 def test_a_sheet_has_a_row_for_each_scheme(tmp_path, monkeypatch, capsys):
-    sheets = load("screenshot_sheets")
+    sheets = importlib.import_module("screenshot_sheets")
     colors = {("desk", "light"): "red", ("phone", "light"): "lime", ("desk", "dark"): "blue"}
     for (size, scheme), color in colors.items():
         Image.new("RGB", (20, 10), color).save(tmp_path / f"two.split_{size}_{scheme}.png")

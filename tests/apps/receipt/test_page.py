@@ -19,7 +19,7 @@ from PIL import Image
 
 from fieldmorph.apps.media import DIFFERENCE_GAIN
 from fieldmorph.apps.receipt.curve import curve_html, nice_ticks
-from fieldmorph.apps.receipt.page import receipt_html, receipt_paths, write_receipt
+from fieldmorph.apps.receipt.page import headline, receipt_html, receipt_paths, write_receipt
 from fieldmorph.distill.fidelity import ExampleView
 
 HOSTILE = "<script>alert(1)</script>\" onload='x' & https://evil.example/"
@@ -303,3 +303,13 @@ def test_the_page_fits_a_window_in_a_browser(tmp_path: Path, width: int) -> None
     assert (seen[:, -8:] == 255).all()
     accent = np.abs(seen.astype(int) - (15, 107, 116)).sum(-1) < 20  # styles apply under the policy
     assert accent.sum() > 100
+
+
+@pytest.mark.parametrize(
+    ("drop", "words"), [(1.25, "PSNR drop on test images"), (-1.25, "PSNR gain on test images")]
+)
+def test_a_student_better_than_its_teacher_has_a_gain(drop: float, words: str) -> None:
+    receipt = a_receipt()
+    receipt["quality"]["held_out"]["mean"]["psnr_drop"] = drop
+    text = Reader(headline(receipt)).text
+    assert f"{words} 1.25 dB" in text
